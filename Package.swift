@@ -1,0 +1,63 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+let package = Package(
+    name: "mPaxosSM",
+    products: [
+        .executable(name: "mpaxos", targets: ["mpaxos"]),
+        .library(name: "MPaxosSM", targets: ["Replica", "StateMachines", "Client"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/LebJe/TOMLKit", from: "0.6.0"),
+        .package(url: "https://github.com/swhitty/FlyingFox", from: "0.27.1"),
+        .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
+    ],
+    targets: [
+        .systemLibrary(name: "CZeroMQ"),
+        .systemLibrary(name: "CPersistentMemory"),
+        .target(name: "CSupport"),
+
+        .target(name: "Consensus"),
+        .target(name: "Wire", dependencies: ["Consensus"]),
+        .target(name: "Queues", dependencies: ["CSupport"]),
+        .target(name: "Messaging", dependencies: ["CZeroMQ"]),
+        .target(name: "PersistentMemory", dependencies: ["CPersistentMemory", "CSupport"]),
+        .target(name: "Storage", dependencies: ["PersistentMemory", "Consensus"]),
+        .target(name: "StateMachines", dependencies: ["PersistentMemory"]),
+        .target(name: "Topology", dependencies: [.product(name: "TOMLKit", package: "TOMLKit")]),
+        .target(name: "Simulation", dependencies: ["Consensus", "Wire"]),
+        .target(name: "Client", dependencies: ["Wire", "Messaging"]),
+        .target(
+            name: "Replica",
+            dependencies: [
+                "Consensus", "Wire", "Queues", "Messaging", "PersistentMemory", "Storage", "StateMachines", "Topology",
+                "CSupport",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "FlyingFox", package: "FlyingFox"),
+            ]),
+        .executableTarget(
+            name: "mpaxos",
+            dependencies: [
+                "Replica", "Client", "Topology", "Storage", "StateMachines",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "Histogram", package: "hdrhistogram-swift"),
+            ]),
+
+        .testTarget(name: "ArchitectureTests"),
+        .testTarget(name: "ConsensusTests", dependencies: ["Consensus", "Simulation"]),
+        .testTarget(name: "WireTests", dependencies: ["Wire"]),
+        .testTarget(name: "QueuesTests", dependencies: ["Queues"]),
+        .testTarget(name: "MessagingTests", dependencies: ["Messaging"]),
+        .testTarget(name: "PersistentMemoryTests", dependencies: ["PersistentMemory"]),
+        .testTarget(name: "StorageTests", dependencies: ["Storage", "PersistentMemory", "Consensus"]),
+        .testTarget(name: "StateMachinesTests", dependencies: ["StateMachines", "PersistentMemory"]),
+        .testTarget(name: "TopologyTests", dependencies: ["Topology"]),
+        .testTarget(name: "ClientTests", dependencies: ["Client", "Wire", "Messaging"]),
+        .testTarget(name: "ReplicaTests", dependencies: ["Replica", "Client"]),
+        .testTarget(name: "EndToEndTests"),
+    ],
+    swiftLanguageModes: [.v6]
+)
