@@ -1,0 +1,92 @@
+/// The bytes that answer one command or query: an append-only buffer that the runtime makes once and hands to every call.
+///
+/// Appending never allocates. It can hold ``capacity`` bytes: one more than fit is not stored, nor is any after it, and
+/// ``overflowed`` says so; the runtime then refuses the command, on all replicas alike.
+///
+/// Integers are appended little-endian. There is no `append(_:)` for a bare integer, since `append(1)` would send eight bytes.
+public struct Reply: ~Copyable {
+    /// The cluster's `max_request` in bytes, the same on every replica: the largest body that a client can send.
+    public let maxRequest: Int
+
+    /// How many bytes a reply can have: `maxRequest` and 1,024 more, so that the largest value fits with some words beside it.
+    public let capacity: Int
+
+    /// How many bytes have been appended.
+    public private(set) var count = 0
+
+    /// More was appended than fits. The reply is then incomplete and will not be sent.
+    public private(set) var overflowed = false
+
+    private let storage: UnsafeMutableRawPointer
+
+    /// A buffer for the replies of one executor.
+    ///
+    /// - Parameter maxRequest: the cluster's `max_request` in bytes.
+    public init(maxRequest: Int) {
+        precondition(maxRequest >= 0 && maxRequest <= 1 << 30, "max_request must be between 0 and 1 GiB")
+        self.maxRequest = maxRequest
+        capacity = maxRequest + 1024
+        storage = .allocate(byteCount: capacity, alignment: 64)
+        // Touched now: no page fault while a command runs.
+        storage.initializeMemory(as: UInt8.self, repeating: 0, count: capacity)
+    }
+
+    deinit { storage.deallocate() }
+
+    /// What has been appended. Valid until the next change.
+    public var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: storage, count: count) }
+
+    /// Empties the buffer for the next call.
+    public mutating func removeAll() {
+        count = 0
+        overflowed = false
+    }
+
+    public mutating func append(byte: UInt8) {
+        guard let place = extend(by: 1) else { return }
+        place.storeBytes(of: byte, as: UInt8.self)
+    }
+
+    public mutating func append<Integer: FixedWidthInteger & BitwiseCopyable>(littleEndian value: Integer) {
+        guard let place = extend(by: MemoryLayout<Integer>.size) else { return }
+        place.storeBytes(of: value.littleEndian, as: Integer.self)
+    }
+
+    public mutating func append(bytes: UnsafeRawBufferPointer) {
+        guard let place = extend(by: bytes.count), let source = bytes.baseAddress else { return }
+        place.copyMemory(from: source, byteCount: bytes.count)
+    }
+
+    /// Appends text as UTF-8, without a length.
+    public mutating func append(text: StaticString) {
+        append(bytes: UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
+    }
+
+    /// Appends text as UTF-8, without a length.
+    public mutating func append(text: String) {
+        var text = text
+        text.withUTF8 { append(bytes: UnsafeRawBufferPointer($0)) }
+    }
+
+    /// Replaces an integer appended earlier, such as a count that is known only at the end.
+    ///
+    /// - Parameter offset: where its first byte is, from the start of the reply.
+    public mutating func replace<Integer: FixedWidthInteger & BitwiseCopyable>(
+        littleEndian value: Integer, at offset: Int
+    ) {
+        precondition(
+            offset >= 0 && offset + MemoryLayout<Integer>.size <= count, "only what was appended can be replaced")
+        storage.storeBytes(of: value.littleEndian, toByteOffset: offset, as: Integer.self)
+    }
+
+    /// Room for `size` more bytes, counted as appended; nil once the reply has overflowed.
+    private mutating func extend(by size: Int) -> UnsafeMutableRawPointer? {
+        precondition(size >= 0 && count <= capacity, "a reply grows within its buffer")
+        guard !overflowed, size <= capacity - count else {
+            overflowed = true
+            return nil
+        }
+        defer { count += size }
+        return storage + count
+    }
+}
