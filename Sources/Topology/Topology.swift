@@ -1,0 +1,100 @@
+/// A cluster as its topology file describes it: one TOML file for all replicas, the same bytes on every host.
+///
+/// A value of this type has been checked whole: every key known, of the right type and in range, ids and endpoints unique.
+public struct Topology: Sendable {
+    /// The file it was read from, as it was named.
+    public let file: String
+
+    /// The cluster's identity, together with the replica ids: 1 to 255 bytes. Pools and peers of another name are refused.
+    public let name: String
+
+    /// The members, sorted by ascending id: 1 to 9. The leader of view v is the one at index v mod N.
+    public let replicas: [Member]
+
+    public let storage: Storage
+    public let `protocol`: ProtocolOptions
+    public let client: ClientOptions
+    public let pipeline: Pipeline
+
+    /// One replica: where others find it, where it binds and where its pools are.
+    public struct Member: Sendable {
+        /// Unique, stable for the life of the cluster.
+        public let id: UInt16
+        /// Where the other replicas connect.
+        public let peer: Endpoint
+        /// Where clients connect; what REDIRECT names.
+        public let client: Endpoint
+        /// Where this replica binds for its peers; `peer` unless the file says otherwise.
+        public let peerBind: Endpoint
+        /// Where this replica binds for clients; `client` unless the file says otherwise.
+        public let clientBind: Endpoint
+        /// Where /metrics, /healthz and /status are served; nil for nowhere.
+        public let http: Address?
+        /// The folder of this replica's own pools, `<directory>/<id>`.
+        public let folder: String
+
+        /// The pool of promises and accepted batches.
+        public var acceptorPool: String { folder + "/acceptor.pool" }
+        /// The pool of the replicated state.
+        public var statePool: String { folder + "/state.pool" }
+    }
+
+    public struct Storage: Sendable {
+        /// Where pools are, unless a replica has a directory of its own.
+        public let directory: String
+        /// Bytes of an acceptor pool.
+        public let logSize: Int
+        /// Bytes of a state pool.
+        public let stateSize: Int
+    }
+
+    public struct ProtocolOptions: Sendable {
+        /// Instances in flight, 1 to 1024.
+        public let window: Int
+        /// Bytes at which a batch closes; a larger request makes a batch of its own.
+        public let batchBytes: Int
+        /// How long a batch waits for company, in microseconds; 0: it closes as soon as the pipeline can take it.
+        public let batchDelayMicroseconds: Int
+        public let heartbeatMilliseconds: Int
+        /// Silence after which a leader is suspected, before a random part is added.
+        public let suspectMilliseconds: Int
+    }
+
+    public struct ClientOptions: Sendable {
+        /// Sessions kept before the one used longest ago is evicted.
+        public let sessions: Int
+        /// The largest BODY of a request, in bytes.
+        public let maxRequest: Int
+        /// Requests a replica has admitted and not answered; beyond it: BUSY.
+        public let maxOutstanding: Int
+        public let socket: Socket
+
+        public enum Socket: String, Sendable, CaseIterable {
+            /// The asynchronous REP side: many clients at once.
+            case router
+            /// A literal lock-step REP socket: one request at a time.
+            case rep
+        }
+    }
+
+    public struct Pipeline: Sendable {
+        public let threads: Threads
+        /// I/O threads of the ZeroMQ context.
+        public let ioThreads: Int
+
+        public enum Threads: String, Sendable, CaseIterable {
+            /// Chosen by the number of cores.
+            case auto
+            /// All stages on one thread.
+            case fused
+            /// A thread for each stage.
+            case staged
+        }
+    }
+
+    /// The place of a replica in `replicas`: what the protocol counts in.
+    /// - Returns: nil when the cluster has no such replica.
+    public func index(of id: UInt16) -> Int? {
+        replicas.firstIndex { $0.id == id }
+    }
+}

@@ -1,0 +1,74 @@
+import Glibc
+import TOMLKit
+
+/// Bytes of a topology file, and the table that they parse to.
+enum TopologyFile {
+    /// Far more than any topology needs; a bound, so that a device or a pool named by mistake is not read whole.
+    static let largest = 1 << 20
+
+    /// - Throws: when the file cannot be opened or read, or is too large to be a topology.
+    static func read(_ path: String) throws(TopologyError) -> [UInt8] {
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { throw unreadable(path, errno) }
+        defer { close(descriptor) }
+        var bytes = [UInt8](repeating: 0, count: largest + 1)
+        var count = 0
+        while count < bytes.count {
+            let got = bytes.withUnsafeMutableBytes { buffer in
+                Glibc.read(descriptor, buffer.baseAddress! + count, buffer.count - count)
+            }
+            if got < 0 && errno == EINTR { continue }
+            guard got >= 0 else { throw unreadable(path, errno) }
+            if got == 0 { break }
+            count += got
+        }
+        guard count <= largest else {
+            throw TopologyError(file: path, "is larger than \(ByteSize.describe(largest)): not a topology file")
+        }
+        bytes.removeLast(bytes.count - count)
+        return bytes
+    }
+
+    /// - Throws: when the bytes are no TOML, with the position of the offence.
+    static func parse(_ bytes: [UInt8], file: String) throws(TopologyError) -> TOMLTable {
+        // The parser takes a C string: what follows a zero byte would be ignored. TOML allows neither that nor text that is not UTF-8.
+        if let zero = bytes.firstIndex(of: 0) {
+            let (line, column) = position(of: zero, in: bytes)
+            throw TopologyError(file: file, line: line, column: column, "a zero byte is not allowed in TOML")
+        }
+        guard let text = String(validating: bytes, as: UTF8.self) else {
+            let (line, column) = position(of: firstInvalid(in: bytes), in: bytes)
+            throw TopologyError(file: file, line: line, column: column, "not UTF-8 text")
+        }
+        do {
+            return try TOMLTable(string: text)
+        } catch let error as TOMLParseError {
+            throw TopologyError(
+                file: file, line: error.source.begin.line, column: error.source.begin.column, error.description)
+        } catch {
+            throw TopologyError(file: file, "\(error)")
+        }
+    }
+
+    private static func unreadable(_ path: String, _ code: CInt) -> TopologyError {
+        TopologyError(file: path, "cannot be read: \(String(cString: strerror(code)))")
+    }
+
+    /// Where the longest prefix that is UTF-8 ends.
+    private static func firstInvalid(in bytes: [UInt8]) -> Int {
+        var decoder = Unicode.UTF8.ForwardParser()
+        var iterator = bytes.makeIterator()
+        var valid = 0
+        while case .valid(let scalar) = decoder.parseScalar(from: &iterator) { valid += scalar.count }
+        return valid
+    }
+
+    private static func position(of index: Int, in bytes: [UInt8]) -> (line: Int, column: Int) {
+        let before = bytes[..<index]
+        let newline = UInt8(ascii: "\n")
+        let lineStart = before.lastIndex(of: newline).map { $0 + 1 } ?? 0
+        let line = before.reduce(into: 1) { count, byte in if byte == newline { count += 1 } }
+        let column = String(decoding: bytes[lineStart..<index], as: UTF8.self).unicodeScalars.count + 1
+        return (line, column)
+    }
+}
