@@ -1,0 +1,54 @@
+// Small things of the machine and the kernel that Swift cannot say: CRC32C, the spin-wait hint, eventfd, affinity, clocks.
+#ifndef CSUPPORT_H
+#define CSUPPORT_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/// CRC32C (Castagnoli, reflected 0x82F63B78; RFC 3720's check of "123456789" is 0xE3069283) of `count` bytes, continuing from
+/// `seed`: 0 to begin, or the CRC of what goes before: crc(crc(0, a), b) == crc(0, a + b). Any alignment. `bytes` may be NULL when
+/// `count` is 0. Uses SSE4.2 where the processor has it, the ARMv8 CRC instructions where the compiler may assume them, tables elsewhere.
+uint32_t csupport_crc32c(uint32_t seed, const void *bytes, size_t count);
+
+/// The same by tables alone, on any processor: the yardstick that the tests hold the fast one to.
+uint32_t csupport_crc32c_portable(uint32_t seed, const void *bytes, size_t count);
+
+/// Tells the processor that this is a spin-wait.
+static inline void csupport_pause(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ __volatile__("yield");
+#endif
+}
+
+/// A new non-blocking, close-on-exec eventfd, or -1 with errno.
+int csupport_eventfd(void);
+/// Makes the eventfd readable. Retries EINTR; a counter at its limit is readable already.
+void csupport_eventfd_signal(int fd);
+/// Makes the eventfd unreadable. Never blocks.
+void csupport_eventfd_clear(int fd);
+
+/// Binds the calling thread to one core. 0 or an errno.
+int csupport_pin_thread(int core);
+/// Cores that the calling thread may run on (its affinity mask), at least 1.
+int csupport_usable_cores(void);
+/// Names the calling thread for top, gdb and perf: the first 15 bytes count. 0 or an errno.
+int csupport_name_thread(const char *name);
+/// Processor time of the calling thread, nanoseconds.
+uint64_t csupport_thread_cpu_ns(void);
+/// Processor time of the whole process, nanoseconds.
+uint64_t csupport_process_cpu_ns(void);
+/// CLOCK_MONOTONIC, nanoseconds.
+uint64_t csupport_monotonic_ns(void);
+/// CLOCK_MONOTONIC, microseconds.
+uint64_t csupport_monotonic_us(void);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

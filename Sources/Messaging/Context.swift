@@ -1,0 +1,46 @@
+import CZeroMQ
+import Synchronization
+
+/// libzmq's context: its I/O threads and in-process endpoints. Sockets keep theirs alive.
+///
+/// Thread-safe, as libzmq's own.
+package final class Context: Sendable {
+    nonisolated(unsafe) let handle: UnsafeMutableRawPointer  // libzmq locks inside
+    private let shutDown = Atomic(false)
+
+    /// - Parameter ioThreads: threads that do the socket I/O, 1 or more.
+    package init(ioThreads: Int) throws(MessagingError) {
+        precondition(ioThreads >= 1 && ioThreads <= 64, "a context needs 1 to 64 I/O threads")
+        guard let handle = zmq_ctx_new() else {
+            throw MessagingError("create a messaging context", code: lastError())
+        }
+        self.handle = handle
+        try set(ZMQ_IO_THREADS, to: Int32(ioThreads), named: "io_threads")
+        // libzmq's default of 1023 sockets is less than a load generator may want.
+        try set(ZMQ_MAX_SOCKETS, to: min(65535, zmq_ctx_get(handle, ZMQ_SOCKET_LIMIT)), named: "the socket limit")
+    }
+
+    private func set(_ option: Int32, to value: Int32, named name: String) throws(MessagingError) {
+        if zmq_ctx_set(handle, option, value) != 0 {
+            throw MessagingError("set \(name) to \(value)", code: lastError())
+        }
+    }
+
+    /// From now on every operation on this context's sockets fails, and blocked ones return: sends say `.terminated`, receives
+    /// `false`, `Poller.wait` sets its `isTerminated`. Does not block. Any thread, any number of times.
+    package func shutdown() {
+        if !shutDown.exchange(true, ordering: .acquiringAndReleasing) { zmq_ctx_shutdown(handle) }
+    }
+
+    /// Whether `shutdown` was called.
+    package var isShutDown: Bool { shutDown.load(ordering: .acquiring) }
+
+    /// The same as `shutdown`, and the memory goes when the last socket is closed and this object let go. Never waits for
+    /// other threads to close their sockets: they hold the context alive.
+    package func terminate() { shutdown() }
+
+    deinit {
+        // The sockets are closed, since each held a reference. Waits for the I/O threads to send off what the linger allows.
+        while zmq_ctx_term(handle) != 0 && lastError() == EINTR {}
+    }
+}

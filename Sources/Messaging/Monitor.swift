@@ -1,0 +1,92 @@
+import CZeroMQ
+
+/// What happens to a socket's connections, for logs and for knowing that a peer is there. Off the hot path: events are strings.
+///
+/// Belongs to one thread, not necessarily the socket's. libzmq writes events with a blocking send from its own threads, so the
+/// queue has no limit here, and two rules hold: read the events regularly, and let the monitor live as long as the socket, or
+/// end it by `stop`. (A monitor dropped before its socket would block an I/O thread.)
+package struct Monitor: ~Copyable, @unchecked Sendable {
+    /// Something that happened to a connection or a listener.
+    package enum Event: Sendable, Equatable {
+        /// Listening at the endpoint.
+        case listening(endpoint: String)
+        /// Cannot listen there, for the errno.
+        case bindFailed(endpoint: String, code: Int32)
+        /// A TCP (or ipc) connection was accepted; the handshake follows.
+        case accepted(endpoint: String)
+        /// A connection could not be accepted, for the errno (say, EMFILE).
+        case acceptFailed(endpoint: String, code: Int32)
+        /// A connection was made; the handshake follows.
+        case connected(endpoint: String)
+        /// The connection will be tried again after so many milliseconds.
+        case connectRetried(endpoint: String, milliseconds: Int)
+        /// The ZMTP handshake is done: messages flow.
+        case handshakeSucceeded(endpoint: String)
+        /// The peer does not speak ZMTP, is of a wrong socket type, or gave up; the code is an errno or one of libzmq's.
+        case handshakeFailed(endpoint: String, code: Int32)
+        /// The connection ended.
+        case disconnected(endpoint: String)
+        /// The socket monitored is gone.
+        case stopped
+    }
+
+    private let socket: Socket
+    private let frame = Frame()
+
+    /// Watches `subject` from now on: set it up before `bind` and `connect`. A socket has one monitor at a time.
+    package init(of subject: borrowing Socket) throws(MessagingError) {
+        // The address of the socket makes the name unique within the process.
+        let endpoint = "inproc://monitor-\(UInt(bitPattern: subject.handle))"
+        let events =
+            ZMQ_EVENT_LISTENING | ZMQ_EVENT_BIND_FAILED | ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_ACCEPT_FAILED
+            | ZMQ_EVENT_CONNECTED | ZMQ_EVENT_CONNECT_RETRIED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED
+            | ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL
+            | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_MONITOR_STOPPED
+        if zmq_socket_monitor(subject.handle, endpoint, Int32(events)) != 0 {
+            throw MessagingError("monitor", endpoint: endpoint, code: lastError())
+        }
+        let pair = try Socket(.pair, in: subject.context)
+        try pair.setReceiveHighWaterMark(0)
+        try pair.connect(endpoint)
+        socket = pair
+    }
+
+    /// The next event, or nil when there is none now.
+    package borrowing func next() -> Event? {
+        while socket.receive(frame) {
+            // Frame 1: u16 event, u32 value, native order; frame 2: the endpoint.
+            precondition(frame.count >= 6 && frame.hasMore, "a monitor event has two frames")
+            let event = frame.bytes.loadUnaligned(as: UInt16.self)
+            let value = frame.bytes.loadUnaligned(fromByteOffset: 2, as: UInt32.self)
+            guard socket.receive(frame) else { return nil }
+            let endpoint = String(decoding: frame.bytes, as: UTF8.self)
+            if let typed = typed(Int32(event), Int32(truncatingIfNeeded: value), endpoint) { return typed }
+        }
+        return nil
+    }
+
+    /// Ends the watch over `subject`, the socket that it was made for. On the socket's thread.
+    package consuming func stop(_ subject: borrowing Socket) {
+        zmq_socket_monitor(subject.handle, nil, 0)
+    }
+
+    /// Adds the monitor to a poll set.
+    package borrowing func add(to poller: inout Poller) -> Int { poller.add(socket) }
+
+    private borrowing func typed(_ event: Int32, _ value: Int32, _ endpoint: String) -> Event? {
+        switch event {
+        case ZMQ_EVENT_LISTENING: .listening(endpoint: endpoint)
+        case ZMQ_EVENT_BIND_FAILED: .bindFailed(endpoint: endpoint, code: value)
+        case ZMQ_EVENT_ACCEPTED: .accepted(endpoint: endpoint)
+        case ZMQ_EVENT_ACCEPT_FAILED: .acceptFailed(endpoint: endpoint, code: value)
+        case ZMQ_EVENT_CONNECTED: .connected(endpoint: endpoint)
+        case ZMQ_EVENT_CONNECT_RETRIED: .connectRetried(endpoint: endpoint, milliseconds: Int(value))
+        case ZMQ_EVENT_HANDSHAKE_SUCCEEDED: .handshakeSucceeded(endpoint: endpoint)
+        case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL, ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL, ZMQ_EVENT_HANDSHAKE_FAILED_AUTH:
+            .handshakeFailed(endpoint: endpoint, code: value)
+        case ZMQ_EVENT_DISCONNECTED: .disconnected(endpoint: endpoint)
+        case ZMQ_EVENT_MONITOR_STOPPED: .stopped
+        default: nil
+        }
+    }
+}
