@@ -1,0 +1,185 @@
+/// What replicas tell each other when they meet, and the refusal of a peer that does not belong.
+///
+/// The connecting replica sends HELLO; the other answers WELCOME, with the same content about itself, or REFUSED. No
+/// other frame of that peer is used before. Off the hot path: these decode into arrays and strings.
+package enum Handshake: Equatable, Sendable {
+    case hello(Hello)
+    case welcome(Hello)
+    case refused(Refusal)
+
+    /// Kinds in the frame header. Those of the protocol's messages are below.
+    @usableFromInline package static let firstKind: UInt8 = 0xF0
+    private static let helloKind: UInt8 = 0xF0
+    private static let welcomeKind: UInt8 = 0xF1
+    private static let refusedKind: UInt8 = 0xF2
+
+    package struct Hello: Equatable, Sendable {
+        /// Name of the cluster, at most 255 bytes.
+        package var cluster: String
+        package var replica: UInt16
+        package var incarnation: UInt64
+        /// All members of the sender's topology by ascending id, the sender included.
+        package var members: [Member]
+
+        package init(cluster: String, replica: UInt16, incarnation: UInt64, members: [Member]) {
+            self.cluster = cluster
+            self.replica = replica
+            self.incarnation = incarnation
+            self.members = members
+        }
+    }
+
+    package struct Member: Equatable, Sendable {
+        package var id: UInt16
+        /// The incarnation of that member which the sender knows and accepts; 0 when it has not met it yet.
+        package var incarnation: UInt64
+        package var peerEndpoint: String
+        package var clientEndpoint: String
+
+        package init(id: UInt16, incarnation: UInt64, peerEndpoint: String, clientEndpoint: String) {
+            self.id = id
+            self.incarnation = incarnation
+            self.peerEndpoint = peerEndpoint
+            self.clientEndpoint = clientEndpoint
+        }
+    }
+
+    package struct Refusal: Equatable, Sendable {
+        package enum Cause: UInt8, Sendable, BitwiseCopyable, CaseIterable {
+            case version = 1
+            case cluster = 2
+            /// The id is not in the topology, or is the receiver's own.
+            case replica = 3
+            /// The members' ids differ.
+            case members = 4
+            /// The peer's pools are not those that this replica knows under that id.
+            case incarnation = 5
+            case malformed = 6
+        }
+
+        package var cause: Cause
+        /// For the log of the one who is refused: both sides' values, and what to do.
+        package var reason: String
+
+        package init(_ cause: Cause, _ reason: String) {
+            self.cause = cause
+            self.reason = reason
+        }
+    }
+
+    /// Longest text in a handshake, in bytes.
+    private static let longestText = 4096
+    private static let largestMembers = 9
+
+    /// The whole frame. Texts beyond 4096 bytes are cut.
+    package func encode(sender: UInt8, version: UInt8 = peerProtocolVersion) -> [UInt8] {
+        var payload: [UInt8] = []
+        let kind: UInt8
+        switch self {
+        case .hello(let hello):
+            kind = Handshake.helloKind
+            Handshake.append(hello, to: &payload)
+        case .welcome(let hello):
+            kind = Handshake.welcomeKind
+            Handshake.append(hello, to: &payload)
+        case .refused(let refusal):
+            kind = Handshake.refusedKind
+            payload.append(refusal.cause.rawValue)
+            Handshake.append(refusal.reason, to: &payload)
+        }
+        let header = PeerHeader(
+            kind: kind, sender: sender, payloadCount: UInt32(payload.count),
+            payloadChecksum: payload.withUnsafeBytes(FoldedChecksum.of))
+        var frame = [UInt8](repeating: 0, count: PeerHeader.size)
+        frame.withUnsafeMutableBytes { header.encode(into: $0.baseAddress!, version: version) }
+        return frame + payload
+    }
+
+    /// Reads the payload of a frame whose `header` was decoded and has a kind of the handshake.
+    package init(header: PeerHeader, payload: UnsafeRawBufferPointer) throws(PeerFrameError) {
+        guard FoldedChecksum.of(payload) == header.payloadChecksum else { throw .payloadChecksum }
+        guard header.flags == 0, header.small == 0, header.numbers == (0, 0, 0, 0, 0) else { throw .field }
+        var reader = PayloadReader(payload)
+        switch header.kind {
+        case Handshake.helloKind: self = .hello(try Handshake.hello(&reader))
+        case Handshake.welcomeKind: self = .welcome(try Handshake.hello(&reader))
+        case Handshake.refusedKind:
+            guard let cause = Refusal.Cause(rawValue: UInt8(truncatingIfNeeded: try reader.integer(1))) else {
+                throw .field
+            }
+            self = .refused(Refusal(cause, try reader.text()))
+        default: throw .unknownKind
+        }
+        guard reader.isAtEnd else { throw .size }
+    }
+
+    private static func hello(_ reader: inout PayloadReader) throws(PeerFrameError) -> Hello {
+        let cluster = try reader.text()
+        guard cluster.utf8.count <= 255 else { throw .field }
+        let replica = UInt16(truncatingIfNeeded: try reader.integer(2))
+        let incarnation = try reader.integer(8)
+        let count = Int(try reader.integer(1))
+        guard count >= 1, count <= largestMembers else { throw .field }
+        var members: [Member] = []
+        members.reserveCapacity(count)
+        for _ in 0..<count {
+            let id = UInt16(truncatingIfNeeded: try reader.integer(2))
+            if let last = members.last, last.id >= id { throw .field }
+            let known = try reader.integer(8)
+            let peer = try reader.text()
+            members.append(Member(id: id, incarnation: known, peerEndpoint: peer, clientEndpoint: try reader.text()))
+        }
+        return Hello(cluster: cluster, replica: replica, incarnation: incarnation, members: members)
+    }
+
+    private static func append(_ hello: Hello, to payload: inout [UInt8]) {
+        precondition(hello.members.count >= 1 && hello.members.count <= largestMembers, "1 to 9 members say hello")
+        precondition(hello.cluster.utf8.count <= 255, "a cluster's name has at most 255 bytes")
+        append(hello.cluster, to: &payload)
+        append(hello.replica, to: &payload)
+        append(hello.incarnation, to: &payload)
+        payload.append(UInt8(hello.members.count))
+        for member in hello.members {
+            append(member.id, to: &payload)
+            append(member.incarnation, to: &payload)
+            append(member.peerEndpoint, to: &payload)
+            append(member.clientEndpoint, to: &payload)
+        }
+    }
+
+    private static func append<T: FixedWidthInteger>(_ value: T, to payload: inout [UInt8]) {
+        withUnsafeBytes(of: value.littleEndian) { payload.append(contentsOf: $0) }
+    }
+
+    private static func append(_ text: String, to payload: inout [UInt8]) {
+        let bytes = text.utf8.prefix(longestText)
+        append(UInt16(bytes.count), to: &payload)
+        payload.append(contentsOf: bytes)
+    }
+
+    private struct PayloadReader {
+        let bytes: UnsafeRawBufferPointer
+        var at = 0
+
+        init(_ bytes: UnsafeRawBufferPointer) {
+            self.bytes = bytes
+        }
+
+        var isAtEnd: Bool { at == bytes.count }
+
+        mutating func integer(_ size: Int) throws(PeerFrameError) -> UInt64 {
+            guard bytes.count - at >= size else { throw .size }
+            var value: UInt64 = 0
+            for index in 0..<size { value |= UInt64(bytes[at + index]) << UInt64(8 * index) }
+            at += size
+            return value
+        }
+
+        mutating func text() throws(PeerFrameError) -> String {
+            let count = Int(try integer(2))
+            guard count <= longestText, count <= bytes.count - at else { throw .size }
+            defer { at += count }
+            return String(decoding: bytes[at..<at + count], as: UTF8.self)
+        }
+    }
+}

@@ -1,0 +1,115 @@
+import Testing
+
+@testable import Wire
+
+@Suite struct HandshakeTests {
+    static let hello = Handshake.Hello(
+        cluster: "ab", replica: 0x0203, incarnation: 0x0102_0304_0506_0708,
+        members: [
+            .init(id: 1, incarnation: 0, peerEndpoint: "tcp://h:1", clientEndpoint: "tcp://h:2"),
+            .init(id: 0x0203, incarnation: 5, peerEndpoint: "p", clientEndpoint: ""),
+        ])
+    static let all: [Handshake] = [
+        .hello(hello), .welcome(hello), .refused(.init(.cluster, "this is another cluster – go away")),
+    ]
+
+    static func decode(_ frame: [UInt8]) throws -> (PeerHeader, Handshake) {
+        try withExactBytes(frame) { bytes in
+            let header = try PeerHeader(decoding: bytes)
+            return (header, try Handshake(header: header, payload: UnsafeRawBufferPointer(rebasing: bytes[64...])))
+        }
+    }
+
+    @Test func bytesOfAHello() {
+        let frame = Handshake.hello(Self.hello).encode(sender: 3)
+        #expect(Array(frame[0..<8]) == [0x4D, 0x50, 0x50, 0x31, 1, 0xF0, 3, 0])
+        #expect(frame[12] == UInt8(frame.count - 64) && frame[13...15].allSatisfy { $0 == 0 })
+        #expect(frame[20..<64].allSatisfy { $0 == 0 })
+        #expect(
+            Array(frame[64...]) == [2, 0] + Array("ab".utf8) + [3, 2] + [8, 7, 6, 5, 4, 3, 2, 1] + [2]
+                + [1, 0] + [0, 0, 0, 0, 0, 0, 0, 0] + [9, 0] + Array("tcp://h:1".utf8) + [9, 0]
+                + Array("tcp://h:2".utf8)
+                + [3, 2] + [5, 0, 0, 0, 0, 0, 0, 0] + [1, 0] + Array("p".utf8) + [0, 0])
+    }
+
+    /// The checksums are part of the format: a change of the function is a change of the protocol's version.
+    @Test func checksumsStayWhatTheyAre() {
+        let frame = Handshake.refused(.init(.version, "no")).encode(sender: 1)
+        #expect(Array(frame[64...]) == [1, 2, 0, 0x6E, 0x6F])
+        #expect(Array(frame[8..<12]) == [71, 168, 27, 7])
+        #expect(Array(frame[16..<20]) == [229, 56, 104, 47])
+    }
+
+    @Test func roundTrips() throws {
+        for handshake in Self.all {
+            let (header, decoded) = try Self.decode(handshake.encode(sender: 8))
+            #expect(decoded == handshake)
+            #expect(header.sender == 8)
+            #expect(header.kind >= Handshake.firstKind)
+        }
+    }
+
+    @Test func overlongTextIsCut() throws {
+        let long = Handshake.refused(.init(.malformed, String(repeating: "x", count: 70_000)))
+        let (_, decoded) = try Self.decode(long.encode(sender: 0))
+        #expect(decoded == .refused(.init(.malformed, String(repeating: "x", count: 4096))))
+    }
+
+    @Test func anotherVersionIsToldFromGarbage() {
+        let newer = Handshake.hello(Self.hello).encode(sender: 2, version: 2)
+        #expect(throws: PeerFrameError.version(2)) { try Self.decode(newer) }
+        var garbage = Handshake.hello(Self.hello).encode(sender: 2)
+        garbage[4] = 2
+        #expect(throws: PeerFrameError.headerChecksum) { try Self.decode(garbage) }
+    }
+
+    @Test func everyFlippedBitIsFound() {
+        for handshake in Self.all {
+            let frame = handshake.encode(sender: 1)
+            for bit in 0..<frame.count * 8 {
+                var damaged = frame
+                damaged[bit / 8] ^= 1 << UInt8(bit % 8)
+                #expect(throws: PeerFrameError.self, "bit \(bit)") { try Self.decode(damaged) }
+            }
+        }
+    }
+
+    @Test func everyCutIsFound() {
+        for handshake in Self.all {
+            let frame = handshake.encode(sender: 1)
+            for count in 0..<frame.count {
+                #expect(throws: PeerFrameError.size) { try Self.decode(Array(frame.prefix(count))) }
+            }
+            #expect(throws: PeerFrameError.size) { try Self.decode(frame + [0]) }
+        }
+    }
+
+    /// Payloads that are damaged but carry the right checksums, as a hostile peer would send them.
+    @Test func hostilePayloadsNeverTrap() throws {
+        var random = SeededRandom(seed: 41)
+        var refused = 0
+        for _ in 0..<20_000 {
+            let frame = Self.all.randomElement(using: &random)!.encode(sender: 1)
+            let payload = mutated(Array(frame[64...]), using: &random)
+            let header = PeerHeader(
+                kind: frame[5], sender: 1, payloadCount: UInt32(payload.count),
+                payloadChecksum: payload.withUnsafeBytes(FoldedChecksum.of))
+            let forged = written(64) { header.encode(into: $0) } + payload
+            do {
+                _ = try Self.decode(forged)
+            } catch {
+                #expect([PeerFrameError.size, .field].contains(error as? PeerFrameError))
+                refused += 1
+            }
+        }
+        #expect(refused > 5000)
+    }
+
+    @Test func membersOutOfOrderAreRefused() throws {
+        var hello = Self.hello
+        hello.members.swapAt(0, 1)
+        #expect(throws: PeerFrameError.field) { try Self.decode(Handshake.hello(hello).encode(sender: 0)) }
+        hello.members[1] = hello.members[0]
+        #expect(throws: PeerFrameError.field) { try Self.decode(Handshake.hello(hello).encode(sender: 0)) }
+    }
+}
