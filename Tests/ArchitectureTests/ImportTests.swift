@@ -1,0 +1,72 @@
+import Foundation
+import Testing
+
+/// Who may import whom: the table of the architecture, held against the sources.
+@Suite struct ImportTests {
+    /// What each module may import, apart from the system's modules. `Package.swift` cannot be the judge: it allows whatever a
+    /// dependency drags in.
+    static let allowed: [String: Set<String>] = [
+        "Consensus": [],
+        "Wire": ["Consensus"],
+        "Queues": ["CSupport"],
+        "Messaging": ["CZeroMQ"],
+        "PersistentMemory": ["CPersistentMemory", "CSupport"],
+        "Storage": ["PersistentMemory", "Consensus"],
+        "StateMachines": ["PersistentMemory"],
+        "Topology": ["TOMLKit"],
+        "Simulation": ["Consensus", "Wire"],
+        "Replica": [
+            "CSupport", "Consensus", "Wire", "Queues", "Messaging", "PersistentMemory", "Storage", "StateMachines",
+            "Topology", "Logging", "FlyingFox", "FlyingSocks",
+        ],
+        "Client": ["Wire", "Messaging"],
+        "LoadGenerator": ["Wire", "Messaging", "Histogram"],
+        "mpaxos": [
+            "Replica", "Client", "LoadGenerator", "Simulation", "Topology", "Storage", "StateMachines", "CSupport",
+            "ArgumentParser", "Logging", "Histogram",
+        ],
+    ]
+
+    /// Modules of the toolchain: free for all but the core, which is a pure state machine.
+    static let system: Set<String> = ["Swift", "Synchronization", "Glibc", "Foundation", "FoundationEssentials", "Dispatch"]
+
+    /// Targets of C: no Swift in them.
+    static let foreign: Set<String> = ["CSupport", "CZeroMQ", "CPersistentMemory"]
+
+    @Test func everyModuleIsKnown() throws {
+        let folders = Set(try SourceTree.modules())
+        #expect(folders == Set(Self.allowed.keys).union(Self.foreign))
+    }
+
+    @Test(arguments: allowed.keys.sorted())
+    func importsOnlyWhatItMay(module: String) throws {
+        let files = try SourceTree.files(under: "Sources/\(module)", named: [".swift"])
+        #expect(!files.isEmpty, "no Swift file in Sources/\(module)")
+        let permitted = try #require(Self.allowed[module]).union(module == "Consensus" ? [] : Self.system)
+        for file in files {
+            for name in imports(in: try SourceTree.text(of: file)) where !permitted.contains(name) {
+                Issue.record("\(file) imports \(name), which \(module) may not")
+            }
+        }
+    }
+
+    @Test(arguments: [
+        ("import Foo", ["Foo"]), ("  @testable import Foo", ["Foo"]), ("@preconcurrency import Foo.Bar", ["Foo"]),
+        ("public import struct Foo.Bar", ["Foo"]), ("package import Foo // why", ["Foo"]), ("import A; import B", ["A", "B"]),
+        ("@_spi(Testing) import Foo", ["Foo"]), ("internal\timport\tFoo", ["Foo"]), ("// import Foo", []),
+        ("#if canImport(Foo)", []), ("let importance = 1", []), ("important()", []), ("import Foo\nlet x = 1\nimport Bar", ["Foo", "Bar"]),
+    ])
+    func readsImports(text: String, names: [String]) {
+        #expect(imports(in: text) == names)
+    }
+
+    /// Names of the modules that `text`, a Swift file, imports. Line by line: no import of this project spans two.
+    private func imports(in text: String) -> [String] {
+        let attributesAndAccess = #"(?:@\w+(?:\([^)]*\))?\s+|(?:public|package|internal|fileprivate|private)\s+)*"#
+        let kind = #"(?:(?:struct|class|enum|protocol|func|var|let|typealias)\s+)?"#
+        let pattern = try! Regex(#"^\s*"# + attributesAndAccess + #"import\s+"# + kind + #"(\w+)"#)
+        return text.split(whereSeparator: \.isNewline).flatMap { $0.split(separator: ";") }.compactMap { statement in
+            statement.firstMatch(of: pattern)?.output[1].substring.map(String.init)
+        }
+    }
+}
