@@ -1,0 +1,207 @@
+/// Which share of the heap a block is charged to.
+package enum AllocationClass: Sendable {
+    /// What commands store; limited, so that some room is always left.
+    case data
+    /// What the runtime needs to answer commands; may use everything.
+    case reserve
+}
+
+/// The heap's allocator: TLSF, in O(1), deterministic, with its records in the data area itself. They are written through
+/// the transaction, so allocation is as failure-atomic as the data, is undone with its command, and is part of the digest.
+extension Transaction {
+    // MARK: Interface
+
+    /// A block of at least `count` bytes, aligned to 16. Its content is what happens to lie there, the same on every replica.
+    /// - Throws: `Refusal.full` when the limit for data is reached or no free piece is large enough.
+    public func allocate(_ count: Int) throws(Refusal) -> UInt64 {
+        try allocate(count, from: .data)
+    }
+
+    /// As `allocate`, charged to the given share.
+    package func allocate(_ count: Int, from share: AllocationClass) throws(Refusal) -> UInt64 {
+        precondition(count >= 0, "a block of a negative size")
+        guard UInt64(count) <= capacity else { throw .full }
+        let needed = max(BlockHeader.smallestBlock, (UInt64(count) + 15) & ~15 + BlockHeader.size)
+        if share == .data, dataBytes + needed > dataLimit { throw .full }
+        guard let sizeClass = filledClass(from: SizeClass(fitting: needed)) else { throw .full }
+
+        let block = head(of: sizeClass)
+        let found = header(block)
+        precondition(found.isFree && found.isTagged, "a damaged free list: verify the pool")
+        precondition(found.size >= needed, "a free block in the wrong list: verify the pool")
+        unlink(block, from: sizeClass)
+
+        var size = found.size
+        if size - needed >= BlockHeader.smallestBlock {
+            let rest = block + needed
+            setHeader(rest, BlockHeader(size: size - needed, before: needed, isFree: true, isReserve: false))
+            setBefore(of: block + size, to: size - needed)
+            link(rest, size: size - needed)
+            size = needed
+        }
+        setHeader(block, BlockHeader(size: size, before: found.before, isFree: false, isReserve: share == .reserve))
+        charge(Int64(size), to: share)
+        // The header and links of the rest lie just above the block.
+        let touched = min(block + size + BlockHeader.smallestBlock, self.size)
+        if touched > highWater { setWord(AllocatorLayout.highWater, touched) }
+        return block + BlockHeader.size
+    }
+
+    /// Gives a block back. It must be one that `allocate` returned; anything else stops the process.
+    public func free(_ offset: UInt64) {
+        var block = checkedBlock(offset)
+        let old = header(block)
+        charge(-Int64(old.size), to: old.isReserve ? .reserve : .data)
+
+        var size = old.size
+        var before = old.before
+        let after = block + size
+        if after < self.size {
+            let next = header(after)
+            if next.isFree {
+                unlink(after, from: SizeClass(holding: next.size))
+                size += next.size
+            }
+        }
+        if before > 0 {
+            precondition(before <= block - layout.blocks, "a damaged block header: verify the pool")
+            let previous = header(block - before)
+            if previous.isFree {
+                block -= before
+                unlink(block, from: SizeClass(holding: previous.size))
+                size += previous.size
+                before = previous.before
+            }
+        }
+        setHeader(block, BlockHeader(size: size, before: before, isFree: true, isReserve: false))
+        setBefore(of: block + size, to: size)
+        link(block, size: size)
+    }
+
+    /// Bytes that a block can hold: what was asked for, or a little more.
+    public func size(of offset: UInt64) -> Int {
+        Int(header(checkedBlock(offset)).size - BlockHeader.size)
+    }
+
+    /// Bytes that blocks can take together, with their headers.
+    package var capacity: UInt64 { size - layout.blocks }
+    /// Bytes that blocks of data can take together, with their headers.
+    package var dataLimit: UInt64 { capacity - layout.reserveSize }
+    /// Bytes of blocks charged to data, with their headers.
+    package var dataBytes: UInt64 { word(AllocatorLayout.dataBytes) }
+    /// Bytes of blocks charged to the reserve, with their headers.
+    package var reserveBytes: UInt64 { word(AllocatorLayout.reserveBytes) }
+    /// Nothing at or above this offset was ever written: it is zero.
+    package var highWater: UInt64 { word(AllocatorLayout.highWater) }
+
+    /// One free block of everything. Only on a zeroed data area.
+    func formatAllocator() {
+        precondition(highWater == 0, "the heap is formatted already")
+        precondition(capacity >= UInt64(AllocatorLayout.smallest), "no room for blocks")
+        setHeader(layout.blocks, BlockHeader(size: capacity, before: 0, isFree: true, isReserve: false))
+        link(layout.blocks, size: capacity)
+        setWord(AllocatorLayout.highWater, layout.blocks + BlockHeader.smallestBlock)
+    }
+
+    // MARK: Blocks
+
+    func header(_ block: UInt64) -> BlockHeader { read(PersistentPointer(offset: block)) }
+
+    private func setHeader(_ block: UInt64, _ header: BlockHeader) {
+        write(header, to: PersistentPointer(offset: block))
+    }
+
+    private func setBefore(of block: UInt64, to before: UInt64) {
+        guard block < size else { return }
+        var changed = header(block)
+        changed.before = before
+        setHeader(block, changed)
+    }
+
+    private func checkedBlock(_ offset: UInt64) -> UInt64 {
+        precondition(
+            offset % 16 == 0 && offset >= layout.blocks + BlockHeader.size && offset < size,
+            "not a block of the heap")
+        let found = header(offset - BlockHeader.size)
+        precondition(
+            !found.isFree && found.isTagged && found.size <= size - (offset - BlockHeader.size),
+            "not an allocated block")
+        return offset - BlockHeader.size
+    }
+
+    // MARK: Free lists; a free block's content starts with {next, previous}, 0 for none
+
+    func next(_ block: UInt64) -> UInt64 { read(PersistentPointer(offset: block + 16)) }
+    func previous(_ block: UInt64) -> UInt64 { read(PersistentPointer(offset: block + 24)) }
+    func head(of sizeClass: SizeClass) -> UInt64 { word(headOffset(sizeClass)) }
+    func secondLevelMap(_ first: Int) -> UInt64 { word(AllocatorLayout.secondLevelMaps + UInt64(first) * 8) }
+    var firstLevelMap: UInt64 { word(AllocatorLayout.firstLevelMap) }
+
+    private func headOffset(_ sizeClass: SizeClass) -> UInt64 {
+        AllocatorLayout.heads + UInt64(sizeClass.first * SizeClass.secondLevels + sizeClass.second) * 8
+    }
+
+    /// The lowest class from this one on that has a free block.
+    private func filledClass(from wanted: SizeClass) -> SizeClass? {
+        let here = secondLevelMap(wanted.first) & (~0 << UInt64(wanted.second))
+        if here != 0 {
+            return SizeClass(first: wanted.first, second: here.trailingZeroBitCount)
+        }
+        let above = firstLevelMap & (~0 << UInt64(wanted.first + 1))
+        guard above != 0 else { return nil }
+        let first = above.trailingZeroBitCount
+        let map = secondLevelMap(first)
+        precondition(map != 0, "damaged maps of free lists: verify the pool")
+        return SizeClass(first: first, second: map.trailingZeroBitCount)
+    }
+
+    private func link(_ block: UInt64, size: UInt64) {
+        let sizeClass = SizeClass(holding: size)
+        let old = head(of: sizeClass)
+        write((old, 0 as UInt64), to: PersistentPointer<(UInt64, UInt64)>(offset: block + 16))
+        if old != 0 {
+            write(block, to: PersistentPointer(offset: old + 24))
+        } else {
+            let map = secondLevelMap(sizeClass.first)
+            setWord(AllocatorLayout.secondLevelMaps + UInt64(sizeClass.first) * 8, map | 1 << UInt64(sizeClass.second))
+            if map == 0 { setWord(AllocatorLayout.firstLevelMap, firstLevelMap | 1 << UInt64(sizeClass.first)) }
+        }
+        setWord(headOffset(sizeClass), block)
+    }
+
+    private func unlink(_ block: UInt64, from sizeClass: SizeClass) {
+        let (after, before) = (next(block), previous(block))
+        if after != 0 { write(before, to: PersistentPointer(offset: after + 24)) }
+        if before != 0 {
+            write(after, to: PersistentPointer(offset: before + 16))
+            return
+        }
+        precondition(head(of: sizeClass) == block, "a damaged free list: verify the pool")
+        setWord(headOffset(sizeClass), after)
+        guard after == 0 else { return }
+        let map = secondLevelMap(sizeClass.first) & ~(1 << UInt64(sizeClass.second))
+        setWord(AllocatorLayout.secondLevelMaps + UInt64(sizeClass.first) * 8, map)
+        if map == 0 { setWord(AllocatorLayout.firstLevelMap, firstLevelMap & ~(1 << UInt64(sizeClass.first))) }
+    }
+
+    // MARK: Records
+
+    private func word(_ offset: UInt64) -> UInt64 { read(PersistentPointer(offset: layout.allocator + offset)) }
+    private func setWord(_ offset: UInt64, _ value: UInt64) {
+        write(value, to: PersistentPointer(offset: layout.allocator + offset))
+    }
+
+    private func charge(_ bytes: Int64, to share: AllocationClass) {
+        let offset = share == .data ? AllocatorLayout.dataBytes : AllocatorLayout.reserveBytes
+        let total = Int64(word(offset)) + bytes
+        precondition(total >= 0, "more freed than allocated: verify the pool")
+        setWord(offset, UInt64(total))
+    }
+}
+
+extension SizeClass {
+    init(first: Int, second: Int) {
+        self.first = first
+        self.second = second
+    }
+}

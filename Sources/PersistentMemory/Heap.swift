@@ -1,0 +1,167 @@
+import Glibc
+
+/// A failure-atomic heap in a pool's region: redo by a private view.
+///
+/// The data area is mapped twice: the *home*, which is the pool, and the *view*, a private mapping of the same bytes, where
+/// the state machine reads and writes plain memory. A commit writes the changed lines to a journal, fences, and only then
+/// copies them home. So what is at home is always a prefix of whole commits, once the journal has been replayed over it.
+///
+/// Threading: one owner, the lane that executes commands.
+package final class Heap {
+    package let transaction: Transaction
+    /// Commits that were replayed when it was opened.
+    package let replayedCommits: Int
+
+    private let pool: Pool
+    private let layout: HeapLayout
+    private let view: UnsafeMutableRawPointer
+
+    /// Formats a heap in the region of a new pool, from `regionOffset` to its end. The region must be zero.
+    /// - Parameters:
+    ///   - regionOffset: bytes of the region left to the owner, a multiple of 4,096.
+    ///   - progressSize: bytes at the start of the data area that are journaled, but not digested; rounded up to pages.
+    ///   - journalSize: bytes of journal; one commit must fit. A sixteenth of the region when nil.
+    ///   - reserveSize: bytes that data may not use; an eighth of what blocks can take when nil.
+    package static func format(
+        in pool: Pool, regionOffset: Int = 0, progressSize: Int, journalSize: Int? = nil, reserveSize: Int? = nil
+    ) throws(PoolError) {
+        precondition(regionOffset >= 0 && regionOffset % Pool.pageSize == 0, "a heap starts on a page")
+        precondition(progressSize >= 0 && (journalSize ?? 0) >= 0 && (reserveSize ?? 0) >= 0, "sizes are not negative")
+        let total = pool.region.count - regionOffset
+        let journal = roundedToPages(journalSize ?? total / 16)
+        var layout = HeapLayout(
+            regionSize: UInt64(total), journalSize: UInt64(max(journal, Pool.pageSize)), dataSize: 0,
+            progressSize: UInt64(roundedToPages(progressSize)), reserveSize: 0,
+            salt: UInt64.random(in: 1...UInt64.max))
+        let data = total - Pool.pageSize - Int(layout.journalSize)
+        guard data >= Int(layout.blocks) + AllocatorLayout.smallest else {
+            throw PoolError(
+                .noSpace,
+                "\(pool.path): \(total) bytes are too few for a heap with a journal of \(journal); make it larger")
+        }
+        layout.dataSize = UInt64(data)
+        let room = layout.dataSize - layout.blocks
+        layout.reserveSize = reserveSize.map(UInt64.init) ?? room / 8
+        guard layout.reserveSize < room, layout.isSound(for: total) else {
+            throw PoolError(
+                .noSpace,
+                "\(pool.path): a reserve of \(layout.reserveSize) bytes leaves no room for data; make the pool larger")
+        }
+
+        let header = pool.region.baseAddress! + regionOffset
+        guard header.load(as: UInt64.self) == 0 else {
+            throw PoolError(
+                .exists, "\(pool.path): formatted already; remove the file first if its content may be lost")
+        }
+        // Everything but the magic number first; the allocator's records as the first commit; the magic number last.
+        header.storeBytes(of: 1, toByteOffset: HeapLayout.firstCommitOffset, as: UInt64.self)
+        header.storeBytes(of: layout, as: HeapLayout.self)
+        header.storeBytes(of: 0, as: UInt64.self)
+        header.storeBytes(of: UInt64(layout.checksum), toByteOffset: HeapLayout.checksumOffset, as: UInt64.self)
+        pool.flush(header, Pool.pageSize)
+        pool.fenceAll()
+        do {
+            let heap = try Heap(pool: pool, header: header, layout: layout, viewLimit: Pool.pageSize)
+            heap.transaction.formatAllocator()
+            heap.transaction.commit()
+            heap.transaction.checkpoint()
+        }
+        header.storeBytes(of: HeapLayout.magic, as: UInt64.self)
+        pool.flush(header, 8)
+        pool.fence()
+    }
+
+    /// Opens a formatted heap: replays the journal, maps the view. Takes milliseconds at any size.
+    /// - Parameters:
+    ///   - regionOffset: as at format.
+    ///   - viewLimit: bytes of DRAM for the view's private pages; above it they are given back after a commit.
+    package convenience init(opening pool: Pool, regionOffset: Int = 0, viewLimit: Int = 256 << 20) throws(PoolError) {
+        precondition(regionOffset >= 0 && regionOffset % Pool.pageSize == 0, "a heap starts on a page")
+        guard regionOffset < pool.region.count - 2 * Pool.pageSize else {
+            throw PoolError(.damaged, "\(pool.path): too small to hold a heap; remove the file and format again")
+        }
+        let header = pool.region.baseAddress! + regionOffset
+        let layout = header.load(as: HeapLayout.self)
+        if layout.magic == 0 {
+            throw PoolError(.damaged, "\(pool.path): its format was cut short; remove the file and format again")
+        }
+        let checksum = header.load(fromByteOffset: HeapLayout.checksumOffset, as: UInt64.self)
+        guard layout.magic == HeapLayout.magic, checksum == UInt64(layout.checksum) else {
+            throw PoolError(
+                .damaged, "\(pool.path): the heap's header is damaged; restore the file, or rejoin as a new replica")
+        }
+        guard layout.version == HeapLayout.version else {
+            throw PoolError(
+                .foreign,
+                "\(pool.path): a heap of version \(layout.version), where \(HeapLayout.version) is needed; use the program that made it"
+            )
+        }
+        guard layout.isSound(for: pool.region.count - regionOffset),
+            header.load(fromByteOffset: HeapLayout.firstCommitOffset, as: UInt64.self) > 0
+        else {
+            throw PoolError(
+                .damaged, "\(pool.path): the heap's header is damaged; restore the file, or rejoin as a new replica")
+        }
+        try self.init(pool: pool, header: header, layout: layout, viewLimit: max(viewLimit, Pool.pageSize))
+    }
+
+    private init(pool: Pool, header: UnsafeMutableRawPointer, layout: HeapLayout, viewLimit: Int) throws(PoolError) {
+        self.pool = pool
+        self.layout = layout
+        let home = header + layout.dataOffset
+        var journal = Journal(pool: pool, header: header, layout: layout)
+        replayedCommits = journal.recover(into: home, dataLines: Int(layout.dataSize) / DirtyLines.lineSize)
+
+        let place = pool.fileOffsetOfRegion + (UnsafeRawPointer(home) - UnsafeRawPointer(pool.region.baseAddress!))
+        guard
+            let mapped = mmap(
+                nil, Int(layout.dataSize), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, pool.fileDescriptor,
+                off_t(place)),
+            mapped != MAP_FAILED
+        else {
+            throw PoolError(.io, "\(pool.path): cannot map its view: \(String(cString: strerror(errno)))")
+        }
+        view = mapped
+        transaction = Transaction(view: mapped, home: home, layout: layout, journal: journal, viewLimit: viewLimit)
+        transaction.digest.allChanged(upTo: transaction.highWater)
+    }
+
+    deinit { munmap(view, Int(layout.dataSize)) }
+
+    // MARK: Places
+
+    /// Offset of the bytes that are journaled but not digested.
+    package var progressRoot: UInt64 { 0 }
+    package var progressSize: Int { Int(layout.progressSize) }
+    /// Offset of the runtime's own 4,096 bytes, digested, zero at format.
+    package var systemRoot: UInt64 { layout.systemRoot }
+
+    // MARK: Figures, in bytes, headers of blocks included
+
+    package var usedBytes: UInt64 { transaction.dataBytes + transaction.reserveBytes }
+    /// What data may use.
+    package var dataLimit: UInt64 { transaction.dataLimit }
+    package var capacity: UInt64 { transaction.capacity }
+    package var journalSize: Int { Int(layout.journalSize) }
+    package var path: String { pool.path }
+
+    // MARK: Digest
+
+    /// The digest of the committed state, when `refreshDigest` has caught up; else that of a mixture of states.
+    package var digest: UInt64 { transaction.digest.sum }
+
+    /// Whether `digest` is that of the last commit.
+    package var isDigestFresh: Bool { transaction.digest.staleCount == 0 }
+
+    /// Hashes at most `pages` pages that changed, about a microsecond each.
+    /// - Returns: whether `digest` is that of the last commit now.
+    package func refreshDigest(pages: Int) -> Bool {
+        precondition(pages >= 0, "a negative budget")
+        transaction.digest.refresh(budget: pages, of: transaction.committed.baseAddress!)
+        return isDigestFresh
+    }
+
+    private static func roundedToPages(_ count: Int) -> Int {
+        (count + Pool.pageSize - 1) / Pool.pageSize * Pool.pageSize
+    }
+}

@@ -1,0 +1,27 @@
+/// Why a pool could not be made, opened or trusted. The text names the file and says what to do.
+package struct PoolError: Error, CustomStringConvertible {
+    package enum Kind: Sendable {
+        /// There is no such file.
+        case missing
+        /// A file is there already, and creating would overwrite it.
+        case exists
+        /// Another process (or this one) has the pool open.
+        case inUse
+        /// It is a pool of ours, but its content cannot be trusted.
+        case damaged
+        /// It is not a pool of ours, or one of another kind, owner or version.
+        case foreign
+        /// The file system has no room for it.
+        case noSpace
+        /// The operating system refused for another reason.
+        case io
+    }
+
+    package let kind: Kind
+    package let description: String
+
+    package init(_ kind: Kind, _ description: String) {
+        self.kind = kind
+        self.description = description
+    }
+}

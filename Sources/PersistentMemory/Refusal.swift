@@ -1,0 +1,7 @@
+/// Why a command cannot be applied. The runtime undoes all that the command wrote and answers FULL.
+public enum Refusal: Error, Hashable, Sendable {
+    /// The store has no room for it.
+    case full
+    /// It would write more than one commit can hold.
+    case tooLarge
+}

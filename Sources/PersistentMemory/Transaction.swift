@@ -1,0 +1,190 @@
+import Glibc
+
+/// Reads and writes of a heap's data area, gathered into one failure-atomic commit.
+///
+/// All addresses are offsets from the start of the data area; memory that is read or written lies in a private view of
+/// it. A write must be declared, by `write` or `mutableBytes`, before the memory changes. After a crash the heap is as it
+/// was before the commit or after it, never between.
+///
+/// Threading: one for a heap, used by the lane that executes commands.
+public final class Transaction {
+    @usableFromInline let state: UnsafeMutablePointer<TransactionState>
+    /// The private view; the same for as long as the heap is open.
+    @usableFromInline let view: UnsafeMutableRawPointer
+    /// Bytes of the data area.
+    @usableFromInline let size: UInt64
+    let layout: HeapLayout
+
+    private let home: UnsafeMutableRawPointer
+    private var journal: Journal
+    private var pages: TouchedPages
+    private var undoneLines = 0
+    /// The pages whose digest must be computed anew.
+    var digest: DigestTable
+
+    init(
+        view: UnsafeMutableRawPointer, home: UnsafeMutableRawPointer, layout: HeapLayout, journal: Journal,
+        viewLimit: Int
+    ) {
+        self.view = view
+        self.home = home
+        self.layout = layout
+        self.journal = journal
+        size = layout.dataSize
+        let lines = Int(layout.dataSize) / DirtyLines.lineSize
+        let capacity = min(Journal.capacity(size: journal.size), lines)
+        pages = TouchedPages(pages: Int(layout.dataSize) / Pool.pageSize, limit: viewLimit / Pool.pageSize)
+        digest = DigestTable(layout: layout)
+        state = .allocate(capacity: 1)
+        state.initialize(
+            to: TransactionState(
+                dirty: DirtyLines(lines: lines, capacity: capacity), undo: UndoBuffer(capacity: 1 << 20),
+                mostLines: capacity))
+    }
+
+    deinit {
+        state.pointee.dirty.deallocate()
+        state.pointee.undo.deallocate()
+        state.deallocate()
+        pages.deallocate()
+        digest.deallocate()
+    }
+
+    // MARK: Reading
+
+    /// The value at a place of the heap.
+    @inlinable public func read<T: BitwiseCopyable>(_ pointer: PersistentPointer<T>) -> T {
+        checkRange(pointer.offset, MemoryLayout<T>.size)
+        return (view + Int(truncatingIfNeeded: pointer.offset)).loadUnaligned(as: T.self)
+    }
+
+    /// `count` bytes of the heap, where they lie: they change with the next write to them.
+    @inlinable public func bytes(_ offset: UInt64, _ count: Int) -> UnsafeRawBufferPointer {
+        checkRange(offset, count)
+        return UnsafeRawBufferPointer(start: view + Int(truncatingIfNeeded: offset), count: count)
+    }
+
+    // MARK: Writing
+
+    /// Stores a value at a place of the heap.
+    @inlinable public func write<T: BitwiseCopyable>(_ value: T, to pointer: PersistentPointer<T>) {
+        declareWrite(pointer.offset, MemoryLayout<T>.size)
+        (view + Int(truncatingIfNeeded: pointer.offset)).storeBytes(of: value, as: T.self)
+    }
+
+    /// `count` bytes of the heap to be changed in place, until the end of the command.
+    @inlinable public func mutableBytes(_ offset: UInt64, _ count: Int) -> UnsafeMutableRawBufferPointer {
+        declareWrite(offset, count)
+        return UnsafeMutableRawBufferPointer(start: view + Int(truncatingIfNeeded: offset), count: count)
+    }
+
+    /// The machine's own 256 bytes, zero at format: where it keeps the offsets of what it allocates.
+    public var root: UInt64 { layout.machineRoot }
+
+    @inlinable @inline(__always)
+    func checkRange(_ offset: UInt64, _ count: Int) {
+        precondition(count >= 0 && offset <= size, "heap access outside the data area")
+        precondition(UInt64(truncatingIfNeeded: count) <= size &- offset, "heap access past the end of the data area")
+    }
+
+    @inlinable @inline(__always)
+    func declareWrite(_ offset: UInt64, _ count: Int) {
+        checkRange(offset, count)
+        if count == 0 { return }
+        precondition(!state.pointee.readOnly, "a query writes to the heap: only apply may")
+        if state.pointee.inCommand { state.pointee.undo.save(offset, count, from: view) }
+        state.pointee.dirty.mark(offset, count)
+    }
+
+    // MARK: Commands and commits
+
+    /// Set while a query runs: then a write is a fault of the state machine and stops the process.
+    package var readOnly: Bool {
+        get { state.pointee.readOnly }
+        set { state.pointee.readOnly = newValue }
+    }
+
+    /// From here on writes can be undone by `rollbackCommand`. Ends the command before it.
+    package func beginCommand() {
+        precondition(!state.pointee.readOnly, "a command begins while a query runs")
+        state.pointee.undo.used = 0
+        state.pointee.linesBefore = state.pointee.dirty.count
+        state.pointee.inCommand = true
+    }
+
+    /// Undoes every write since `beginCommand`, byte for byte; the command is over.
+    package func rollbackCommand() {
+        precondition(state.pointee.inCommand, "no command to roll back")
+        precondition(state.pointee.linesBefore <= state.pointee.dirty.count, "dirty lines vanished in a command")
+        state.pointee.undo.restore(into: view)
+        // Lines that only this command touched are again what is at home. Their private pages stay until dropped.
+        for index in state.pointee.linesBefore..<state.pointee.dirty.count {
+            pages.touch(line: state.pointee.dirty.list[index])
+        }
+        state.pointee.dirty.truncate(to: state.pointee.linesBefore)
+        state.pointee.inCommand = false
+    }
+
+    /// The command's writes stay; they can no longer be undone.
+    package func endCommand() {
+        state.pointee.undo.used = 0
+        state.pointee.inCommand = false
+    }
+
+    /// Whether what is to be committed has outgrown the journal. The owner looks after every command: if so it rolls the
+    /// command back, commits what came before, and applies it again; a command that overflows alone is refused with
+    /// `Refusal.tooLarge`. To commit while it is set is a fault.
+    package var overflowed: Bool { state.pointee.dirty.count > state.pointee.mostLines }
+
+    /// Bytes of journal that this commit may still fill: a line of 64 takes 72. Commit before a command that may need more.
+    package var journalRoom: Int {
+        max(0, journal.size - Journal.recordSize(lines: state.pointee.dirty.count))
+    }
+
+    /// Whether something was written since the last commit.
+    package var isDirty: Bool { state.pointee.dirty.count > 0 }
+
+    /// Makes everything written since the last commit durable, all or nothing. Durable on return.
+    package func commit() {
+        precondition(!state.pointee.readOnly, "a commit while a query runs")
+        precondition(!overflowed, "a commit larger than the journal: roll the command back first")
+        endCommand()
+        guard state.pointee.dirty.count > 0 else { return }
+        journal.commit(state.pointee.dirty, from: view, to: home)
+        for index in 0..<state.pointee.dirty.count {
+            let line = state.pointee.dirty.list[index]
+            pages.touch(line: line)
+            digest.changed(line: line)
+        }
+        state.pointee.dirty.truncate(to: 0)
+        pages.dropIfMany(of: view)
+    }
+
+    /// Makes the homes of all commits durable and empties the journal, so that the next open has nothing to replay.
+    package func checkpoint() { journal.checkpoint() }
+
+    /// Pages of the view that have a private copy, an upper bound.
+    package var privatePages: Int { pages.count }
+
+    /// The committed bytes of the data area, without what is being written.
+    package var committed: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: home, count: Int(size)) }
+}
+
+/// The part of a transaction that the hot path touches; behind a pointer, so that it costs no exclusivity checks.
+@usableFromInline
+struct TransactionState {
+    @usableFromInline var dirty: DirtyLines
+    @usableFromInline var undo: UndoBuffer
+    @usableFromInline var inCommand = false
+    @usableFromInline var readOnly = false
+    /// Dirty lines when the command began.
+    var linesBefore = 0
+    /// Dirty lines that one commit can hold.
+    let mostLines: Int
+
+    init(dirty: DirtyLines, undo: UndoBuffer, mostLines: Int) {
+        self.dirty = dirty
+        self.undo = undo
+        self.mostLines = mostLines
+    }
+}

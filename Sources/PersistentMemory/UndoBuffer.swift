@@ -1,0 +1,51 @@
+import Glibc
+
+/// What the current command overwrote, newest last, in ordinary memory: commits never need it, only a command that is refused.
+///
+/// Each entry is {bytes, offset, length}, so that it is walked backwards; the bytes are padded to 8.
+@usableFromInline
+struct UndoBuffer {
+    @usableFromInline var base: UnsafeMutableRawPointer
+    @usableFromInline var used = 0
+    @usableFromInline var capacity: Int
+
+    init(capacity: Int) {
+        precondition(capacity >= 1024, "an undo buffer too small to be of use")
+        self.capacity = capacity
+        guard let memory = malloc(capacity) else { fatalError("out of memory: \(capacity) bytes") }
+        base = memory
+    }
+
+    func deallocate() { free(base) }
+
+    @inlinable mutating func save(_ offset: UInt64, _ count: Int, from area: UnsafeMutableRawPointer) {
+        let padded = (count &+ 7) & ~7
+        if used &+ padded &+ 16 > capacity { grow(for: padded &+ 16) }
+        let entry = base + used
+        entry.copyMemory(from: area + Int(truncatingIfNeeded: offset), byteCount: count)
+        (entry + padded).storeBytes(of: offset, as: UInt64.self)
+        (entry + padded + 8).storeBytes(of: UInt64(truncatingIfNeeded: count), as: UInt64.self)
+        used &+= padded &+ 16
+    }
+
+    /// Puts everything back, newest first, and is empty then.
+    mutating func restore(into area: UnsafeMutableRawPointer) {
+        while used > 0 {
+            precondition(used >= 16, "undo buffer damaged")
+            let count = Int((base + used - 8).load(as: UInt64.self))
+            let offset = Int((base + used - 16).load(as: UInt64.self))
+            let padded = (count + 7) & ~7
+            precondition(used >= 16 + padded, "undo buffer damaged")
+            (area + offset).copyMemory(from: base + (used - 16 - padded), byteCount: count)
+            used -= 16 + padded
+        }
+    }
+
+    @usableFromInline @inline(never)
+    mutating func grow(for more: Int) {
+        let wanted = max(capacity * 2, used + more)
+        guard let memory = realloc(base, wanted) else { fatalError("out of memory: \(wanted) bytes") }
+        base = memory
+        capacity = wanted
+    }
+}
