@@ -1,0 +1,334 @@
+import Consensus
+import PersistentMemory
+
+/// What this replica has promised and voted, private to it: the promised view, the log of votes, the bytes of the batches.
+///
+/// Everything recorded is stored and flushed at once, but counts only after `fence()`: a message that rests on a record leaves after
+/// the fence that follows it. One fence makes durable all that gathered before it. No libpmemobj transactions are involved.
+///
+/// One owner: the stage that journals. Nothing here allocates after `init`.
+package final class AcceptorPool {
+    package let identity: PoolIdentity
+    package let path: String
+    package var durability: Durability { pool.durability }
+
+    let pool: Pool
+    let geometry: AcceptorGeometry
+    let base: UnsafeMutableRawPointer
+    var slots: Slots
+    var arena: Arena
+    /// Number of the group commit that gathers now.
+    var epoch: UInt64 = 1
+    private var isDirty = false
+    /// Records whose primary is written and whose mirror is not.
+    private var pendingMirrors: UInt32 = 0
+    var cells: [PairedRecord]
+
+    /// The view promised last; 0 at format.
+    package internal(set) var promised: UInt64 = 0
+    /// The last view that this replica established as its leader, and its base.
+    package internal(set) var established: (view: UInt64, base: UInt64) = (0, 0)
+    /// The lowest instance whose vote and batch are kept; 1 at format.
+    package internal(set) var floor: UInt64 = 1
+    /// Lines and batches of the last, unfinished group commit that recovery found torn and removed.
+    package internal(set) var discardedAtOpen = 0
+
+    /// The two pools of a replica are created with the same incarnation.
+    /// - Parameter size: of the log, in bytes; the file is some MiB larger.
+    package static func format(path: String, identity: PoolIdentity, size: Int) throws(PoolError) {
+        try format(path: path, identity: identity, size: size, geometry: nil)
+    }
+
+    static func format(path: String, identity: PoolIdentity, size: Int, geometry: AcceptorGeometry?) throws(PoolError) {
+        let fileSize = max(Pool.minimumSize, (size + AcceptorGeometry.fileOverhead) & ~(Pool.pageSize - 1))
+        try Pool.create(path: path, layout: AcceptorGeometry.poolLayout, size: fileSize)
+        let pool = try Pool(opening: path, layout: AcceptorGeometry.poolLayout)
+        defer { pool.close() }
+        write(identity: identity, geometry: geometry ?? AcceptorGeometry(regionSize: pool.region.count), to: pool)
+    }
+
+    static func write(identity: PoolIdentity, geometry: AcceptorGeometry, to pool: Pool) {
+        precondition(
+            geometry.arenaOffset + geometry.arenaSize <= pool.region.count, "the geometry is larger than the region")
+        let region = pool.region.baseAddress!
+        region.initializeMemory(as: UInt8.self, repeating: 0, count: geometry.arenaOffset)
+        for cell in RecordCell.all {
+            let record = PairedRecord(
+                kind: cell.kind, sequence: 1, epoch: 1, first: cell == .floor ? 1 : 0, second: 0)
+            (region + cell.primary).storeBytes(of: record, as: PairedRecord.self)
+            (region + cell.mirror).storeBytes(of: record, as: PairedRecord.self)
+        }
+        pool.flush(region, geometry.arenaOffset)
+        pool.fence()
+        // The identity comes last: a pool whose format was cut short has none and is refused.
+        IdentityPage(
+            magic: AcceptorGeometry.magic, version: AcceptorGeometry.version, identity: identity,
+            geometry: geometry.words
+        ).write(to: region)
+        pool.flush(region, IdentityPage.size)
+        pool.fence()
+    }
+
+    /// Opens and recovers. Removes what the last, unfinished group commit left torn; reports damage to anything older.
+    /// Call `settle(executed:)` before the entries are used.
+    package convenience init(opening path: String, expecting cluster: String, replica: UInt16) throws(PoolError) {
+        try self.init(
+            in: Pool(opening: path, layout: AcceptorGeometry.poolLayout), expecting: cluster, replica: replica)
+    }
+
+    init(in pool: Pool, expecting cluster: String, replica: UInt16) throws(PoolError) {
+        self.pool = pool
+        base = pool.region.baseAddress!
+        path = pool.path
+        do throws(PoolError) {
+            let page = try IdentityCheck.page(
+                at: base, path: path, magic: AcceptorGeometry.magic, version: AcceptorGeometry.version,
+                what: "acceptor")
+            try IdentityCheck.expect(page.identity, cluster: cluster, replica: replica, path: path)
+            guard let geometry = AcceptorGeometry(words: page.geometry, regionSize: pool.region.count) else {
+                throw PoolError.damagedPool(path, "the sizes in its header do not fit the file")
+            }
+            identity = page.identity
+            self.geometry = geometry
+        } catch {
+            pool.close()
+            throw error
+        }
+        slots = Slots(at: base + AcceptorGeometry.slotsOffset, count: geometry.slots)
+        arena = Arena(
+            at: base + geometry.arenaOffset, size: geometry.arenaSize, recordCapacity: 2 * geometry.slots)
+        cells = []
+        cells.reserveCapacity(RecordCell.count)
+        do throws(PoolError) {
+            try recover()
+        } catch {
+            pool.close()
+            throw error
+        }
+    }
+
+    deinit {
+        slots.deallocate()
+        arena.deallocate()
+    }
+
+    /// Makes everything durable and marks the shutdown as a clean one: then the next open takes any torn line for damage.
+    package func close() {
+        // A group of its own: then no vote belongs to the newest group, and none passes for torn.
+        fence()
+        write(.shutdown, first: 1, second: 0)
+        fence()
+        pool.close()
+    }
+
+    // MARK: Batches
+
+    /// Contiguous room at the arena's tail, to be filled and then sealed. nil: `makeRoom` first. Replaces an earlier reservation that
+    /// was not sealed.
+    package func reserve(_ count: Int) -> UnsafeMutableRawPointer? { arena.reserve(count) }
+
+    /// Makes the first `count` bytes of the reservation a batch: checksum, flush, no fence.
+    /// - Parameter instance: for which the batch came, if that is known before a vote names it.
+    package func seal(_ count: Int, for instance: UInt64? = nil) -> Batch {
+        let batch = arena.seal(count, for: instance ?? ArenaRecord.unknown)
+        pool.flush(arena.pointer(at: batch.offset), count)
+        isDirty = true
+        return batch
+    }
+
+    /// Drops the newest batch again. It must not have been voted for.
+    package func unseal(_ batch: Batch) { arena.unseal(batch) }
+
+    /// Valid until the batch is dropped by `makeRoom`: whoever sends these bytes later than that needs a copy.
+    package func bytes(of batch: Batch) -> UnsafeRawBufferPointer {
+        guard batch.length > 0 else { return UnsafeRawBufferPointer(start: nil, count: 0) }
+        precondition(arena.holds(batch), "the batch is not held any more")
+        return UnsafeRawBufferPointer(start: arena.pointer(at: batch.offset), count: Int(batch.length))
+    }
+
+    /// Whether the bytes are those that were voted for. For batches that leave the pool long after they came.
+    package func verify(_ batch: Batch) -> Bool {
+        guard batch.length > 0 else { return true }
+        return arena.holds(batch) && Checksum.of(arena.pointer(at: batch.offset), Int(batch.length)) == batch.checksum
+    }
+
+    // MARK: Records
+
+    package func record(promise view: UInt64) {
+        precondition(view >= promised, "a promise never goes back to a lower view")
+        promised = view
+        write(.promise, first: view, second: 0)
+    }
+
+    package func record(establishedView view: UInt64, base: UInt64) {
+        precondition(view >= established.view, "an established view never goes back")
+        precondition(view <= promised, "a view is established only after it was promised")
+        established = (view, base)
+        write(.established, first: view, second: base)
+    }
+
+    /// A vote for `batch` at `instance` in `view`; `UInt64.max` as view: the instance is decided. The instance must be at or above the
+    /// floor and have a free slot, see `hasSlot(for:)`; its batch must be held.
+    package func record(instance: UInt64, view: UInt64, batch: Batch) {
+        precondition(instance >= floor, "a vote below the floor")
+        precondition(hasSlot(for: instance), "there is no free slot for the instance")
+        if let vote = slots.vote(for: instance) {
+            precondition(view >= vote.view, "a vote for a lower view than the vote before")
+            if vote.view == view && vote.offset == batch.offset && vote.length == batch.length { return }
+        }
+        if batch.length > 0 { arena.attach(instance, to: batch.offset) }
+        let side = slots.sideForVote(instance: instance, floor: floor, epoch: epoch)
+        let slot = slots.slot(of: instance)
+        let address = slots.address(slot, side)
+        address.storeBytes(
+            of: VoteLine(instance: instance, view: view, batch: batch, epoch: epoch), as: VoteLine.self)
+        pool.flush(address, AcceptorGeometry.line)
+        slots.setCurrent(slot, side: side, epoch: epoch)
+        isDirty = true
+    }
+
+    /// Everything recorded and sealed so far is durable when this returns. Costs nothing when there is nothing to make durable.
+    package func fence() {
+        guard isDirty else { return }
+        pool.fence()
+        epoch += 1
+        isDirty = false
+        if pendingMirrors != 0 { writeMirrors() }
+    }
+
+    // MARK: Room
+
+    /// Instances from the floor to the floor plus the number of slots have one.
+    package func hasSlot(for instance: UInt64) -> Bool { instance < floor + UInt64(geometry.slots) }
+    package var slotCount: Int { geometry.slots }
+    /// The largest single batch that is sure to find room once older ones can go.
+    package var largestBatch: Int { geometry.arenaSize / 4 }
+    /// Bytes of the arena in use.
+    package var used: Int { Int(arena.used) }
+    /// Bytes of the arena.
+    package var capacity: Int { geometry.arenaSize }
+
+    /// Makes room for a batch of `count` bytes (0: none is needed) and for a slot of `instance`, by dropping the oldest batches that are executed,
+    /// or that no vote names any more. Drops some in advance, so that this is needed once in a while only. Raises the floor, and makes
+    /// the new one durable before anything that it gives up can be overwritten. It may fall short: look at `hasSlot` and `reserve`
+    /// after it.
+    /// - Parameters:
+    ///   - executed: every instance up to it is executed, and its effect is durable in the state pool.
+    ///   - isReferenced: whether a batch is in use though no vote names it: (instance, offset), the instance is `UInt64.max` when not known.
+    /// - Returns: the floor.
+    package func makeRoom(
+        for count: Int, instance: UInt64, executed: UInt64, isReferenced: (UInt64, UInt64) -> Bool
+    ) -> UInt64 {
+        var newFloor = floor
+        if !hasSlot(for: instance) {
+            let needed = instance - UInt64(geometry.slots) + 1
+            newFloor = max(floor, min(needed + UInt64(geometry.slots / 16), executed + 1))
+        }
+        let isCrowded = count > 0 && !arena.hasRoom(for: count)
+        let target = arena.head + arena.size / 16
+        var dropped = false
+        while let oldest = arena.oldest {
+            if oldest.instance >= newFloor {
+                guard isCrowded, arena.head < target || !arena.hasRoom(for: count) else { break }
+                if let vote = slots.vote(for: oldest.instance), vote.length > 0, vote.offset == oldest.offset {
+                    guard oldest.instance <= executed else { break }
+                    newFloor = oldest.instance + 1
+                } else if isReferenced(oldest.instance, oldest.offset) {
+                    break
+                }
+            }
+            arena.dropOldest()
+            dropped = true
+        }
+        if newFloor > floor {
+            write(.floor, first: newFloor, second: 0)
+            floor = newFloor
+        }
+        // Also where the floor stands: what was dropped may have been superseded by votes that are not fenced yet.
+        if dropped || isDirty { fence() }
+        precondition(floor <= executed + 1 || newFloor == floor, "the floor is above what is executed")
+        return floor
+    }
+
+    /// Gives up everything below an instance, for a replica that received the state in place of the log.
+    package func raiseFloor(to instance: UInt64) {
+        guard instance > floor else { return }
+        write(.floor, first: instance, second: 0)
+        floor = instance
+        while let oldest = arena.oldest, oldest.instance < floor { arena.dropOldest() }
+        fence()
+    }
+
+    // MARK: Entries
+
+    /// The votes held, in the order of their instances: (instance, view, batch).
+    package func forEachEntry(_ body: (UInt64, UInt64, Batch) -> Void) {
+        for instance in floor..<(floor + UInt64(geometry.slots)) {
+            if let vote = slots.vote(for: instance) { body(instance, vote.view, vote.batch) }
+        }
+    }
+
+    // MARK: Peers
+
+    /// The incarnation of a peer as it was recorded last; nil for a peer never met.
+    package func incarnation(of peer: UInt16) -> UInt64? {
+        for index in 0..<RecordCell.peerLimit {
+            let cell = cells[RecordCell.peer(index).index]
+            if cell.first == UInt64(peer) + 1 { return cell.second }
+        }
+        return nil
+    }
+
+    /// Counts after the next fence. There is room for 16 peers.
+    package func record(incarnation: UInt64, of peer: UInt16) {
+        let wanted = UInt64(peer) + 1
+        let known = (0..<RecordCell.peerLimit).first { cells[RecordCell.peer($0).index].first == wanted }
+        let free = (0..<RecordCell.peerLimit).first { cells[RecordCell.peer($0).index].first == 0 }
+        guard let index = known ?? free else { preconditionFailure("the table of peers' incarnations is full") }
+        write(.peer(index), first: wanted, second: incarnation)
+    }
+
+    // MARK: Paired records
+
+    func write(_ cell: RecordCell, first: UInt64, second: UInt64) {
+        let record = PairedRecord(
+            kind: cell.kind, sequence: cells[cell.index].sequence + 1, epoch: epoch, first: first, second: second)
+        cells[cell.index] = record
+        (base + cell.primary).storeBytes(of: record, as: PairedRecord.self)
+        pool.flush(base + cell.primary, AcceptorGeometry.line)
+        pendingMirrors |= 1 << UInt32(cell.index)
+        isDirty = true
+    }
+
+    private func writeMirrors() {
+        for cell in RecordCell.all where pendingMirrors & (1 << UInt32(cell.index)) != 0 {
+            (base + cell.mirror).storeBytes(of: cells[cell.index], as: PairedRecord.self)
+            pool.flush(base + cell.mirror, AcceptorGeometry.line)
+        }
+        pendingMirrors = 0
+        pool.fence()
+    }
+}
+
+/// The places of the paired records.
+struct RecordCell: Equatable {
+    static let peerLimit = 16
+    static let promise = RecordCell(index: 0)
+    static let established = RecordCell(index: 1)
+    static let floor = RecordCell(index: 2)
+    /// 1: the pool was closed in order.
+    static let shutdown = RecordCell(index: 3)
+    static func peer(_ index: Int) -> RecordCell { RecordCell(index: 4 + index) }
+    static let count = 4 + peerLimit
+    static var all: some Sequence<RecordCell> { (0..<count).lazy.map { RecordCell(index: $0) } }
+
+    let index: Int
+
+    /// Says in the record itself which one it is.
+    var kind: UInt64 { 0x5041_4952 << 8 | UInt64(index) }
+    var primary: Int {
+        let page = index < 4 ? AcceptorGeometry.recordsOffset : AcceptorGeometry.incarnationsOffset
+        return page + (index < 4 ? index : index - 4) * 2 * AcceptorGeometry.line
+    }
+    var mirror: Int { primary + AcceptorGeometry.line }
+}
