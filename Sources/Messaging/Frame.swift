@@ -5,6 +5,7 @@ import CZeroMQ
 ///
 /// Not thread-safe; may be handed from thread to thread. Methods that change the content are non-mutating, since only the memory
 /// behind changes: a stage keeps its frames in `let` properties and pays for no exclusivity checks.
+@usableFromInline
 package struct Frame: ~Copyable, @unchecked Sendable {
     @usableFromInline let message: UnsafeMutablePointer<zmq_msg_t>
 
@@ -100,6 +101,7 @@ package struct Frame: ~Copyable, @unchecked Sendable {
 /// once: `Frame.adopt`, `Socket.send(_:more:)` or `discard`.
 ///
 /// libzmq itself moves messages by copying these bytes (zmq_msg_move), so their place is free.
+@usableFromInline
 package struct RawFrame: BitwiseCopyable, Sendable {
     @usableFromInline var words: (UInt64, UInt64, UInt64, UInt64, UInt64, UInt64, UInt64, UInt64)
 

@@ -7,6 +7,7 @@ import Synchronization
 /// it holds up the elements behind its own until it goes on; no producer waits for another.
 ///
 /// Any thread: `push`, `count`. Consumer thread only: `pop`, `isEmpty`.
+@usableFromInline
 package struct MPSCRing<Element: BitwiseCopyable>: @unchecked Sendable {
     // Unchecked: shared memory by design; that there is one consumer is the caller's to keep.
 

@@ -26,6 +26,7 @@ import Synchronization
 /// the eventfd only when the lane sleeps or is committed to.
 ///
 /// A handle: copying it copies a pointer. Lane's thread only: all but `wake`, which any thread may call.
+@usableFromInline
 package struct Parker: @unchecked Sendable {
     // Unchecked: the state word is atomic, the descriptor never changes.
 
@@ -41,7 +42,7 @@ package struct Parker: @unchecked Sendable {
     @usableFromInline let state: UnsafeMutablePointer<Atomic<UInt32>>
 
     /// Belongs into the lane's poll set: readable when the lane was woken.
-    package let fileDescriptor: Int32
+    @usableFromInline package let fileDescriptor: Int32
 
     /// Nil when the process is out of file descriptors (errno says so).
     package static func allocate() -> Parker? {

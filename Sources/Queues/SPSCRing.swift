@@ -13,6 +13,7 @@ package enum CacheLine {
 /// journey between two cores.
 ///
 /// Producer thread only: `push`, `publish`, `free`, `isFull`. Consumer thread only: `pop`, `peek`, `skip`, `isEmpty`. Any thread: `count`.
+@usableFromInline
 package struct SPSCRing<Element: BitwiseCopyable>: @unchecked Sendable {
     // Unchecked: the memory is shared by design, and the discipline above (one producer, one consumer) is the caller's to keep.
 
