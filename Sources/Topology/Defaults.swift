@@ -1,4 +1,4 @@
-/// What a key is when the file leaves it out. The shipped topologies show the same values, commented; a test compares them.
+/// What a key is when the file leaves it out. The shipped topologies show the same values, commented; a test compares.
 enum Defaults {
     static let directoryParent = "/dev/shm/mpaxos/"
     static let logSize = 64 * ByteSize.mebibyte

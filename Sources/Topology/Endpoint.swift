@@ -31,9 +31,8 @@ public struct Endpoint: Hashable, Sendable, CustomStringConvertible {
             place = .network(address)
         } else if text.hasPrefix("ipc://") {
             let path = String(text.dropFirst("ipc://".count))
-            guard (1...Self.longestPath).contains(path.utf8.count), path != "*", !path.contains(where: isUnprintable) else {
-                return nil
-            }
+            guard (1...Self.longestPath).contains(path.utf8.count), path != "*" else { return nil }
+            guard !path.contains(where: isUnprintable) else { return nil }
             place = .path(path)
         } else {
             return nil
@@ -75,12 +74,19 @@ public struct Address: Hashable, Sendable, CustomStringConvertible {
         self.port = port
     }
 
+    /// An address as it stands; port 0 is the system's choice.
+    package init(host: String, port: UInt16) {
+        self.host = host
+        self.port = port
+    }
+
     /// The address as it is written: an IPv6 host in brackets.
     public var description: String {
         host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"
     }
 
-    var isWildcard: Bool { host == "*" }
+    /// Whether this is `*`, every interface of the host.
+    package var isWildcard: Bool { host == "*" }
 
     var isEveryInterface: Bool {
         isWildcard || host == "0.0.0.0" || host == "::"

@@ -1,11 +1,11 @@
 /// A cluster as its topology file describes it: one TOML file for all replicas, the same bytes on every host.
 ///
-/// A value of this type has been checked whole: every key known, of the right type and in range, ids and endpoints unique.
+/// A value of this type has been checked whole: keys known, of the right type and in range, ids and endpoints unique.
 public struct Topology: Sendable {
     /// The file it was read from, as it was named.
     public let file: String
 
-    /// The cluster's identity, together with the replica ids: 1 to 255 bytes. Pools and peers of another name are refused.
+    /// The cluster's identity, with the replica ids: 1 to 255 bytes. Pools and peers of another name are refused.
     public let name: String
 
     /// The members, sorted by ascending id: 1 to 9. The leader of view v is the one at index v mod N.

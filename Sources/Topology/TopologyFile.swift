@@ -31,7 +31,8 @@ enum TopologyFile {
 
     /// - Throws: when the bytes are no TOML, with the position of the offence.
     static func parse(_ bytes: [UInt8], file: String) throws(TopologyError) -> TOMLTable {
-        // The parser takes a C string: what follows a zero byte would be ignored. TOML allows neither that nor text that is not UTF-8.
+        // The parser takes a C string: what follows a zero byte would be ignored. TOML allows neither that byte nor
+        // text that is not UTF-8.
         if let zero = bytes.firstIndex(of: 0) {
             let (line, column) = position(of: zero, in: bytes)
             throw TopologyError(file: file, line: line, column: column, "a zero byte is not allowed in TOML")

@@ -1,0 +1,133 @@
+import CSupport
+import Synchronization
+
+/// One line of /metrics and where its number is.
+struct Metric: Sendable {
+    enum Kind: String, Sendable { case counter, gauge }
+
+    /// Without the prefix.
+    let name: String
+    /// Of the first metric of a name; later ones of the same name, with other labels, leave it empty.
+    let help: String
+    let kind: Kind
+    let labels: [(name: String, value: String)]
+    let value: Gauge
+}
+
+/// Hands out the cells of a board and writes down what each is.
+struct CatalogueBuilder {
+    let block = CellBlock()
+    private(set) var metrics: [Metric] = []
+    private var next = 0
+
+    /// What follows is another stage's: it must not share cache lines with what went before.
+    mutating func beginSection() {
+        next = (next + CellBlock.sectionCells - 1) / CellBlock.sectionCells * CellBlock.sectionCells
+    }
+
+    mutating func counter(_ name: String, _ help: String, labels: [(String, String)] = []) -> Counter {
+        let cell = takeCell()
+        metrics.append(Metric(name: name, help: help, kind: .counter, labels: labels, value: Gauge(cell)))
+        return Counter(cell)
+    }
+
+    mutating func gauge(_ name: String, _ help: String, labels: [(String, String)] = []) -> Gauge {
+        let gauge = Gauge(takeCell())
+        metrics.append(Metric(name: name, help: help, kind: .gauge, labels: labels, value: gauge))
+        return gauge
+    }
+
+    /// A cell that /metrics does not show as it is.
+    mutating func hidden() -> Gauge { Gauge(takeCell()) }
+
+    /// The cells of all peers. Prometheus wants all lines of one name together, so the metrics go name by name.
+    mutating func peers(_ members: [UInt16]) -> [StatusBoard.Peer] {
+        func label(_ index: Int) -> [(String, String)] { [("peer", "\(members[index])")] }
+        func help(_ index: Int, _ text: String) -> String { index == 0 ? text : "" }
+        let all = members.indices
+        let connected = all.map { gauge("peer_connected", help($0, "1 while the link stands"), labels: label($0)) }
+        let sent = all.map { counter("peer_frames_sent_total", help($0, "Frames sent to a peer"), labels: label($0)) }
+        let received = all.map {
+            counter("peer_frames_received_total", help($0, "Frames received from a peer"), labels: label($0))
+        }
+        let lost = all.map {
+            counter(
+                "peer_frames_lost_total", help($0, "Frames not sent: the queue was full or the peer away"),
+                labels: label($0))
+        }
+        let malformed = all.map {
+            counter("peer_frames_malformed_total", help($0, "Frames of a peer not understood"), labels: label($0))
+        }
+        return all.map { index in
+            StatusBoard.Peer(
+                id: members[index], connected: connected[index], framesSent: sent[index],
+                framesReceived: received[index], framesLost: lost[index], framesMalformed: malformed[index])
+        }
+    }
+
+    private mutating func takeCell() -> UnsafeMutablePointer<Atomic<UInt64>> {
+        precondition(next < CellBlock.capacity, "the board is full: raise CellBlock.capacity")
+        defer { next += 1 }
+        return block.base + next
+    }
+}
+
+extension StatusReport {
+    /// The text of /metrics, in Prometheus' format (version 0.0.4).
+    package func prometheus() -> String {
+        var text = PrometheusText()
+        text.family("info", "What this replica is", .gauge)
+        text.line(
+            "info",
+            [
+                ("cluster", cluster), ("id", "\(id)"), ("version", version), ("durability", durability),
+            ], "1")
+        text.family("uptime_seconds", "Since the process began", .gauge)
+        text.line("uptime_seconds", [], uptimeSeconds)
+        text.family("process_cpu_seconds_total", "Processor time of the process", .counter)
+        text.line("process_cpu_seconds_total", [], Self.thousandths(csupport_process_cpu_ns() / 1_000_000))
+        text.family("role", "1 for the role that the replica is in", .gauge)
+        let role = board.role
+        for candidate in StatusBoard.Role.allCases {
+            text.line("role", [("role", candidate.name)], candidate == role ? "1" : "0")
+        }
+        text.family("leader", "Id of the leader, -1 when none is known", .gauge)
+        text.line("leader", [], board.knownLeader.map { "\(board.peers[$0].id)" } ?? "-1")
+        for metric in board.catalogue {
+            if !metric.help.isEmpty { text.family(metric.name, metric.help, metric.kind) }
+            text.line(metric.name, metric.labels, "\(metric.value.load())")
+        }
+        return text.text
+    }
+}
+
+/// Writes Prometheus' text format.
+private struct PrometheusText {
+    private static let prefix = "mpaxos_"
+    private(set) var text = ""
+
+    mutating func family(_ name: String, _ help: String, _ kind: Metric.Kind) {
+        text += "# HELP \(Self.prefix)\(name) \(help)\n# TYPE \(Self.prefix)\(name) \(kind.rawValue)\n"
+    }
+
+    mutating func line(_ name: String, _ labels: [(name: String, value: String)], _ value: String) {
+        text += Self.prefix + name
+        if !labels.isEmpty {
+            text += "{" + labels.map { "\($0.name)=\"\(Self.escape($0.value))\"" }.joined(separator: ",") + "}"
+        }
+        text += " \(value)\n"
+    }
+
+    private static func escape(_ value: String) -> String {
+        var escaped = ""
+        for character in value {
+            switch character {
+            case "\\": escaped += "\\\\"
+            case "\"": escaped += "\\\""
+            case "\n": escaped += "\\n"
+            default: escaped.append(character)
+            }
+        }
+        return escaped
+    }
+}

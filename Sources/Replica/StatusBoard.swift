@@ -1,0 +1,254 @@
+import CSupport
+import Synchronization
+
+/// What the stages tell the outside about themselves: a block of words that each stage writes and that STATUS, /metrics and
+/// /healthz read at any time, without a lock and without asking a stage.
+///
+/// Every word has one writer, the stage it is listed under, so that counting is a load and a store. Reads are relaxed: two words
+/// may be a moment apart. What must be seen as one (the digest and its position) has a sequence lock.
+package final class StatusBoard: Sendable {
+    /// What a replica is doing, in the words of STATUS.
+    package enum Role: UInt64, Sendable, CaseIterable {
+        /// Nothing known yet: the pools are being opened, or no leader was heard since the start.
+        case recovering
+        case follower
+        case candidate
+        case leader
+        /// Its incarnation is new: it may not vote until the others have agreed to it.
+        case joining
+
+        package var name: String { "\(self)" }
+    }
+
+    /// One peer, written by the links.
+    package struct Peer: Sendable {
+        package let id: UInt16
+        /// 1 while the handshake stands.
+        package let connected: Gauge
+        package let framesSent: Counter
+        package let framesReceived: Counter
+        /// Frames not sent, since the queue was full or the peer away.
+        package let framesLost: Counter
+        /// Frames from this peer that could not be understood.
+        package let framesMalformed: Counter
+    }
+
+    // MARK: Gateway
+
+    package let requests: Counter
+    package let replies: Counter
+    package let repliesLost: Counter
+    package let rejectedMalformed: Counter
+    package let rejectedTooLarge: Counter
+    package let rejectedBusy: Counter
+    package let redirected: Counter
+    package let unanswered: Counter
+    package let outstanding: Gauge
+
+    // MARK: Engine
+
+    package let view: Gauge
+    package let decided: Gauge
+    package let floor: Gauge
+    package let acceptorPoolUsed: Gauge
+    package let acceptorPoolSize: Gauge
+    package let batchesProposed: Counter
+    package let commandsProposed: Counter
+    package let bytesProposed: Counter
+    package let commandsForwarded: Counter
+    package let groupCommits: Counter
+    package let elections: Counter
+    package let resent: Counter
+    package let caughtUpInstances: Counter
+    private let roleWord: Gauge
+    private let leaderWord: Gauge
+    private let readyWord: Gauge
+
+    // MARK: Executor
+
+    package let executed: Gauge
+    package let position: Gauge
+    package let sessions: Gauge
+    package let statePoolUsed: Gauge
+    package let statePoolSize: Gauge
+    package let commandsExecuted: Counter
+    package let commandsRepeated: Counter
+    package let queriesServed: Counter
+    package let stateCommits: Counter
+    private let digestVersion: Gauge
+    private let digestPosition: Gauge
+    private let digestValue: Gauge
+
+    // MARK: Links
+
+    /// By replica index; the replica itself is among them, and stays at zero.
+    package let peers: [Peer]
+    /// Frames at the peer port from nobody known: a stranger, or a peer of another cluster.
+    package let strangersRefused: Counter
+
+    // MARK: Lanes
+
+    package let laneSleeps: Counter
+
+    /// Everything that /metrics shows, in order.
+    let catalogue: [Metric]
+    private let block: CellBlock
+    private static let noLeader = UInt64.max
+
+    /// - Parameter members: ids of all replicas, ascending: the order of their indices.
+    package init(members: [UInt16]) {
+        precondition((1...9).contains(members.count), "a cluster has 1 to 9 replicas")
+        var builder = CatalogueBuilder()
+        builder.beginSection()
+        requests = builder.counter("requests_total", "Requests received from clients, well-formed or not")
+        replies = builder.counter("replies_total", "Replies handed to the client socket")
+        repliesLost = builder.counter("replies_lost_total", "Replies dropped because their client was gone or did not read")
+        rejectedMalformed = builder.counter(
+            "rejected_total", "Requests refused before ordering", labels: [("reason", "malformed")])
+        rejectedTooLarge = builder.counter("rejected_total", "", labels: [("reason", "too_large")])
+        rejectedBusy = builder.counter("rejected_total", "", labels: [("reason", "busy")])
+        redirected = builder.counter("redirected_total", "Requests answered REDIRECT")
+        unanswered = builder.counter("no_leader_total", "Requests answered NO_LEADER")
+        outstanding = builder.gauge("outstanding", "Requests admitted and not yet answered")
+
+        builder.beginSection()
+        view = builder.gauge("view", "The view this replica is in")
+        decided = builder.gauge("decided_instance", "Highest instance up to which all are known to be decided")
+        floor = builder.gauge("log_floor_instance", "Highest instance that the log no longer holds")
+        acceptorPoolUsed = builder.gauge("acceptor_pool_used_bytes", "Bytes of the log in use")
+        acceptorPoolSize = builder.gauge("acceptor_pool_size_bytes", "Bytes that the log has room for")
+        batchesProposed = builder.counter("batches_proposed_total", "Batches proposed as the leader")
+        commandsProposed = builder.counter("commands_proposed_total", "Commands in the batches proposed")
+        bytesProposed = builder.counter("bytes_proposed_total", "Bytes of the batches proposed")
+        commandsForwarded = builder.counter("commands_forwarded_total", "Commands of clients handed on to the leader")
+        groupCommits = builder.counter("group_commits_total", "Fences of the acceptor pool, each for all records gathered")
+        elections = builder.counter("elections_total", "Views that this replica tried to lead")
+        resent = builder.counter("proposals_resent_total", "Proposals sent again to a follower that lacked them")
+        caughtUpInstances = builder.counter("catch_up_instances_total", "Decided instances fetched from peers")
+        roleWord = builder.hidden()
+        leaderWord = builder.hidden()
+        readyWord = builder.gauge("ready", "1 when a leader is known and the replica has caught up")
+
+        builder.beginSection()
+        executed = builder.gauge("executed_instance", "Highest instance executed")
+        position = builder.gauge("position", "Commands executed since the cluster began")
+        sessions = builder.gauge("sessions", "Sessions open")
+        statePoolUsed = builder.gauge("state_pool_used_bytes", "Bytes of the replicated state in use")
+        statePoolSize = builder.gauge("state_pool_size_bytes", "Bytes that the replicated state has room for")
+        commandsExecuted = builder.counter("commands_executed_total", "Commands executed by this process")
+        commandsRepeated = builder.counter("commands_repeated_total", "Commands that were repeats of executed ones")
+        queriesServed = builder.counter("queries_total", "Queries answered")
+        stateCommits = builder.counter("state_commits_total", "Failure-atomic commits of the state pool")
+        digestVersion = builder.hidden()
+        digestPosition = builder.gauge("digest_position", "Position at which the digest stands")
+        digestValue = builder.hidden()
+
+        builder.beginSection()
+        strangersRefused = builder.counter("strangers_refused_total", "Frames at the peer port from nobody known")
+        peers = builder.peers(members)
+
+        builder.beginSection()
+        laneSleeps = builder.counter("lane_sleeps_total", "Times a lane had no work and slept")
+        catalogue = builder.metrics
+        block = builder.block
+        leaderWord.store(Self.noLeader)
+    }
+
+    /// Set by the engine.
+    package var role: Role {
+        get {
+            guard let role = Role(rawValue: roleWord.load()) else { preconditionFailure("no such role") }
+            return role
+        }
+        set { roleWord.store(newValue.rawValue) }
+    }
+
+    /// Index of the leader of the current view, nil while nobody is known to lead it. Set by the engine.
+    package var knownLeader: Int? {
+        get {
+            let word = leaderWord.load()
+            return word == Self.noLeader ? nil : Int(word)
+        }
+        set {
+            precondition(newValue.map { peers.indices.contains($0) } ?? true, "a leader that is no member")
+            leaderWord.store(newValue.map(UInt64.init) ?? Self.noLeader)
+        }
+    }
+
+    /// Whether the replica knows a leader and has caught up. Set by the engine.
+    package var isReady: Bool {
+        get { readyWord.load() != 0 }
+        set { readyWord.store(newValue ? 1 : 0) }
+    }
+
+    /// The digest of the replicated state at a position. Set by the executor.
+    package var digest: (position: UInt64, value: UInt64) {
+        get {
+            while true {
+                let before = digestVersion.loadAcquiring()
+                let pair = (digestPosition.load(), digestValue.load())
+                atomicMemoryFence(ordering: .acquiring)
+                if before & 1 == 0, digestVersion.load() == before { return pair }
+                csupport_pause()
+            }
+        }
+        set {
+            let version = digestVersion.load()
+            digestVersion.store(version + 1)
+            atomicMemoryFence(ordering: .releasing)
+            digestPosition.store(newValue.position)
+            digestValue.store(newValue.value)
+            digestVersion.storeReleasing(version + 2)
+        }
+    }
+}
+
+/// A word that its one writer sets and anybody reads.
+package struct Gauge: @unchecked Sendable {
+    // Unchecked: the pointee is atomic, and lives as long as the board that handed this out.
+    private let cell: UnsafeMutablePointer<Atomic<UInt64>>
+
+    init(_ cell: UnsafeMutablePointer<Atomic<UInt64>>) { self.cell = cell }
+
+    package func store(_ value: UInt64) { cell.pointee.store(value, ordering: .relaxed) }
+    package func load() -> UInt64 { cell.pointee.load(ordering: .relaxed) }
+
+    func loadAcquiring() -> UInt64 { cell.pointee.load(ordering: .acquiring) }
+    func storeReleasing(_ value: UInt64) { cell.pointee.store(value, ordering: .releasing) }
+}
+
+/// A word that its one writer counts up and anybody reads.
+package struct Counter: @unchecked Sendable {
+    // Unchecked: as for `Gauge`.
+    private let cell: UnsafeMutablePointer<Atomic<UInt64>>
+
+    init(_ cell: UnsafeMutablePointer<Atomic<UInt64>>) { self.cell = cell }
+
+    /// The writer's thread alone: a load and a store, no locked instruction.
+    package func add(_ count: UInt64) {
+        cell.pointee.store(cell.pointee.load(ordering: .relaxed) &+ count, ordering: .relaxed)
+    }
+
+    package func load() -> UInt64 { cell.pointee.load(ordering: .relaxed) }
+}
+
+/// The memory behind a board.
+final class CellBlock: @unchecked Sendable {
+    // Unchecked: `base` is set once, and all that it points to is atomic.
+    static let capacity = 256
+    /// Cells to a section's alignment: two cache lines, since processors fetch lines in pairs.
+    static let sectionCells = 16
+
+    let base: UnsafeMutablePointer<Atomic<UInt64>>
+
+    init() {
+        let raw = UnsafeMutableRawPointer.allocate(byteCount: Self.capacity * 8, alignment: Self.sectionCells * 8)
+        base = raw.bindMemory(to: Atomic<UInt64>.self, capacity: Self.capacity)
+        for index in 0..<Self.capacity { (base + index).initialize(to: Atomic(0)) }
+    }
+
+    deinit {
+        base.deinitialize(count: Self.capacity)
+        base.deallocate()
+    }
+}

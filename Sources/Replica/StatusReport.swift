@@ -1,0 +1,121 @@
+import CSupport
+import Glibc
+
+/// The STATUS body and /metrics: what a replica says about itself, made from its board whenever somebody asks. Any thread.
+package struct StatusReport: Sendable {
+    /// Of this software, for STATUS, /metrics and `mpaxos --version`.
+    package static let softwareVersion = "0.1.0"
+
+    let board: StatusBoard
+    let cluster: String
+    let id: UInt16
+    let durability: String
+    let version: String
+    /// Microseconds of the monotonic clock at which the process began.
+    let started: UInt64
+
+    /// - Parameters:
+    ///   - durability: of the pools, in the words of STATUS: pmem, emulated or msync.
+    ///   - started: microseconds of the monotonic clock at which the process began.
+    package init(
+        board: StatusBoard, cluster: String, id: UInt16, durability: String, version: String = softwareVersion,
+        started: UInt64
+    ) {
+        precondition(board.peers.contains { $0.id == id }, "a replica reports on its own cluster")
+        self.board = board
+        self.cluster = cluster
+        self.id = id
+        self.durability = durability
+        self.version = version
+        self.started = started
+    }
+
+    /// The STATUS body: the keys of the client protocol, and `pid`, by which tools on the same host find the process.
+    package func json() -> String {
+        // Read in this order, a replica that is at work never seems to have executed what it has not decided.
+        let digest = board.digest
+        let position = board.position.load()
+        let executed = board.executed.load()
+        let decided = board.decided.load()
+        var object = JSONObject()
+        object.add("id", "\(id)")
+        object.add("cluster", quoting: cluster)
+        object.add("role", quoting: board.role.name)
+        object.add("view", "\(board.view.load())")
+        object.add("leader", board.knownLeader.map { "\(board.peers[$0].id)" } ?? "null")
+        object.add("decided", "\(max(decided, executed))")
+        object.add("executed", "\(executed)")
+        object.add("position", "\(position)")
+        object.add("sessions", "\(board.sessions.load())")
+        object.add("outstanding", "\(board.outstanding.load())")
+        var rejected = JSONObject()
+        rejected.add("malformed", "\(board.rejectedMalformed.load())")
+        rejected.add("too_large", "\(board.rejectedTooLarge.load())")
+        rejected.add("busy", "\(board.rejectedBusy.load())")
+        object.add("rejected", rejected.text)
+        object.add("acceptor_pool", Self.pool(board.acceptorPoolUsed, board.acceptorPoolSize))
+        object.add("state_pool", Self.pool(board.statePoolUsed, board.statePoolSize))
+        object.add("durability", quoting: durability)
+        object.add("uptime_s", uptimeSeconds)
+        object.add("version", quoting: version)
+        var digestObject = JSONObject()
+        digestObject.add("position", "\(digest.position)")
+        digestObject.add("value", quoting: Self.hex(digest.value))
+        object.add("digest", digestObject.text)
+        object.add("pid", "\(getpid())")
+        object.add("ready", board.isReady ? "true" : "false")
+        return object.text
+    }
+
+    var uptimeSeconds: String {
+        let now = csupport_monotonic_us()
+        return Self.thousandths((now > started ? now - started : 0) / 1000)
+    }
+
+    /// A digest as `mpaxos digest` and STATUS spell it: 16 digits.
+    package static func hex(_ digest: UInt64) -> String {
+        let digits = String(digest, radix: 16)
+        return String(repeating: "0", count: 16 - digits.count) + digits
+    }
+
+    /// Milliseconds as seconds.
+    static func thousandths(_ milliseconds: UInt64) -> String {
+        let fraction = String(milliseconds % 1000)
+        return "\(milliseconds / 1000)." + String(repeating: "0", count: 3 - fraction.count) + fraction
+    }
+
+    private static func pool(_ used: Gauge, _ size: Gauge) -> String {
+        var object = JSONObject()
+        object.add("used", "\(used.load())")
+        object.add("size", "\(size.load())")
+        return object.text
+    }
+}
+
+/// Writes one JSON object, keys in the order they are added.
+private struct JSONObject {
+    private var members = ""
+
+    var text: String { "{\(members)}" }
+
+    /// - Parameter value: JSON already.
+    mutating func add(_ key: String, _ value: String) {
+        if !members.isEmpty { members += "," }
+        members += "\"\(key)\":\(value)"
+    }
+
+    mutating func add(_ key: String, quoting text: String) {
+        var quoted = "\""
+        for scalar in text.unicodeScalars {
+            switch scalar {
+            case "\"": quoted += "\\\""
+            case "\\": quoted += "\\\\"
+            case "\u{0}"..."\u{1F}":
+                let digits = String(scalar.value, radix: 16)
+                quoted += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
+            default: quoted.unicodeScalars.append(scalar)
+            }
+        }
+        add(key, quoted + "\"")
+    }
+}

@@ -1,0 +1,219 @@
+import Foundation
+import Logging
+import Testing
+import Topology
+
+@testable import Replica
+
+@Suite struct StatusBoardTests {
+    @Test func leaderAndRole() {
+        let board = StatusBoard(members: [3, 5, 9])
+        #expect(board.knownLeader == nil)
+        #expect(board.role == .recovering)
+        #expect(!board.isReady)
+        board.knownLeader = 0
+        board.role = .candidate
+        board.isReady = true
+        #expect(board.knownLeader == 0)
+        #expect(board.role == .candidate)
+        #expect(board.isReady)
+        board.knownLeader = nil
+        #expect(board.knownLeader == nil)
+    }
+
+    /// Position and value of the digest belong together, whenever they are read.
+    @Test func digestIsNeverTorn() {
+        let board = StatusBoard(members: [0])
+        let rounds: UInt64 = 200_000
+        Thread.detachNewThread {
+            for round in 1...rounds { board.digest = (round, ~round) }
+        }
+        var last: UInt64 = 0
+        while last < rounds {
+            let (position, value) = board.digest
+            guard position >= last, position == 0 || value == ~position else {
+                Issue.record("position \(position) after \(last), with value \(value)")
+                return
+            }
+            last = position
+        }
+    }
+
+    @Test func largestCluster() {
+        let board = StatusBoard(members: Array(0..<9))
+        board.peers[8].framesLost.add(2)
+        board.peers[8].framesLost.add(3)
+        #expect(board.peers[8].framesLost.load() == 5)
+        #expect(board.peers.dropLast().allSatisfy { $0.framesLost.load() == 0 })
+    }
+}
+
+@Suite struct StatusReportTests {
+    let board = StatusBoard(members: [2, 4, 7])
+
+    var report: StatusReport {
+        StatusReport(board: board, cluster: "a \"b\" \u{1}", id: 4, durability: "emulated", version: "0.1", started: 0)
+    }
+
+    private func object(_ report: StatusReport) throws -> [String: Any] {
+        try #require(try JSONSerialization.jsonObject(with: Data(report.json().utf8)) as? [String: Any])
+    }
+
+    @Test func keysAndValues() throws {
+        board.role = .follower
+        board.knownLeader = 2
+        board.view.store(8)
+        board.decided.store(11)
+        board.executed.store(10)
+        board.position.store(1 << 40)
+        board.sessions.store(3)
+        board.outstanding.store(4)
+        board.rejectedMalformed.add(1)
+        board.rejectedTooLarge.add(2)
+        board.rejectedBusy.add(3)
+        board.acceptorPoolUsed.store(5)
+        board.acceptorPoolSize.store(6)
+        board.statePoolUsed.store(7)
+        board.statePoolSize.store(8)
+        board.digest = (1 << 40, 0xAB)
+        let status = try object(report)
+        #expect(
+            status.keys.sorted() == [
+                "acceptor_pool", "cluster", "decided", "digest", "durability", "executed", "id", "leader",
+                "outstanding", "pid", "position", "ready", "rejected", "role", "sessions", "state_pool", "uptime_s",
+                "version", "view",
+            ])
+        #expect(status["id"] as? Int == 4)
+        #expect(status["cluster"] as? String == "a \"b\" \u{1}")
+        #expect(status["role"] as? String == "follower")
+        #expect(status["view"] as? Int == 8)
+        #expect(status["leader"] as? Int == 7)
+        #expect(status["decided"] as? Int == 11)
+        #expect(status["executed"] as? Int == 10)
+        #expect(status["position"] as? Int == 1 << 40)
+        #expect(status["sessions"] as? Int == 3)
+        #expect(status["outstanding"] as? Int == 4)
+        #expect(status["rejected"] as? [String: Int] == ["malformed": 1, "too_large": 2, "busy": 3])
+        #expect(status["acceptor_pool"] as? [String: Int] == ["used": 5, "size": 6])
+        #expect(status["state_pool"] as? [String: Int] == ["used": 7, "size": 8])
+        #expect(status["durability"] as? String == "emulated")
+        #expect(status["version"] as? String == "0.1")
+        #expect(status["pid"] as? Int == Int(getpid()))
+        #expect((status["uptime_s"] as? Double ?? 0) > 0)
+        let digest = try #require(status["digest"] as? [String: Any])
+        #expect(digest["position"] as? Int == 1 << 40)
+        #expect(digest["value"] as? String == "00000000000000ab")
+    }
+
+    @Test func noLeader() throws {
+        #expect(try object(report)["leader"] is NSNull)
+    }
+
+    /// Every line is a comment or a sample of a family announced before, each family in one piece.
+    @Test func metricsAreWellFormed() throws {
+        board.peers[2].framesLost.add(9)
+        board.knownLeader = 0
+        let lines = report.prometheus().split(separator: "\n")
+        var families: [String] = []
+        var samples: [String: String] = [:]
+        for line in lines {
+            if line.hasPrefix("# TYPE ") {
+                let words = line.split(separator: " ")
+                try #require(words.count == 4)
+                #expect(["counter", "gauge"].contains(words[3]))
+                #expect(words[3] != "counter" || words[2].hasSuffix("_total"), "\(line)")
+                families.append(String(words[2]))
+            } else if line.hasPrefix("# HELP ") {
+                #expect(line.split(separator: " ", maxSplits: 3).count == 4, "no help: \(line)")
+            } else {
+                let end = try #require(line.lastIndex(of: " "))
+                let series = String(line[..<end])
+                let name = String(series.prefix { $0 != "{" })
+                #expect(name == families.last, "\(line) is out of its family")
+                #expect(Double(line[line.index(after: end)...]) != nil, "\(line)")
+                #expect(samples.updateValue(String(line[line.index(after: end)...]), forKey: series) == nil, "\(series) twice")
+            }
+        }
+        #expect(Set(families).count == families.count)
+        #expect(samples["mpaxos_peer_frames_lost_total{peer=\"7\"}"] == "9")
+        #expect(samples["mpaxos_peer_frames_lost_total{peer=\"2\"}"] == "0")
+        #expect(samples["mpaxos_leader"] == "2")
+        #expect(samples["mpaxos_role{role=\"recovering\"}"] == "1")
+        #expect(
+            samples["mpaxos_info{cluster=\"a \\\"b\\\" \u{1}\",id=\"4\",version=\"0.1\",durability=\"emulated\"}"] == "1")
+    }
+
+    @Test(arguments: [(0, "0.000"), (7, "0.007"), (1234, "1.234"), (60_050, "60.050")])
+    func thousandths(milliseconds: UInt64, text: String) {
+        #expect(StatusReport.thousandths(milliseconds) == text)
+    }
+}
+
+@Suite struct StatusServerTests {
+    @Test func serves() async throws {
+        let board = StatusBoard(members: [0])
+        let report = StatusReport(
+            board: board, cluster: "c", id: 0, durability: "msync", version: "0", started: 0)
+        let server = try StatusServer(
+            address: Address(host: "localhost", port: 0), report: report, logger: Logger(label: "test"))
+        let port = try #require(await server.listeningPort(within: 20))
+
+        let unready = try get("/healthz", port: port)
+        #expect(unready.hasPrefix("HTTP/1.1 503"), "\(unready)")
+        board.isReady = true
+        let ready = try get("/healthz", port: port)
+        #expect(ready.hasPrefix("HTTP/1.1 200"), "\(ready)")
+
+        let status = try get("/status", port: port)
+        #expect(status.hasPrefix("HTTP/1.1 200") && status.contains("application/json"), "\(status)")
+        #expect(status.contains("\"cluster\":\"c\""), "\(status)")
+        let metrics = try get("/metrics", port: port)
+        #expect(metrics.contains("\nmpaxos_ready 1\n"), "\(metrics)")
+        let unknown = try get("/nothing", port: port)
+        #expect(unknown.hasPrefix("HTTP/1.1 404"), "\(unknown)")
+
+        await withCheckedContinuation { done in
+            Thread.detachNewThread {
+                server.stop()
+                done.resume()
+            }
+        }
+        #expect(throws: ConnectionRefused.self) { try get("/healthz", port: port) }
+    }
+
+    @Test func unknownHost() {
+        let report = StatusReport(
+            board: StatusBoard(members: [0]), cluster: "c", id: 0, durability: "msync", version: "0", started: 0)
+        #expect(throws: StatusServerError.self) {
+            try StatusServer(
+                address: Address(host: "no-such-host.invalid", port: 1), report: report, logger: Logger(label: "test"))
+        }
+    }
+
+    struct ConnectionRefused: Error {}
+
+    /// The whole answer to one GET over a connection of its own.
+    private func get(_ path: String, port: UInt16) throws -> String {
+        let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
+        try #require(descriptor >= 0)
+        defer { close(descriptor) }
+        var address = sockaddr_in()
+        address.sin_family = sa_family_t(AF_INET)
+        address.sin_port = port.bigEndian
+        address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
+        let connected = withUnsafeBytes(of: &address) {
+            connect(descriptor, $0.assumingMemoryBound(to: sockaddr.self).baseAddress, socklen_t($0.count))
+        }
+        guard connected == 0 else { throw ConnectionRefused() }
+        let request = "GET \(path) HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        try #require(send(descriptor, request, request.utf8.count, 0) == request.utf8.count)
+        var answer: [UInt8] = []
+        var buffer = [UInt8](repeating: 0, count: 4096)
+        while true {
+            let count = recv(descriptor, &buffer, buffer.count, 0)
+            guard count > 0 else { break }
+            answer += buffer[..<count]
+        }
+        return String(decoding: answer, as: UTF8.self)
+    }
+}
