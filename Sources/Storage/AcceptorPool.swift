@@ -63,7 +63,7 @@ package final class AcceptorPool {
         // The identity comes last: a pool whose format was cut short has none and is refused.
         IdentityPage(
             magic: AcceptorGeometry.magic, version: AcceptorGeometry.version, identity: identity,
-            geometry: geometry.words
+            regionSize: pool.region.count, geometry: geometry.words
         ).write(to: region)
         pool.flush(region, IdentityPage.size)
         pool.fence()

@@ -26,18 +26,22 @@ package struct PoolIdentity: Equatable, Sendable, Codable {
 /// | 14 | replica, u16 |
 /// | 16 | incarnation, u64 |
 /// | 24 | geometry, 8 x u64 |
+/// | 88 | size of the region, u64 |
 /// | 128 | the cluster's name |
 /// | 4092 | CRC32C of all before it |
 struct IdentityPage: Equatable {
     static let size = 4096
     static let geometryWords = 8
     private static let geometryOffset = 24
+    private static let regionSizeOffset = 88
     private static let nameOffset = 128
     private static let checksumOffset = 4092
 
     var magic: UInt64
     var version: UInt32
     var identity: PoolIdentity
+    /// Bytes of the region that begins with this page: whoever finds the page without libpmemobj learns where the region ends.
+    var regionSize: Int
     /// What the pool's own layout needs to know; missing words are zero.
     var geometry: [UInt64]
 
@@ -51,6 +55,7 @@ struct IdentityPage: Equatable {
         page.storeBytes(of: UInt16(name.count), toByteOffset: 12, as: UInt16.self)
         page.storeBytes(of: identity.replica, toByteOffset: 14, as: UInt16.self)
         page.storeBytes(of: identity.incarnation, toByteOffset: 16, as: UInt64.self)
+        page.storeBytes(of: UInt64(regionSize), toByteOffset: Self.regionSizeOffset, as: UInt64.self)
         for (index, word) in geometry.enumerated() {
             page.storeBytes(of: word, toByteOffset: Self.geometryOffset + 8 * index, as: UInt64.self)
         }
@@ -72,15 +77,17 @@ struct IdentityPage: Equatable {
             cluster: String(decoding: name, as: UTF8.self),
             replica: page.load(fromByteOffset: 14, as: UInt16.self),
             incarnation: page.load(fromByteOffset: 16, as: UInt64.self))
+        regionSize = Int(clamping: page.load(fromByteOffset: Self.regionSizeOffset, as: UInt64.self))
         geometry = (0..<Self.geometryWords).map {
             page.load(fromByteOffset: Self.geometryOffset + 8 * $0, as: UInt64.self)
         }
     }
 
-    init(magic: UInt64, version: UInt32, identity: PoolIdentity, geometry: [UInt64]) {
+    init(magic: UInt64, version: UInt32, identity: PoolIdentity, regionSize: Int, geometry: [UInt64]) {
         self.magic = magic
         self.version = version
         self.identity = identity
+        self.regionSize = regionSize
         self.geometry = geometry + Array(repeating: 0, count: Self.geometryWords - geometry.count)
     }
 }

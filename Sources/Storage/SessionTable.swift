@@ -1,0 +1,167 @@
+import PersistentMemory
+
+/// The sessions and their kept replies: the table in the heap, the stamps in its progress, and in DRAM what finds a free slot and
+/// the session used longest ago. The replicas' tables are equal slot by slot: the lowest free slot is taken, and a full table gives the
+/// slot of the session used longest ago to the new one.
+struct SessionTable {
+    private let transaction: Transaction
+    private let table: UInt64
+    let capacity: Int
+    private let free: FreeSlots
+    private let order: UseOrder
+    private var knowsFree = false
+    private var knowsOrder = false
+
+    init(in transaction: Transaction, root: StateRoot) {
+        precondition(root.capacity > 0 && root.capacity <= UInt64(SessionRules.slotLimit), "a table of impossible size")
+        self.transaction = transaction
+        table = root.table
+        capacity = Int(root.capacity)
+        free = FreeSlots(capacity: capacity)
+        order = UseOrder(capacity: capacity)
+    }
+
+    func deallocate() {
+        free.deallocate()
+        order.deallocate()
+    }
+
+    // MARK: Access
+
+    private func place(_ slot: Int) -> UInt64 {
+        precondition(slot >= 0 && slot < capacity, "no such session slot")
+        return table + UInt64(slot * StateLayout.slotSize)
+    }
+
+    func read(_ slot: Int) -> SessionSlot { transaction.read(PersistentPointer(offset: place(slot))) }
+
+    func write(_ value: SessionSlot, to slot: Int) {
+        transaction.write(value, to: PersistentPointer(offset: place(slot)))
+    }
+
+    func stamp(_ slot: Int) -> UInt64 {
+        transaction.read(PersistentPointer(offset: StateLayout.stampsOffset + 8 * UInt64(slot)))
+    }
+
+    /// The slot of a session that is open.
+    func find(_ session: UInt64, root: StateRoot) -> Int? {
+        guard session != 0 else { return nil }
+        let slot = SessionRules.slot(of: session)
+        guard slot < Int(root.usedSlots) else { return nil }
+        let id: UInt64 = transaction.read(PersistentPointer(offset: place(slot)))
+        return id == session ? slot : nil
+    }
+
+    /// The kept reply, where it lies.
+    func reply(of slot: Int) -> UnsafeRawBufferPointer {
+        let kept = read(slot)
+        let count = Int(kept.replyLength)
+        if count <= SessionRules.inlineLimit { return transaction.bytes(place(slot) + SessionSlot.inlineOffset, count) }
+        return transaction.bytes(kept.block, count)
+    }
+
+    // MARK: Changes
+
+    /// A use: the session is now the last to be evicted.
+    func touch(_ slot: Int, clock: UInt64) {
+        precondition(clock > 0, "uses are counted from 1")
+        transaction.write(clock, to: PersistentPointer(offset: StateLayout.stampsOffset + 8 * UInt64(slot)))
+        if knowsOrder { order.touch(slot) }
+    }
+
+    /// Puts a new session into the table, in place of another one when it is full.
+    mutating func open(root: inout StateRoot, clock: UInt64) -> UInt64 {
+        root.openings += 1
+        let slot: Int
+        if root.sessions == root.capacity {
+            slot = evict()
+        } else {
+            slot = takeFree(&root)
+            root.sessions += 1
+        }
+        var fresh = SessionSlot()
+        fresh.id = SessionRules.id(opening: root.openings, slot: slot)
+        write(fresh, to: slot)
+        touch(slot, clock: clock)
+        return fresh.id
+    }
+
+    mutating func close(_ slot: Int, root: inout StateRoot) {
+        precondition(root.sessions > 0, "a session is closed that nobody counted")
+        releaseBlock(of: slot)
+        write(SessionSlot(), to: slot)
+        root.sessions -= 1
+        if knowsOrder { order.remove(slot) }
+        if knowsFree { free.insert(slot) }
+    }
+
+    private mutating func evict() -> Int {
+        if !knowsOrder { learnOrder() }
+        guard let slot = order.oldest else { preconditionFailure("a full session table without a session") }
+        releaseBlock(of: slot)
+        return slot
+    }
+
+    private mutating func takeFree(_ root: inout StateRoot) -> Int {
+        if root.sessions == root.usedSlots {
+            precondition(root.usedSlots < root.capacity, "no free session slot, though the table is not full")
+            root.usedSlots += 1
+            return Int(root.usedSlots) - 1
+        }
+        if !knowsFree { learnFree(root) }
+        guard let slot = free.takeLowest() else {
+            preconditionFailure("free session slots were counted that are not there")
+        }
+        return slot
+    }
+
+    private func releaseBlock(of slot: Int) {
+        let block = read(slot).block
+        if block != 0 { transaction.free(block) }
+    }
+
+    /// Keeps the reply of a session's command. Part of the command: on a refusal its owner rolls back.
+    func keep(_ reply: UnsafeRawBufferPointer, status: OrderedStatus, sequence: UInt64, position: UInt64, in slot: Int)
+        throws(Refusal)
+    {
+        let old = read(slot)
+        var new = SessionSlot()
+        new.id = old.id
+        new.sequence = sequence
+        new.position = position
+        new.status = status.rawValue
+        new.replyLength = UInt32(reply.count)
+        new.block = old.block
+        if new.block != 0, !SessionRules.keepsBlock(capacity: transaction.size(of: new.block), for: reply.count) {
+            transaction.free(new.block)
+            new.block = 0
+        }
+        if reply.count <= SessionRules.inlineLimit {
+            withUnsafeMutableBytes(of: &new.inline) { $0.copyMemory(from: reply) }
+        } else {
+            if new.block == 0 {
+                new.block = try transaction.allocate(SessionRules.blockSize(for: reply.count), from: .reserve)
+            }
+            transaction.mutableBytes(new.block, reply.count).copyMemory(from: reply)
+        }
+        write(new, to: slot)
+    }
+
+    // MARK: What is kept in DRAM
+
+    /// Not at open, which must be quick: only a table with gaps needs it, and only at the next OPEN.
+    private mutating func learnFree(_ root: StateRoot) {
+        for slot in 0..<Int(root.usedSlots) where read(slot).id == 0 { free.insert(slot) }
+        knowsFree = true
+    }
+
+    /// Likewise: only a full table needs it.
+    private mutating func learnOrder() {
+        var uses: [(stamp: UInt64, slot: Int)] = []
+        uses.reserveCapacity(capacity)
+        for slot in 0..<capacity where read(slot).id != 0 { uses.append((stamp(slot), slot)) }
+        uses.sort { $0.stamp < $1.stamp }
+        for use in uses { order.touch(use.slot) }
+        knowsOrder = true
+    }
+}

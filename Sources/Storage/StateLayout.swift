@@ -1,0 +1,77 @@
+import PersistentMemory
+
+/// Where things lie in a state.pool:
+///
+/// ```
+/// region:    page 0: identity (IdentityPage); from page 1: the heap
+/// progress:  Progress, then the last-use stamp of each session slot, 8 bytes each     (journaled, not digested)
+/// data:      StateRoot in the system root; the session table, one block               (journaled, digested)
+/// ```
+enum StateLayout {
+    static let magic: UInt64 = 0x3154_4154_5358_504D  // "MPXSTAT1"
+    static let version: UInt32 = 1
+    static let poolLayout = "mpaxos-state-1"
+    static let heapOffset = 4096
+    static let stampsOffset: UInt64 = 64
+    static let slotSize = 64
+    /// Journal that the beginning of a command may find, in bytes: opening, closing and evicting a session touch some ten lines.
+    static let sessionRoom = 64 * 72
+
+    static func progressSize(sessions: Int) -> Int { Int(stampsOffset) + 8 * sessions }
+    static func tableSize(sessions: Int) -> Int { slotSize * sessions }
+    /// A sixteenth of the region, but room for a command of a MiB or so also in a small pool.
+    static func journalSize(regionSize: Int) -> Int { max(regionSize / 16, min(regionSize / 4, 4 << 20)) }
+}
+
+/// How far this replica has executed. Not digested: duplicates and empty instances change it without changing the position.
+struct Progress: BitwiseCopyable {
+    /// All instances up to it are executed.
+    var executed: UInt64 = 0
+    /// Records of the next instance that are executed already.
+    var records: UInt64 = 0
+    /// Counts the uses of sessions; the stamps are its values.
+    var useClock: UInt64 = 0
+    private var zero: (UInt64, UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0, 0)
+}
+
+/// The runtime's own part of the replicated state, one line.
+struct StateRoot: BitwiseCopyable {
+    static let magic: UInt64 = 0x3154_4F4F_5258_504D  // "MPXROOT1"
+
+    var magic = StateRoot.magic
+    /// Ordered commands executed.
+    var position: UInt64 = 0
+    /// OPENs executed: the first half of the next session's id.
+    var openings: UInt64 = 0
+    /// Sessions that are open.
+    var sessions: UInt64 = 0
+    /// Slots from 0 on that were ever used.
+    var usedSlots: UInt64 = 0
+    var capacity: UInt64 = 0
+    /// Offset of the session table.
+    var table: UInt64 = 0
+    /// Offset of the block that the table lies in.
+    var tableBlock: UInt64 = 0
+}
+
+/// A session in the table, one line.
+struct SessionSlot: BitwiseCopyable {
+    /// 0: the slot is free.
+    var id: UInt64 = 0
+    /// The last sequence executed or refused; 0: none yet.
+    var sequence: UInt64 = 0
+    /// The position of that command.
+    var position: UInt64 = 0
+    /// A reply block, also when the reply at hand is short; 0: none.
+    var block: UInt64 = 0
+    var replyLength: UInt32 = 0
+    var status: UInt8 = 0
+    private var zero8: UInt8 = 0
+    private var zero16: UInt16 = 0
+    /// A reply of up to `SessionRules.inlineLimit` bytes.
+    var inline: (UInt64, UInt64, UInt64) = (0, 0, 0)
+
+    static let inlineOffset: UInt64 = 40
+
+    init() {}
+}

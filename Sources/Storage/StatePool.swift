@@ -1,0 +1,351 @@
+import PersistentMemory
+
+/// The end of an ordered command, as far as the state is concerned: what the client is to be told.
+package struct Answer: BitwiseCopyable {
+    package var status: OrderedStatus
+    /// That of the command; for OPEN the new one.
+    package var session: UInt64
+    /// At which the command took effect; 0 for statuses other than OK and FULL.
+    package var position: UInt64
+    /// Valid until the next change of the pool.
+    package var body: UnsafeRawBufferPointer
+}
+
+/// What an ordered command is to become.
+package enum Verdict: BitwiseCopyable {
+    /// Run the state machine on it in `heap.transaction`, then call `finish`, or `refuse` when it refused.
+    case execute
+    /// Nothing to run: it is done.
+    case answer(Answer)
+}
+
+/// What became of a command that ran.
+package enum Outcome: BitwiseCopyable {
+    case done(Answer)
+    /// There was too little room left in the journal. What came before is committed now, the command is undone: run the state machine
+    /// on it again, then call `finish` or `refuse` again.
+    case again
+}
+
+/// The replicated state of one replica: the state machine's heap, the sessions with their kept replies, the position; and how far this
+/// replica has executed. All of it changes in the same failure-atomic commits.
+///
+/// Use, by the one lane that owns it: for each ordered command `begin`, then perhaps the state machine and `finish` or `refuse`; after the
+/// last of an instance `endInstance`; now and then `commit`. An answer may be given once the commit that follows it has returned;
+/// `begin` and `finish` commit by themselves when the journal gets full, also in the middle of an instance. Nothing here allocates, but the first eviction
+/// and the first reuse of a slot after an open.
+package final class StatePool {
+    package let identity: PoolIdentity
+    package let heap: Heap
+    package var path: String { pool.path }
+    package var durability: Durability { pool.durability }
+
+    let pool: Pool
+    let transaction: Transaction
+    var table: SessionTable
+    private(set) var root: StateRoot
+    private(set) var progress: Progress
+    private let journalCapacity: Int
+
+    /// Whether the lines of root and progress are part of the commit that gathers.
+    private var groupIsOpen = false
+    /// Records executed since the last commit.
+    private var recordsInGroup = 0
+    private var current: (session: UInt64, sequence: UInt64, slot: Int)?
+    private var isRunning = false
+
+    // MARK: Format and open
+
+    /// - Parameters:
+    ///   - size: of the file, in bytes.
+    ///   - sessions: most that can be open at once.
+    ///   - journalSize: bytes; the largest command with its reply must fit. Chosen by the size when nil.
+    ///   - reserveSize: bytes kept for replies and the like, which data may not use. An eighth when nil.
+    package static func format(
+        path: String, identity: PoolIdentity, size: Int, sessions: Int, journalSize: Int? = nil, reserveSize: Int? = nil
+    ) throws(PoolError) {
+        precondition(sessions > 0 && sessions <= SessionRules.slotLimit, "1 to 1,048,576 sessions")
+        try Pool.create(path: path, layout: StateLayout.poolLayout, size: size)
+        let pool = try Pool(opening: path, layout: StateLayout.poolLayout)
+        defer { pool.close() }
+        try format(in: pool, identity: identity, sessions: sessions, journalSize: journalSize, reserveSize: reserveSize)
+    }
+
+    static func format(
+        in pool: Pool, identity: PoolIdentity, sessions: Int, journalSize: Int? = nil, reserveSize: Int? = nil
+    ) throws(PoolError) {
+        let journal = journalSize ?? StateLayout.journalSize(regionSize: pool.region.count)
+        let tableSize = StateLayout.tableSize(sessions: sessions)
+        let progressSize = StateLayout.progressSize(sessions: sessions)
+        guard tableSize + progressSize + journal < pool.region.count / 4 * 3 else {
+            throw tooManySessions(sessions, tableSize + progressSize, in: pool.path)
+        }
+        try Heap.format(
+            in: pool, regionOffset: StateLayout.heapOffset, progressSize: progressSize, journalSize: journal,
+            reserveSize: reserveSize)
+        let heap = try Heap(opening: pool, regionOffset: StateLayout.heapOffset)
+        let transaction = heap.transaction
+        var root = StateRoot()
+        root.capacity = UInt64(sessions)
+        do throws(Refusal) {
+            root.tableBlock = try transaction.allocate(tableSize + StateLayout.slotSize)
+        } catch {
+            throw tooManySessions(sessions, tableSize, in: pool.path)
+        }
+        // The region is zero, and zero is a free slot: nothing needs to be written.
+        root.table = (root.tableBlock + UInt64(StateLayout.slotSize) - 1) & ~(UInt64(StateLayout.slotSize) - 1)
+        transaction.write(root, to: PersistentPointer(offset: heap.systemRoot))
+        transaction.write(Progress(), to: PersistentPointer(offset: heap.progressRoot))
+        transaction.commit()
+        transaction.checkpoint()
+        // The identity comes last: a pool whose format was cut short has none and is refused.
+        let region = pool.region.baseAddress!
+        IdentityPage(
+            magic: StateLayout.magic, version: StateLayout.version, identity: identity, regionSize: pool.region.count,
+            geometry: []
+        ).write(to: region)
+        pool.flush(region, IdentityPage.size)
+        pool.fenceAll()
+    }
+
+    private static func tooManySessions(_ sessions: Int, _ bytes: Int, in path: String) -> PoolError {
+        PoolError(
+            .noSpace,
+            "\(path): a table of \(sessions) sessions takes \(bytes >> 10) KiB and leaves too little room for the state; raise state_size, or lower sessions"
+        )
+    }
+
+    /// Opens the pool of this replica, and brings it to the end of its last commit.
+    /// - Parameter viewLimit: bytes of DRAM for pages that were changed; above it they are given back.
+    package convenience init(
+        opening path: String, expecting cluster: String, replica: UInt16, viewLimit: Int = 256 << 20
+    ) throws(PoolError) {
+        try self.init(in: Pool(opening: path, layout: StateLayout.poolLayout), viewLimit: viewLimit)
+        try IdentityCheck.expect(identity, cluster: cluster, replica: replica, path: path)
+    }
+
+    /// Opens any replica's pool, to look at it.
+    package convenience init(openingAny path: String) throws(PoolError) {
+        try self.init(in: Pool(opening: path, layout: StateLayout.poolLayout))
+    }
+
+    init(in pool: Pool, viewLimit: Int = 256 << 20) throws(PoolError) {
+        self.pool = pool
+        identity = try IdentityCheck.page(
+            at: pool.region.baseAddress!, path: pool.path, magic: StateLayout.magic, version: StateLayout.version,
+            what: "state"
+        ).identity
+        heap = try Heap(opening: pool, regionOffset: StateLayout.heapOffset, viewLimit: viewLimit)
+        transaction = heap.transaction
+        root = transaction.read(PersistentPointer(offset: heap.systemRoot))
+        progress = transaction.read(PersistentPointer(offset: heap.progressRoot))
+        journalCapacity = transaction.journalRoom
+        guard root.isSound(dataSize: UInt64(transaction.committed.count), progressSize: heap.progressSize) else {
+            throw PoolError.damagedPool(pool.path, "the description of its sessions is damaged")
+        }
+        table = SessionTable(in: transaction, root: root)
+    }
+
+    deinit { table.deallocate() }
+
+    /// Commits, and leaves nothing to be replayed at the next open.
+    package func close() {
+        commit()
+        transaction.checkpoint()
+        pool.close()
+    }
+
+    // MARK: Where it stands
+
+    /// Ordered commands executed, counted from 1 as the client protocol says.
+    package var position: UInt64 { root.position }
+    /// All instances up to it are executed.
+    package var executed: UInt64 { progress.executed }
+    /// Records of instance `executed + 1` that are executed already: after a crash the executor skips so many.
+    package var executedCommands: Int { Int(progress.records) }
+    package var sessionCount: Int { Int(root.sessions) }
+    package var sessionCapacity: Int { Int(root.capacity) }
+    /// Bytes of the heap in use, the session table included.
+    package var used: Int { Int(heap.usedBytes) }
+    /// Bytes of the heap.
+    package var size: Int { Int(heap.capacity) }
+    package var hasUncommitted: Bool { groupIsOpen || transaction.isDirty }
+    /// More than half of the journal is used: a commit now spares one in the middle of a command.
+    package var wantsCommit: Bool { transaction.journalRoom < journalCapacity / 2 }
+
+    // MARK: Commands
+
+    /// Takes up the next ordered command. Its sequence is ignored where the protocol says so.
+    package func begin(kind: OrderedKind, session: UInt64, sequence: UInt64) -> Verdict {
+        precondition(!isRunning, "a command begins before the one before it has ended")
+        openGroup()
+        let slot = table.find(session, root: root)
+        let ruling = SessionRules.ruling(
+            kind: kind, session: session, sequence: sequence, lastSequence: slot.map { table.read($0).sequence })
+        switch ruling {
+        case .execute(let remembered):
+            current = (session, sequence, remembered ? slot! : -1)
+            isRunning = true
+            transaction.beginCommand()
+            return .execute
+        case .open:
+            progress.useClock += 1
+            let id = table.open(root: &root, clock: progress.useClock)
+            return .answer(ended(.ok, session: id, position: takePosition()))
+        case .close:
+            table.close(slot!, root: &root)
+            return .answer(ended(.ok, session: session, position: takePosition()))
+        case .repeatReply:
+            return .answer(repeatReply(of: slot!, session: session))
+        case .stale:
+            use(slot!)
+            _ = takePosition()
+            return .answer(ended(.stale, session: session, position: 0))
+        case .expired:
+            _ = takePosition()
+            return .answer(ended(.expired, session: session, position: 0))
+        }
+    }
+
+    /// The state machine has run: keeps its reply. A reply that finds no room is refused like a command that finds none.
+    package func finish(reply: UnsafeRawBufferPointer) -> Outcome {
+        precondition(isRunning, "a command ends that never began")
+        guard let command = current else { preconditionFailure("a command ends that never began") }
+        if command.slot >= 0 {
+            use(command.slot)
+            do throws(Refusal) {
+                try table.keep(
+                    reply, status: .ok, sequence: command.sequence, position: root.position + 1, in: command.slot)
+            } catch {
+                progress.useClock -= 1
+                return .done(refuse(.full))
+            }
+        }
+        if transaction.overflowed {
+            if command.slot >= 0 { progress.useClock -= 1 }
+            guard recordsInGroup > 0 else { return .done(refuse(.tooLarge)) }
+            transaction.rollbackCommand()
+            commit()
+            openGroup()
+            transaction.beginCommand()
+            return .again
+        }
+        transaction.endCommand()
+        isRunning = false
+        return .done(
+            Answer(status: countRecord(.ok), session: command.session, position: takePosition(), body: reply))
+    }
+
+    /// The state machine has refused: undoes all that the command did, and keeps the refusal as its reply.
+    package func refuse(_ refusal: Refusal) -> Answer {
+        precondition(isRunning, "a command is refused that never began")
+        guard let command = current else { preconditionFailure("a command is refused that never began") }
+        transaction.rollbackCommand()
+        isRunning = false
+        let position = takePosition()
+        let text = refusal.reason
+        let body = UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount)
+        if command.slot >= 0 {
+            use(command.slot)
+            do throws(Refusal) {
+                try table.keep(body, status: .full, sequence: command.sequence, position: position, in: command.slot)
+            } catch {
+                preconditionFailure("the reasons of refusals are short enough for the slot")
+            }
+        }
+        return Answer(status: countRecord(.full), session: command.session, position: position, body: body)
+    }
+
+    /// A record of the instance that is not a command, such as a read marker: it changes nothing, but is not met again after a crash.
+    package func passRecord() {
+        openGroup()
+        _ = countRecord(.ok)
+    }
+
+    /// The last record of the instance is executed, or it had none.
+    package func endInstance(_ instance: UInt64) {
+        precondition(!isRunning, "an instance ends in the middle of a command")
+        precondition(instance == progress.executed + 1, "instances are executed in order, without a gap")
+        openGroup()
+        progress.executed = instance
+        progress.records = 0
+    }
+
+    /// Makes everything since the last commit durable, all or nothing. Durable on return.
+    package func commit() {
+        if groupIsOpen {
+            transaction.write(root, to: PersistentPointer(offset: heap.systemRoot))
+            transaction.write(progress, to: PersistentPointer(offset: heap.progressRoot))
+        }
+        transaction.commit()
+        groupIsOpen = false
+        recordsInGroup = 0
+    }
+
+    // MARK: Parts
+
+    /// Makes sure that what belongs to every commit is part of this one, and that sessions can be opened and closed without a look at
+    /// the journal. The lines are marked before any command begins, so that a rollback leaves them marked.
+    private func openGroup() {
+        if groupIsOpen, transaction.journalRoom < StateLayout.sessionRoom { commit() }
+        guard !groupIsOpen else { return }
+        _ = transaction.mutableBytes(heap.systemRoot, MemoryLayout<StateRoot>.size)
+        _ = transaction.mutableBytes(heap.progressRoot, MemoryLayout<Progress>.size)
+        groupIsOpen = true
+    }
+
+    private func takePosition() -> UInt64 {
+        root.position += 1
+        return root.position
+    }
+
+    private func countRecord(_ status: OrderedStatus) -> OrderedStatus {
+        progress.records += 1
+        recordsInGroup += 1
+        return status
+    }
+
+    private func use(_ slot: Int) {
+        progress.useClock += 1
+        table.touch(slot, clock: progress.useClock)
+    }
+
+    private func ended(_ status: OrderedStatus, session: UInt64, position: UInt64) -> Answer {
+        Answer(
+            status: countRecord(status), session: session, position: position,
+            body: UnsafeRawBufferPointer(start: nil, count: 0))
+    }
+
+    private func repeatReply(of slot: Int, session: UInt64) -> Answer {
+        use(slot)
+        let kept = table.read(slot)
+        guard let status = OrderedStatus(rawValue: kept.status) else {
+            preconditionFailure("a kept reply has no valid status: verify the pool")
+        }
+        return Answer(
+            status: countRecord(status), session: session, position: kept.position, body: table.reply(of: slot))
+    }
+}
+
+extension StateRoot {
+    /// Whether the numbers are possible for a data area of this size.
+    func isSound(dataSize: UInt64, progressSize: Int) -> Bool {
+        guard magic == StateRoot.magic, capacity > 0, capacity <= UInt64(SessionRules.slotLimit) else { return false }
+        guard sessions <= usedSlots, usedSlots <= capacity, openings >= usedSlots, position >= openings else {
+            return false
+        }
+        guard table % UInt64(StateLayout.slotSize) == 0, tableBlock <= table, table < dataSize else { return false }
+        return UInt64(StateLayout.tableSize(sessions: Int(capacity))) <= dataSize - table
+            && StateLayout.progressSize(sessions: Int(capacity)) <= progressSize
+    }
+}
+
+extension Refusal {
+    /// The body of the FULL that a refused command is answered with: the same on every replica, and short enough to be kept in a slot.
+    package var reason: StaticString {
+        switch self {
+        case .full: "the store is full"
+        case .tooLarge: "too large for a commit"
+        }
+    }
+}
