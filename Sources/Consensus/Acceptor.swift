@@ -1,0 +1,201 @@
+/// Promises and acceptances, and what follows for the learner.
+extension Core {
+    /// Moves up to a view that somebody else promised or leads. Leaders and candidates of lower views give up.
+    mutating func adoptView(_ view: View, now: Microseconds, into effects: inout EffectBuffer) {
+        precondition(view > promised, "views only rise")
+        let wasBusy = role == .leader || role == .candidate
+        promise(view, into: &effects)
+        role = .follower
+        if wasBusy {
+            hadContact = false
+            electionDeadline = now + random.below(configuration.suspect) + 1
+        }
+    }
+
+    mutating func promise(_ view: View, into effects: inout EffectBuffer) {
+        precondition(view > promised, "views only rise")
+        promised = view
+        promisedRecord = persist(.promise, view: view, instance: 0, batch: .noop, into: &effects)
+        leaderActive = false
+        baseKnown = false
+        base = 0
+        accepted = 0
+        acceptedDurable = 0
+        acceptedRecord = promisedRecord
+        commit = 0
+        prepareDeadline = .max
+    }
+
+    /// The base of the promised view is learnt with the first message of its leader. Returns whether it agrees with what is known.
+    mutating func learnBase(_ newBase: Instance) -> Bool {
+        if baseKnown { return base == newBase }
+        precondition(accepted == 0, "nothing is counted before the base is known")
+        baseKnown = true
+        base = newBase
+        accepted = newBase
+        acceptedDurable = newBase
+        acceptedRecord = promisedRecord
+        return true
+    }
+
+    /// Puts a value into the log, and asks for it to be made durable.
+    mutating func accept(_ instance: Instance, view: View, batch: Batch, into effects: inout EffectBuffer) {
+        precondition(view == promised || view == decidedView, "only the promised view's values are accepted")
+        precondition(!log[instance].isDecided, "a decided entry stays as it is")
+        let record = persist(.accept, view: view, instance: instance, batch: batch, into: &effects)
+        let isDecided = view == decidedView || instance <= commit
+        log.set(instance, Entry(view: view, batch: batch, record: record, isDecided: isDecided))
+    }
+
+    /// Only what is durably or soon accepted in the promised view, or decided, is acknowledged.
+    mutating func advanceAccepted() {
+        guard baseKnown else { return }
+        if accepted < decided { accepted = decided }
+        if acceptedDurable < decided { acceptedDurable = decided }
+        while true {
+            let entry = log[accepted + 1]
+            guard entry.view != 0 else { break }
+            guard
+                entry.view == promised || entry.isDecided || configuration.plantedBugs.contains(.votesOverViews)
+            else { break }
+            accepted += 1
+            if entry.record > acceptedRecord { acceptedRecord = entry.record }
+        }
+        while acceptedDurable < accepted && log[acceptedDurable + 1].record <= durableRecord { acceptedDurable += 1 }
+    }
+
+    /// The leader of the promised view said, or it follows, that all up to `bound` is decided. That decides the entries that
+    /// were accepted in this very view; an entry of an older view may hold another value than the decided one.
+    mutating func raiseCommit(to bound: Instance) {
+        guard bound > commit else { return }
+        var instance = max(commit, decided) + 1
+        let through = min(bound, log.highest)
+        commit = bound
+        if known < bound { known = bound }
+        while instance <= through {
+            let entry = log[instance]
+            if entry.view != 0 && !entry.isDecided
+                && (entry.view == promised || configuration.plantedBugs.contains(.commitWithoutView))
+            {
+                log.markDecided(instance)
+            }
+            instance += 1
+        }
+    }
+
+    /// Follows the contiguous decided entries: first what is known, then what is durable too.
+    mutating func learn() {
+        if learned < decided { learned = decided }
+        while log[learned + 1].isDecided {
+            learned += 1
+            needsStateTransfer = false
+        }
+        while decided < learned && log[decided + 1].record <= durableRecord { decided += 1 }
+        if known < learned { known = learned }
+        precondition(decided <= learned && learned <= known, "what is decided here is known to be decided")
+    }
+
+    /// How far above the decided prefix a follower accepts, and a leader sends.
+    var lookahead: UInt64 { 4 * window }
+
+    func wantsProposal(_ message: Message) -> Bool {
+        guard message.view >= promised && message.instance > decided else { return false }
+        guard log.fits(message.instance) && message.instance <= learned + lookahead else { return false }
+        if message.view == promised && baseKnown && base != message.bound { return false }
+        let entry = log[message.instance]
+        return !entry.isDecided && entry.view != message.view
+    }
+
+    mutating func receiveProposal(
+        _ message: Message, from: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer
+    ) -> Bool {
+        guard follow(message, from: from, now: now, into: &effects) else { return false }
+        var kept = false
+        if wantsProposal(message) {
+            accept(message.instance, view: message.view, batch: message.batch, into: &effects)
+            kept = true
+        }
+        acknowledge(to: from, highest: message.instance, now: now, into: &effects)
+        return kept
+    }
+
+    mutating func receiveHeartbeat(
+        _ message: Message, from: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer
+    ) {
+        guard follow(message, from: from, now: now, into: &effects) else { return }
+        guard !message.flags.contains(.quiet) else { return }
+        acknowledge(to: from, highest: message.instance, now: now, into: &effects)
+    }
+
+    /// Common to all that a leader says. Returns false when it is not this replica's leader.
+    private mutating func follow(
+        _ message: Message, from: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer
+    ) -> Bool {
+        guard message.view == promised else {
+            precondition(message.view < promised, "higher views were adopted")
+            send(.nack(view: promised), to: from, after: 0, into: &effects)
+            return false
+        }
+        guard learnBase(message.bound) else {
+            counters.refused += 1
+            return false
+        }
+        role = .follower
+        leaderActive = true
+        heardLeader(now: now)
+        raiseCommit(to: max(message.bound, message.commit))
+        return true
+    }
+
+    private mutating func acknowledge(
+        to peer: ReplicaIndex, highest: Instance, now: Microseconds, into effects: inout EffectBuffer
+    ) {
+        settle(now: now)
+        let bug = configuration.plantedBugs.contains(.acceptedBeforeDurable)
+        send(
+            .accepted(view: promised, upTo: accepted, base: base, decided: decided, gap: accepted < highest),
+            to: peer, after: bug ? 0 : acceptedRecord, into: &effects)
+    }
+
+    mutating func heardLeader(now: Microseconds) {
+        lastContact = now
+        hadContact = true
+        restartElectionTimer(now)
+    }
+
+    mutating func restartElectionTimer(_ now: Microseconds) {
+        electionDeadline = now + configuration.suspect + random.below(configuration.suspect)
+    }
+
+    mutating func receivePrepare(_ message: Message, from: ReplicaIndex, into effects: inout EffectBuffer) {
+        guard message.view == promised else {
+            precondition(message.view < promised, "higher views were adopted")
+            send(.nack(view: promised), to: from, after: 0, into: &effects)
+            return
+        }
+        let bug = configuration.plantedBugs.contains(.promiseBeforeDurable)
+        var previous = message.instance
+        var sent: Instance = 0
+        var bytes = 0
+        var instance = max(message.instance, decided) + 1
+        while instance <= log.highest {
+            let entry = log[instance]
+            if entry.view != 0 {
+                sent += 1
+                bytes += Int(entry.batch.length)
+                let isFull = sent == Self.burst || bytes >= Self.burstBytes
+                send(
+                    .promise(
+                        view: promised, decided: decided, after: previous, instance: instance,
+                        acceptedView: entry.reportedView, batch: entry.batch, more: isFull),
+                    to: from, after: bug ? 0 : max(promisedRecord, entry.record), into: &effects)
+                previous = instance
+                if isFull { return }
+            }
+            instance += 1
+        }
+        send(
+            .lastPromise(view: promised, decided: decided, after: previous), to: from, after: bug ? 0 : promisedRecord,
+            into: &effects)
+    }
+}

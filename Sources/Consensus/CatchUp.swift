@@ -1,0 +1,117 @@
+/// Fetching decided values that proposals did not bring, by asking for them.
+extension Core {
+    /// Up to where values are wanted that no proposal will bring. A leader fetches only what was decided before its view.
+    private var catchUpTarget: Instance {
+        min(role == .leader ? base : known, log.end - 1)
+    }
+
+    mutating func scheduleCatchUp(now: Microseconds) {
+        let target = catchUpTarget
+        guard learned < target else {
+            catchUpDeadline = .max
+            catchUpRotation = 0
+            return
+        }
+        guard catchUpDeadline == .max else { return }
+        // What was decided in this view is mostly on its way.
+        let isUrgent = (baseKnown && learned < base) || target - learned > lookahead
+        catchUpDeadline = isUrgent ? now : now + configuration.retransmit
+        catchUpAsked = 0
+    }
+
+    mutating func requestCatchUp(now: Microseconds, into effects: inout EffectBuffer) {
+        let target = catchUpTarget
+        guard learned < target && memberCount > 1 else { return }
+        let from = learned + 1
+        catchUpRotation = catchUpAsked == from ? catchUpRotation + 1 : 0
+        catchUpAsked = from
+        catchUpPeer = choosePeer()
+        catchUpDeadline = now + configuration.retransmit
+        var through = from
+        while through < target && through - from + 1 < Self.burst && !log[through + 1].isDecided { through += 1 }
+        precondition(log[from].isDecided == false, "what is decided is not asked for")
+        send(
+            .catchUpRequest(view: max(promised, 1), from: from, through: through), to: catchUpPeer, after: 0,
+            into: &effects)
+    }
+
+    /// First the leader, or who is known to be furthest; if no answer helps, one after the other.
+    private func choosePeer() -> ReplicaIndex {
+        var first = leadingReplica(of: promised, among: memberCount)
+        if !leaderActive || first == me {
+            first = me == 0 ? 1 : 0
+            for peer in 0..<memberCount where peer != me && peers[peer].decided > peers[first].decided { first = peer }
+        }
+        var peer = first
+        for _ in 0..<(catchUpRotation % (memberCount - 1)) {
+            peer = (peer + 1) % memberCount
+            if peer == me { peer = (peer + 1) % memberCount }
+        }
+        precondition(peer != me, "a replica asks others")
+        return peer
+    }
+
+    func receiveCatchUpRequest(_ message: Message, from: ReplicaIndex, into effects: inout EffectBuffer) {
+        // Answers speak in the promised view: it is not below the one in which the values were decided.
+        guard promised > 0 && message.instance <= decided else { return }
+        if message.instance < served {
+            send(
+                .belowFloor(view: promised, floor: served, decided: decided), to: from, after: 0, into: &effects)
+            return
+        }
+        let through = min(message.bound, decided, message.instance + Self.burst - 1)
+        var instance = message.instance
+        var bytes = 0
+        while instance <= through {
+            let entry = log[instance]
+            precondition(entry.isDecided, "the log is complete from `served` to `decided`")
+            bytes += Int(entry.batch.length)
+            let isLast = instance == through || bytes >= Self.burstBytes
+            send(
+                .decided(
+                    view: promised, instance: instance, decided: decided, batch: entry.batch, last: isLast),
+                to: from, after: 0, into: &effects)
+            if isLast { break }
+            instance += 1
+        }
+    }
+
+    /// Which decided values are kept. A decided value counts as accepted in acknowledgements to the leader of the promised view:
+    /// sound only if it was decided in a view not above the promised one. So the promise must be as high as the view in which
+    /// the sender speaks, and durable before the value is, lest a crash keep the value and lose the promise.
+    func wantsDecided(_ message: Message) -> Bool {
+        if !configuration.plantedBugs.contains(.decidedWithoutView) {
+            guard message.view <= promised && promisedRecord <= durableRecord else { return false }
+        }
+        guard log.fits(message.instance) && message.instance > learned else { return false }
+        let isLeading = role == .leader || (role == .candidate && (phase == .adopt || phase == .establish))
+        if isLeading && message.instance > base { return false }
+        let entry = log[message.instance]
+        return !entry.isDecided && entry.view != promised
+    }
+
+    mutating func receiveDecided(
+        _ message: Message, from: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer
+    ) -> Bool {
+        let kept = wantsDecided(message)
+        if kept {
+            counters.caughtUp += 1
+            accept(message.instance, view: decidedView, batch: message.batch, into: &effects)
+        } else if message.view <= promised && promisedRecord <= durableRecord {
+            // Accepted in the promised view, decided in this or a lower one: it is the same value.
+            let entry = log[message.instance]
+            if entry.view == promised && !entry.isDecided { log.markDecided(message.instance) }
+        }
+        learn()
+        if message.flags.contains(.last) && from == catchUpPeer && learned >= catchUpAsked && catchUpAsked != 0 {
+            requestCatchUp(now: now, into: &effects)
+        }
+        return kept
+    }
+
+    mutating func receiveBelowFloor(_ message: Message, from: ReplicaIndex, now: Microseconds) {
+        guard message.instance > learned + 1 else { return }
+        precondition(known > learned, "what is below a peer's floor is decided")
+        needsStateTransfer = true
+    }
+}

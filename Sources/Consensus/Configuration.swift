@@ -1,0 +1,73 @@
+/// What a core is told about the cluster and its own limits. The same on every replica but for `replica` and `seed`.
+package struct Configuration: Sendable {
+    /// This replica's index.
+    package var replica: ReplicaIndex
+    /// Count of members, 1 to 9.
+    package var replicaCount: Int
+    /// Most instances that a leader keeps proposed and undecided, 1 to 1024.
+    package var window: Int
+    /// Slots of the log: an instance fits when it is below `floor + slotCount`. At least 8 windows.
+    package var slotCount: Int
+    /// A leader is heard at least this often.
+    package var heartbeat: Microseconds
+    /// Silence after which a leader is suspected; the real timeout is drawn from suspect ..< 2 suspect.
+    package var suspect: Microseconds
+    /// Time without an answer after which a message is sent again.
+    package var retransmit: Microseconds
+    /// Seed of the randomised timeouts.
+    package var seed: UInt64
+    /// For tests of the simulator only.
+    package var plantedBugs: PlantedBugs
+
+    package init(
+        replica: ReplicaIndex, replicaCount: Int, window: Int = 64, slotCount: Int = 65_536,
+        heartbeat: Microseconds = 50_000, suspect: Microseconds = 300_000, retransmit: Microseconds = 50_000,
+        seed: UInt64 = 1, plantedBugs: PlantedBugs = []
+    ) {
+        precondition((1...9).contains(replicaCount), "a cluster has 1 to 9 replicas")
+        precondition((0..<replicaCount).contains(replica), "the replica is one of the members")
+        precondition((1...1024).contains(window), "the window is 1 to 1024 instances")
+        precondition(slotCount >= 8 * window, "the log has at least 8 windows of slots")
+        precondition(heartbeat > 0 && suspect > heartbeat && retransmit > 0, "suspect exceeds the heartbeat interval")
+        self.replica = replica
+        self.replicaCount = replicaCount
+        self.window = window
+        self.slotCount = slotCount
+        self.heartbeat = heartbeat
+        self.suspect = suspect
+        self.retransmit = retransmit
+        self.seed = seed
+        self.plantedBugs = plantedBugs
+    }
+
+    /// Any two quorums have a member in common.
+    package var quorum: Int {
+        if plantedBugs.contains(.smallQuorum) { return (replicaCount + 1) / 2 }
+        return replicaCount / 2 + 1
+    }
+}
+
+/// Deliberate mistakes that a test switches on, to show that the simulator finds them.
+package struct PlantedBugs: OptionSet, Sendable {
+    package let rawValue: UInt32
+    package init(rawValue: UInt32) { self.rawValue = rawValue }
+
+    /// An acceptance in an older view counts as a vote in this one.
+    package static let votesOverViews = PlantedBugs(rawValue: 1 << 0)
+    /// A quorum is (N+1)/2: two disjoint ones for even N.
+    package static let smallQuorum = PlantedBugs(rawValue: 1 << 1)
+    /// A Promise leaves before the promise is durable.
+    package static let promiseBeforeDurable = PlantedBugs(rawValue: 1 << 2)
+    /// The commit index decides an entry that was accepted in another view.
+    package static let commitWithoutView = PlantedBugs(rawValue: 1 << 3)
+    /// An Accepted leaves before the accepted value is durable.
+    package static let acceptedBeforeDurable = PlantedBugs(rawValue: 1 << 4)
+    /// The established record is written together with the values it vouches for, not after them.
+    package static let establishedTooEarly = PlantedBugs(rawValue: 1 << 5)
+    /// A new leader takes the first reported value of an instance, not that of the highest view.
+    package static let adoptFirstReported = PlantedBugs(rawValue: 1 << 6)
+    /// A proposal leaves before the proposer's own acceptance is durable, though followers count it.
+    package static let proposeBeforeDurable = PlantedBugs(rawValue: 1 << 7)
+    /// A decided value from a higher view is kept without promising that view first.
+    package static let decidedWithoutView = PlantedBugs(rawValue: 1 << 8)
+}

@@ -1,0 +1,423 @@
+/// What a replica is busy with.
+package enum Role: UInt8, Sendable, BitwiseCopyable {
+    /// Being rebuilt from storage: between `init` and `start`.
+    case recovering
+    case follower
+    case candidate
+    case leader
+}
+
+/// How often things happened since the start of this core.
+package struct Counters: BitwiseCopyable, Hashable, Sendable {
+    /// Elections begun (with the pre-vote).
+    package internal(set) var elections: UInt64 = 0
+    /// Times this replica became leader.
+    package internal(set) var leaderships: UInt64 = 0
+    /// Proposals sent again.
+    package internal(set) var retransmissions: UInt64 = 0
+    /// Decided entries that were learnt by catch-up.
+    package internal(set) var caughtUp: UInt64 = 0
+    /// Messages that no correct peer sends: bad sender, bad numbers.
+    package internal(set) var refused: UInt64 = 0
+}
+
+/// A view that its leader opened: phase 1 is over, all adopted values above `base` are durably accepted in it.
+package struct EstablishedView: BitwiseCopyable, Hashable, Sendable {
+    package var view: View
+    package var base: Instance
+
+    package init(view: View, base: Instance) {
+        self.view = view
+        self.base = base
+    }
+}
+
+/// What is known of a member; the leader's and the candidate's fields are reset when the role begins.
+struct Peer: BitwiseCopyable {
+    /// Leader: all in base ..< = acked it durably accepted in this view.
+    var acked: Instance = 0
+    /// Leader: the next instance to propose to it.
+    var next: Instance = 0
+    /// Leader: the commit index that it was told last.
+    var toldCommit: Instance = 0
+    /// Leader: when it last answered, when `acked` last rose (or something was sent again), when it was last sent to.
+    var lastHeard: Microseconds = 0
+    var lastProgress: Microseconds = 0
+    var lastSent: Microseconds = 0
+    /// It said that all up to here is decided. True for ever.
+    var decided: Instance = 0
+    /// Candidate: what it accepted up to here is known; .max: all.
+    var covered: Instance = 0
+}
+
+/// Multi-Paxos as a pure state machine: events and the time go in, records and messages come out in an `EffectBuffer`.
+///
+/// Everything is allocated in `init`. Steps are deterministic, allocate nothing and block on nothing; they are the methods with
+/// `now` and `into`. Not thread-safe: one owner. Before each step `effects.hasRoom` must hold. Roles are in extensions, one a file.
+package struct Core: ~Copyable {
+    /// Most records, and most sends, of one step.
+    package static let effectsPerStep = 384
+    /// Most entries a step sends to one peer, or persists, at once.
+    static let burst: Instance = 32
+    /// Most batch bytes a step sends to one peer at once (but at least one batch).
+    static let burstBytes = 1 << 20
+
+    enum Phase: UInt8 {
+        /// Asks whether an election would succeed.
+        case preVote
+        /// Collects promises.
+        case prepare
+        /// Makes the adopted values durable in the new view, then the established record.
+        case adopt
+        case establish
+    }
+
+    package let configuration: Configuration
+    let me: ReplicaIndex
+    let memberCount: Int
+    let quorum: Int
+    let window: UInt64
+    let peers: UnsafeMutablePointer<Peer>
+    var random: Random
+    package internal(set) var role = Role.recovering
+    package internal(set) var counters = Counters()
+
+    // Durability.
+    var lastRecord: LogSequenceNumber = 0
+    var durableRecord: LogSequenceNumber = 0
+
+    // Acceptor.
+    var log: LogIndex
+    var promised: View
+    var promisedRecord: LogSequenceNumber = 0
+    package internal(set) var established: EstablishedView
+    var baseKnown = false
+    /// Base of the promised view; meaningful when `baseKnown`.
+    package internal(set) var base: Instance = 0
+    /// Contiguous: all in base ..< = accepted is accepted in the promised view, or decided. Durable or about to be.
+    package internal(set) var accepted: Instance = 0
+    /// The newest record that `accepted` rests on.
+    var acceptedRecord: LogSequenceNumber = 0
+    /// As `accepted`, but durable.
+    package internal(set) var acceptedDurable: Instance = 0
+
+    // Learner.
+    /// Contiguous: all up to here is decided, known and durable here. The engine executes up to here.
+    package internal(set) var decided: Instance
+    /// Contiguous: all up to here is decided and known here, durable or about to be.
+    var learned: Instance
+    /// All up to here is decided, said in the promised view by its leader: entries accepted in that view are the decided ones.
+    package internal(set) var commit: Instance = 0
+    /// All up to here is decided, said by anyone.
+    package internal(set) var known: Instance
+    /// The log is complete from here to `decided`.
+    package internal(set) var served: Instance
+    /// A peer answered that the next instance is below its log's floor. False again as soon as another peer helps.
+    package internal(set) var needsStateTransfer = false
+    var catchUpDeadline: Microseconds = .max
+    var catchUpRotation = 0
+    var catchUpAsked: Instance = 0
+    var catchUpPeer: ReplicaIndex = 0
+
+    // Follower.
+    /// The leader of the promised view was heard in it.
+    var leaderActive = false
+    var lastContact: Microseconds = 0
+    var hadContact = false
+    var electionDeadline: Microseconds = .max
+
+    // Candidate.
+    var phase = Phase.preVote
+    var targetView: View = 0
+    var votes: UInt16 = 0
+    var prepareDeadline: Microseconds = .max
+    var candidateHighest: Instance = 0
+    var adoptCursor: Instance = 0
+    /// What must be durable before the election goes on.
+    var awaitedRecord: LogSequenceNumber = 0
+    let adopted: UnsafeMutablePointer<Adopted>
+
+    // Leader.
+    var nextInstance: Instance = 0
+    var lastLearned: Instance = 0
+    var lastLearnedAt: Microseconds = 0
+
+    /// A core as storage recovered it. `floor` is the lowest instance that the log may still hold (1 at first), `executed` the
+    /// highest that the state machine executed; nothing below the floor may be unexecuted. Follow with `restore`, then `start`.
+    package init(
+        configuration: Configuration, promised: View, established: EstablishedView?, floor: Instance, executed: Instance
+    ) {
+        precondition(floor >= 1, "instances begin at 1")
+        precondition(executed + 1 >= floor, "only executed instances were trimmed")
+        self.configuration = configuration
+        me = configuration.replica
+        memberCount = configuration.replicaCount
+        quorum = configuration.quorum
+        window = UInt64(configuration.window)
+        random = Random(seed: configuration.seed &+ UInt64(configuration.replica) &* 0x1_0000_0001)
+        log = LogIndex(slotCount: configuration.slotCount, floor: floor)
+        self.promised = promised
+        self.established = established ?? EstablishedView(view: 0, base: 0)
+        decided = executed
+        learned = executed
+        known = executed
+        served = floor
+        peers = .allocate(capacity: configuration.replicaCount)
+        peers.initialize(repeating: Peer(), count: configuration.replicaCount)
+        adopted = .allocate(capacity: configuration.slotCount)
+        adopted.initialize(repeating: Adopted(), count: configuration.slotCount)
+        if self.established.view > self.promised { self.promised = self.established.view }
+    }
+
+    deinit {
+        peers.deallocate()
+        adopted.deallocate()
+    }
+
+    /// Puts back what storage recovered for one instance, in any order. Instances below the floor are ignored.
+    package mutating func restore(instance: Instance, view: View, batch: Batch) {
+        precondition(role == .recovering, "the log is restored before the start")
+        precondition(view > 0, "an accepted entry has a view")
+        guard instance >= log.floor else { return }
+        precondition(log.fits(instance), "storage has as many slots as the core")
+        log.set(
+            instance, Entry(view: view, batch: batch, record: 0, isDecided: view == decidedView || instance <= decided))
+        // The acceptance may have outlived the record of its promise in a crash; it implies it.
+        if view != decidedView && view > promised { promised = view }
+    }
+
+    /// Begins to take part. A leader that was killed resumes in its own view, if its promise still stands and it is not refused.
+    package mutating func start(now: Microseconds, into effects: inout EffectBuffer) {
+        precondition(role == .recovering, "a core starts once")
+        precondition(effects.hasRoom, "effects have room for a step")
+        // A state image may have brought `executed` further than the log reaches: what is below a hole cannot be served.
+        var instance = decided
+        while instance >= log.floor {
+            if log[instance].view == 0 {
+                served = instance + 1
+                break
+            }
+            instance -= 1
+        }
+        role = .follower
+        lastContact = now
+        hadContact = true
+        restartElectionTimer(now)
+        learn()
+        if canResume {
+            resume(now: now, into: &effects)
+        } else if memberCount == 1 {
+            beginElection(now: now, into: &effects)
+        }
+        settle(now: now)
+    }
+
+    /// Time passed. To be called at `nextDeadline`, or whenever.
+    package mutating func tick(now: Microseconds, into effects: inout EffectBuffer) {
+        precondition(role != .recovering, "a core is started first")
+        precondition(effects.hasRoom, "effects have room for a step")
+        switch role {
+        case .leader: leaderTick(now: now, into: &effects)
+        case .candidate: candidateTick(now: now, into: &effects)
+        case .follower: if now >= electionDeadline { beginElection(now: now, into: &effects) }
+        case .recovering: break
+        }
+        if now >= catchUpDeadline { requestCatchUp(now: now, into: &effects) }
+        settle(now: now)
+    }
+
+    /// When `tick` has something to do; it may lie in the past. `.max`: never, by itself.
+    package var nextDeadline: Microseconds {
+        switch role {
+        case .leader: min(catchUpDeadline, leaderDeadline)
+        case .candidate: min(catchUpDeadline, min(electionDeadline, prepareDeadline))
+        case .follower: min(catchUpDeadline, electionDeadline)
+        case .recovering: .max
+        }
+    }
+
+    /// Whether the bytes of `message.batch` are worth copying. If not, call `receive` all the same, which then keeps no handle.
+    package func wants(_ message: Message, from: ReplicaIndex) -> Bool {
+        guard isPlausible(message, from: from) else { return false }
+        switch message.kind {
+        case .propose: return wantsProposal(message)
+        case .decided: return wantsDecided(message)
+        case .promise: return wantsPromise(message, from: from)
+        default: return false
+        }
+    }
+
+    /// A message came from a peer. Its `batch` is a local handle to a copy of the bytes. Returns whether the core keeps the
+    /// handle; if not, the copy may be dropped.
+    package mutating func receive(
+        _ message: Message, from: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer
+    ) -> Bool {
+        precondition(role != .recovering, "a core is started first")
+        precondition(effects.hasRoom, "effects have room for a step")
+        guard isPlausible(message, from: from) else {
+            counters.refused += 1
+            return false
+        }
+        if message.commit > known { known = message.commit }
+        if message.commit > peers[from].decided && message.kind != .propose && message.kind != .heartbeat {
+            peers[from].decided = message.commit
+        }
+        // Whoever speaks in a view has promised it, or may learn of it: so does this replica. A pre-vote speaks of a view
+        // that nobody may ever promise. Values that are decided in a higher view may count for acknowledgements only once the
+        // promise of that view is durable, see `wantsDecided`.
+        if message.view > promised && message.kind != .preVote && message.kind != .preVoteGrant {
+            adoptView(message.view, now: now, into: &effects)
+            if message.kind == .prepare { heardLeader(now: now) }
+        }
+        var kept = false
+        switch message.kind {
+        case .preVote: receivePreVote(message, from: from, now: now, into: &effects)
+        case .preVoteGrant: receivePreVoteGrant(message, from: from, now: now, into: &effects)
+        case .prepare: receivePrepare(message, from: from, into: &effects)
+        case .promise: kept = receivePromise(message, from: from, now: now, into: &effects)
+        case .propose: kept = receiveProposal(message, from: from, now: now, into: &effects)
+        case .accepted: receiveAccepted(message, from: from, now: now, into: &effects)
+        case .heartbeat: receiveHeartbeat(message, from: from, now: now, into: &effects)
+        case .catchUpRequest: receiveCatchUpRequest(message, from: from, into: &effects)
+        case .decided: kept = receiveDecided(message, from: from, now: now, into: &effects)
+        case .belowFloor: receiveBelowFloor(message, from: from, now: now)
+        case .nack: break
+        }
+        settle(now: now)
+        return kept
+    }
+
+    /// Proposes a batch, whose bytes are in the arena. Returns its instance, or nil when `canPropose` is false: then the handle
+    /// was not kept. It is decided when `decided` reaches the instance, unless `entry(at:)` then shows another batch.
+    package mutating func propose(_ batch: Batch, now: Microseconds, into effects: inout EffectBuffer) -> Instance? {
+        precondition(effects.hasRoom, "effects have room for a step")
+        guard canPropose else { return nil }
+        let instance = proposeNext(batch, now: now, into: &effects)
+        precondition(log[instance].batch == batch, "the proposal is in the log")
+        return instance
+    }
+
+    /// All records up to `number` are durable. Never lower than before.
+    package mutating func durable(_ number: LogSequenceNumber, now: Microseconds, into effects: inout EffectBuffer) {
+        precondition(number >= durableRecord && number <= lastRecord, "durable is what was asked for, and only rises")
+        precondition(effects.hasRoom, "effects have room for a step")
+        durableRecord = number
+        settle(now: now)
+        if role == .candidate && phase != .preVote { continueElection(now: now, into: &effects) }
+        settle(now: now)
+    }
+
+    /// The link to a peer is up (again): what was sent before may be lost.
+    package mutating func connected(_ peer: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer) {
+        precondition(role != .recovering, "a core is started first")
+        precondition(effects.hasRoom, "effects have room for a step")
+        guard peer >= 0 && peer < memberCount && peer != me else { return }
+        switch role {
+        case .leader: reconnect(peer, now: now, into: &effects)
+        case .candidate: solicit(peer, into: &effects)
+        case .follower, .recovering: break
+        }
+    }
+
+    /// The engine dropped all entries below `floor` from the log; it may drop what is executed. Lower floors are ignored.
+    package mutating func advanceFloor(to floor: Instance, now: Microseconds, into effects: inout EffectBuffer) {
+        precondition(floor <= decided + 1, "only decided entries are trimmed")
+        guard floor > log.floor else { return }
+        log.advanceFloor(to: floor)
+        if served < floor { served = floor }
+        settle(now: now)
+    }
+
+    // MARK: Readable state
+
+    /// The highest view promised.
+    package var view: View { promised }
+
+    /// The leader of the current view, if it was heard in it (or is this replica).
+    package var leader: ReplicaIndex? {
+        if role == .leader { return me }
+        return leaderActive && role == .follower ? leadingReplica(of: promised, among: memberCount) : nil
+    }
+
+    /// The lowest instance that the log may hold.
+    package var floor: Instance { log.floor }
+
+    /// The first instance for which the log has no slot.
+    package var end: Instance { log.end }
+
+    /// The highest instance in the log.
+    package var highest: Instance { log.highest }
+
+    /// Leader: the instance of the next proposal.
+    package var next: Instance { role == .leader ? nextInstance : log.highest + 1 }
+
+    /// The number of the newest record that was emitted.
+    package var newestRecord: LogSequenceNumber { lastRecord }
+
+    /// The entry of an instance at or above the floor, or nil. Decided ones (up to `decided`) are there to be executed.
+    package func entry(at instance: Instance) -> Entry? {
+        let entry = log[instance]
+        return entry.view == 0 ? nil : entry
+    }
+
+    /// Whether the core may still name the batch at `offset` for `instance`, in the log or among the values that a candidate
+    /// is about to adopt. If not, its bytes may go.
+    package func isReferenced(instance: Instance, offset: UInt64) -> Bool {
+        let entry = log[instance]
+        if entry.view != 0 && entry.batch.offset == offset { return true }
+        guard let value = adoptedValue(instance) else { return false }
+        return value.batch.offset == offset
+    }
+
+    // MARK: Shared
+
+    mutating func persist(
+        _ kind: Record.Kind, view: View, instance: Instance, batch: Batch, into effects: inout EffectBuffer
+    ) -> LogSequenceNumber {
+        lastRecord += 1
+        effects.append(Record(number: lastRecord, kind: kind, view: view, instance: instance, batch: batch))
+        return lastRecord
+    }
+
+    func send(
+        _ message: Message, to peer: ReplicaIndex, after: LogSequenceNumber, into effects: inout EffectBuffer
+    ) {
+        precondition(peer != me, "a replica sends nothing to itself")
+        effects.append(Send(after: after > durableRecord ? after : 0, to: peer, message: message))
+    }
+
+    /// Nobody's view or instance gets near the limit, and leaders alone speak as leaders.
+    func isPlausible(_ message: Message, from: ReplicaIndex) -> Bool {
+        guard from >= 0 && from < memberCount && from != me else { return false }
+        guard
+            message.view > 0 && message.view < plausibleLimit && message.instance < plausibleLimit
+                && message.bound < plausibleLimit && message.commit < plausibleLimit
+        else { return false }
+        switch message.kind {
+        case .preVote, .prepare, .heartbeat: return leadingReplica(of: message.view, among: memberCount) == from
+        case .propose:
+            return leadingReplica(of: message.view, among: memberCount) == from && message.instance > message.bound
+        case .preVoteGrant, .accepted: return leadingReplica(of: message.view, among: memberCount) == me
+        case .promise:
+            return leadingReplica(of: message.view, among: memberCount) == me
+                && (message.flags.contains(.last) || (message.instance > message.bound && message.acceptedView > 0))
+        case .catchUpRequest: return message.instance > 0
+        case .decided: return message.instance > 0 && message.instance <= message.commit
+        case .belowFloor, .nack: return true
+        }
+    }
+
+    /// Brings all that follows from what is known up to date: the acknowledged prefix, votes, decisions, what is missing.
+    mutating func settle(now: Microseconds) {
+        advanceAccepted()
+        if role == .leader {
+            countVotes()
+        } else if quorum <= 2 && baseKnown && leadingReplica(of: promised, among: memberCount) != me {
+            // The proposer accepted durably before it proposed: with one's own vote that is a quorum.
+            raiseCommit(to: acceptedDurable)
+        }
+        learn()
+        advanceAccepted()
+        scheduleCatchUp(now: now)
+    }
+}

@@ -1,0 +1,250 @@
+/// A value that a candidate learnt from promises.
+struct Adopted: BitwiseCopyable {
+    var instance: Instance = 0
+    /// The candidate's view for which it was reported.
+    var election: View = 0
+    /// The view in which it was accepted.
+    var view: View = 0
+    var batch = Batch.noop
+}
+
+/// From the suspicion of a leader to being one: pre-vote, promises, adoption of what may be chosen.
+extension Core {
+    private var nextOwnView: View {
+        let members = UInt64(memberCount)
+        let lowest = promised + 1
+        return lowest + (UInt64(me) + members - lowest % members) % members
+    }
+
+    /// Asks the others first whether they miss a leader too: a replica that was cut off deposes nobody when it is back.
+    mutating func beginElection(now: Microseconds, into effects: inout EffectBuffer) {
+        precondition(role != .recovering, "a core is started first")
+        counters.elections += 1
+        role = .candidate
+        phase = .preVote
+        leaderActive = false
+        targetView = nextOwnView
+        precondition(targetView > promised, "a candidate wants a view of its own")
+        votes = 1 << UInt16(me)
+        restartElectionTimer(now)
+        prepareDeadline = now + configuration.retransmit
+        for peer in 0..<memberCount where peer != me { solicit(peer, into: &effects) }
+        if quorum == 1 { beginPrepare(now: now, into: &effects) }
+    }
+
+    /// Says (again) to a peer what this candidate waits for.
+    func solicit(_ peer: ReplicaIndex, into effects: inout EffectBuffer) {
+        switch phase {
+        case .preVote:
+            if votes & (1 << UInt16(peer)) == 0 {
+                send(.preVote(view: targetView, decided: decided), to: peer, after: 0, into: &effects)
+            }
+        case .prepare:
+            if peers[peer].covered != .max {
+                send(
+                    .prepare(view: promised, after: peers[peer].covered), to: peer, after: promisedRecord,
+                    into: &effects)
+            }
+        case .adopt, .establish: break
+        }
+    }
+
+    mutating func candidateTick(now: Microseconds, into effects: inout EffectBuffer) {
+        precondition(role == .candidate, "only a candidate ticks as one")
+        if now >= electionDeadline {
+            beginElection(now: now, into: &effects)
+        } else if now >= prepareDeadline {
+            prepareDeadline = now + configuration.retransmit
+            for peer in 0..<memberCount where peer != me { solicit(peer, into: &effects) }
+        }
+    }
+
+    mutating func receivePreVote(
+        _ message: Message, from: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer
+    ) {
+        guard message.view > promised else {
+            send(.nack(view: promised), to: from, after: 0, into: &effects)
+            return
+        }
+        switch role {
+        case .leader:
+            // The asker does not hear its leader.
+            sendHeartbeat(to: from, quiet: false, now: now, into: &effects)
+            return
+        case .candidate where phase != .preVote:
+            // Let this election end, well or by its timeout.
+            return
+        default: break
+        }
+        // Stickiness: whoever hears a leader keeps it, unless the leader itself wants a new view.
+        let hearsLeader =
+            hadContact && now < lastContact + configuration.suspect
+            && leadingReplica(of: promised, among: memberCount) != from
+        guard !hearsLeader else { return }
+        // A leader that had to fetch much before it could serve, or could not even fetch it from here, helps nobody.
+        guard message.commit + window >= decided && message.commit + 1 >= served else { return }
+        send(.preVoteGrant(view: message.view), to: from, after: 0, into: &effects)
+    }
+
+    mutating func receivePreVoteGrant(
+        _ message: Message, from: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer
+    ) {
+        guard role == .candidate && phase == .preVote && message.view == targetView else { return }
+        precondition(targetView > promised, "a candidate gives up when it promises another view")
+        votes |= 1 << UInt16(from)
+        if votes.nonzeroBitCount >= quorum { beginPrepare(now: now, into: &effects) }
+    }
+
+    private mutating func beginPrepare(now: Microseconds, into effects: inout EffectBuffer) {
+        precondition(role == .candidate && phase == .preVote, "a view change begins with the pre-vote")
+        promise(targetView, into: &effects)
+        phase = .prepare
+        candidateHighest = 0
+        restartElectionTimer(now)
+        prepareDeadline = now + configuration.retransmit
+        for peer in 0..<memberCount where peer != me {
+            peers[peer].covered = decided
+            solicit(peer, into: &effects)
+        }
+        if quorum == 1 { completePhaseOne(now: now, into: &effects) }
+    }
+
+    func adoptedValue(_ instance: Instance) -> Adopted? {
+        guard role == .candidate && phase != .preVote && log.fits(instance) else { return nil }
+        let value = adopted[Int(instance % log.slotCount)]
+        return value.instance == instance && value.election == promised ? value : nil
+    }
+
+    func wantsPromise(_ message: Message, from: ReplicaIndex) -> Bool {
+        guard role == .candidate && phase == .prepare && message.view == promised else { return false }
+        guard !message.flags.contains(.last) && message.bound <= peers[from].covered else { return false }
+        guard message.instance > peers[from].covered && message.instance > decided && log.fits(message.instance)
+        else { return false }
+        if let value = adoptedValue(message.instance) {
+            if configuration.plantedBugs.contains(.adoptFirstReported) { return false }
+            if message.acceptedView <= value.view { return false }
+        }
+        return message.acceptedView > log[message.instance].reportedView
+    }
+
+    /// Promises of a peer come as a chain: each says from where on it speaks, so losses and repetitions do no harm.
+    mutating func receivePromise(
+        _ message: Message, from: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer
+    ) -> Bool {
+        guard role == .candidate && phase == .prepare && message.view == promised else { return false }
+        guard message.bound <= peers[from].covered && peers[from].covered != .max else { return false }
+        if message.flags.contains(.last) {
+            peers[from].covered = .max
+            completePhaseOne(now: now, into: &effects)
+            return false
+        }
+        guard message.instance > peers[from].covered else { return false }
+        // Without a slot for it this replica cannot lead now: the election ends by its timeout.
+        guard message.instance < log.end else { return false }
+        let kept = wantsPromise(message, from: from)
+        if kept {
+            adopted[Int(message.instance % log.slotCount)] = Adopted(
+                instance: message.instance, election: promised, view: message.acceptedView, batch: message.batch)
+        }
+        peers[from].covered = message.instance
+        if message.instance > candidateHighest { candidateHighest = message.instance }
+        if message.flags.contains(.more) { solicit(from, into: &effects) }
+        return kept
+    }
+
+    private mutating func completePhaseOne(now: Microseconds, into effects: inout EffectBuffer) {
+        precondition(role == .candidate && phase == .prepare, "phase 1 ends once")
+        var promises = 1
+        var bound = decided
+        for peer in 0..<memberCount where peer != me && peers[peer].covered == .max {
+            promises += 1
+            bound = max(bound, peers[peer].decided)
+        }
+        guard promises >= quorum else { return }
+        let isNew = learnBase(bound)
+        precondition(isNew, "the base of a view is chosen once, by its leader")
+        raiseCommit(to: bound)
+        adoptCursor = bound + 1
+        beginAdopting(now: now, into: &effects)
+    }
+
+    /// A leader that was killed and is back: all it ever sent in its view was durable, so it cannot propose a second value for
+    /// an instance. Entries of older views above the base cannot be, since adoption precedes the established record.
+    var canResume: Bool {
+        guard promised > 0 && established.view == promised else { return false }
+        guard leadingReplica(of: promised, among: memberCount) == me else { return false }
+        var instance = max(established.base, decided, log.floor - 1) + 1
+        while instance <= log.highest {
+            let entry = log[instance]
+            if entry.view != 0 && entry.view != promised && !entry.isDecided { return false }
+            instance += 1
+        }
+        return true
+    }
+
+    mutating func resume(now: Microseconds, into effects: inout EffectBuffer) {
+        precondition(canResume, "only an unchallenged leader resumes")
+        role = .candidate
+        let isNew = learnBase(established.base)
+        precondition(isNew, "a core that starts knows no base")
+        raiseCommit(to: max(base, decided))
+        adoptCursor = max(base, decided) + 1
+        candidateHighest = log.highest
+        beginAdopting(now: now, into: &effects)
+    }
+
+    private mutating func beginAdopting(now: Microseconds, into effects: inout EffectBuffer) {
+        precondition(baseKnown, "phase 1 gives the base")
+        phase = .adopt
+        electionDeadline = .max
+        prepareDeadline = .max
+        if candidateHighest < log.highest { candidateHighest = log.highest }
+        // Also what is skipped as decided must be durable.
+        awaitedRecord = lastRecord
+        continueElection(now: now, into: &effects)
+    }
+
+    /// Makes the adopted values durable in the new view, chunk by chunk, then the established record: it vouches for the
+    /// values, so it must not survive a crash without them. Then this replica leads.
+    mutating func continueElection(now: Microseconds, into effects: inout EffectBuffer) {
+        precondition(role == .candidate, "only a candidate is elected")
+        let bug = configuration.plantedBugs.contains(.establishedTooEarly)
+        guard phase == .adopt || phase == .establish else { return }
+        guard awaitedRecord <= durableRecord || (bug && phase == .adopt) else { return }
+        if phase == .adopt {
+            var emitted = 0
+            if adoptCursor < log.floor { adoptCursor = log.floor }
+            while adoptCursor <= candidateHighest {
+                let own = log[adoptCursor]
+                if !own.isDecided && own.view != promised {
+                    if emitted == Int(Self.burst) { break }
+                    emitted += 1
+                    adopt(adoptCursor, own, into: &effects)
+                }
+                adoptCursor += 1
+            }
+            awaitedRecord = lastRecord
+            if emitted > 0 && !(bug && adoptCursor > candidateHighest) { return }
+            if established.view != promised {
+                established = EstablishedView(view: promised, base: base)
+                awaitedRecord = persist(
+                    .established, view: promised, instance: base, batch: .noop, into: &effects)
+                phase = .establish
+                return
+            }
+        }
+        becomeLeader(now: now, into: &effects)
+    }
+
+    /// The value accepted in the highest view may have been chosen; if nobody of a quorum accepted one, none was.
+    private mutating func adopt(_ instance: Instance, _ own: Entry, into effects: inout EffectBuffer) {
+        precondition(instance > base || instance <= decided, "what is up to the base is fetched, not adopted")
+        var view = own.view
+        var batch = own.view == 0 ? Batch.noop : own.batch
+        if let value = adoptedValue(instance), value.view > view {
+            view = value.view
+            batch = value.batch
+        }
+        accept(instance, view: view == decidedView ? decidedView : promised, batch: batch, into: &effects)
+    }
+}

@@ -1,0 +1,192 @@
+/// Proposals, their votes, and the flow to each follower.
+extension Core {
+    mutating func becomeLeader(now: Microseconds, into effects: inout EffectBuffer) {
+        precondition(leadingReplica(of: promised, among: memberCount) == me, "a view has one leader")
+        precondition(established.view == promised && established.base == base, "the established record is durable")
+        counters.leaderships += 1
+        role = .leader
+        leaderActive = true
+        electionDeadline = .max
+        prepareDeadline = .max
+        raiseCommit(to: decided)
+        nextInstance = max(log.highest, base, decided) + 1
+        lastLearned = learned
+        lastLearnedAt = now
+        for peer in 0..<memberCount where peer != me {
+            peers[peer].acked = base
+            peers[peer].next = max(base, commit, log.floor - 1) + 1
+            peers[peer].toldCommit = 0
+            peers[peer].lastHeard = now
+            peers[peer].lastProgress = now
+            sendHeartbeat(to: peer, quiet: false, now: now, into: &effects)
+            pump(peer, now: now, into: &effects)
+        }
+    }
+
+    /// Whether `propose` would take a batch now.
+    package var canPropose: Bool {
+        role == .leader && nextInstance <= commit + window && nextInstance < log.end
+    }
+
+    mutating func proposeNext(_ batch: Batch, now: Microseconds, into effects: inout EffectBuffer) -> Instance {
+        precondition(canPropose, "the leader's window is open")
+        let instance = nextInstance
+        nextInstance += 1
+        accept(instance, view: promised, batch: batch, into: &effects)
+        advanceAccepted()
+        for peer in 0..<memberCount where peer != me { pump(peer, now: now, into: &effects) }
+        return instance
+    }
+
+    /// Sends a follower what it lacks, within what it would accept and what a step may send.
+    func pump(_ peer: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer) {
+        precondition(role == .leader && peer != me, "a leader proposes to others")
+        let limit = min(nextInstance - 1, peers[peer].decided + lookahead, peers[peer].acked + lookahead)
+        if peers[peer].next < log.floor { peers[peer].next = log.floor }
+        var sent: Instance = 0
+        var bytes = 0
+        while peers[peer].next <= limit && sent < Self.burst && bytes < Self.burstBytes {
+            let instance = peers[peer].next
+            let entry = log[instance]
+            precondition(instance > base, "what is up to the base is fetched, not proposed")
+            precondition(entry.view == promised || entry.isDecided, "a leader proposes what it accepted in its view")
+            if sent == 0 && peers[peer].acked + 1 == instance { peers[peer].lastProgress = now }
+            let bug = configuration.plantedBugs.contains(.proposeBeforeDurable)
+            send(
+                .propose(view: promised, instance: instance, base: base, commit: commit, batch: entry.batch),
+                to: peer, after: bug ? 0 : entry.record, into: &effects)
+            peers[peer].next = instance + 1
+            peers[peer].toldCommit = commit
+            peers[peer].lastSent = now
+            sent += 1
+            bytes += Int(entry.batch.length)
+        }
+    }
+
+    func sendHeartbeat(to peer: ReplicaIndex, quiet: Bool, now: Microseconds, into effects: inout EffectBuffer) {
+        precondition(role == .leader, "only a leader sends heartbeats")
+        send(
+            .heartbeat(view: promised, highest: nextInstance - 1, base: base, commit: commit, quiet: quiet),
+            to: peer, after: 0, into: &effects)
+        peers[peer].toldCommit = commit
+        if !quiet { peers[peer].lastSent = now }
+    }
+
+    mutating func receiveAccepted(
+        _ message: Message, from: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer
+    ) {
+        guard role == .leader else { return }
+        if !configuration.plantedBugs.contains(.votesOverViews) {
+            guard message.view == promised else { return }
+            guard message.bound == base else {
+                counters.refused += 1
+                return
+            }
+        }
+        peers[from].lastHeard = now
+        let upTo = min(message.instance, nextInstance - 1)
+        if upTo > peers[from].acked {
+            peers[from].acked = upTo
+            peers[from].lastProgress = now
+            if peers[from].next <= upTo { peers[from].next = upTo + 1 }
+            settle(now: now)
+        }
+        // Once per quarter of the retransmission time: answers to what was sent before the repetition say "gap" too.
+        if message.flags.contains(.gap) && message.instance == peers[from].acked
+            && now >= peers[from].lastProgress + configuration.retransmit / 4
+        {
+            sendAgain(from, now: now, into: &effects)
+        }
+        pump(from, now: now, into: &effects)
+    }
+
+    /// Forgets what was sent to a follower beyond what it acknowledged.
+    private mutating func sendAgain(_ peer: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer) {
+        let first = max(peers[peer].acked + 1, log.floor)
+        if peers[peer].next > first {
+            counters.retransmissions += peers[peer].next - first
+            peers[peer].next = first
+        }
+        peers[peer].lastProgress = now
+        pump(peer, now: now, into: &effects)
+    }
+
+    mutating func reconnect(_ peer: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer) {
+        precondition(role == .leader, "only a leader sends heartbeats")
+        sendHeartbeat(to: peer, quiet: false, now: now, into: &effects)
+        sendAgain(peer, now: now, into: &effects)
+    }
+
+    /// An instance is decided when a quorum accepted it in this view. Own votes count when durable.
+    mutating func countVotes() {
+        precondition(role == .leader, "only a leader counts votes")
+        var best = commit
+        for candidate in 0..<memberCount {
+            let bound = candidate == me ? acceptedDurable : peers[candidate].acked
+            guard bound > best else { continue }
+            var votes = 0
+            for voter in 0..<memberCount where (voter == me ? acceptedDurable : peers[voter].acked) >= bound {
+                votes += 1
+            }
+            if votes >= quorum { best = bound }
+        }
+        raiseCommit(to: best)
+    }
+
+    /// When a follower that still talks has not acknowledged for so long that it must have lost something.
+    private func resendDeadline(_ peer: ReplicaIndex) -> Microseconds {
+        guard peers[peer].next > peers[peer].acked + 1 else { return .max }
+        let due = peers[peer].lastProgress + configuration.retransmit
+        return due <= peers[peer].lastHeard + configuration.suspect ? due : .max
+    }
+
+    private func isUntold(_ peer: ReplicaIndex) -> Bool { quorum > 2 && peers[peer].toldCommit < commit }
+
+    var leaderDeadline: Microseconds {
+        var deadline = Microseconds.max
+        for peer in 0..<memberCount where peer != me {
+            // With larger quorums followers cannot decide by themselves: what no proposal carried is told at once.
+            if isUntold(peer) { return 0 }
+            deadline = min(deadline, peers[peer].lastSent + configuration.heartbeat, resendDeadline(peer))
+        }
+        return deadline
+    }
+
+    mutating func leaderTick(now: Microseconds, into effects: inout EffectBuffer) {
+        precondition(role == .leader, "only a leader ticks as one")
+        var heard = 1
+        for peer in 0..<memberCount where peer != me && now < peers[peer].lastHeard + 2 * configuration.suspect {
+            heard += 1
+        }
+        if heard < quorum {
+            stepDown(now: now)
+            return
+        }
+        if learned > lastLearned || learned >= base {
+            lastLearned = learned
+            lastLearnedAt = now
+        } else if now >= lastLearnedAt + 4 * configuration.suspect {
+            // Nobody who can be reached knows the decided values up to the base: a new phase 1, with a lower base, finds them.
+            stepDown(now: now)
+            beginElection(now: now, into: &effects)
+            return
+        }
+        for peer in 0..<memberCount where peer != me {
+            if now >= resendDeadline(peer) { sendAgain(peer, now: now, into: &effects) }
+            if now >= peers[peer].lastSent + configuration.heartbeat {
+                sendHeartbeat(to: peer, quiet: false, now: now, into: &effects)
+            } else if isUntold(peer) {
+                sendHeartbeat(to: peer, quiet: true, now: now, into: &effects)
+            }
+        }
+    }
+
+    /// Stops to lead, for now: the promise and the established view stay.
+    mutating func stepDown(now: Microseconds) {
+        precondition(role == .leader, "only a leader steps down")
+        role = .follower
+        leaderActive = false
+        hadContact = false
+        electionDeadline = now + random.below(configuration.suspect) + 1
+    }
+}

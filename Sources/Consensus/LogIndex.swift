@@ -1,0 +1,76 @@
+/// The core's view of one log entry.
+package struct Entry: BitwiseCopyable, Hashable, Sendable {
+    /// The view in which it was last accepted; `decidedView` when it was learnt as decided; 0: there is no entry.
+    package internal(set) var view: View
+    package internal(set) var batch: Batch
+    /// The record that made it durable, or will.
+    package internal(set) var record: LogSequenceNumber
+    /// Whether `batch` is known to be the decided value. Never unset.
+    package internal(set) var isDecided: Bool
+
+    static var none: Entry { Entry(view: 0, batch: .noop, record: 0, isDecided: false) }
+
+    /// The accepted view as a Promise reports it.
+    var reportedView: View { isDecided ? decidedView : view }
+}
+
+/// The log in DRAM: a ring of entries for instances in floor ..< floor + slotCount. Preallocated, no tags: within that range
+/// a place belongs to one instance, and places are cleared as the floor passes them.
+struct LogIndex: ~Copyable {
+    private let slots: UnsafeMutablePointer<Entry>
+    let slotCount: UInt64
+    /// The lowest instance that may be present.
+    private(set) var floor: Instance
+    /// The highest instance that was ever present, or floor - 1.
+    private(set) var highest: Instance
+
+    init(slotCount: Int, floor: Instance) {
+        precondition(slotCount > 0, "a log has slots")
+        precondition(floor >= 1, "instances begin at 1")
+        self.slotCount = UInt64(slotCount)
+        self.floor = floor
+        highest = floor - 1
+        slots = .allocate(capacity: slotCount)
+        slots.initialize(repeating: .none, count: slotCount)
+    }
+
+    deinit { slots.deallocate() }
+
+    /// The first instance that does not fit.
+    var end: Instance { floor + slotCount }
+
+    func fits(_ instance: Instance) -> Bool { instance >= floor && instance < end }
+
+    /// `.none` for what is absent, also outside of the range.
+    subscript(_ instance: Instance) -> Entry {
+        guard fits(instance) else { return .none }
+        return slots[Int(instance % slotCount)]
+    }
+
+    mutating func set(_ instance: Instance, _ entry: Entry) {
+        precondition(fits(instance), "an entry is put within the log")
+        precondition(entry.view > 0, "an entry has a view")
+        slots[Int(instance % slotCount)] = entry
+        if instance > highest { highest = instance }
+    }
+
+    mutating func markDecided(_ instance: Instance) {
+        precondition(fits(instance), "a decided entry is within the log")
+        precondition(slots[Int(instance % slotCount)].view > 0, "a decided entry has a value")
+        slots[Int(instance % slotCount)].isDecided = true
+    }
+
+    mutating func advanceFloor(to newFloor: Instance) {
+        precondition(newFloor >= floor, "the floor only rises")
+        if newFloor - floor >= slotCount {
+            slots.update(repeating: .none, count: Int(slotCount))
+        } else {
+            while floor < newFloor {
+                slots[Int(floor % slotCount)] = .none
+                floor += 1
+            }
+        }
+        floor = newFloor
+        if highest < newFloor - 1 { highest = newFloor - 1 }
+    }
+}

@@ -1,0 +1,130 @@
+/// What replicas say to each other. One flat structure for all kinds, so that it fits a fixed frame header; the factory
+/// functions name what the fields mean for each kind. `batch` is the local handle on either side: the bytes travel beside it.
+package struct Message: BitwiseCopyable, Hashable, Sendable {
+    package enum Kind: UInt8, Sendable, BitwiseCopyable, CaseIterable {
+        case preVote = 1
+        case preVoteGrant = 2
+        case prepare = 3
+        case promise = 4
+        case propose = 5
+        case accepted = 6
+        case heartbeat = 7
+        case catchUpRequest = 8
+        case decided = 9
+        case belowFloor = 10
+        case nack = 11
+    }
+
+    package struct Flags: OptionSet, Hashable, Sendable, BitwiseCopyable {
+        package let rawValue: UInt8
+        @inlinable
+        package init(rawValue: UInt8) { self.rawValue = rawValue }
+
+        /// Promise: there is nothing accepted above `bound`; the message carries no entry. Decided: the end of this answer.
+        package static let last = Flags(rawValue: 1)
+        /// Promise: the end of this answer, ask for the rest.
+        package static let more = Flags(rawValue: 2)
+        /// Accepted: proposals are missing after `instance`.
+        package static let gap = Flags(rawValue: 4)
+        /// Heartbeat: only tells the commit index, wants no answer.
+        package static let quiet = Flags(rawValue: 8)
+    }
+
+    package var kind: Kind
+    package var flags: Flags
+    package var view: View
+    package var instance: Instance
+    package var bound: Instance
+    package var commit: Instance
+    package var acceptedView: View
+    package var batch: Batch
+
+    /// For decoders; everyone else uses the factory functions.
+    @inlinable
+    package init(
+        kind: Kind, flags: Flags = [], view: View, instance: Instance = 0, bound: Instance = 0, commit: Instance = 0,
+        acceptedView: View = 0, batch: Batch = .noop
+    ) {
+        self.kind = kind
+        self.flags = flags
+        self.view = view
+        self.instance = instance
+        self.bound = bound
+        self.commit = commit
+        self.acceptedView = acceptedView
+        self.batch = batch
+    }
+
+    /// Whether `batch` means something, and its bytes travel with the message.
+    @inlinable
+    package var carriesBatch: Bool {
+        switch kind {
+        case .propose, .decided: true
+        case .promise: !flags.contains(.last)
+        default: false
+        }
+    }
+
+    /// "Would you follow me into `view`? I have decided all up to `decided`."
+    static func preVote(view: View, decided: Instance) -> Message {
+        Message(kind: .preVote, view: view, commit: decided)
+    }
+
+    /// "I would."
+    static func preVoteGrant(view: View) -> Message { Message(kind: .preVoteGrant, view: view) }
+
+    /// "Promise `view`, and tell me what you accepted above `after`."
+    static func prepare(view: View, after: Instance) -> Message {
+        Message(kind: .prepare, view: view, instance: after)
+    }
+
+    /// "I promised `view`; all up to `decided` is decided; in `after` ..< `instance` I accepted nothing (or it is decided),
+    /// in `instance` I accepted `batch`, last in `acceptedView` (`decidedView`: it is decided)." Self-contained, idempotent.
+    static func promise(
+        view: View, decided: Instance, after: Instance, instance: Instance, acceptedView: View, batch: Batch, more: Bool
+    ) -> Message {
+        Message(
+            kind: .promise, flags: more ? .more : [], view: view, instance: instance, bound: after, commit: decided,
+            acceptedView: acceptedView, batch: batch)
+    }
+
+    /// "I promised `view`; all up to `decided` is decided; above `after` I accepted nothing."
+    static func lastPromise(view: View, decided: Instance, after: Instance) -> Message {
+        Message(kind: .promise, flags: .last, view: view, bound: after, commit: decided)
+    }
+
+    /// "Accept `batch` for `instance`, as I did durably." `base` and `commit` as in a heartbeat.
+    static func propose(view: View, instance: Instance, base: Instance, commit: Instance, batch: Batch) -> Message {
+        Message(kind: .propose, view: view, instance: instance, bound: base, commit: commit, batch: batch)
+    }
+
+    /// "All in `base` ..< = `upTo` I durably accepted in `view`, or know as decided. I have decided all up to `decided`."
+    static func accepted(view: View, upTo: Instance, base: Instance, decided: Instance, gap: Bool) -> Message {
+        Message(kind: .accepted, flags: gap ? .gap : [], view: view, instance: upTo, bound: base, commit: decided)
+    }
+
+    /// "I lead `view`. All up to `base` was decided before it, all up to `commit` is decided, proposals reach `highest`."
+    static func heartbeat(view: View, highest: Instance, base: Instance, commit: Instance, quiet: Bool) -> Message {
+        Message(
+            kind: .heartbeat, flags: quiet ? .quiet : [], view: view, instance: highest, bound: base, commit: commit)
+    }
+
+    /// "Send me the decided values of `from` ... `through`."
+    static func catchUpRequest(view: View, from: Instance, through: Instance) -> Message {
+        Message(kind: .catchUpRequest, view: view, instance: from, bound: through)
+    }
+
+    /// "`batch` is decided for `instance`, in a view not above `view`. I have decided all up to `decided`."
+    static func decided(view: View, instance: Instance, decided: Instance, batch: Batch, last: Bool) -> Message {
+        Message(
+            kind: .decided, flags: last ? .last : [], view: view, instance: instance, commit: decided, batch: batch)
+    }
+
+    /// "What you ask for is decided, but my log begins at `floor`."
+    static func belowFloor(view: View, floor: Instance, decided: Instance) -> Message {
+        Message(kind: .belowFloor, view: view, instance: floor, commit: decided)
+    }
+
+    /// "I promised `view`, which is above yours."
+    static func nack(view: View) -> Message { Message(kind: .nack, view: view) }
+}

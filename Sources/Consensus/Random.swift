@@ -1,0 +1,27 @@
+/// xorshift64*: small, fast and the same everywhere. Only for timeouts.
+struct Random: BitwiseCopyable {
+    private var state: UInt64
+
+    init(seed: UInt64) {
+        // One round of splitmix64, so that neighbouring seeds do not give neighbouring streams; xorshift's state may not be 0.
+        var z = seed &+ 0x9E37_79B9_7F4A_7C15
+        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+        z ^= z >> 31
+        state = z == 0 ? 0x9E37_79B9_7F4A_7C15 : z
+        precondition(state != 0, "xorshift never leaves 0")
+    }
+
+    mutating func next() -> UInt64 {
+        state ^= state >> 12
+        state ^= state << 25
+        state ^= state >> 27
+        return state &* 0x2545_F491_4F6C_DD1D
+    }
+
+    /// A number in 0 ..< bound. The bias is irrelevant here.
+    mutating func below(_ bound: UInt64) -> UInt64 {
+        precondition(bound > 0, "a range has members")
+        return next() % bound
+    }
+}
