@@ -1,12 +1,13 @@
-/// The index of a ``PersistentDictionary``: a hash table with chaining that grows and shrinks by linear hashing (Litwin, 1980), one bucket
-/// at a time. No command ever pays for a resize: one that adds a key splits two buckets at most, and that touches only their chains.
+/// The index of a ``PersistentDictionary``: a hash table with chaining that grows and shrinks by linear hashing
+/// (Litwin, 1980), one bucket at a time. No command ever pays for a resize: one that adds a key splits two buckets at
+/// most, and that touches only their chains.
 ///
-/// It knows nodes, not keys: a node begins with the offset of the next one in its chain, then its key's hash. Buckets are offsets of first
-/// nodes, in a ``SegmentDirectory``, so that growing moves none.
+/// It knows nodes, not keys: a node begins with the offset of the next one in its chain, then its key's hash. Buckets
+/// are offsets of first nodes, in a ``SegmentDirectory``, so that growing moves none.
 ///
-/// With N buckets and P the largest power of two that is not above N, a hash belongs to bucket `hash mod 2P` if that exists, else
-/// to `hash mod P`. Bucket N is made by splitting bucket N - P.
-struct HashTable: BitwiseCopyable, Sendable {
+/// With N buckets and P the largest power of two that is not above N, a hash belongs to bucket `hash mod 2P` if that
+/// exists, else to `hash mod P`. Bucket N is made by splitting bucket N - P.
+package struct HashTable: BitwiseCopyable, Sendable {
     struct Header: BitwiseCopyable {
         var count: UInt64
         /// Zero until the first key comes.
@@ -19,10 +20,11 @@ struct HashTable: BitwiseCopyable, Sendable {
         var hash: UInt64
     }
 
-    /// Keys that collide can be computed by anyone (see `stableHash`). This bounds what it costs: a chain takes no new key beyond this length. A
-    /// lookup then reads this many nodes, a split rewrites this many links, and the attacker has closed one bucket's share of the keys to
-    /// newcomers. Chance alone gets nowhere near: at the load of one key a bucket, chains above 20 do not occur.
-    static let longestChain = 1024
+    /// Keys that collide can be computed by anyone (see `stableHash`). This bounds what it costs: a chain takes no new
+    /// key beyond this length. A lookup then reads this many nodes, a split rewrites this many links, and the attacker
+    /// has closed one bucket's share of the keys to newcomers. Chance alone gets nowhere near: at the load of one key a
+    /// bucket, chains above 20 do not occur.
+    package static let longestChain = 1024
 
     private static let firstBuckets = SegmentDirectory.firstSegmentCapacity
     private static let bucketStride = MemoryLayout<UInt64>.stride
@@ -123,7 +125,8 @@ struct HashTable: BitwiseCopyable, Sendable {
         transaction.write(Header(count: 0, buckets: 0, directory: 0), to: header)
     }
 
-    /// Makes one more bucket. Returns false when there is no memory for it: the table then serves on with longer chains.
+    /// Makes one more bucket. Returns false when there is no memory for it: the table then serves on with longer
+    /// chains.
     private func split(_ state: inout Header, in transaction: Transaction) -> Bool {
         let fresh = Int(state.buckets)
         let directory = SegmentDirectory(offset: state.directory)

@@ -1,5 +1,6 @@
-/// A command or query of the key-value service, read from the bytes a client sent: `op:u8, key length:u32, key, rest`, little-endian, as
-/// the client protocol has it. Every length is checked against the bytes that are there before it is used.
+/// A command or query of the key-value service, read from the bytes a client sent: `op:u8, key length:u32, key, rest`,
+/// little-endian, as the client protocol has it. Every length is checked against the bytes that are there before it is
+/// used.
 ///
 /// The buffers point into the body.
 struct KeyValueCommand {

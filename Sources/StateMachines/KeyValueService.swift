@@ -1,11 +1,13 @@
-/// The key-value state machine of the client protocol, the service that a cluster runs unless it is given another: put, get, delete,
-/// compare and swap, append, add, scan by prefix. An ordinary user of ``StateMachine`` and ``PersistentDictionary``.
+/// The key-value state machine of the client protocol, the service that a cluster runs unless it is given another: put,
+/// get, delete, compare and swap, append, add, scan by prefix. An ordinary user of ``StateMachine`` and
+/// ``PersistentDictionary``.
 ///
-/// Keys have 1 to 1,024 bytes, values up to the cluster's `max_request` (``Reply/maxRequest``, the same on every replica).
+/// Keys have 1 to 1,024 bytes, values up to the cluster's `max_request` (``Reply/maxRequest``, the same on every
+/// replica).
 ///
-/// All operations but scan take time in proportion to the key and value alone. A scan reads every key of the store: the table
-/// is a hash table. It is executed between commands, by the one replica that answers it, which executes nothing else
-/// meanwhile (about 0.1 s per million keys): it is meant for operators and small stores.
+/// All operations but scan take time in proportion to the key and value alone. A scan reads every key of the store: the
+/// table is a hash table. It is executed between commands, by the one replica that answers it, which executes nothing
+/// else meanwhile (about 0.1 s per million keys): it is meant for operators and small stores.
 public struct KeyValueService: StateMachine {
     private let entries: PersistentDictionary
 
@@ -69,8 +71,8 @@ public struct KeyValueService: StateMachine {
         }
     }
 
-    /// The command in a body; nil, after a refusal, where `validate` would have rejected it. That cannot come here unless some replica does not
-    /// validate as this one does, and then it must not stop this one.
+    /// The command in a body; nil, after a refusal, where `validate` would have rejected it. That cannot come here
+    /// unless some replica does not validate as this one does, and then it must not stop this one.
     private static func parse(
         _ body: UnsafeRawBufferPointer, as kind: CommandKind, reply: inout Reply
     ) -> KeyValueCommand? {

@@ -1,7 +1,9 @@
-/// An array of plain structs in persistent memory that grows and shrinks at its end, in bounded steps: growing moves no element.
+/// An array of plain structs in persistent memory that grows and shrinks at its end, in bounded steps: growing moves no
+/// element.
 ///
-/// A handle of 64 bytes, empty where those are zero; the number of elements is limited by memory alone. An element must have no padding
-/// bytes (see ``StateMachine``, determinism). An index out of range traps, as with Swift's arrays: check what comes from a client.
+/// A handle of 64 bytes, empty where those are zero; the number of elements is limited by memory alone. An element must
+/// have no padding bytes (see ``StateMachine``, determinism). An index out of range traps, as with Swift's arrays:
+/// check what comes from a client.
 public struct PersistentArray<Element: BitwiseCopyable>: BitwiseCopyable, Sendable {
     /// How many bytes it takes at the offset it is given.
     public static var footprint: Int { 64 }

@@ -1,7 +1,7 @@
 /// An integer in persistent memory. Eight bytes, zero at first.
 ///
-/// Like all collections of this library it is a handle: a place in persistent memory that any number of copies can name. It can be stored
-/// in persistent structs itself. Use it only within a call of the state machine.
+/// Like all collections of this library it is a handle: a place in persistent memory that any number of copies can
+/// name. It can be stored in persistent structs itself. Use it only within a call of the state machine.
 public struct PersistentCounter: BitwiseCopyable, Sendable {
     /// How many bytes it takes at the offset it is given.
     public static var footprint: Int { 8 }

@@ -1,7 +1,8 @@
 /// A dictionary from bytes to bytes in persistent memory.
 ///
-/// A handle of 64 bytes, empty where those are zero. Every operation but ``forEach(in:_:)`` and ``removeAll(in:)`` does a bounded piece of work, whatever the size of
-/// the dictionary: it grows and shrinks one bucket at a time (see `HashTable`).
+/// A handle of 64 bytes, empty where those are zero. Every operation but ``forEach(in:_:)`` and ``removeAll(in:)`` does
+/// a bounded piece of work, whatever the size of the dictionary: it grows and shrinks one bucket at a time (see
+/// `HashTable`).
 ///
 /// To do several things to one key, find it once:
 /// ```swift
@@ -9,17 +10,20 @@
 /// if let old = accounts.value(at: place, in: transaction) { reply.append(bytes: old) }
 /// try accounts.store(value, for: key, at: place, in: transaction)
 /// ```
-/// Buffers that it returns lie in the store: they are valid until the next change of the dictionary, and may be passed back to it.
+/// Buffers that it returns lie in the store: they are valid until the next change of the dictionary, and may be passed
+/// back to it.
 ///
-/// A key and its value share one block of the heap. Values of equal length replace each other in place, without allocating, and so do shorter ones: that
-/// cannot fail. Keys that collide can be made on purpose; a store refuses a new key where 1,024 share a bucket.
+/// A key and its value share one block of the heap. Values of equal length replace each other in place, without
+/// allocating, and so do shorter ones: that cannot fail. Keys that collide can be made on purpose; a store refuses a
+/// new key where 1,024 share a bucket.
 public struct PersistentDictionary: BitwiseCopyable, Sendable {
     /// How many bytes it takes at the offset it is given.
     public static var footprint: Int { 64 }
 
     /// Where a key is, or would be put. Valid until the next change of the dictionary.
     public struct Location: BitwiseCopyable {
-        /// The place of the offset of `entry`: in the bucket, or in the entry before. Null while the dictionary has no buckets.
+        /// The place of the offset of `entry`: in the bucket, or in the entry before. Null while the dictionary has no
+        /// buckets.
         fileprivate let link: PersistentPointer<UInt64>
         /// 0 when the key is absent.
         fileprivate let entry: UInt64
@@ -47,7 +51,8 @@ public struct PersistentDictionary: BitwiseCopyable, Sendable {
 
     private let table: HashTable
 
-    /// The dictionary at an offset, aligned to 8, of ``footprint`` bytes that were zero when the dictionary was first used.
+    /// The dictionary at an offset, aligned to 8, of ``footprint`` bytes that were zero when the dictionary was first
+    /// used.
     public init(at offset: UInt64) {
         precondition(offset != 0 && offset % 8 == 0, "a dictionary lies at an offset that is aligned to 8")
         precondition(MemoryLayout<Entry>.size == Entry.size, "entries have no padding")
@@ -133,7 +138,8 @@ public struct PersistentDictionary: BitwiseCopyable, Sendable {
         return transaction.mutableBytes(location.entry + entry.valueOffset, Int(entry.valueLength))
     }
 
-    /// Sets the value of the key that `location` was found for; when the store is full it throws, and nothing has changed.
+    /// Sets the value of the key that `location` was found for; when the store is full it throws, and nothing has
+    /// changed.
     ///
     /// In place, and without a way to fail, when the key is there and the value is not longer than the one before.
     public func store(
@@ -164,9 +170,11 @@ public struct PersistentDictionary: BitwiseCopyable, Sendable {
         copyBytes(value, to: transaction.mutableBytes(location.entry + entry.valueOffset, value.count))
     }
 
-    /// Appends to the value of the key that `location` was found for, which is empty when absent; when the store is full it throws, and nothing has changed.
+    /// Appends to the value of the key that `location` was found for, which is empty when absent; when the store is
+    /// full it throws, and nothing has changed.
     ///
-    /// A value that is appended to gets room to spare, so that appending takes time in proportion to what is appended, seen over many calls.
+    /// A value that is appended to gets room to spare, so that appending takes time in proportion to what is appended,
+    /// seen over many calls.
     public func append(
         _ suffix: UnsafeRawBufferPointer, for key: UnsafeRawBufferPointer, at location: Location,
         in transaction: Transaction
@@ -267,7 +275,8 @@ public struct PersistentDictionary: BitwiseCopyable, Sendable {
 }
 
 extension PersistentDictionary {
-    /// Removes all keys and frees all memory but the handle's. Time and write set grow with the dictionary: for large ones remove keys a few at a time.
+    /// Removes all keys and frees all memory but the handle's. Time and write set grow with the dictionary: for large
+    /// ones remove keys a few at a time.
     public func removeAll(in transaction: Transaction) {
         table.forEachNode(in: transaction) { node in
             transaction.free(node)

@@ -1,7 +1,8 @@
 /// A first-in, first-out queue of plain structs in persistent memory.
 ///
-/// A handle of 64 bytes, empty where those are zero; the number of elements is limited by memory alone. Elements lie in chunks of a few
-/// dozen, allocated as the queue grows and freed as it is drained. An element must have no padding bytes (see ``StateMachine``, determinism).
+/// A handle of 64 bytes, empty where those are zero; the number of elements is limited by memory alone. Elements lie in
+/// chunks of a few dozen, allocated as the queue grows and freed as it is drained. An element must have no padding
+/// bytes (see ``StateMachine``, determinism).
 public struct PersistentQueue<Element: BitwiseCopyable>: BitwiseCopyable, Sendable {
     /// How many bytes it takes at the offset it is given.
     public static var footprint: Int { 64 }
@@ -12,7 +13,8 @@ public struct PersistentQueue<Element: BitwiseCopyable>: BitwiseCopyable, Sendab
         /// The chunk of the first element, and the element's index in it.
         @usableFromInline var headChunk: UInt64 = 0
         @usableFromInline var headIndex = 0
-        /// The chunk of the place behind the last element, and that place's index in it (`chunkCapacity` when it is full).
+        /// The chunk of the place behind the last element, and that place's index in it (`chunkCapacity` when it is
+        /// full).
         @usableFromInline var tailChunk: UInt64 = 0
         @usableFromInline var tailIndex = 0
 
@@ -91,7 +93,8 @@ public struct PersistentQueue<Element: BitwiseCopyable>: BitwiseCopyable, Sendab
         return element
     }
 
-    /// Takes all elements away and frees all memory but the handle's. Frees one chunk after the other: time and write set grow with the queue.
+    /// Takes all elements away and frees all memory but the handle's. Frees one chunk after the other: time and write
+    /// set grow with the queue.
     @inlinable
     public func removeAll(in transaction: Transaction) {
         var chunk = transaction.read(header).headChunk

@@ -1,6 +1,7 @@
 /// A number that clients add to: a whole replicated service in twenty lines, to start your own from.
 ///
-/// SUBMIT an `Int64`: adds it, replies the sum (wrapping around). QUERY with an empty body: replies the sum. Little-endian.
+/// SUBMIT an `Int64`: adds it, replies the sum (wrapping around). QUERY with an empty body: replies the sum.
+/// Little-endian.
 public struct ReplicatedCounter: StateMachine {
     private let sum: PersistentCounter
 

@@ -1,14 +1,17 @@
-/// The bytes that answer one command or query: an append-only buffer that the runtime makes once and hands to every call.
+/// The bytes that answer one command or query: an append-only buffer that the runtime makes once and hands to every
+/// call.
 ///
 /// Appending never allocates. It can hold ``capacity`` bytes: one more than fit is not stored, nor is any after it, and
 /// ``overflowed`` says so; the runtime then refuses the command, on all replicas alike.
 ///
-/// Integers are appended little-endian. There is no `append(_:)` for a bare integer, since `append(1)` would send eight bytes.
+/// Integers are appended little-endian. There is no `append(_:)` for a bare integer, since `append(1)` would send eight
+/// bytes.
 public struct Reply: ~Copyable {
     /// The cluster's `max_request` in bytes, the same on every replica: the largest body that a client can send.
     public let maxRequest: Int
 
-    /// How many bytes a reply can have: `maxRequest` and 1,024 more, so that the largest value fits with some words beside it.
+    /// How many bytes a reply can have: `maxRequest` and 1,024 more, so that the largest value fits with some words
+    /// beside it.
     public let capacity: Int
 
     /// How many bytes have been appended.

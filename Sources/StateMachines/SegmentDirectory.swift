@@ -1,10 +1,10 @@
 /// A growing sequence of equal elements in persistent memory that never moves what it holds: segment 0 has room for 16
-/// elements, segment 1 for the next 16, segment 2 for the next 32, and so on, each as large as all before it. An index finds its place with one
-/// look into a directory of segment offsets.
+/// elements, segment 1 for the next 16, segment 2 for the next 32, and so on, each as large as all before it. An index
+/// finds its place with one look into a directory of segment offsets.
 ///
-/// So growth copies nothing and initialises nothing: it costs one allocation, whatever the size. That is what bounds the write set of the single command
-/// during which a collection grows. The content of a new segment is undefined (though equal on all replicas): the collection
-/// writes an element before it reads it.
+/// So growth copies nothing and initialises nothing: it costs one allocation, whatever the size. That is what bounds
+/// the write set of the single command during which a collection grows. The content of a new segment is undefined
+/// (though equal on all replicas): the collection writes an element before it reads it.
 @usableFromInline
 struct SegmentDirectory: BitwiseCopyable, Sendable {
     /// Enough for 2^44 elements; no pool is as large.

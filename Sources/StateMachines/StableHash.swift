@@ -1,11 +1,11 @@
-/// A 64-bit hash of bytes that is the same in every process, on every replica, for ever: bucket numbers derive from it, and those are
-/// replicated state. (Swift's `Hasher` is seeded per process.) The construction is wyhash's, final version 4: 64x64 to 128 bit multiplications,
-/// folded; see https://github.com/wangyi-fudan/wyhash. Read little-endian, which is the only byte order supported.
+/// A 64-bit hash of bytes that is the same in every process, on every replica, for ever: bucket numbers derive from it,
+/// and those are replicated state. (Swift's `Hasher` is seeded per process.) The construction is wyhash's, final
+/// version 4: 64x64 to 128 bit multiplications, folded; see https://github.com/wangyi-fudan/wyhash. Read little-endian,
+/// which is the only byte order supported.
 ///
 /// It is not keyed: replicated state knows no secret, so who wants keys that collide can compute them.
 /// ``PersistentDictionary`` bounds what that costs.
-@usableFromInline
-func stableHash(_ bytes: UnsafeRawBufferPointer) -> UInt64 {
+package func stableHash(_ bytes: UnsafeRawBufferPointer) -> UInt64 {
     let secret0: UInt64 = 0xa076_1d64_78bd_642f
     let secret1: UInt64 = 0xe703_7ed1_a0b4_28db
     let secret2: UInt64 = 0x8ebc_6af0_9c88_c6e3

@@ -1,9 +1,11 @@
-/// An author's module needs `Transaction`, `PersistentPointer` and `Refusal` in every signature: one import brings them along.
+// An author's module needs `Transaction`, `PersistentPointer` and `Refusal` in every signature: one import brings them
+// along.
 @_exported import PersistentMemory
 
 /// How a command reached the machine.
 public enum CommandKind: UInt8, Sendable, BitwiseCopyable {
-    /// Ordered through the log and given to ``StateMachine/apply(_:in:reply:)`` on every replica, exactly once for a session's sequence.
+    /// Ordered through the log and given to ``StateMachine/apply(_:in:reply:)`` on every replica, exactly once for a
+    /// session's sequence.
     case submit
     /// A read: given to ``StateMachine/query(_:in:reply:)`` on the one replica that answers it.
     case query
@@ -13,52 +15,56 @@ public enum CommandKind: UInt8, Sendable, BitwiseCopyable {
 ///
 /// A machine is a *handle*. Its state lives in persistent memory, reached through the `Transaction`: the 256 bytes at
 /// `transaction.root` (zero when the pools were formatted) and whatever hangs off them: ``PersistentDictionary``,
-/// ``PersistentArray``, ``PersistentQueue``, ``PersistentCounter``, or structs of your own behind a `PersistentPointer`. The
-/// Swift value itself is made anew at every start of a replica and should hold nothing but where things are.
-/// ``ReplicatedCounter`` is a whole one in twenty lines.
+/// ``PersistentArray``, ``PersistentQueue``, ``PersistentCounter``, or structs of your own behind a
+/// `PersistentPointer`. The Swift value itself is made anew at every start of a replica and should hold nothing but
+/// where things are. ``ReplicatedCounter`` is a whole one in twenty lines.
 ///
 /// ## Determinism
 ///
-/// Every replica applies the same commands in the same order and has to arrive at the same bytes: clients are told so, and the
-/// digests of replicas are compared. What `apply` does may therefore depend on two things only: the command, and the state it
-/// reads through the transaction. It must not look at
+/// Every replica applies the same commands in the same order and has to arrive at the same bytes: clients are told so,
+/// and the digests of replicas are compared. What `apply` does may therefore depend on two things only: the command,
+/// and the state it reads through the transaction. It must not look at
 /// - time, randomness, the environment, files, the network, the replica's identity, other threads, global variables;
 /// - Swift's `Hasher`, and so the order of a `Set` or `Dictionary`: both are seeded anew in each process;
-/// - addresses: persistent memory is mapped elsewhere in each process. Keep offsets (`PersistentPointer`), never pointers;
+/// - addresses: persistent memory is mapped elsewhere in each process. Keep offsets (`PersistentPointer`), never
+///   pointers;
 /// - state outside persistent memory: it is not replicated, not rolled back, and gone after a restart.
 ///
-/// Fill every byte of what you store: a struct with padding bytes stores whatever was on the stack, and the digests differ. Give the padding
-/// a name and set it to zero.
+/// Fill every byte of what you store: a struct with padding bytes stores whatever was on the stack, and the digests
+/// differ. Give the padding a name and set it to zero.
 ///
 /// ## Failure
 ///
-/// A batch of commands commits as a whole: a crash at any point leaves the state before or after it, never one between, and each command
-/// is executed exactly once. There is nothing to do for this but to declare every write, which `write` and `mutableBytes` do.
+/// A batch of commands commits as a whole: a crash at any point leaves the state before or after it, never one between,
+/// and each command is executed exactly once. There is nothing to do for this but to declare every write, which `write`
+/// and `mutableBytes` do.
 ///
-/// When `apply` throws a `Refusal`, or its reply outgrows ``Reply/capacity``, all that the command wrote and allocated is rolled back and
-/// the client gets FULL with the reason: ordered, refused, nothing changed, on every replica alike. `allocate` throws when the store is
-/// full; let that pass through. A refusal that is part of your service ("no such account") is a reply, not an error.
-/// A trap (`fatalError`, a failed precondition, an overflow) stops every replica, at once and again after each restart, since the command is in
-/// the log: reject in ``validate(_:as:)`` what cannot be executed.
+/// When `apply` throws a `Refusal`, or its reply outgrows ``Reply/capacity``, all that the command wrote and allocated
+/// is rolled back and the client gets FULL with the reason: ordered, refused, nothing changed, on every replica alike.
+/// `allocate` throws when the store is full; let that pass through. A refusal that is part of your service ("no such
+/// account") is a reply, not an error. A trap (`fatalError`, a failed precondition, an overflow) stops every replica,
+/// at once and again after each restart, since the command is in the log: reject in ``validate(_:as:)`` what cannot be
+/// executed.
 ///
 /// ## Threads
 ///
-/// One thread, the executor's, makes the machine and calls `apply` and `query`, one at a time: no locks are needed. ``validate(_:as:)`` is
-/// called on another thread at the same time, and is `static` for that reason. All of them run between a client's request and its reply, and
-/// delay all clients: keep them short, and do not block.
+/// One thread, the executor's, makes the machine and calls `apply` and `query`, one at a time: no locks are needed.
+/// ``validate(_:as:)`` is called on another thread at the same time, and is `static` for that reason. All of them run
+/// between a client's request and its reply, and delay all clients: keep them short, and do not block.
 public protocol StateMachine {
     /// Finds the state in persistent memory; at the first start after the pools were formatted, makes it.
     ///
-    /// Runs at every start of a replica, before any command, in a transaction of its own. Most machines make nothing here: all
-    /// collections of this library are empty when their memory is zero, and the root is zero at format. What it writes at the first start must be the
-    /// same on every replica; at later starts it must write nothing.
+    /// Runs at every start of a replica, before any command, in a transaction of its own. Most machines make nothing
+    /// here: all collections of this library are empty when their memory is zero, and the root is zero at format. What
+    /// it writes at the first start must be the same on every replica; at later starts it must write nothing.
     init(in transaction: Transaction) throws(Refusal)
 
     /// Why a body that a client sent is no command of this machine; `nil` when it is one.
     ///
-    /// A pure function of its arguments. It runs before a command is ordered; a reason goes to the client as MALFORMED and the command never reaches
-    /// ``apply(_:in:reply:)`` or ``query(_:in:reply:)``. Bodies come from anyone who can reach the port: check every
-    /// length against `body.count` before you trust it. `body` is valid during the call only, and not aligned.
+    /// A pure function of its arguments. It runs before a command is ordered; a reason goes to the client as MALFORMED
+    /// and the command never reaches ``apply(_:in:reply:)`` or ``query(_:in:reply:)``. Bodies come from anyone who can
+    /// reach the port: check every length against `body.count` before you trust it. `body` is valid during the call
+    /// only, and not aligned.
     static func validate(_ body: UnsafeRawBufferPointer, as kind: CommandKind) -> String?
 
     /// Executes an ordered command: changes the state and writes the reply. See the rules above.
@@ -66,12 +72,14 @@ public protocol StateMachine {
     /// Not `mutating`, on purpose: a change of the Swift value would be neither persistent nor rolled back.
     ///
     /// - Parameters:
-    ///   - command: a body that ``validate(_:as:)`` passed as `.submit`. Valid during the call only, not aligned, never in the store's memory.
+    ///   - command: a body that ``validate(_:as:)`` passed as `.submit`. Valid during the call only, not aligned, never
+    ///     in the store's memory.
     ///   - transaction: the way to the state. Do not keep it.
     ///   - reply: empty at the call. Append what the client shall get; what is there when `apply` throws is dropped.
     func apply(_ command: UnsafeRawBufferPointer, in transaction: Transaction, reply: inout Reply) throws(Refusal)
 
-    /// Answers a read. It must not write, allocate or free: a query leaves no trace, and is executed on one replica only.
+    /// Answers a read. It must not write, allocate or free: a query leaves no trace, and is executed on one replica
+    /// only.
     ///
     /// - Parameters:
     ///   - query: a body that ``validate(_:as:)`` passed as `.query`. Valid during the call only, not aligned.
@@ -81,9 +89,11 @@ public protocol StateMachine {
 }
 
 extension Transaction {
-    /// Where one of the four 64-byte places of the machine's 256-byte root begins: each holds one collection, or 64 bytes of your own.
+    /// Where one of the four 64-byte places of the machine's 256-byte root begins: each holds one collection, or 64
+    /// bytes of your own.
     ///
-    /// - Parameter index: 0 to 3. Which place holds what is part of your data's layout: it must not change under pools that exist.
+    /// - Parameter index: 0 to 3. Which place holds what is part of your data's layout: it must not change under pools
+    ///   that exist.
     @inlinable
     public func rootSlot(_ index: Int) -> UInt64 {
         precondition(0 <= index && index < 4, "the machine's root has four slots of 64 bytes, 0 to 3")
