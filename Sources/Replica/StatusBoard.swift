@@ -56,6 +56,11 @@ package final class StatusBoard: Sendable {
     package let commandsProposed: Counter
     package let bytesProposed: Counter
     package let commandsForwarded: Counter
+    /// Commands not handed on or not proposed: no leader known, or no room; their clients try again.
+    package let forwardsDropped: Counter
+    package let proposalsDropped: Counter
+    /// Frames for peers that the ring to the links had no room for.
+    package let departuresDropped: Counter
     package let groupCommits: Counter
     package let elections: Counter
     package let resent: Counter
@@ -121,6 +126,9 @@ package final class StatusBoard: Sendable {
         commandsProposed = builder.counter("commands_proposed_total", "Commands in the batches proposed")
         bytesProposed = builder.counter("bytes_proposed_total", "Bytes of the batches proposed")
         commandsForwarded = builder.counter("commands_forwarded_total", "Commands of clients handed on to the leader")
+        forwardsDropped = builder.counter("forwards_dropped_total", "Commands that could not be handed on to a leader")
+        proposalsDropped = builder.counter("proposals_dropped_total", "Batches that could not be proposed")
+        departuresDropped = builder.counter("departures_dropped_total", "Frames for peers dropped for want of room")
         groupCommits = builder.counter("group_commits_total", "Fences of the acceptor pool, each for all records gathered")
         elections = builder.counter("elections_total", "Views that this replica tried to lead")
         resent = builder.counter("proposals_resent_total", "Proposals sent again to a follower that lacked them")
