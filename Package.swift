@@ -30,6 +30,9 @@ let package = Package(
         .target(name: "Simulation", dependencies: ["Consensus", "Wire"]),
         .target(name: "Client", dependencies: ["Wire", "Messaging"]),
         .target(
+            name: "LoadGenerator",
+            dependencies: ["Wire", "Messaging", .product(name: "Histogram", package: "hdrhistogram-swift")]),
+        .target(
             name: "Replica",
             dependencies: [
                 "Consensus", "Wire", "Queues", "Messaging", "PersistentMemory", "Storage", "StateMachines", "Topology",
@@ -40,10 +43,9 @@ let package = Package(
         .executableTarget(
             name: "mpaxos",
             dependencies: [
-                "Replica", "Client", "Topology", "Storage", "StateMachines",
+                "Replica", "Client", "LoadGenerator", "Simulation", "Topology", "Storage", "StateMachines",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
-                .product(name: "Histogram", package: "hdrhistogram-swift"),
             ]),
 
         .testTarget(name: "ArchitectureTests"),
@@ -56,6 +58,7 @@ let package = Package(
         .testTarget(name: "StateMachinesTests", dependencies: ["StateMachines", "PersistentMemory"]),
         .testTarget(name: "TopologyTests", dependencies: ["Topology"]),
         .testTarget(name: "ClientTests", dependencies: ["Client", "Wire", "Messaging"]),
+        .testTarget(name: "LoadGeneratorTests", dependencies: ["LoadGenerator", "Wire", "Messaging"]),
         .testTarget(name: "ReplicaTests", dependencies: ["Replica", "Client"]),
         .testTarget(name: "EndToEndTests"),
     ],
