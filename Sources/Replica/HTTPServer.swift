@@ -83,7 +83,8 @@ package final class StatusServer: Sendable {
         let code = getaddrinfo(host, "\(address.port)", &hints, &list)
         defer { if let list { freeaddrinfo(list) } }
         guard code == 0, let found = list, let raw = UnsafeRawPointer(found.pointee.ai_addr) else {
-            throw StatusServerError("the host of http address \(address) is unknown: \(String(cString: gai_strerror(code)))")
+            throw StatusServerError(
+                "the host of http address \(address) is unknown: \(String(cString: gai_strerror(code)))")
         }
         switch found.pointee.ai_family {
         case AF_INET: return .inet(raw.load(as: sockaddr_in.self))

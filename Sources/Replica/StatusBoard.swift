@@ -56,10 +56,11 @@ package final class StatusBoard: Sendable {
     package let commandsProposed: Counter
     package let bytesProposed: Counter
     package let commandsForwarded: Counter
-    /// Commands not handed on or not proposed: no leader known, or no room; their clients try again.
+    /// Runs of a follower's commands that came when this replica did not lead, or had too many already.
     package let forwardsDropped: Counter
-    package let proposalsDropped: Counter
-    /// Frames for peers that the ring to the links had no room for.
+    /// Batches of peers for which the log had no room.
+    package let batchesDropped: Counter
+    /// Messages that found the way to the links full.
     package let departuresDropped: Counter
     package let groupCommits: Counter
     package let elections: Counter
@@ -107,7 +108,8 @@ package final class StatusBoard: Sendable {
         builder.beginSection()
         requests = builder.counter("requests_total", "Requests received from clients, well-formed or not")
         replies = builder.counter("replies_total", "Replies handed to the client socket")
-        repliesLost = builder.counter("replies_lost_total", "Replies dropped because their client was gone or did not read")
+        repliesLost = builder.counter(
+            "replies_lost_total", "Replies dropped because their client was gone or did not read")
         rejectedMalformed = builder.counter(
             "rejected_total", "Requests refused before ordering", labels: [("reason", "malformed")])
         rejectedTooLarge = builder.counter("rejected_total", "", labels: [("reason", "too_large")])
@@ -126,10 +128,12 @@ package final class StatusBoard: Sendable {
         commandsProposed = builder.counter("commands_proposed_total", "Commands in the batches proposed")
         bytesProposed = builder.counter("bytes_proposed_total", "Bytes of the batches proposed")
         commandsForwarded = builder.counter("commands_forwarded_total", "Commands of clients handed on to the leader")
-        forwardsDropped = builder.counter("forwards_dropped_total", "Commands that could not be handed on to a leader")
-        proposalsDropped = builder.counter("proposals_dropped_total", "Batches that could not be proposed")
-        departuresDropped = builder.counter("departures_dropped_total", "Frames for peers dropped for want of room")
-        groupCommits = builder.counter("group_commits_total", "Fences of the acceptor pool, each for all records gathered")
+        forwardsDropped = builder.counter(
+            "forwards_dropped_total", "Runs of forwarded commands that could not be taken")
+        batchesDropped = builder.counter("batches_dropped_total", "Batches of peers for which the log had no room")
+        departuresDropped = builder.counter("departures_dropped_total", "Messages to peers that found their queue full")
+        groupCommits = builder.counter(
+            "group_commits_total", "Fences of the acceptor pool, each for all records gathered")
         elections = builder.counter("elections_total", "Views that this replica tried to lead")
         resent = builder.counter("proposals_resent_total", "Proposals sent again to a follower that lacked them")
         caughtUpInstances = builder.counter("catch_up_instances_total", "Decided instances fetched from peers")
@@ -236,6 +240,9 @@ package struct Counter: @unchecked Sendable {
     package func add(_ count: UInt64) {
         cell.pointee.store(cell.pointee.load(ordering: .relaxed) &+ count, ordering: .relaxed)
     }
+
+    /// For a count that the writer keeps by itself.
+    package func store(_ count: UInt64) { cell.pointee.store(count, ordering: .relaxed) }
 
     package func load() -> UInt64 { cell.pointee.load(ordering: .relaxed) }
 }

@@ -3,9 +3,6 @@ import Glibc
 
 /// The STATUS body and /metrics: what a replica says about itself, made from its board whenever somebody asks. Any thread.
 package struct StatusReport: Sendable {
-    /// Of this software, for STATUS, /metrics and `mpaxos --version`.
-    package static let softwareVersion = "0.1.0"
-
     let board: StatusBoard
     let cluster: String
     let id: UInt16
@@ -18,7 +15,7 @@ package struct StatusReport: Sendable {
     ///   - durability: of the pools, in the words of STATUS: pmem, emulated or msync.
     ///   - started: microseconds of the monotonic clock at which the process began.
     package init(
-        board: StatusBoard, cluster: String, id: UInt16, durability: String, version: String = softwareVersion,
+        board: StatusBoard, cluster: String, id: UInt16, durability: String, version: String,
         started: UInt64
     ) {
         precondition(board.peers.contains { $0.id == id }, "a replica reports on its own cluster")

@@ -51,7 +51,7 @@ public enum CommandKind: UInt8, Sendable, BitwiseCopyable {
 /// One thread, the executor's, makes the machine and calls `apply` and `query`, one at a time: no locks are needed.
 /// ``validate(_:as:)`` is called on another thread at the same time, and is `static` for that reason. All of them run
 /// between a client's request and its reply, and delay all clients: keep them short, and do not block.
-public protocol StateMachine {
+public protocol StateMachine: SendableMetatype {
     /// Finds the state in persistent memory; at the first start after the pools were formatted, makes it.
     ///
     /// Runs at every start of a replica, before any command, in a transaction of its own. Most machines make nothing

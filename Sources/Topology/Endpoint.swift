@@ -40,6 +40,12 @@ public struct Endpoint: Hashable, Sendable, CustomStringConvertible {
         description = text
     }
 
+    /// The host of a `tcp://` endpoint, as it is spelled; nil for `ipc://`, which is always this host.
+    public var host: String? {
+        if case .network(let address) = place { return address.host }
+        return nil
+    }
+
     /// Whether this names every interface of the host: fine for binding, useless for connecting.
     var isWildcard: Bool {
         if case .network(let address) = place { return address.isWildcard }

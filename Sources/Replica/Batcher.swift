@@ -1,0 +1,135 @@
+import Messaging
+import Queues
+import Wire
+
+/// The commands that wait for their place in the log: those of this replica's own clients, and the runs that followers
+/// forwarded. Copies each once, from the frame it came in to where it shall lie in a batch.
+///
+/// Batches form by themselves: whatever has gathered while the pipeline was busy makes the next one.
+struct Batcher: ~Copyable {
+    /// Bytes at which a batch closes. A larger command makes a batch of its own.
+    let batchBytes: Int
+    /// Microseconds that a batch waits for company.
+    let delay: UInt64
+
+    private let origin: UInt16
+    private let submissions: SPSCRing<Submission>
+    private let forwarded: SPSCRing<RawFrame>
+    private var forwardedBytes = 0
+    private static let mostForwardedFrames = 4096
+    /// Frames of followers are held up to this many bytes; more are dropped, and their clients try again.
+    private static let mostForwardedBytes = 256 << 20
+
+    /// The command taken from the ring that did not fit into the last batch.
+    private let carried = Frame()
+    private var carriedSubmission: Submission?
+    private let run = Frame()
+    private var holdsRun = false
+    /// When the oldest command began to wait; nil when none does.
+    private var waitingSince: UInt64?
+
+    init(origin: Int, batchBytes: Int, delay: UInt64, submissions: SPSCRing<Submission>) {
+        precondition(batchBytes >= CommandRecord.headerSize, "a batch has room for a command")
+        self.origin = UInt16(origin)
+        self.batchBytes = batchBytes
+        self.delay = delay
+        self.submissions = submissions
+        forwarded = .allocate(capacity: Self.mostForwardedFrames)
+    }
+
+    deinit { forwarded.deallocate() }
+
+    /// Takes the frame of a FORWARD whose run was checked. False when too much waits already; the frame is then gone.
+    mutating func takeForwarded(_ frame: borrowing Frame) -> Bool {
+        let size = frame.count
+        guard forwardedBytes + size <= Self.mostForwardedBytes, !forwarded.isFull else { return false }
+        let pushed = forwarded.push(frame.take())
+        forwarded.publish()
+        precondition(pushed, "a ring with room refused a run")
+        forwardedBytes += size
+        return true
+    }
+
+    /// Drops what followers forwarded: this replica does not lead any more. Their clients try again.
+    mutating func dropForwarded() -> Int {
+        var count = holdsRun ? 1 : 0
+        run.clear()
+        holdsRun = false
+        while let frame = forwarded.pop() {
+            frame.discard()
+            count += 1
+        }
+        forwardedBytes = 0
+        return count
+    }
+
+    /// Drops everything, for a stop.
+    mutating func discard() {
+        _ = dropForwarded()
+        carried.clear()
+        carriedSubmission = nil
+        while let submission = submissions.pop() { submission.body.discard() }
+    }
+
+    /// Bytes that the next command, or run, takes in a batch; nil when none waits.
+    mutating func nextSize() -> Int? {
+        if !holdsRun, let frame = forwarded.pop() {
+            run.adopt(frame)
+            holdsRun = true
+        }
+        if holdsRun { return run.count - PeerHeader.size }
+        return nextOwnSize()
+    }
+
+    private mutating func nextOwnSize() -> Int? {
+        if carriedSubmission == nil {
+            guard let submission = submissions.pop() else { return nil }
+            carried.adopt(submission.body)
+            carriedSubmission = submission
+        }
+        return CommandRecord.size(bodyCount: carried.count)
+    }
+
+    /// Whether at least `bytes` wait, by a cheap estimate: the commands in the ring count with the size of the first.
+    mutating func gathered(atLeast bytes: Int) -> Bool {
+        guard let size = nextSize() else { return false }
+        return size * (1 + submissions.count + forwarded.count) >= bytes
+    }
+
+    /// Whether the batch that could be made now should wait for company.
+    mutating func shouldWait(now: UInt64) -> Bool {
+        guard delay > 0 else { return false }
+        let since = waitingSince ?? now
+        waitingSince = since
+        return now < since + delay && !gathered(atLeast: batchBytes)
+    }
+
+    var nextDeadline: UInt64 { waitingSince.map { $0 + delay } ?? .max }
+
+    /// Writes waiting commands to `place`, as many as fit into `capacity` bytes.
+    mutating func fill(_ place: UnsafeMutableRawPointer, capacity: Int) -> (bytes: Int, commands: Int) {
+        var bytes = 0
+        var commands = 0
+        while let size = nextSize(), holdsRun, bytes + size <= capacity {
+            let records = UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(run.bytes)[PeerHeader.size...])
+            (place + bytes).copyMemory(from: records.baseAddress!, byteCount: records.count)
+            bytes += size
+            commands += CommandRecords.count(in: records)!
+            forwardedBytes -= run.count
+            run.clear()
+            holdsRun = false
+        }
+        while let size = nextOwnSize(), bytes + size <= capacity, let submission = carriedSubmission {
+            bytes += CommandRecord.write(
+                into: place + bytes, kind: CommandRecord.Kind(rawValue: submission.kind)!, origin: origin,
+                tag: submission.tag, session: submission.session, sequence: submission.sequence,
+                body: UnsafeRawBufferPointer(carried.bytes))
+            commands += 1
+            carried.clear()
+            carriedSubmission = nil
+        }
+        waitingSince = nil
+        precondition(bytes <= capacity, "the batcher wrote past its place")
+        return (bytes, commands)
+    }
+}

@@ -1,0 +1,351 @@
+import CSupport
+import Consensus
+import Messaging
+import Queues
+import Storage
+import Wire
+
+/// The stage that decides: batcher, core and journal in one, since all three work on the acceptor pool, which has one
+/// owner (decision 0003).
+///
+/// A turn takes what came from peers and clients through the core, which leaves records and messages in `effects`; then
+/// the journal makes all records durable with one fence, and only then the messages leave. What is decided goes to the
+/// executor.
+final class Engine: Stage {
+    let name = "engine"
+    let index: Int
+    let board: StatusBoard
+    let acceptor: AcceptorPool
+    var core: Core
+    var effects = EffectBuffer()
+    var batcher: Batcher
+
+    private let memberIDs: [UInt16]
+    private let arrivals: SPSCRing<Arrival>
+    private let departures: SPSCRing<Departure>
+    private let decided: SPSCRing<DecidedBatch>
+    private let links: Parker
+    private let executor: Parker
+
+    private let incoming = Frame()
+    private let outgoing = Frame()
+    /// Where runs for the leader are put together.
+    private var scratch: UnsafeMutableRawBufferPointer
+    /// The last instance handed to the executor.
+    private var delivered: UInt64
+    /// Since the start, once.
+    private var hasCaughtUp = false
+
+    /// - Parameters:
+    ///   - core: restored and started into `effects`.
+    ///   - memberIDs: ids by index, for the incarnations that the acceptor pool remembers.
+    init(
+        index: Int, memberIDs: [UInt16], core: consuming Core, startedInto effects: consuming EffectBuffer,
+        acceptor: AcceptorPool, batcher: consuming Batcher, executed: UInt64, board: StatusBoard, rings: Rings,
+        parkers: Parkers
+    ) {
+        self.index = index
+        self.memberIDs = memberIDs
+        self.core = core
+        self.effects = effects
+        self.acceptor = acceptor
+        scratch = .allocate(byteCount: batcher.batchBytes, alignment: 64)
+        self.batcher = batcher
+        self.board = board
+        arrivals = rings.arrivals
+        departures = rings.departures
+        decided = rings.decided
+        links = parkers.links
+        executor = parkers.executor
+        delivered = executed
+        board.acceptorPoolSize.store(UInt64(acceptor.capacity))
+        publish()
+    }
+
+    deinit { scratch.deallocate() }
+
+    var nextDeadline: UInt64 { min(core.nextDeadline, batcher.nextDeadline) }
+
+    func close() {
+        batcher.discard()
+    }
+
+    func poll(budget: Int, now: UInt64) -> Bool {
+        var work = 0
+        while work < budget, let arrival = arrivals.pop() {
+            take(arrival, now: now)
+            work += 1
+        }
+        if now >= core.nextDeadline {
+            makeRoomForEffects(now: now)
+            core.tick(now: now, into: &effects)
+        }
+        if core.role == .leader { work += propose(now: now) } else { work += forward(now: now) }
+        if !effects.isEmpty {
+            work += 1
+            commit(now: now)
+        }
+        work += deliver()
+        if work > 0 { publish() }
+        return work > 0
+    }
+
+    // MARK: Peers
+
+    private func take(_ arrival: Arrival, now: UInt64) {
+        makeRoomForEffects(now: now)
+        let peer = Int(arrival.peer)
+        switch arrival.kind {
+        case .connected:
+            remember(arrival.incarnation, of: peer)
+            core.connected(peer, now: now, into: &effects)
+        case .hearsay:
+            remember(arrival.incarnation, of: peer)
+        case .frame:
+            incoming.adopt(arrival.frame)
+            take(frame: UnsafeRawBufferPointer(incoming.bytes), from: peer, now: now)
+            incoming.clear()
+        }
+    }
+
+    /// A replica that comes back with other pools must not pass for the one that made promises: so the incarnation is on
+    /// record before anything else of that peer is looked at.
+    private func remember(_ incarnation: UInt64, of peer: Int) {
+        guard acceptor.incarnation(of: memberIDs[peer]) == nil else { return }
+        acceptor.record(incarnation: incarnation, of: memberIDs[peer])
+        acceptor.fence()
+    }
+
+    private func take(frame: UnsafeRawBufferPointer, from peer: Int, now: UInt64) {
+        guard let decoded = try? PeerFrame(decoding: frame), decoded.sender == peer else {
+            board.peers[peer].framesMalformed.add(1)
+            return
+        }
+        switch decoded.content {
+        case .message(let message): receive(message, decoded.payload, from: peer, now: now)
+        case .forward(_, let checksum): takeForwarded(decoded.payload, checksum: checksum, from: peer)
+        case .handshake: preconditionFailure("the links keep handshakes to themselves")
+        }
+    }
+
+    private func takeForwarded(_ records: UnsafeRawBufferPointer, checksum: UInt32, from peer: Int) {
+        guard checksum == csupport_crc32c(0, records.baseAddress, records.count),
+            isRun(records, ofReplica: peer)
+        else {
+            board.peers[peer].framesMalformed.add(1)
+            return
+        }
+        // To whoever does not lead it is as if the frame had been lost: its client tries again.
+        if core.role != .leader || !batcher.takeForwarded(incoming) { board.forwardsDropped.add(1) }
+    }
+
+    private func isRun(_ bytes: UnsafeRawBufferPointer, ofReplica peer: Int) -> Bool {
+        guard bytes.count <= acceptor.largestBatch else { return false }
+        var records = CommandRecords(bytes)
+        while let record = records.next() {
+            guard Int(record.origin) == peer else { return false }
+        }
+        return !records.isDamaged
+    }
+
+    private func receive(_ message: Message, _ payload: UnsafeRawBufferPointer, from peer: Int, now: UInt64) {
+        guard message.batch.length > 0 else {
+            _ = core.receive(message, from: peer, now: now, into: &effects)
+            return
+        }
+        guard core.wants(message, from: peer) else {
+            // What else the message says still counts; its batch is not copied, and must not be kept.
+            let kept = core.receive(message, from: peer, now: now, into: &effects)
+            precondition(!kept, "the core kept a batch that it did not want")
+            return
+        }
+        // Copied once, into the arena, where it stays if the core keeps it.
+        guard let place = room(for: payload.count, instance: message.instance, now: now) else {
+            // The log is full of what is not executed yet: as good as lost on the way.
+            board.batchesDropped.add(1)
+            return
+        }
+        place.copyMemory(from: payload.baseAddress!, byteCount: payload.count)
+        var message = message
+        let checksum = message.batch.checksum
+        message.batch = acceptor.seal(payload.count, for: message.instance)
+        guard message.batch.checksum == checksum else {
+            acceptor.unseal(message.batch)
+            board.peers[peer].framesMalformed.add(1)
+            return
+        }
+        if !core.receive(message, from: peer, now: now, into: &effects) { acceptor.unseal(message.batch) }
+    }
+
+    /// Contiguous room in the log for a batch of `count` bytes, and a slot for `instance`. Nil when what is in the way is
+    /// not executed yet.
+    private func room(for count: Int, instance: UInt64, now: UInt64) -> UnsafeMutableRawPointer? {
+        guard count <= acceptor.largestBatch else { return nil }
+        if acceptor.hasSlot(for: instance), let place = acceptor.reserve(count) { return place }
+        let floor = acceptor.makeRoom(for: count, instance: instance, executed: board.executed.loadAcquiring()) {
+            core.isReferenced(instance: $0, offset: $1)
+        }
+        makeRoomForEffects(now: now)
+        core.advanceFloor(to: floor, now: now, into: &effects)
+        return acceptor.hasSlot(for: instance) ? acceptor.reserve(count) : nil
+    }
+
+    // MARK: Clients
+
+    /// Partial batches go out only while fewer than this many are under way: meanwhile commands gather, which costs less than
+    /// many small batches. Full ones go up to the window.
+    private static let fewInFlight: UInt64 = 2
+
+    private func propose(now: UInt64) -> Int {
+        var batches = 0
+        while core.canPropose, let size = batcher.nextSize() {
+            let inFlight = core.next - 1 - min(core.decided, core.next - 1)
+            if inFlight >= Self.fewInFlight && !batcher.gathered(atLeast: batcher.batchBytes) { break }
+            if batcher.shouldWait(now: now) { break }
+            let capacity = max(batcher.batchBytes, size)
+            guard let place = room(for: capacity, instance: core.next, now: now) else { break }
+            let (bytes, commands) = batcher.fill(place, capacity: capacity)
+            precondition(commands > 0, "a batch without commands")
+            makeRoomForEffects(now: now)
+            guard core.propose(acceptor.seal(bytes), now: now, into: &effects) != nil else {
+                preconditionFailure("the core took back its word that it can propose")
+            }
+            board.batchesProposed.add(1)
+            board.commandsProposed.add(UInt64(commands))
+            board.bytesProposed.add(UInt64(bytes))
+            batches += 1
+        }
+        return batches
+    }
+
+    /// Hands what waits to the leader, in runs of about a batch.
+    private func forward(now: UInt64) -> Int {
+        board.forwardsDropped.add(UInt64(batcher.dropForwarded()))
+        guard let leader = core.leader, leader != index else { return 0 }
+        var runs = 0
+        while let size = batcher.nextSize(), departures.free > 0 {
+            let capacity = max(batcher.batchBytes, size)
+            if capacity > scratch.count { growScratch(to: capacity) }
+            let (bytes, commands) = batcher.fill(scratch.baseAddress!, capacity: capacity)
+            outgoing.rebuild(size: PeerHeader.size + bytes)
+            let frame = outgoing.bytes.baseAddress!
+            (frame + PeerHeader.size).copyMemory(from: scratch.baseAddress!, byteCount: bytes)
+            PeerFrame.encodeForwardHeader(
+                count: bytes, checksum: csupport_crc32c(0, scratch.baseAddress, bytes), view: core.view, sender: index,
+                into: frame)
+            depart(to: 1 << UInt16(leader))
+            board.commandsForwarded.add(UInt64(commands))
+            runs += 1
+        }
+        if runs > 0, departures.publish() { links.wake() }
+        return runs
+    }
+
+    private func growScratch(to size: Int) {
+        scratch.deallocate()
+        scratch = .allocate(byteCount: size, alignment: 64)
+    }
+
+    // MARK: Journal
+
+    /// Makes durable what the steps so far recorded, with one fence, then lets their messages go, until nothing is left.
+    private func commit(now: UInt64) {
+        repeat {
+            var newest: UInt64 = 0
+            for record in effects.records {
+                switch record.kind {
+                case .promise: acceptor.record(promise: record.view)
+                case .established: acceptor.record(establishedView: record.view, base: record.instance)
+                case .accept:
+                    acceptor.record(instance: record.instance, view: record.view, batch: record.batch)
+                }
+                newest = record.number
+            }
+            if newest > 0 {
+                acceptor.fence()
+                board.groupCommits.add(1)
+            }
+            sendEffects()
+            effects.removeAll()
+            if newest > 0 { core.durable(newest, now: now, into: &effects) }
+        } while !effects.isEmpty
+    }
+
+    private func makeRoomForEffects(now: UInt64) {
+        if !effects.hasRoom { commit(now: now) }
+    }
+
+    /// One frame for a message that goes to several peers.
+    private func sendEffects() {
+        let sends = effects.sends
+        var at = 0
+        while at < sends.count {
+            let message = sends[at].message
+            var peers: UInt16 = 0
+            repeat {
+                peers |= 1 << UInt16(sends[at].to)
+                at += 1
+            } while at < sends.count && sends[at].message == message && peers & 1 << UInt16(sends[at].to) == 0
+            outgoing.rebuild(size: PeerFrame.size(of: message))
+            PeerFrame.encode(
+                message, sender: index,
+                batch: message.carriesBatch
+                    ? acceptor.bytes(of: message.batch) : UnsafeRawBufferPointer(start: nil, count: 0),
+                into: outgoing.bytes.baseAddress!)
+            depart(to: peers)
+        }
+        if departures.publish() { links.wake() }
+    }
+
+    private func depart(to peers: UInt16) {
+        if !departures.push(Departure(peers: peers, frame: outgoing.take())) {
+            // Lost, as it might be on the way: what matters is sent again.
+            board.departuresDropped.add(1)
+        }
+    }
+
+    // MARK: Executor
+
+    private func deliver() -> Int {
+        var count = 0
+        while delivered < core.decided, !decided.isFull {
+            guard let entry = core.entry(at: delivered + 1) else {
+                preconditionFailure("a decided instance is not in the log")
+            }
+            let bytes = acceptor.bytes(of: entry.batch)
+            let pushed = decided.push(
+                DecidedBatch(instance: delivered + 1, bytes: bytes.baseAddress, count: bytes.count))
+            precondition(pushed, "a ring with room refused a batch")
+            delivered += 1
+            count += 1
+        }
+        if count > 0, decided.publish() { executor.wake() }
+        return count
+    }
+
+    private func publish() {
+        publishReadiness()
+        board.view.store(core.view)
+        board.decided.store(core.decided)
+        board.floor.store(core.floor)
+        board.acceptorPoolUsed.store(UInt64(acceptor.used))
+        board.role =
+            switch core.role {
+            case .leader: .leader
+            case .candidate: .candidate
+            case .recovering: .recovering
+            case .follower: hasCaughtUp ? .follower : .recovering
+            }
+        board.knownLeader = core.leader
+        board.elections.store(core.counters.elections)
+        board.resent.store(core.counters.retransmissions)
+        board.caughtUpInstances.store(core.counters.caughtUp)
+    }
+
+    /// Caught up is who has executed all that was decided, but for what can be under way at any time.
+    private func publishReadiness() {
+        let behind = core.known - min(core.known, board.executed.load())
+        board.isReady = core.leader != nil && behind <= UInt64(core.configuration.window)
+        hasCaughtUp = hasCaughtUp || board.isReady
+    }
+}

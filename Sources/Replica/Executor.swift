@@ -1,0 +1,235 @@
+import Messaging
+import Queues
+import StateMachines
+import Storage
+import Wire
+
+/// The stage that owns the replicated state: executes decided batches in order, commits, and answers.
+///
+/// State, sessions, kept replies and position of a run of batches become durable in one commit; only then do their
+/// replies leave. Queries are answered between commits, from the same thread. When there is nothing to do the digest is
+/// brought up to date, a slice at a time.
+final class Executor<Machine: StateMachine>: Stage {
+    let name = "executor"
+    private let index: Int
+    private let machine: Machine
+    private let pool: StatePool
+    private let transaction: Transaction
+    private let board: StatusBoard
+    private let decided: SPSCRing<DecidedBatch>
+    private let localQueries: SPSCRing<LocalQuery>
+    private let completions: SPSCRing<Completion>
+    private let gateway: Parker
+    private let engine: Parker
+
+    private var reply: Reply
+    /// Replies that wait for the commit that makes them true.
+    private let held: UnsafeMutablePointer<Completion>
+    private var heldCount = 0
+    private let frame = Frame()
+    private var digestIsPublished = false
+
+    /// Most replies of one commit.
+    private static var mostHeld: Int { 4096 }
+    /// Pages of the digest computed at a time when there is nothing else to do: some tens of microseconds.
+    private static var digestSlice: Int { 64 }
+
+    init(
+        index: Int, machine: Machine, pool: StatePool, maximumRequest: Int, board: StatusBoard, rings: Rings,
+        parkers: Parkers
+    ) {
+        self.index = index
+        self.machine = machine
+        self.pool = pool
+        transaction = pool.heap.transaction
+        self.board = board
+        decided = rings.decided
+        localQueries = rings.localQueries
+        completions = rings.completions
+        gateway = parkers.gateway
+        engine = parkers.engine
+        reply = Reply(maxRequest: maximumRequest)
+        held = .allocate(capacity: Self.mostHeld)
+        board.executed.storeReleasing(pool.executed)
+        publish()
+    }
+
+    func close() { pool.close() }
+
+    deinit { held.deallocate() }
+
+    func poll(budget: Int, now: UInt64) -> Bool {
+        var worked = false
+        var batches = 0
+        while batches < budget, heldCount < Self.mostHeld / 2, let batch = decided.pop() {
+            execute(batch)
+            batches += 1
+        }
+        if batches > 0 {
+            commit()
+            engine.wake()
+            worked = true
+        }
+        var queries = 0
+        while queries < budget, let query = localQueries.pop() {
+            answer(query)
+            queries += 1
+        }
+        if batches + queries > 0 {
+            publish()
+            if completions.publish() { gateway.wake() }
+            return true
+        }
+        return worked || refreshDigest()
+    }
+
+    // MARK: Batches
+
+    private func execute(_ batch: DecidedBatch) {
+        precondition(batch.instance == pool.executed + 1, "decided batches must be executed in order, without a gap")
+        var records = CommandRecords(UnsafeRawBufferPointer(start: batch.bytes, count: batch.count))
+        // After a crash in the middle of a long batch its first records are part of the state already.
+        var skip = pool.executedCommands
+        while let record = records.next() {
+            if skip > 0 {
+                skip -= 1
+                continue
+            }
+            execute(record)
+        }
+        precondition(!records.isDamaged, "a decided batch is not a run of command records")
+        precondition(skip == 0, "the state holds more commands of a batch than the batch has")
+        pool.endInstance(batch.instance)
+    }
+
+    private func execute(_ record: CommandRecord) {
+        let isOwn = Int(record.origin) == index
+        switch record.kind {
+        case .query:
+            if isOwn {
+                let status = runQuery(record.body)
+                hold(record.tag, status, session: 0, position: status == .ok ? pool.position : 0, body: reply.bytes)
+            }
+            pool.passRecord()
+        case .open, .submit, .close:
+            let kind = OrderedKind(rawValue: record.kind.rawValue)!
+            let answer = execute(kind, record)
+            if isOwn {
+                hold(
+                    record.tag, StatusCode(rawValue: answer.status.rawValue)!, session: answer.session,
+                    position: answer.position, body: answer.body)
+            }
+        }
+    }
+
+    private func execute(_ kind: OrderedKind, _ record: CommandRecord) -> Answer {
+        switch pool.begin(kind: kind, session: record.session, sequence: record.sequence) {
+        case .answer(let answer):
+            if kind == .submit { board.commandsRepeated.add(1) }
+            return answer
+        case .execute:
+            board.commandsExecuted.add(1)
+            while true {
+                if let refusal = apply(record.body) { return pool.refuse(refusal) }
+                if case .done(let answer) = pool.finish(reply: reply.bytes) { return answer }
+            }
+        }
+    }
+
+    /// Runs the machine on a command; says why if it refused.
+    private func apply(_ command: UnsafeRawBufferPointer) -> Refusal? {
+        reply.removeAll()
+        do throws(Refusal) {
+            try machine.apply(command, in: transaction, reply: &reply)
+        } catch {
+            return error
+        }
+        return reply.overflowed ? .tooLarge : nil
+    }
+
+    private func commit() {
+        pool.commit()
+        board.stateCommits.add(1)
+        for i in 0..<heldCount { complete(held[i]) }
+        heldCount = 0
+        // Release: the engine may overwrite the batches in the log from here on.
+        board.executed.storeReleasing(pool.executed)
+    }
+
+    // MARK: Queries
+
+    private func answer(_ query: LocalQuery) {
+        frame.adopt(query.body)
+        guard pool.position >= query.position else {
+            var milliseconds: UInt32 = UInt32(2).littleEndian
+            withUnsafeBytes(of: &milliseconds) { frame.rebuild(copying: $0) }
+            complete(
+                Completion(
+                    tag: query.tag, status: StatusCode.busy.rawValue, session: 0, position: 0, body: frame.take()))
+            return
+        }
+        let status = runQuery(UnsafeRawBufferPointer(frame.bytes))
+        frame.rebuild(copying: reply.bytes)
+        complete(
+            Completion(
+                tag: query.tag, status: status.rawValue, session: 0, position: status == .ok ? pool.position : 0,
+                body: frame.take()))
+    }
+
+    /// Leaves the answer in `reply`.
+    private func runQuery(_ query: UnsafeRawBufferPointer) -> StatusCode {
+        reply.removeAll()
+        transaction.readOnly = true
+        machine.query(query, in: transaction, reply: &reply)
+        transaction.readOnly = false
+        board.queriesServed.add(1)
+        guard reply.overflowed else { return .ok }
+        let limit = UInt32(clamping: reply.maxRequest)
+        reply.removeAll()
+        reply.append(littleEndian: limit)
+        return .tooLarge
+    }
+
+    // MARK: Replies
+
+    private func hold(
+        _ tag: UInt64, _ status: StatusCode, session: UInt64, position: UInt64, body: UnsafeRawBufferPointer
+    ) {
+        // Long batches: what is executed so far is made durable, and its replies leave.
+        if heldCount == Self.mostHeld { commit() }
+        frame.rebuild(copying: body)
+        held[heldCount] = Completion(
+            tag: tag, status: status.rawValue, session: session, position: position, body: frame.take())
+        heldCount += 1
+    }
+
+    private func complete(_ completion: Completion) {
+        if completions.push(completion) { return }
+        // Its client is not waiting any more: the ring has room for all that are.
+        completion.body.discard()
+        board.repliesLost.add(1)
+    }
+
+    // MARK: What others see
+
+    private func publish() {
+        board.position.store(pool.position)
+        board.sessions.store(UInt64(pool.sessionCount))
+        board.statePoolUsed.store(UInt64(pool.used))
+        board.statePoolSize.store(UInt64(pool.size))
+    }
+
+    private func refreshDigest() -> Bool {
+        if pool.heap.isDigestFresh {
+            if board.digest.position != pool.position || !digestIsPublished { publishDigest() }
+            return false
+        }
+        if pool.heap.refreshDigest(pages: Self.digestSlice) { publishDigest() }
+        return true
+    }
+
+    private func publishDigest() {
+        board.digest = (pool.position, pool.heap.digest)
+        digestIsPublished = true
+    }
+}

@@ -1,0 +1,68 @@
+import Foundation
+import Storage
+import Topology
+
+/// Creates the pools of a replica.
+public enum ReplicaPools {
+    /// Creates both pools of replica `id`, and missing folders. All or nothing: refuses when either exists.
+    public static func format(_ topology: Topology, id: UInt16) throws(ReplicaError) {
+        guard let index = topology.index(of: id) else { throw .noSuchReplica(id, topology) }
+        let member = topology.replicas[index]
+        for path in [member.acceptorPool, member.statePool] where FileManager.default.fileExists(atPath: path) {
+            throw ReplicaError(
+                .refused,
+                "\(path) exists already: formatting would lose what the replica has promised; remove both pools yourself if that is what you want"
+            )
+        }
+        do {
+            try FileManager.default.createDirectory(atPath: member.folder, withIntermediateDirectories: true)
+        } catch {
+            throw ReplicaError(.refused, "cannot create the folder \(member.folder): \(error.localizedDescription)")
+        }
+        let identity = PoolIdentity(
+            cluster: topology.name, replica: id, incarnation: UInt64.random(in: 1...UInt64.max))
+        do {
+            try AcceptorPool.format(path: member.acceptorPool, identity: identity, size: topology.storage.logSize)
+        } catch {
+            throw ReplicaError(.refused, error.description)
+        }
+        do {
+            try StatePool.format(
+                path: member.statePool, identity: identity, size: topology.storage.stateSize,
+                sessions: topology.client.sessions, journalSize: journalSize(topology))
+        } catch {
+            try? FileManager.default.removeItem(atPath: member.acceptorPool)
+            throw ReplicaError(.refused, error.description)
+        }
+    }
+
+    /// The journal takes the largest command whole: a value of `max_request`, and the reply with the value that it replaced.
+    private static func journalSize(_ topology: Topology) -> Int {
+        max(
+            topology.storage.stateSize / 16,
+            min(topology.storage.stateSize / 3, topology.client.maxRequest * 5 / 2 + (1 << 20)))
+    }
+}
+
+/// Why a replica does not run. The text is for the person at the terminal.
+public struct ReplicaError: Error, CustomStringConvertible {
+    public enum Kind: Sendable {
+        /// Something in the topology, or an endpoint in it that cannot be used.
+        case configuration
+        /// Refused for safety: a pool is missing, damaged, somebody else's or in use.
+        case refused
+    }
+
+    public let kind: Kind
+    public let description: String
+
+    init(_ kind: Kind, _ description: String) {
+        self.kind = kind
+        self.description = description
+    }
+
+    static func noSuchReplica(_ id: UInt16, _ topology: Topology) -> ReplicaError {
+        let ids = topology.replicas.map { String($0.id) }.joined(separator: ", ")
+        return ReplicaError(.configuration, "\(topology.file): there is no replica with id \(id); it has \(ids)")
+    }
+}

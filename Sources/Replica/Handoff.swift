@@ -1,0 +1,62 @@
+import Messaging
+
+// What travels through the rings between stages: fixed-size plain values. A message body travels as the 64 bytes of
+// its zmq_msg_t (`RawFrame`), so that handing it over copies no body; whoever takes it out owns it.
+
+/// A request that the gateway admitted and that must be ordered. Gateway to engine.
+struct Submission: BitwiseCopyable {
+    var kind: UInt8
+    var tag: UInt64
+    var session: UInt64
+    var sequence: UInt64
+    var body: RawFrame
+}
+
+/// A query to be answered from this replica's own state, at once. Gateway to executor.
+struct LocalQuery: BitwiseCopyable {
+    var tag: UInt64
+    /// The state must have reached this position, else the answer is BUSY.
+    var position: UInt64
+    var body: RawFrame
+}
+
+/// The answer to a request. Executor to gateway.
+struct Completion: BitwiseCopyable {
+    var tag: UInt64
+    var status: UInt8
+    var session: UInt64
+    var position: UInt64
+    var body: RawFrame
+}
+
+/// A decided batch to execute. Engine to executor. The bytes lie in the acceptor pool's arena, where they stay until
+/// the executor has published an executed instance at or above this one.
+struct DecidedBatch: BitwiseCopyable {
+    var instance: UInt64
+    var bytes: UnsafeRawPointer?
+    var count: Int
+}
+
+/// Something that came from a peer. Links to engine.
+struct Arrival: BitwiseCopyable {
+    enum Kind: UInt8, BitwiseCopyable {
+        /// A frame of the replication protocol.
+        case frame
+        /// The link is up and both sides know each other; `incarnation` is the peer's, seen for the first time or again.
+        case connected
+        /// Somebody told us the incarnation of a replica that we have not met ourselves.
+        case hearsay
+    }
+
+    var kind: Kind
+    var peer: UInt8
+    var incarnation: UInt64
+    var frame: RawFrame
+}
+
+/// A frame for one or more peers. Engine to links.
+struct Departure: BitwiseCopyable {
+    /// Bit i: send to the replica with index i.
+    var peers: UInt16
+    var frame: RawFrame
+}

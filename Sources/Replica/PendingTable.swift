@@ -1,0 +1,166 @@
+import Wire
+
+/// The requests that a gateway admitted and has not answered: for each, where the answer must go and what it must echo.
+///
+/// A request is known by its *tag*, which travels through the log with the command, so that this replica's executor can
+/// find the client that waits. A tag names the slot, the slot's generation and the epoch of this process, so that
+/// neither a slot used again nor a command from before a restart finds the wrong client.
+///
+/// Fixed memory, one thread.
+struct PendingTable: ~Copyable {
+    struct Entry: BitwiseCopyable {
+        var generation: UInt32 = 0
+        var isUsed = false
+        var command: UInt8 = 0
+        var flags: UInt8 = 0
+        var session: UInt64 = 0
+        var sequence: UInt64 = 0
+        /// Microseconds: when the client is told NO_LEADER.
+        var deadline: UInt64 = 0
+        /// Neighbours in order of admission, which is the order of deadlines; `next` also links the free list.
+        var previous: Int32 = -1
+        var next: Int32 = -1
+        var envelopeCount: Int32 = 0
+        var bodyCount: UInt32 = 0
+    }
+
+    private static let indexBits: UInt64 = 20
+    private static let generationBits: UInt64 = 20
+    private static let indexMask: UInt64 = (1 << indexBits) - 1
+    private static let generationMask: UInt64 = (1 << generationBits) - 1
+
+    let capacity: Int
+    private(set) var count = 0
+    /// Of the bodies of all requests that wait.
+    private(set) var bodyBytes = 0
+    private let epoch: UInt64
+    private let entries: UnsafeMutablePointer<Entry>
+    private let envelopes: UnsafeMutableRawPointer
+    private var free: Int32
+    private var oldest: Int32 = -1
+    private var newest: Int32 = -1
+
+    /// - Parameter epoch: differs from one process of this replica to the next; the low 24 bits count.
+    init(capacity: Int, epoch: UInt64) {
+        precondition(capacity > 0 && capacity <= 1 << Self.indexBits, "max_outstanding must be 1 to 1048576")
+        self.capacity = capacity
+        self.epoch = epoch & 0xff_ffff
+        entries = .allocate(capacity: capacity)
+        for i in 0..<capacity {
+            entries.advanced(by: i).initialize(to: Entry(next: i + 1 < capacity ? Int32(i + 1) : -1))
+        }
+        // Untouched until used: the free list hands out the slot freed last, so few of these pages become resident.
+        envelopes = .allocate(byteCount: capacity * Envelope.maximumSize, alignment: 64)
+        free = 0
+    }
+
+    deinit {
+        entries.deallocate()
+        envelopes.deallocate()
+    }
+
+    var isFull: Bool { free < 0 }
+
+    subscript(index: Int) -> Entry {
+        precondition(index >= 0 && index < capacity && entries[index].isUsed, "a pending request that is not pending")
+        return entries[index]
+    }
+
+    func envelope(_ index: Int) -> UnsafeRawBufferPointer {
+        UnsafeRawBufferPointer(
+            start: envelopes + index * Envelope.maximumSize, count: Int(entries[index].envelopeCount))
+    }
+
+    /// Takes the request in and returns its tag. The table must not be full.
+    mutating func admit(
+        command: UInt8, flags: UInt8, session: UInt64, sequence: UInt64, deadline: UInt64, bodyCount: Int,
+        envelope: borrowing Envelope
+    ) -> UInt64 {
+        precondition(free >= 0, "admitted a request into a full table")
+        let index = Int(free)
+        precondition(!entries[index].isUsed, "a pending request on the free list")
+        free = entries[index].next
+        entries[index].isUsed = true
+        entries[index].command = command
+        entries[index].flags = flags
+        entries[index].session = session
+        entries[index].sequence = sequence
+        entries[index].deadline = deadline
+        entries[index].bodyCount = UInt32(bodyCount)
+        bodyBytes += bodyCount
+        entries[index].previous = newest
+        entries[index].next = -1
+        let packed = envelope.packed
+        entries[index].envelopeCount = Int32(packed.count)
+        (envelopes + index * Envelope.maximumSize).copyMemory(from: packed.baseAddress!, byteCount: packed.count)
+        if newest >= 0 { entries[Int(newest)].next = Int32(index) } else { oldest = Int32(index) }
+        newest = Int32(index)
+        count += 1
+        return epoch << (Self.indexBits + Self.generationBits) | UInt64(entries[index].generation) << Self.indexBits
+            | UInt64(index)
+    }
+
+    /// The slot of the request with this tag; nil when it was answered already or belongs to an earlier process.
+    func find(_ tag: UInt64) -> Int? {
+        guard tag >> (Self.indexBits + Self.generationBits) == epoch else { return nil }
+        let index = Int(tag & Self.indexMask)
+        guard index < capacity, entries[index].isUsed,
+            UInt64(entries[index].generation) == tag >> Self.indexBits & Self.generationMask
+        else { return nil }
+        return index
+    }
+
+    /// The request that waits longest, if its time is over.
+    func expired(at now: UInt64) -> Int? {
+        guard oldest >= 0, entries[Int(oldest)].deadline <= now else { return nil }
+        return Int(oldest)
+    }
+
+    var nextDeadline: UInt64 { oldest < 0 ? .max : entries[Int(oldest)].deadline }
+
+    mutating func remove(_ index: Int) {
+        precondition(entries[index].isUsed, "answered a request twice")
+        precondition(count > 0, "more answers than requests")
+        let (previous, next) = (entries[index].previous, entries[index].next)
+        if previous >= 0 { entries[Int(previous)].next = next } else { oldest = next }
+        if next >= 0 { entries[Int(next)].previous = previous } else { newest = previous }
+        bodyBytes -= Int(entries[index].bodyCount)
+        entries[index].isUsed = false
+        entries[index].generation = (entries[index].generation + 1) & UInt32(Self.generationMask)
+        entries[index].next = free
+        free = Int32(index)
+        count -= 1
+    }
+}
+
+/// The routing frames in front of a request, up to and with the first empty one: kept as they came, echoed in front of
+/// the reply (RFC 28/REQREP). Packed as length (u16) and bytes, frame after frame.
+struct Envelope: ~Copyable {
+    static let maximumFrames = 8
+    static let maximumFrameSize = 256
+    static let maximumSize = 2112
+
+    private let storage: UnsafeMutableRawPointer
+    private(set) var size = 0
+    private(set) var frames = 0
+
+    init() { storage = .allocate(byteCount: Self.maximumSize, alignment: 8) }
+    deinit { storage.deallocate() }
+
+    var packed: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: storage, count: size) }
+
+    mutating func clear() {
+        size = 0
+        frames = 0
+    }
+
+    /// False when the envelope has more or longer frames than MPX/1 allows.
+    mutating func append(_ frame: UnsafeRawBufferPointer) -> Bool {
+        guard frames < Self.maximumFrames, frame.count <= Self.maximumFrameSize else { return false }
+        storage.storeBytes(of: UInt16(frame.count), toByteOffset: size, as: UInt16.self)
+        if let base = frame.baseAddress { (storage + size + 2).copyMemory(from: base, byteCount: frame.count) }
+        size += 2 + frame.count
+        frames += 1
+        return true
+    }
+}

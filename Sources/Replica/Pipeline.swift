@@ -1,0 +1,45 @@
+import Queues
+
+/// The rings between the stages of one replica. Every ring has one producer and one consumer stage.
+struct Rings {
+    let submissions: SPSCRing<Submission>
+    let localQueries: SPSCRing<LocalQuery>
+    let completions: SPSCRing<Completion>
+    let decided: SPSCRing<DecidedBatch>
+    let arrivals: SPSCRing<Arrival>
+    let departures: SPSCRing<Departure>
+
+    /// - Parameter outstanding: most requests that are admitted at once: the rings that carry one element a request have
+    ///   room for all of them, so that only admission needs to push back.
+    init(outstanding: Int) {
+        let perRequest = Self.powerOfTwo(atLeast: outstanding)
+        submissions = .allocate(capacity: perRequest)
+        localQueries = .allocate(capacity: perRequest)
+        completions = .allocate(capacity: perRequest)
+        decided = .allocate(capacity: 1024)
+        arrivals = .allocate(capacity: 4096)
+        departures = .allocate(capacity: 4096)
+    }
+
+    /// All lanes must have stopped.
+    func deallocate() {
+        submissions.deallocate()
+        localQueries.deallocate()
+        completions.deallocate()
+        decided.deallocate()
+        arrivals.deallocate()
+        departures.deallocate()
+    }
+
+    private static func powerOfTwo(atLeast count: Int) -> Int {
+        count <= 1 ? 1 : 1 << (Int.bitWidth - (count - 1).leadingZeroBitCount)
+    }
+}
+
+/// Whom to wake after publishing for a stage. With fused threads all four are one.
+struct Parkers {
+    let gateway: Parker
+    let engine: Parker
+    let links: Parker
+    let executor: Parker
+}

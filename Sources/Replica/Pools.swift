@@ -1,0 +1,61 @@
+import CSupport
+import Consensus
+import PersistentMemory
+import Storage
+import Topology
+
+/// The two pools of a replica, opened, recovered, and found to belong together.
+struct Pools {
+    let acceptor: AcceptorPool
+    let state: StatePool
+
+    /// What both survive: the weaker of the two.
+    var durability: Durability {
+        if acceptor.durability == .emulated || state.durability == .emulated { return .emulated }
+        return acceptor.durability == .msync ? .msync : state.durability
+    }
+
+    init(topology: Topology, member: Topology.Member) throws(ReplicaError) {
+        do throws(PoolError) {
+            acceptor = try AcceptorPool(opening: member.acceptorPool, expecting: topology.name, replica: member.id)
+            state = try StatePool(opening: member.statePool, expecting: topology.name, replica: member.id)
+        } catch {
+            throw ReplicaError(.refused, error.description)
+        }
+        guard acceptor.identity == state.identity else {
+            throw ReplicaError(
+                .refused,
+                "\(member.acceptorPool) and \(member.statePool) were not formatted together: one of them comes from another time or a copy; bring back the pair that belongs together"
+            )
+        }
+        guard state.executed + 1 >= acceptor.floor else {
+            throw ReplicaError(
+                .refused,
+                "\(member.statePool) stands at instance \(state.executed), but the log in \(member.acceptorPool) begins at \(acceptor.floor): the state is older than the log; bring back the pair that belongs together"
+            )
+        }
+        do throws(PoolError) {
+            try acceptor.settle(executed: state.executed)
+        } catch {
+            throw ReplicaError(.refused, error.description)
+        }
+    }
+
+    /// The core as it was when the process before this one ended.
+    func core(topology: Topology, index: Int, into effects: inout EffectBuffer) -> Core {
+        let options = topology.protocol
+        let established = acceptor.established
+        var core = Core(
+            configuration: Configuration(
+                replica: index, replicaCount: topology.replicas.count, window: options.window,
+                slotCount: acceptor.slotCount, heartbeat: UInt64(options.heartbeatMilliseconds) * 1000,
+                suspect: UInt64(options.suspectMilliseconds) * 1000,
+                retransmit: UInt64(options.heartbeatMilliseconds) * 1000, seed: UInt64.random(in: 0...UInt64.max)),
+            promised: acceptor.promised,
+            established: established.view == 0 ? nil : EstablishedView(view: established.view, base: established.base),
+            floor: acceptor.floor, executed: state.executed)
+        acceptor.forEachEntry { instance, view, batch in core.restore(instance: instance, view: view, batch: batch) }
+        core.start(now: csupport_monotonic_us(), into: &effects)
+        return core
+    }
+}
