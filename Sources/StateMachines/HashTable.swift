@@ -28,6 +28,7 @@ package struct HashTable: BitwiseCopyable, Sendable {
 
     private static let firstBuckets = SegmentDirectory.firstSegmentCapacity
     private static let bucketStride = MemoryLayout<UInt64>.stride
+    private static let readAhead = 32
     private static let splitsPerInsertion = 2
     /// The table shrinks below a quarter's load. Four merges a removal keep pace down to zero keys.
     private static let mergesPerRemoval = 4
@@ -62,17 +63,34 @@ package struct HashTable: BitwiseCopyable, Sendable {
         return PersistentPointer(offset: directory.element(index, stride: Self.bucketStride, in: transaction))
     }
 
-    /// Visits every node, bucket by bucket, until `visit` returns false.
+    /// Visits every node, bucket by bucket, until `visit` returns false. It may free the node, but not change the table.
+    ///
+    /// The first nodes of some buckets are read ahead, one after the other: so the processor waits for many memory
+    /// accesses at once and not for each in turn, which makes a walk through a large table several times faster.
     func forEachNode(in transaction: Transaction, _ visit: (UInt64) -> Bool) {
         let state = transaction.read(header)
-        for index in 0..<Int(state.buckets) {
-            var node = transaction.read(bucket(index, of: state, in: transaction))
-            while node != 0 {
-                let next = transaction.read(PersistentPointer<Node>(offset: node)).next
-                if !visit(node) { return }
-                node = next
+        withUnsafeTemporaryAllocation(of: (node: UInt64, next: UInt64).self, capacity: Self.readAhead) { first in
+            for start in stride(from: 0, to: Int(state.buckets), by: Self.readAhead) {
+                let count = min(Self.readAhead, Int(state.buckets) - start)
+                for index in 0..<count {
+                    let node = transaction.read(bucket(start + index, of: state, in: transaction))
+                    first[index] = (node, node == 0 ? 0 : Self.next(of: node, in: transaction))
+                }
+                for index in 0..<count {
+                    var (node, next) = first[index]
+                    while node != 0 {
+                        if !visit(node) { return }
+                        node = next
+                        next = node == 0 ? 0 : Self.next(of: node, in: transaction)
+                    }
+                }
             }
         }
+    }
+
+    @inline(__always)
+    private static func next(of node: UInt64, in transaction: Transaction) -> UInt64 {
+        transaction.read(PersistentPointer<Node>(offset: node)).next
     }
 
     // MARK: Changing
@@ -180,7 +198,7 @@ package struct HashTable: BitwiseCopyable, Sendable {
         var length = 0
         while node != 0 {
             length += 1
-            node = transaction.read(PersistentPointer<Node>(offset: node)).next
+            node = Self.next(of: node, in: transaction)
         }
         return length
     }

@@ -86,6 +86,27 @@ import Testing
         _ = try store.heap.verify()
     }
 
+    @Test(arguments: [100, 1000])
+    func holesOfOneSizeCanBeUsedForThatSize(valueSize: Int) throws {
+        let (store, service, keys) = try Self.filled(valueSize: valueSize)
+        for key in stride(from: 0, to: keys, by: 2) {
+            _ = try store.apply(Body.delete("key \(key)"), to: service)
+            store.transaction.commit()
+        }
+        // Larger values, for which no hole will do, take what else there is.
+        let larger = [UInt8](repeating: 2, count: valueSize * 3 / 2)
+        var count = 0
+        while (try? store.apply(Body.put("larger \(count)", larger), to: service)) != nil {
+            store.transaction.commit()
+            count += 1
+        }
+        let value = [UInt8](repeating: 3, count: valueSize)
+        for key in stride(from: 0, to: keys / 2, by: 2) {
+            #expect(try store.apply(Body.put("key \(key)", value), to: service) == [0])
+            store.transaction.commit()
+        }
+    }
+
     @Test func aRefusedFirstKeyLeavesNothingBehind() throws {
         let store = try TestStore()
         let dictionary = PersistentDictionary(at: store.transaction.rootSlot(0))
