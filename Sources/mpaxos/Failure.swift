@@ -1,0 +1,39 @@
+import Glibc
+
+/// A command that did not do what was asked, with the exit code that says how.
+struct Failure: Error {
+    enum Code: Int32 {
+        /// The thing asked is not so: an absent key, damage found.
+        case notSo = 1
+        case usage = 2
+        /// Refused for safety.
+        case refused = 3
+        /// The cluster does not answer.
+        case noAnswer = 4
+    }
+
+    let code: Code
+    /// For standard error; empty when the output has said it already.
+    let message: String
+
+    init(_ code: Code, _ message: String = "") {
+        self.code = code
+        self.message = message
+    }
+}
+
+/// One message on standard error.
+func say(_ message: String) {
+    writeWhole(Array("mpaxos: \(message)\n".utf8), to: STDERR_FILENO)
+}
+
+/// Writes all of `bytes`, however many calls it takes. What cannot be written is lost: there is nobody left to tell.
+func writeWhole(_ bytes: [UInt8], to descriptor: Int32) {
+    var rest = bytes[...]
+    while !rest.isEmpty {
+        let count = rest.withUnsafeBytes { write(descriptor, $0.baseAddress, $0.count) }
+        if count < 0 && errno == EINTR { continue }
+        guard count > 0 else { return }
+        rest = rest.dropFirst(count)
+    }
+}

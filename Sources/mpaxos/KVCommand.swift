@@ -1,0 +1,178 @@
+import ArgumentParser
+import Topology
+import Wire
+
+/// One operation of the key-value service from the shell.
+struct KVCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "kv",
+        abstract: "One operation of the key-value service.",
+        discussion: """
+            Exit code 1 when the key is absent, the swap did not happen or the operation was refused. Keys and values are the bytes of \
+            the arguments; put -- before those that begin with a dash.
+            """,
+        subcommands: [
+            KVPut.self, KVGet.self, KVDelete.self, KVCompareAndSwap.self, KVAppend.self, KVAdd.self, KVScan.self,
+        ])
+}
+
+/// What all operations take.
+struct KVOptions: ParsableArguments {
+    @OptionGroup var topology: TopologyOptions
+    @OptionGroup var timeout: TimeoutOptions
+
+    /// Has the cluster execute `command`, once, whatever has to be retried.
+    func execute(_ command: KeyValueCommand) throws -> KeyValueReply {
+        let topology = try topology.read()
+        let reply = try KeyValueCall(topology: topology, timeout: timeout.timeout).execute(command)
+        if case .refused(let reason) = reply { throw Failure(.notSo, reason) }
+        return reply
+    }
+}
+
+struct ValueOutput: ParsableArguments {
+    @Flag(help: "Print the value as it is, without a newline behind it.")
+    var raw = false
+
+    func show(_ value: [UInt8]) { writeWhole(raw ? value : value + [UInt8(ascii: "\n")], to: 1) }
+}
+
+struct KVPut: ParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "put", abstract: "Set a key to a value.")
+
+    @Argument var key: String
+    @Argument var value: String
+    @OptionGroup var options: KVOptions
+
+    func run() throws {
+        _ = try options.execute(.put(key: Array(key.utf8), value: Array(value.utf8)))
+    }
+}
+
+struct KVGet: ParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "get", abstract: "Print the value of a key.")
+
+    @Argument var key: String
+    @OptionGroup var output: ValueOutput
+    @OptionGroup var options: KVOptions
+
+    func run() throws {
+        guard case .value(let value) = try options.execute(.get(key: Array(key.utf8))) else { throw absent(key) }
+        output.show(value)
+    }
+}
+
+struct KVDelete: ParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "delete", abstract: "Remove a key.")
+
+    @Argument var key: String
+    @OptionGroup var options: KVOptions
+
+    func run() throws {
+        guard case .value = try options.execute(.delete(key: Array(key.utf8))) else { throw absent(key) }
+    }
+}
+
+struct KVCompareAndSwap: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "cas", abstract: "Set a key to a new value, if it has the expected one.",
+        usage: """
+            mpaxos kv cas KEY EXPECTED NEW --topology <file>
+            mpaxos kv cas KEY --absent NEW --topology <file>
+            """)
+
+    @Argument var key: String
+    @Argument(help: "The expected value, unless --absent is given, and the new one.")
+    var values: [String]
+    @Flag(help: "Expect the key to be absent.")
+    var absent = false
+    @OptionGroup var options: KVOptions
+
+    func validate() throws {
+        guard values.count == (absent ? 1 : 2) else {
+            throw ValidationError(
+                absent ? "with --absent there is one value, the new one" : "there are two values, the expected and the new one")
+        }
+    }
+
+    func run() throws {
+        let expected = absent ? nil : Array(values[0].utf8)
+        let new = Array(values[values.count - 1].utf8)
+        let reply = try options.execute(.compareAndSwap(key: Array(key.utf8), expected: expected, new: new))
+        guard case .swapped = reply else {
+            guard case .notSwapped(let found?) = reply else {
+                throw Failure(.notSo, "not swapped: \(key) is absent")
+            }
+            throw Failure(.notSo, "not swapped: \(key) is \(String(decoding: found, as: UTF8.self))")
+        }
+    }
+}
+
+struct KVAppend: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "append", abstract: "Append text to the value of a key, and print its length in bytes.")
+
+    @Argument var key: String
+    @Argument var text: String
+    @OptionGroup var options: KVOptions
+
+    func run() throws {
+        guard case .length(let length) = try options.execute(.append(key: Array(key.utf8), bytes: Array(text.utf8)))
+        else { throw Failure(.notSo, "\(key) was not appended to") }
+        print(length)
+    }
+}
+
+struct KVAdd: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "add", abstract: "Add to the number that a key holds, and print the sum.",
+        discussion: "The number is kept as 8 bytes; an absent key counts as 0.")
+
+    @Argument var key: String
+    // A negative number would pass for an option.
+    @Argument(parsing: .allUnrecognized, help: "The number to add.")
+    var number: [String]
+    @OptionGroup var options: KVOptions
+
+    func validate() throws {
+        guard number.count == 1, Int64(number[0]) != nil else {
+            throw ValidationError("expected one 64-bit number to add, got \(number.joined(separator: " "))")
+        }
+    }
+
+    func run() throws {
+        guard case .sum(let sum) = try options.execute(.add(key: Array(key.utf8), delta: Int64(number[0]) ?? 0)) else {
+            throw Failure(.notSo, "\(key) was not added to")
+        }
+        print(sum)
+    }
+}
+
+struct KVScan: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "scan", abstract: "Print the entries whose keys begin with a prefix: key, tab, value.",
+        discussion: "In no particular order. All entries, when no prefix is given; as many as fit into one reply.")
+
+    @Argument var prefix = ""
+    @Option(help: ArgumentHelp("Most entries; 0: as many as fit.", valueName: "n"))
+    var limit: UInt32 = 0
+    @OptionGroup var options: KVOptions
+
+    func run() throws {
+        guard case .entries(let entries, let more) = try options.execute(.scan(prefix: Array(prefix.utf8), limit: limit))
+        else { throw Failure(.notSo, "the scan was refused") }
+        let tab = UInt8(ascii: "\t")
+        let newline = UInt8(ascii: "\n")
+        var lines: [UInt8] = []
+        for entry in entries {
+            lines += entry.key
+            lines.append(tab)
+            lines += entry.value
+            lines.append(newline)
+        }
+        writeWhole(lines, to: 1)
+        if more { say("there are more entries: name a longer prefix") }
+    }
+}
+
+private func absent(_ key: String) -> Failure { Failure(.notSo, "\(key) is absent") }

@@ -1,0 +1,57 @@
+import ArgumentParser
+import Glibc
+import PersistentMemory
+import Replica
+import Topology
+
+/// The one executable: replicas, and what one does with them from a shell.
+struct MPaxos: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "mpaxos",
+        abstract: "A replicated state machine in persistent memory: Multi-Paxos over ZeroMQ.",
+        discussion: """
+            Exit codes: 0 done; 1 the thing asked is not so (absent key, damage found); 2 usage or topology error; \
+            3 refused for safety; 4 the cluster does not answer.
+            """,
+        version: Release.version,
+        subcommands: [
+            FormatCommand.self, RunCommand.self, ClusterCommand.self, StatusCommand.self, KVCommand.self,
+            BenchCommand.self,
+        ])
+}
+
+@main enum Main {
+    static func main() {
+        do {
+            var command = try MPaxos.parseAsRoot()
+            try command.run()
+        } catch {
+            finish(with: error)
+        }
+    }
+
+    /// Says what went wrong, and exits with the code that the command line promises for it.
+    private static func finish(with error: any Error) -> Never {
+        switch error {
+        case let failure as Failure: end(failure.code, failure.message)
+        case let topology as TopologyError: end(.usage, topology.description)
+        case let replica as ReplicaError: end(replica.kind == .configuration ? .usage : .refused, replica.description)
+        case let pool as PoolError: end(.refused, pool.description)
+        default: break
+        }
+        let code = MPaxos.exitCode(for: error)
+        let message = MPaxos.fullMessage(for: error)
+        if code == .success {
+            if !message.isEmpty { print(message) }
+            exit(0)
+        }
+        // ArgumentParser's own code for a usage error is 64.
+        end(code == .validationFailure ? .usage : .notSo, message)
+    }
+
+    /// - Parameter message: begins with what it is about, often a file: no prefix.
+    private static func end(_ code: Failure.Code, _ message: String) -> Never {
+        if !message.isEmpty { writeWhole(Array("\(message)\n".utf8), to: STDERR_FILENO) }
+        exit(code.rawValue)
+    }
+}

@@ -1,0 +1,35 @@
+import Glibc
+import Topology
+
+/// The two pools of one replica, as files.
+struct PoolFiles {
+    enum Presence { case none, both, one(present: String, missing: String) }
+
+    private let member: Topology.Member
+
+    init(of member: Topology.Member) { self.member = member }
+
+    var presence: Presence {
+        let (acceptor, state) = (member.acceptorPool, member.statePool)
+        switch (Self.exists(acceptor), Self.exists(state)) {
+        case (false, false): return .none
+        case (true, true): return .both
+        case (true, false): return .one(present: acceptor, missing: state)
+        case (false, true): return .one(present: state, missing: acceptor)
+        }
+    }
+
+    /// What a replica with one pool of two is told.
+    static func halfMissing(_ member: Topology.Member, present: String, missing: String) -> Failure {
+        Failure(
+            .refused,
+            "\(missing) is missing while \(present) exists: a replica with one pool of two may not vote. Put the missing file back, "
+                + "or, if replica \(member.id) never ran, delete the other and format it again")
+    }
+
+    private static func exists(_ path: String) -> Bool {
+        var status = stat()
+        // Whatever is there, a dangling link too, is in the way.
+        return lstat(path, &status) == 0
+    }
+}

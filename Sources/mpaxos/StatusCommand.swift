@@ -1,0 +1,127 @@
+import ArgumentParser
+import Foundation
+import Topology
+
+struct StatusCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "status",
+        abstract: "Ask every replica how it is.",
+        discussion: "Exit code 0 when one answers, 4 when none does.")
+
+    @OptionGroup var topology: TopologyOptions
+
+    @Flag(help: "Print one JSON array: the STATUS body of each replica, or what it is not up for.")
+    var json = false
+
+    @OptionGroup var timeout: TimeoutOptions
+
+    func run() throws {
+        let topology = try topology.read()
+        let answers = StatusQuery(endpoints: topology.replicas.map(\.client.description), timeout: timeout.timeout).ask()
+        let rows = zip(topology.replicas, answers).map { member, answer in Row(id: member.id, answer: answer) }
+        print(json ? Self.array(of: rows) : Self.table(of: rows))
+        guard rows.contains(where: { $0.status != nil }) else {
+            throw Failure(.noAnswer, "no replica of \(topology.name) answers")
+        }
+    }
+
+    /// What is known of one replica.
+    private struct Row {
+        let id: UInt16
+        var body = ""
+        var status: ReplicaStatus?
+        var problem = ""
+
+        init(id: UInt16, answer: Result<String, StatusQuery.Problem>) {
+            self.id = id
+            switch answer {
+            case .failure(let problem): self.problem = problem.description
+            case .success(let body):
+                do {
+                    status = try JSONDecoder().decode(ReplicaStatus.self, from: Data(body.utf8))
+                    self.body = body
+                } catch {
+                    problem = "its answer is no STATUS of this version"
+                }
+            }
+        }
+    }
+
+    private static func array(of rows: [Row]) -> String {
+        struct Down: Encodable {
+            let id: UInt16
+            let down = true
+            let error: String
+        }
+        let encoder = JSONEncoder()
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        let elements = rows.map { row in
+            if row.status != nil { return row.body }
+            let down = try? encoder.encode(Down(id: row.id, error: row.problem))
+            return String(decoding: down ?? Data(), as: UTF8.self)
+        }
+        return "[" + elements.joined(separator: ",\n ") + "]"
+    }
+
+    private static func table(of rows: [Row]) -> String {
+        let decided = rows.compactMap { $0.status?.decided }.max() ?? 0
+        var cells = [
+            [
+                "ID", "UP", "ROLE", "VIEW", "LEADER", "DECIDED", "EXECUTED", "LAG", "SESSIONS", "ACCEPTOR POOL",
+                "STATE POOL", "UPTIME",
+            ]
+        ]
+        for row in rows {
+            guard let status = row.status else {
+                cells.append(["\(row.id)", "down", row.problem])
+                continue
+            }
+            cells.append([
+                "\(row.id)", "up", status.role, "\(status.view)", status.leader.map { "\($0)" } ?? "-",
+                "\(status.decided)", "\(status.executed)",
+                "\(decided > status.executed ? decided - status.executed : 0)", "\(status.sessions)",
+                status.acceptorPool.text, status.statePool.text, duration(status.uptime),
+            ])
+        }
+        return Table.aligned(cells)
+    }
+
+    private static func duration(_ seconds: Double) -> String {
+        guard seconds >= 60, seconds < 1e12 else { return "\(decimal(seconds, 1)) s" }
+        let whole = Int(seconds)
+        let (days, hours, minutes) = (whole / 86_400, whole / 3_600 % 24, whole / 60 % 60)
+        if days > 0 { return "\(days) d \(hours) h" }
+        if hours > 0 { return "\(hours) h \(minutes) min" }
+        return "\(minutes) min \(whole % 60) s"
+    }
+}
+
+/// The part of a STATUS body that the table shows.
+private struct ReplicaStatus: Decodable {
+    struct Pool: Decodable {
+        let used: UInt64
+        let size: UInt64
+
+        var text: String {
+            let share = size == 0 ? 0 : Double(used) * 100 / Double(size)
+            return "\(decimal(share, 0))% of \(byteCount(size))"
+        }
+    }
+
+    let role: String
+    let view: UInt64
+    let leader: UInt16?
+    let decided: UInt64
+    let executed: UInt64
+    let sessions: UInt64
+    let acceptorPool: Pool
+    let statePool: Pool
+    let uptime: Double
+
+    enum CodingKeys: String, CodingKey {
+        case role, view, leader, decided, executed, sessions
+        case acceptorPool = "acceptor_pool"
+        case statePool = "state_pool"
+        case uptime = "uptime_s"
+    }
+}
