@@ -44,10 +44,13 @@ struct Peer: BitwiseCopyable {
     var lastHeard: Microseconds = 0
     var lastProgress: Microseconds = 0
     var lastSent: Microseconds = 0
-    /// It said that all up to here is decided. True for ever.
+    /// What it said last to have decided, and so can serve, unless it restarted since.
     var decided: Instance = 0
     /// Candidate: what it accepted up to here is known; .max: all.
     var covered: Instance = 0
+    /// Candidate: what it had decided when it promised. Not what it ever said: after a restart it may know less, and the base
+    /// of the new view must be something that somebody can serve.
+    var promisedDecided: Instance = 0
 }
 
 /// Multi-Paxos as a pure state machine: events and the time go in, records and messages come out in an `EffectBuffer`.
@@ -259,8 +262,9 @@ package struct Core: ~Copyable {
             return false
         }
         if message.commit > known { known = message.commit }
-        if message.commit > peers[from].decided && message.kind != .propose && message.kind != .heartbeat {
-            peers[from].decided = message.commit
+        switch message.kind {
+        case .preVote, .promise, .accepted, .decided, .belowFloor: peers[from].decided = message.commit
+        default: break
         }
         // Whoever speaks in a view has promised it, or may learn of it: so does this replica. A pre-vote speaks of a view
         // that nobody may ever promise. Values that are decided in a higher view may count for acknowledgements only once the

@@ -104,6 +104,7 @@ extension Core {
         prepareDeadline = now + configuration.retransmit
         for peer in 0..<memberCount where peer != me {
             peers[peer].covered = decided
+            peers[peer].promisedDecided = 0
             solicit(peer, into: &effects)
         }
         if quorum == 1 { completePhaseOne(now: now, into: &effects) }
@@ -133,6 +134,7 @@ extension Core {
     ) -> Bool {
         guard role == .candidate && phase == .prepare && message.view == promised else { return false }
         guard message.bound <= peers[from].covered && peers[from].covered != .max else { return false }
+        peers[from].promisedDecided = max(peers[from].promisedDecided, message.commit)
         if message.flags.contains(.last) {
             peers[from].covered = .max
             completePhaseOne(now: now, into: &effects)
@@ -158,7 +160,7 @@ extension Core {
         var bound = decided
         for peer in 0..<memberCount where peer != me && peers[peer].covered == .max {
             promises += 1
-            bound = max(bound, peers[peer].decided)
+            bound = max(bound, peers[peer].promisedDecided)
         }
         guard promises >= quorum else { return }
         let isNew = learnBase(bound)

@@ -1,70 +1,71 @@
 /// What holds between steps. Reads the whole log: for tests and the simulator.
 extension Core {
-    /// Traps when the core contradicts itself; meant to be called after every step.
-    package func checkInvariants() {
-        precondition(log.floor >= 1 && log.floor <= decided + 1, "only decided entries are trimmed")
-        precondition(served >= log.floor, "what was trimmed is not served")
-        precondition(decided <= learned && learned <= known, "decided <= learned <= known")
-        precondition(commit <= known, "the commit index is known")
-        precondition(durableRecord <= lastRecord && promisedRecord <= lastRecord, "durable is what was emitted")
-        precondition(established.view <= promised, "an established view was promised")
-        precondition(log.highest < log.end, "entries are within the log")
-        checkLog()
-        checkAccepted()
-        if role == .leader { checkLeader() }
+    /// What does not hold, or nil; meant to be called after every step.
+    package func violatedInvariant() -> StaticString? {
+        guard log.floor >= 1 && log.floor <= decided + 1 else { return "only decided entries are trimmed" }
+        guard served >= log.floor else { return "what was trimmed is not served" }
+        guard decided <= learned && learned <= known else { return "decided <= learned <= known" }
+        guard commit <= known else { return "the commit index is known" }
+        guard durableRecord <= lastRecord && promisedRecord <= lastRecord else { return "durable is what was emitted" }
+        guard established.view <= promised else { return "an established view was promised" }
+        guard log.highest < log.end else { return "entries are within the log" }
+        if let violation = violationInLog() ?? violationInAccepted() { return violation }
+        return role == .leader ? violationInLeader() : nil
     }
 
-    private func checkLog() {
+    private func violationInLog() -> StaticString? {
         var instance = log.floor
         while instance <= log.highest {
             let entry = log[instance]
-            precondition(entry.view <= promised || entry.view == decidedView, "an acceptance implies a promise")
-            precondition(entry.record <= lastRecord, "an entry's record was emitted")
+            guard entry.view <= promised || entry.view == decidedView else { return "an acceptance implies a promise" }
+            guard entry.record <= lastRecord else { return "an entry's record was emitted" }
             if instance <= decided && instance >= served {
-                precondition(entry.isDecided && entry.record <= durableRecord, "decided entries are there, durably")
+                guard entry.isDecided && entry.record <= durableRecord else { return "decided entries are there, durably" }
             }
-            if entry.view == decidedView { precondition(entry.isDecided, "learnt as decided is decided") }
+            if entry.view == decidedView { guard entry.isDecided else { return "learnt as decided is decided" } }
             if entry.view == promised && instance <= commit && entry.view != 0 && instance > decided {
-                precondition(entry.isDecided, "the commit index decides the entries of its view")
+                guard entry.isDecided else { return "the commit index decides the entries of its view" }
             }
             instance += 1
         }
-        precondition(!log[learned + 1].isDecided, "what is contiguous is learnt")
+        guard !log[learned + 1].isDecided else { return "what is contiguous is learnt" }
+        return nil
     }
 
-    private func checkAccepted() {
+    private func violationInAccepted() -> StaticString? {
         guard baseKnown else {
-            precondition(accepted == 0 && commit == 0, "nothing is acknowledged before the base is known")
-            return
+            guard accepted == 0 && commit == 0 else { return "nothing is acknowledged before the base is known" }
+            return nil
         }
-        precondition(acceptedDurable <= accepted && acceptedDurable >= base, "base <= durably accepted <= accepted")
-        precondition(commit >= base, "what is before the view is decided")
+        guard acceptedDurable <= accepted && acceptedDurable >= base else { return "base <= durably accepted <= accepted" }
+        guard commit >= base else { return "what is before the view is decided" }
         var instance = max(base, decided) + 1
         while instance <= accepted {
             let entry = log[instance]
             if !configuration.plantedBugs.contains(.votesOverViews) {
-                precondition(
-                    entry.view == promised || entry.isDecided, "acknowledged is what is accepted in this view")
+                guard entry.view == promised || entry.isDecided else { return "acknowledged is what is accepted in this view" }
             }
-            precondition(entry.record <= acceptedRecord, "an acknowledgement rests on its records")
+            guard entry.record <= acceptedRecord else { return "an acknowledgement rests on its records" }
             instance += 1
         }
+        return nil
     }
 
-    private func checkLeader() {
-        precondition(leadingReplica(of: promised, among: memberCount) == me, "a view has one leader")
-        precondition(established.view == promised && established.base == base, "a leader's view is established")
-        precondition(nextInstance > log.highest && nextInstance > base, "a leader proposes new instances")
-        precondition(accepted + 1 == nextInstance, "a leader accepts what it proposes")
+    private func violationInLeader() -> StaticString? {
+        guard leadingReplica(of: promised, among: memberCount) == me else { return "a view has one leader" }
+        guard established.view == promised && established.base == base else { return "a leader's view is established" }
+        guard nextInstance > log.highest && nextInstance > base else { return "a leader proposes new instances" }
+        guard accepted + 1 == nextInstance else { return "a leader accepts what it proposes" }
         var instance = max(base, decided) + 1
         while instance < nextInstance {
             let entry = log[instance]
-            precondition(entry.view == promised || entry.isDecided, "a leader accepted all it may propose")
+            guard entry.view == promised || entry.isDecided else { return "a leader accepted all it may propose" }
             instance += 1
         }
         for peer in 0..<memberCount where peer != me {
-            precondition(peers[peer].acked >= base && peers[peer].acked < nextInstance, "acknowledged was proposed")
-            precondition(peers[peer].next <= nextInstance, "sent was proposed")
+            guard peers[peer].acked >= base && peers[peer].acked < nextInstance else { return "acknowledged was proposed" }
+            guard peers[peer].next <= nextInstance else { return "sent was proposed" }
         }
+        return nil
     }
 }

@@ -1,0 +1,133 @@
+import Consensus
+
+/// A run that broke what the protocol promises.
+package struct SimulationFailure: Error, CustomStringConvertible {
+    package var seed: UInt64
+    package var time: Microseconds
+    package var what: String
+
+    package var description: String { "seed \(seed), \(time) us: \(what)" }
+}
+
+/// What all replicas together did, over their whole lives: the memory against which each step is checked.
+struct Checker {
+    private struct Proposal: Hashable {
+        var view: View
+        var instance: Instance
+    }
+
+    /// The decided value of each instance, at its number - 1.
+    private(set) var decided: [Batch] = []
+    private var proposals: [Proposal: Batch] = [:]
+    /// For each replica: the highest view in a Promise that left it, and the highest view in which it said to have accepted
+    /// each instance.
+    private var promised: [View]
+    private var accepted: [[View]]
+    private var acknowledged: [(view: View, through: Instance)]
+    /// How far each replica's decisions were compared.
+    private var compared: [Instance]
+
+    init(count: Int) {
+        promised = [View](repeating: 0, count: count)
+        accepted = [[View]](repeating: [], count: count)
+        acknowledged = Array(repeating: (view: 0, through: 0), count: count)
+        compared = [Instance](repeating: 0, count: count)
+    }
+
+    var highestDecided: Instance { Instance(decided.count) }
+
+    func isDecided(_ batch: Batch, at instance: Instance) -> Bool {
+        instance <= highestDecided && decided[Int(instance - 1)] == batch
+    }
+
+    /// A message leaves: from now on it binds its sender.
+    mutating func sent(_ message: Message, by replica: ReplicaIndex) -> String? {
+        switch message.kind {
+        case .promise:
+            promised[replica] = max(promised[replica], message.view)
+        case .accepted:
+            promised[replica] = max(promised[replica], message.view)
+            var from = message.bound
+            if acknowledged[replica].view == message.view { from = max(from, acknowledged[replica].through) }
+            if message.view >= acknowledged[replica].view && message.instance > from {
+                acknowledged[replica] = (message.view, message.instance)
+                for instance in (from + 1)...message.instance { binds(replica, instance, message.view) }
+            }
+        case .propose:
+            promised[replica] = max(promised[replica], message.view)
+            binds(replica, message.instance, message.view)
+            let key = Proposal(view: message.view, instance: message.instance)
+            if let earlier = proposals.updateValue(message.batch, forKey: key), earlier != message.batch {
+                return "replica \(replica) proposed \(message.batch) and \(earlier) for \(key)"
+            }
+        default: break
+        }
+        return nil
+    }
+
+    private mutating func binds(_ replica: ReplicaIndex, _ instance: Instance, _ view: View) {
+        while accepted[replica].count <= Int(instance) { accepted[replica].append(0) }
+        accepted[replica][Int(instance)] = max(accepted[replica][Int(instance)], view)
+    }
+
+    /// After a step: what the replica decided anew agrees with all others, and is durable.
+    mutating func compare(_ replica: ReplicaIndex, _ core: borrowing Core, _ storage: SimulatedStorage) -> String? {
+        while compared[replica] < core.decided {
+            let instance = compared[replica] + 1
+            guard let entry = core.entry(at: instance), entry.isDecided else {
+                return "replica \(replica) decided \(instance) without a value"
+            }
+            if instance <= highestDecided {
+                guard decided[Int(instance - 1)] == entry.batch else {
+                    return
+                        "replica \(replica) decided \(entry.batch) for \(instance), others \(decided[Int(instance - 1)])"
+                }
+            } else {
+                decided.append(entry.batch)
+            }
+            guard storage[instance]?.batch == entry.batch else {
+                return "replica \(replica) decided \(instance) before it was durable"
+            }
+            compared[replica] = instance
+        }
+        return nil
+    }
+
+    /// At the end: every entry marked decided agrees, also beyond the contiguous ones.
+    func compareMarks(_ replica: ReplicaIndex, _ core: borrowing Core) -> String? {
+        var instance = core.floor
+        while instance <= min(core.highest, highestDecided) {
+            if let entry = core.entry(at: instance), entry.isDecided, !isDecided(entry.batch, at: instance) {
+                return "replica \(replica) holds \(entry.batch) as decided for \(instance)"
+            }
+            instance += 1
+        }
+        return nil
+    }
+
+    /// After a crash: nothing that a message told is lost.
+    mutating func recovered(_ replica: ReplicaIndex, _ storage: SimulatedStorage, slotCount: Int) -> String? {
+        var highest = storage.promised
+        var instance = storage.floor
+        while instance < storage.floor + UInt64(slotCount) {
+            let slot = storage[instance]
+            if let slot, slot.view != decidedView { highest = max(highest, slot.view) }
+            let told = instance < accepted[replica].count ? accepted[replica][Int(instance)] : 0
+            if told > 0 && instance > storage.executed {
+                guard let slot else { return "replica \(replica) lost its acceptance of \(instance) in \(told)" }
+                guard slot.view >= told || isDecided(slot.batch, at: instance) else {
+                    return "replica \(replica) fell back to view \(slot.view) from \(told) for \(instance)"
+                }
+            }
+            instance += 1
+        }
+        guard highest >= promised[replica] else {
+            return "replica \(replica) forgot its promise of \(promised[replica]), knows \(highest)"
+        }
+        if storage.executed < compared[replica] { compared[replica] = storage.executed }
+        return nil
+    }
+
+    /// A state transfer brought the replica here.
+    mutating func installed(_ replica: ReplicaIndex, executed: Instance) { compared[replica] = executed }
+}

@@ -1,0 +1,60 @@
+import Consensus
+
+/// Decides whether and when messages arrive.
+struct Network {
+    private let count: Int
+    /// How many partitions block the way from a to b, at a * count + b.
+    private var blocks: [Int]
+    /// The ways that each partition blocks.
+    private var partitions: [UInt64: [Int]] = [:]
+    private var nextPartition: UInt64 = 0
+    var plan: FaultPlan
+
+    init(count: Int, plan: FaultPlan) {
+        self.count = count
+        self.plan = plan
+        blocks = [Int](repeating: 0, count: count * count)
+    }
+
+    func isOpen(from: ReplicaIndex, to: ReplicaIndex) -> Bool { blocks[from * count + to] == 0 }
+
+    /// Delays of the copies of one message: none when it is lost, two when it is duplicated.
+    mutating func deliveries(
+        from: ReplicaIndex, to: ReplicaIndex, random: inout SimulationRandom
+    ) -> (Microseconds?, Microseconds?) {
+        guard isOpen(from: from, to: to) else { return (nil, nil) }
+        if plan.loss > 0 && random.chance(perMille: plan.loss) { return (nil, nil) }
+        let first = delay(random: &random)
+        if plan.duplication > 0 && random.chance(perMille: plan.duplication) { return (first, delay(random: &random)) }
+        return (first, nil)
+    }
+
+    private func delay(random: inout SimulationRandom) -> Microseconds {
+        var delay = plan.delay
+        if plan.jitter > 0 { delay += random.below(plan.jitter) }
+        if plan.straggle > 0 && random.chance(perMille: 10) { delay += random.below(plan.straggle) }
+        return delay
+    }
+
+    /// Blocks all ways for which `isBlocked` holds. Returns the number of the partition.
+    mutating func block(_ isBlocked: (_ from: ReplicaIndex, _ to: ReplicaIndex) -> Bool) -> UInt64 {
+        nextPartition += 1
+        var ways: [Int] = []
+        for from in 0..<count {
+            for to in 0..<count where from != to && isBlocked(from, to) { ways.append(from * count + to) }
+        }
+        for way in ways { blocks[way] += 1 }
+        partitions[nextPartition] = ways
+        return nextPartition
+    }
+
+    mutating func heal(_ partition: UInt64) {
+        guard let ways = partitions.removeValue(forKey: partition) else { return }
+        for way in ways { blocks[way] -= 1 }
+    }
+
+    mutating func healAll() {
+        partitions.removeAll()
+        for way in blocks.indices { blocks[way] = 0 }
+    }
+}
