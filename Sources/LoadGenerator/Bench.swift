@@ -1,0 +1,121 @@
+import Glibc
+import Histogram
+import Synchronization
+
+/// A run of the load generator (`mpaxos bench`): opens sessions, warms up, measures, closes the sessions.
+///
+/// Simple and cheap by design: one thread that speaks ZMTP over plain sockets. `run` may be called once; `stop` from any
+/// thread or signal handler.
+package final class Bench: Sendable {
+    private let configuration: BenchConfiguration
+    private let isStopped = Atomic<Bool>(false)
+
+    package init(_ configuration: BenchConfiguration) {
+        self.configuration = configuration
+    }
+
+    /// Ends the run early; `run` returns what was measured until then.
+    package func stop() {
+        isStopped.store(true, ordering: .relaxed)
+    }
+
+    /// Runs the load on the calling thread. `progress` is called on it about once a second.
+    package func run(progress: (BenchProgress) -> Void) throws(BenchError) -> BenchResult {
+        if let problem = configuration.problem { throw BenchError(.usage, problem) }
+        var endpoints: [Endpoint] = []
+        for text in configuration.endpoints { endpoints.append(try Endpoint(text)) }
+        let replicas = try meetReplicas(endpoints)
+
+        var loop = try LoadLoop(configuration, endpoints: endpoints, leader: replicas.leader)
+        var reporter = Reporter()
+        try openSessions(&loop, &reporter, progress)
+
+        loop.start(now: MonotonicClock.now())
+        try pass(configuration.warmup, in: .warmup, &loop, &reporter, progress)
+        reporter.collect(&loop)
+
+        var measurement = Measurement(replicas.processes, startingWith: loop.completed)
+        loop.counts.errors = 0
+        reporter.total.reset()
+        try pass(configuration.seconds, in: .measuring, &loop, &reporter, progress)
+        measurement.end(completed: loop.completed)
+        let counts = loop.counts
+        reporter.collect(&loop)
+        let result = measurement.result(reporter.total, counts)
+
+        loop.drain()
+        try pass(1, in: .closing, &loop, &reporter, progress, unless: { $0.pendingSessions == 0 })
+        loop.closeAll(now: MonotonicClock.now())
+        // Whatever the cluster does now, the measurement stands.
+        try? pass(2, in: .closing, &loop, &reporter, progress, unless: { $0.pendingSessions == 0 })
+        return result
+    }
+
+    // MARK: Before the load
+
+    private struct Replicas {
+        /// Index of the leader's endpoint; 0 when only `all` is asked for and none is known.
+        var leader: Int
+        /// Their processes, when all replicas run on this host and say so.
+        var processes: [Int32]?
+    }
+
+    /// Asks all replicas for their STATUS until one answers and, for `--to leader`, a leader that answers is known.
+    private func meetReplicas(_ endpoints: [Endpoint]) throws(BenchError) -> Replicas {
+        let deadline = MonotonicClock.now() + UInt64(configuration.timeout * 1e9)
+        var answered = false
+        repeat {
+            let statuses = endpoints.map { StatusProbe.ask($0, milliseconds: 1000) }
+            let leader = statuses.lazy.compactMap { $0?.leader }.first.flatMap { id in
+                statuses.firstIndex { $0?.id == id }
+            }
+            answered = answered || statuses.contains { $0 != nil }
+            if leader != nil || configuration.target == .all && answered {
+                let answering = zip(endpoints, statuses).compactMap { $1 == nil ? nil : ($0, $1!) }
+                let processes = answering.compactMap { $0.isLocal ? $1.pid : nil }
+                return Replicas(
+                    leader: leader ?? 0, processes: processes.count == answering.count ? processes : nil)
+            }
+            // Nothing but the next try to wait for.
+            var pause = timespec(tv_sec: 0, tv_nsec: 50_000_000)
+            nanosleep(&pause, nil)
+        } while MonotonicClock.now() < deadline && !isStopped.load(ordering: .relaxed)
+        let names = endpoints.map(\.text).joined(separator: ", ")
+        throw BenchError(
+            .noAnswer, answered ? "no replica of \(names) knows a leader" : "no replica answers at \(names)")
+    }
+
+    private func openSessions(
+        _ loop: inout LoadLoop, _ reporter: inout Reporter, _ progress: (BenchProgress) -> Void
+    ) throws(BenchError) {
+        loop.openAll(now: MonotonicClock.now())
+        try pass(configuration.timeout, in: .opening, &loop, &reporter, progress) {
+            $0.openSessions == $0.sessionCount
+        }
+        guard loop.openSessions == loop.sessionCount else {
+            throw BenchError(
+                .noAnswer,
+                "only \(loop.openSessions) of \(loop.sessionCount) sessions could be opened in \(configuration.timeout) s"
+            )
+        }
+    }
+
+    // MARK: Time
+
+    /// Lets the loop turn for `seconds`, or until `isDone`, reporting once a second.
+    private func pass(
+        _ seconds: Double, in phase: BenchProgress.Phase, _ loop: inout LoadLoop, _ reporter: inout Reporter,
+        _ progress: (BenchProgress) -> Void, unless isDone: (borrowing LoadLoop) -> Bool = { _ in false }
+    ) throws(BenchError) {
+        let start = MonotonicClock.now()
+        let end = start + UInt64(seconds * 1e9)
+        reporter.begin(loop.completed, now: start)
+        var now = start
+        while now < end && !isDone(loop) && (phase == .closing || !isStopped.load(ordering: .relaxed)) {
+            loop.turn(until: min(end, reporter.due, now + 100_000_000))
+            if let failure = loop.failure { throw failure }
+            now = MonotonicClock.now()
+            if now >= reporter.due { reporter.report(phase, &loop, progress) }
+        }
+    }
+}

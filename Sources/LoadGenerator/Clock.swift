@@ -1,0 +1,36 @@
+import Glibc
+
+/// Nanoseconds of the monotonic clock.
+enum MonotonicClock {
+    static func now() -> UInt64 {
+        nanoseconds(of: CLOCK_MONOTONIC) ?? 0
+    }
+
+    /// Nil when there is no such clock: that of a process that is gone.
+    static func nanoseconds(of clock: clockid_t) -> UInt64? {
+        var time = timespec()
+        guard clock_gettime(clock, &time) == 0 else { return nil }
+        return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
+    }
+}
+
+/// CPU time of processes on this host.
+enum ProcessorTime {
+    /// Nanoseconds that this process has used.
+    static func own() -> UInt64 {
+        MonotonicClock.nanoseconds(of: CLOCK_PROCESS_CPUTIME_ID) ?? 0
+    }
+
+    /// Nanoseconds that all of `processes` have used together; nil when one of them is not there.
+    static func of(_ processes: [Int32]) -> UInt64? {
+        var sum: UInt64 = 0
+        for process in processes {
+            var clock = clockid_t()
+            guard process > 0, clock_getcpuclockid(process, &clock) == 0,
+                let time = MonotonicClock.nanoseconds(of: clock)
+            else { return nil }
+            sum += time
+        }
+        return sum
+    }
+}

@@ -1,0 +1,123 @@
+import Glibc
+
+/// One connection to a replica, with bytes gathered to be sent and bytes received but not yet understood. Lies in raw
+/// memory; `release` ends it.
+struct Link {
+    enum State: UInt8 {
+        case down
+        /// TCP is on its way.
+        case connecting
+        /// Waits for the server's ZMTP greeting.
+        case greeting
+        /// Waits for the server's READY.
+        case handshake
+        case up
+    }
+
+    enum ReceiveOutcome { case nothing, received, lost }
+
+    private(set) var file: Int32 = -1
+    var state = State.down
+    var endpoint: Int
+    var input = ByteQueue(capacity: 16 << 10)
+    var output = ByteQueue(capacity: 16 << 10)
+    private var waitsForRoom = false
+    var isDirty = false
+    /// Nanoseconds before which no connection is attempted.
+    var retryAt: UInt64 = 0
+    var redirectedAt: UInt64 = 0
+    /// Nanoseconds at which the connection was begun, or something last came over it.
+    var lastHeard: UInt64 = 0
+
+    init(endpoint: Int) {
+        self.endpoint = endpoint
+    }
+
+    mutating func release() {
+        disconnect()
+        input.release()
+        output.release()
+    }
+
+    /// Begins a connection without waiting for it; false when it fails at once.
+    mutating func connect(to endpoint: Endpoint, number: Int, poller: borrowing Epoll, now: UInt64) -> Bool {
+        precondition(file < 0, "a link connects only when it is down")
+        let type = Int32(SOCK_STREAM.rawValue | SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue)
+        file = socket(endpoint.family, type, 0)
+        guard file >= 0 else { return false }
+        if endpoint.family != AF_UNIX { Link.disableNagle(file) }
+        lastHeard = now
+        var address = endpoint.address
+        let result = withUnsafePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                Glibc.connect(file, $0, endpoint.addressSize)
+            }
+        }
+        guard result == 0 || errno == EINPROGRESS else {
+            disconnect()
+            return false
+        }
+        state = result == 0 ? .greeting : .connecting
+        output.append(ZMTP.opening)
+        waitsForRoom = true
+        poller.add(file, number: number, writable: true)
+        return true
+    }
+
+    /// To be called when a connecting link becomes writable; false when the connection was refused.
+    mutating func finishConnecting() -> Bool {
+        var error: Int32 = 0
+        var size = socklen_t(MemoryLayout<Int32>.size)
+        guard getsockopt(file, SOL_SOCKET, SO_ERROR, &error, &size) == 0, error == 0 else { return false }
+        state = .greeting
+        return true
+    }
+
+    mutating func disconnect() {
+        if file >= 0 { Glibc.close(file) }
+        file = -1
+        state = .down
+        waitsForRoom = false
+        input.removeAll()
+        output.removeAll()
+    }
+
+    /// Reads once what is there.
+    mutating func receive() -> ReceiveOutcome {
+        let place = input.reserve(4 << 10)
+        let count = recv(file, place, input.room, 0)
+        if count > 0 {
+            input.commit(count)
+            return .received
+        }
+        return count < 0 && (errno == EAGAIN || errno == EINTR) ? .nothing : .lost
+    }
+
+    /// Sends what has gathered, as much as the kernel takes; the rest goes when there is room again. False when the
+    /// connection is lost.
+    mutating func flush(number: Int, poller: borrowing Epoll) -> Bool {
+        while !output.isEmpty {
+            let count = send(file, output.bytes.baseAddress, output.count, Int32(MSG_NOSIGNAL))
+            if count > 0 {
+                output.remove(count)
+            } else if errno == EINTR {
+                continue
+            } else if errno == EAGAIN {
+                break
+            } else {
+                return false
+            }
+        }
+        if output.isEmpty == waitsForRoom {
+            waitsForRoom = !output.isEmpty
+            poller.watch(file, number: number, writable: waitsForRoom)
+        }
+        return true
+    }
+
+    private static func disableNagle(_ file: Int32) {
+        var one: Int32 = 1
+        // Without it requests are merely later: a failure is no reason to stop.
+        _ = setsockopt(file, Int32(IPPROTO_TCP), TCP_NODELAY, &one, socklen_t(MemoryLayout<Int32>.size))
+    }
+}

@@ -1,0 +1,252 @@
+import Histogram
+import Wire
+
+/// The generator at work: one thread, one epoll set, sessions and links in raw memory. Methods that handle replies are in
+/// `LoadLoop+Replies.swift`, connections in `LoadLoop+Links.swift`.
+struct LoadLoop: ~Copyable {
+    enum Phase {
+        /// Sessions are being opened.
+        case opening
+        /// Requests flow.
+        case running
+        /// No new requests; those outstanding are awaited.
+        case draining
+        /// Sessions are being closed.
+        case closing
+    }
+
+    let configuration: BenchConfiguration
+    var endpoints: [Endpoint]
+    let poller: Epoll
+    let links: UnsafeMutablePointer<Link>
+    let linkCount: Int
+    let sessions: UnsafeMutablePointer<Session>
+    let sessionCount: Int
+    let templates: Templates
+    var workload: Workload
+    var schedule: ArrivalSchedule?
+    /// Open sessions without a request, in an open loop.
+    var idle: NumberQueue
+    /// Links with output that is not yet sent.
+    var dirty: NumberQueue
+
+    var phase = Phase.opening
+    var openSessions = 0
+    /// Sessions with something outstanding.
+    var pendingSessions = 0
+    /// Sessions turned away, to be sent again at their time.
+    var waitingSessions = 0
+    var completed: UInt64 = 0
+    var counts = BenchCounts()
+    /// Latencies since the last report, nanoseconds.
+    var latencies: Histogram<UInt64>
+    /// Ends the run when set.
+    var failure: BenchError?
+    private var nextSweep: UInt64 = 0
+
+    struct Templates {
+        let open: RequestTemplate
+        let close: RequestTemplate
+        let get: RequestTemplate
+        let put: RequestTemplate
+
+        func release() {
+            open.release()
+            close.release()
+            get.release()
+            put.release()
+        }
+    }
+
+    static func emptyHistogram() -> Histogram<UInt64> {
+        // A microsecond to an hour in nanoseconds, three digits.
+        Histogram(lowestDiscernibleValue: 1, highestTrackableValue: 3_600_000_000_000)
+    }
+
+    /// - Parameter leader: index of the endpoint to begin with when the load goes to the leader.
+    init(_ configuration: BenchConfiguration, endpoints: [Endpoint], leader: Int) throws(BenchError) {
+        self.configuration = configuration
+        self.endpoints = endpoints
+        poller = try Epoll()
+        let linkCount = configuration.connectionCount
+        let sessionCount = configuration.sessions
+        self.linkCount = linkCount
+        self.sessionCount = sessionCount
+        links = .allocate(capacity: linkCount)
+        for number in 0..<linkCount {
+            let endpoint = configuration.target == .leader ? leader : number % endpoints.count
+            (links + number).initialize(to: Link(endpoint: endpoint))
+        }
+        sessions = .allocate(capacity: sessionCount)
+        for number in 0..<sessionCount { (sessions + number).initialize(to: Session(number: number)) }
+        let flags: RequestFlags = configuration.target == .leader ? .noForward : []
+        templates = Templates(
+            open: .open(flags), close: .close(flags), get: .get(flags),
+            put: .put(flags, valueSize: configuration.valueSize))
+        workload = Workload(configuration)
+        idle = NumberQueue(capacity: sessionCount)
+        dirty = NumberQueue(capacity: linkCount)
+        latencies = LoadLoop.emptyHistogram()
+    }
+
+    deinit {
+        for number in 0..<linkCount { links[number].release() }
+        links.deallocate()
+        sessions.deallocate()
+        templates.release()
+        idle.release()
+        dirty.release()
+    }
+
+    // MARK: The phases
+
+    mutating func openAll(now: UInt64) {
+        for number in 0..<sessionCount { ask(number, .open, now: now) }
+        for number in 0..<linkCount { connect(number, now: now) }
+    }
+
+    /// All sessions are open: lets the requests flow.
+    mutating func start(now: UInt64) {
+        precondition(phase == .opening && openSessions == sessionCount, "the load starts when all sessions are open")
+        phase = .running
+        if case .open(let rate) = configuration.load {
+            schedule = ArrivalSchedule(rate: rate, origin: now)
+            for number in 0..<sessionCount { idle.push(number) }
+        } else {
+            for number in 0..<sessionCount { begin(number, start: now, now: now) }
+        }
+    }
+
+    mutating func drain() {
+        phase = .draining
+        schedule = nil
+    }
+
+    mutating func closeAll(now: UInt64) {
+        phase = .closing
+        for number in 0..<sessionCount where sessions[number].pending == .nothing && sessions[number].id != 0 {
+            sessions[number].advance()
+            ask(number, .close, now: now)
+        }
+    }
+
+    // MARK: One turn
+
+    /// Waits for something to happen, until `deadline` at the latest, and handles it.
+    mutating func turn(until deadline: UInt64) {
+        var now = MonotonicClock.now()
+        startDue(now)
+        flushDirty(now)
+        var wake = min(deadline, nextSweep)
+        if let schedule, !idle.isEmpty { wake = min(wake, schedule.next) }
+        let events = poller.wait(nanoseconds: wake > now ? wake - now : 0)
+        for index in 0..<events {
+            let event = poller.event(index)
+            handle(event.number, readable: event.readable, writable: event.writable)
+            if failure != nil { return }
+        }
+        now = MonotonicClock.now()
+        if now >= nextSweep { sweep(now) }
+    }
+
+    private mutating func startDue(_ now: UInt64) {
+        while let due = schedule?.next, due <= now, let number = idle.pop() {
+            begin(number, start: schedule!.take(), now: now)
+        }
+    }
+
+    private mutating func flushDirty(_ now: UInt64) {
+        while let number = dirty.pop() {
+            links[number].isDirty = false
+            flush(number, now: now)
+        }
+    }
+
+    /// Looks after what no event tells of: retries that are due, replies and connections that do not come.
+    private mutating func sweep(_ now: UInt64) {
+        let patience = UInt64(configuration.requestTimeout * 1e9)
+        for number in 0..<sessionCount where sessions[number].pending != .nothing {
+            let session = sessions + number
+            if session.pointee.isWaiting {
+                if session.pointee.retryAt <= now { transmit(number, now: now) }
+            } else if now >= session.pointee.sentAt + patience {
+                let link = links + number % linkCount
+                // What has not left yet is not lost.
+                if link.pointee.state == .up && link.pointee.output.isEmpty {
+                    counts.timeouts += 1
+                    transmit(number, now: now)
+                }
+            }
+        }
+        sweepLinks(now, patience: 3 * patience)
+        // Waits are given in milliseconds; all else is slow.
+        nextSweep = now + (waitingSessions > 0 ? 1_000_000 : min(20_000_000, patience / 4))
+    }
+
+    // MARK: Requests
+
+    /// Begins the next operation of an open session without a request.
+    @inline(__always) mutating func begin(_ number: Int, start: UInt64, now: UInt64) {
+        let session = sessions + number
+        session.pointee.advance()
+        session.pointee.start = start
+        session.pointee.isRead = workload.nextIsRead()
+        session.pointee.key = workload.nextKey()
+        ask(number, .operation, now: now)
+    }
+
+    /// Makes `pending` the outstanding request of a session that has none, and sends it.
+    @inline(__always) mutating func ask(_ number: Int, _ pending: Session.Pending, now: UInt64) {
+        precondition(sessions[number].pending == .nothing, "a session has one request outstanding")
+        sessions[number].pending = pending
+        sessions[number].askedAt = now
+        pendingSessions += 1
+        transmit(number, now: now)
+    }
+
+    /// Puts the outstanding request of a session into its link's output; when the link is down, it is sent once it is up.
+    mutating func transmit(_ number: Int, now: UInt64) {
+        let session = sessions + number
+        let linkNumber = number % linkCount
+        let link = links + linkNumber
+        stopWaiting(number)
+        guard link.pointee.state == .up else { return }
+        session.pointee.sentAt = now
+        let template: RequestTemplate
+        var id = session.pointee.id
+        switch session.pointee.pending {
+        case .open:
+            template = templates.open
+            id = 0
+        case .operation where session.pointee.isRead:
+            template = templates.get
+            id = 0
+        case .operation: template = templates.put
+        case .close: template = templates.close
+        case .nothing: preconditionFailure("a session without a request has nothing to send")
+        }
+        let place = link.pointee.output.reserve(template.count)
+        template.write(into: place, session: id, sequence: session.pointee.sequence, key: session.pointee.key)
+        link.pointee.output.commit(template.count)
+        if !link.pointee.isDirty {
+            link.pointee.isDirty = true
+            dirty.push(linkNumber)
+        }
+    }
+
+    @inline(__always) mutating func stopWaiting(_ number: Int) {
+        guard sessions[number].isWaiting else { return }
+        sessions[number].isWaiting = false
+        waitingSessions -= 1
+    }
+
+    mutating func wait(_ number: Int, milliseconds: UInt64, now: UInt64) {
+        let session = sessions + number
+        session.pointee.retryAt = now + milliseconds * 1_000_000
+        if !session.pointee.isWaiting {
+            session.pointee.isWaiting = true
+            waitingSessions += 1
+        }
+        nextSweep = min(nextSweep, session.pointee.retryAt)
+    }
+}

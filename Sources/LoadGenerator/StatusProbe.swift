@@ -1,0 +1,112 @@
+import FoundationEssentials
+import Glibc
+import Wire
+
+/// The parts of a STATUS body that the generator looks at.
+struct ReplicaStatus: Decodable, Equatable, Sendable {
+    var id: Int
+    var leader: Int?
+    /// Process of the replica, on its own host.
+    var pid: Int32?
+}
+
+/// Asks a replica for its STATUS, waiting for the answer: used before and after the load, not under it.
+enum StatusProbe {
+    private static let largestReply = 16 << 20
+
+    /// Nil when the replica does not answer in time, or not in a way that is understood.
+    static func ask(_ endpoint: Endpoint, milliseconds: Int) -> ReplicaStatus? {
+        let file = socket(endpoint.family, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
+        guard file >= 0 else { return nil }
+        defer { Glibc.close(file) }
+        let deadline = MonotonicClock.now() + UInt64(milliseconds) * 1_000_000
+        limit(file, SO_SNDTIMEO, milliseconds)
+        var address = endpoint.address
+        let connected = withUnsafePointer(to: &address) { pointer in
+            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
+                Glibc.connect(file, $0, endpoint.addressSize)
+            }
+        }
+        guard connected == 0, sendAll(file, ZMTP.opening) else { return nil }
+        var received: [UInt8] = []
+        var hasAsked = false
+        while MonotonicClock.now() < deadline, received.count < largestReply {
+            let left = (deadline - MonotonicClock.now()) / 1_000_000
+            limit(file, SO_RCVTIMEO, max(1, Int(left)))
+            var chunk = [UInt8](repeating: 0, count: 64 << 10)
+            let count = recv(file, &chunk, chunk.count, 0)
+            guard count > 0 else { return nil }
+            received += chunk[..<count]
+            switch reply(in: received) {
+            case .incomplete: continue
+            case .ready:
+                if hasAsked { continue }
+                hasAsked = true
+                guard sendAll(file, request()) else { return nil }
+            case .bad: return nil
+            case .body(let body): return try? JSONDecoder().decode(ReplicaStatus.self, from: Data(body))
+            }
+        }
+        return nil
+    }
+
+    private enum Outcome {
+        case incomplete
+        /// The server is ready for the request, and has not answered it.
+        case ready
+        case bad
+        case body([UInt8])
+    }
+
+    /// The body of the first OK reply in everything that came so far, the greeting included.
+    private static func reply(in received: [UInt8]) -> Outcome {
+        received.withUnsafeBytes { bytes in
+            switch ZMTP.checkGreeting(bytes) {
+            case .incomplete: return .incomplete
+            case .bad: return .bad
+            case .good: break
+            }
+            var offset = ZMTP.greetingSize
+            var frames: [Range<Int>] = []
+            var isReady = false
+            while true {
+                switch ZMTP.frame(bytes, at: offset, limit: largestReply) {
+                case .incomplete: return isReady ? .ready : .incomplete
+                case .bad: return .bad
+                case .frame(let head):
+                    offset = head.bodyOffset + head.bodyCount
+                    if head.isCommand {
+                        isReady = true
+                        continue
+                    }
+                    frames.append(head.bodyOffset..<offset)
+                    if head.hasMore { continue }
+                    guard frames.count == 3, frames[0].isEmpty,
+                        let header = ReplyHeader(decoding: UnsafeRawBufferPointer(rebasing: bytes[frames[1]])),
+                        header.status == .ok
+                    else { return .bad }
+                    return .body(Array(bytes[frames[2]]))
+                }
+            }
+        }
+    }
+
+    private static func request() -> [UInt8] {
+        let template = RequestTemplate.status()
+        defer { template.release() }
+        return [UInt8](unsafeUninitializedCapacity: template.count) { buffer, count in
+            template.write(into: UnsafeMutableRawPointer(buffer.baseAddress!), session: 0, sequence: 1, key: 0)
+            count = template.count
+        }
+    }
+
+    private static func sendAll(_ file: Int32, _ bytes: [UInt8]) -> Bool {
+        // A few hundred bytes into an empty socket buffer: they fit, or the peer is of no use.
+        send(file, bytes, bytes.count, Int32(MSG_NOSIGNAL)) == bytes.count
+    }
+
+    private static func limit(_ file: Int32, _ option: Int32, _ milliseconds: Int) {
+        var time = timeval(tv_sec: milliseconds / 1000, tv_usec: milliseconds % 1000 * 1000)
+        _ = setsockopt(file, SOL_SOCKET, option, &time, socklen_t(MemoryLayout<timeval>.size))
+    }
+}

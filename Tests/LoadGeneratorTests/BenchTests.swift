@@ -1,0 +1,344 @@
+import Foundation
+import Testing
+import Wire
+
+@testable import LoadGenerator
+
+@Suite struct BenchTests {
+    private static func configuration(_ replicas: FakeReplica...) -> BenchConfiguration {
+        var configuration = BenchConfiguration(endpoints: replicas.map(\.endpoint))
+        configuration.sessions = 12
+        configuration.connections = 3
+        configuration.seconds = 0.2
+        configuration.warmup = 0.05
+        configuration.keys = 50
+        return configuration
+    }
+
+    private static func leader() -> FakeReplica.Script {
+        var script = FakeReplica.Script()
+        script.leader = 0
+        return script
+    }
+
+    /// What holds after every run that went well: nothing forbidden was sent, and every session was closed again.
+    private static func expectOrder(
+        _ record: FakeReplica.Record, location: SourceLocation = #_sourceLocation
+    ) {
+        #expect(record.violations.prefix(3) == [], sourceLocation: location)
+        #expect(record.openSessions == 0, sourceLocation: location)
+    }
+
+    @Test func closedLoop() throws {
+        let replica = try FakeReplica(Self.leader())
+        defer { replica.stop() }
+        let result = try Bench(Self.configuration(replica)).run { _ in }
+        let record = replica.record
+        Self.expectOrder(record)
+        #expect(record.requests[.open] == 12)
+        #expect(record.peers.count == 3)
+        #expect(record.requests[.close] == 12)
+        #expect(record.requests[.query] == nil)
+        #expect(record.sawNoForward)
+        #expect(record.retries == 0)
+        #expect(result.completed > 12)
+        #expect(record.executed >= Int(result.completed))
+        #expect(result.counts == BenchCounts())
+        #expect(result.rate > 0 && result.seconds >= 0.2)
+        #expect(0 < result.p50 && result.p50 <= result.p90 && result.p90 <= result.p99 && result.p99 <= result.p999)
+        #expect(result.p999 <= result.max)
+        // The fake runs in this process: its CPU and ours are the same number.
+        #expect(result.generatorProcessorTime > 0)
+        #expect(try #require(result.replicaProcessorTime) > 0)
+        #expect(record.keys.count <= 50 && record.keys.allSatisfy { $0 < "key-000000000050" })
+    }
+
+    @Test func readsAndWritesMix() throws {
+        let replica = try FakeReplica(Self.leader())
+        defer { replica.stop() }
+        var configuration = Self.configuration(replica)
+        configuration.readShare = 0.5
+        _ = try Bench(configuration).run { _ in }
+        let record = replica.record
+        Self.expectOrder(record)
+        let reads = record.requests[.query] ?? 0
+        let writes = record.requests[.submit] ?? 0
+        #expect(reads + writes > 100)
+        #expect(abs(reads - writes) < (reads + writes) / 2)
+    }
+
+    @Test func onlyReads() throws {
+        let replica = try FakeReplica(Self.leader())
+        defer { replica.stop() }
+        var configuration = Self.configuration(replica)
+        configuration.readShare = 1
+        let result = try Bench(configuration).run { _ in }
+        Self.expectOrder(replica.record)
+        #expect(result.completed > 0)
+        #expect(replica.record.requests[.submit] == nil)
+    }
+
+    @Test func openLoopKeepsToItsSchedule() throws {
+        let replica = try FakeReplica(Self.leader())
+        defer { replica.stop() }
+        var configuration = Self.configuration(replica)
+        configuration.load = .open(rate: 300)
+        configuration.seconds = 0.5
+        let result = try Bench(configuration).run { _ in }
+        Self.expectOrder(replica.record)
+        #expect(result.completed > 0)
+        #expect(Double(result.completed) <= 300 * (result.seconds + configuration.warmup) + 12)
+        #expect(result.counts == BenchCounts())
+    }
+
+    /// One session, a replica that stops for half a second: the requests that should have started meanwhile count as
+    /// late, though none of them was sent.
+    @Test func openLoopCountsFromTheIntendedStart() throws {
+        var script = Self.leader()
+        script.stallAt = 50
+        script.stallMilliseconds = 500
+        let replica = try FakeReplica(script)
+        defer { replica.stop() }
+        var configuration = Self.configuration(replica)
+        configuration.sessions = 1
+        configuration.connections = 1
+        configuration.warmup = 0
+        configuration.seconds = 1.2
+        configuration.load = .open(rate: 500)
+        // The request that met the stall is sent again when it is over.
+        configuration.requestTimeout = 0.2
+        let result = try Bench(configuration).run { _ in }
+        Self.expectOrder(replica.record)
+        #expect(result.max >= 400_000)
+        #expect(result.p90 >= 200_000)
+    }
+
+    @Test func busyIsWaitedOut() throws {
+        var script = Self.leader()
+        script.busyEvery = 3
+        let replica = try FakeReplica(script)
+        defer { replica.stop() }
+        let result = try Bench(Self.configuration(replica)).run { _ in }
+        Self.expectOrder(replica.record)
+        #expect(result.completed > 0)
+        #expect(result.counts.busy > 0)
+        #expect(result.counts.errors == 0 && result.counts.timeouts == 0)
+        #expect(replica.record.retries == 0)
+    }
+
+    @Test func lostRepliesAreAskedForAgain() throws {
+        var script = Self.leader()
+        script.ignoreEvery = 10
+        let replica = try FakeReplica(script)
+        defer { replica.stop() }
+        var configuration = Self.configuration(replica)
+        configuration.requestTimeout = 0.02
+        let result = try Bench(configuration).run { _ in }
+        Self.expectOrder(replica.record)
+        #expect(result.completed > 0)
+        #expect(result.counts.timeouts > 0 && result.counts.errors == 0)
+        #expect(replica.record.retries > 0)
+    }
+
+    @Test func lostConnectionsAreMadeAgain() throws {
+        var script = Self.leader()
+        script.stopAt = 30
+        let replica = try FakeReplica(script)
+        defer { replica.stop() }
+        var configuration = Self.configuration(replica)
+        configuration.seconds = 0.6
+        let result = try Bench(configuration).run { _ in }
+        Self.expectOrder(replica.record)
+        #expect(result.counts.disconnects == 3)
+        #expect(result.counts.errors == 0)
+        #expect(replica.record.executed > 60)
+    }
+
+    @Test func anotherReplicaTakesOver() throws {
+        let second = try FakeReplica(id: 1, FakeReplica.Script())
+        defer { second.stop() }
+        var script = Self.leader()
+        script.stopAt = 30
+        script.diesAtStop = true
+        let first = try FakeReplica(id: 0, script)
+        defer { first.stop() }
+        var configuration = Self.configuration(first, second)
+        configuration.seconds = 0.5
+        let result = try Bench(configuration).run { _ in }
+        // The second knows none of the sessions: each is opened anew there.
+        #expect(second.record.violations.prefix(3) == [])
+        #expect(result.counts.expired == 12)
+        #expect(second.record.executed > 12)
+        #expect(second.record.openSessions == 0)
+    }
+
+    @Test func redirectsAreFollowed() throws {
+        let leader = try FakeReplica(id: 1, FakeReplica.Script())
+        defer { leader.stop() }
+        var script = Self.leader()
+        script.redirect = leader.endpoint
+        let follower = try FakeReplica(id: 0, script)
+        defer { follower.stop() }
+        let result = try Bench(Self.configuration(follower, leader)).run { _ in }
+        Self.expectOrder(leader.record)
+        #expect(follower.record.executed == 0)
+        #expect(result.completed > 0 && result.counts.errors == 0)
+        #expect(result.counts.redirects >= 3)
+    }
+
+    @Test func aRedirectMayLeadOutOfTheList() throws {
+        let leader = try FakeReplica(id: 1, FakeReplica.Script())
+        defer { leader.stop() }
+        var script = Self.leader()
+        script.redirect = leader.endpoint
+        let follower = try FakeReplica(id: 0, script)
+        defer { follower.stop() }
+        let result = try Bench(Self.configuration(follower)).run { _ in }
+        Self.expectOrder(leader.record)
+        #expect(result.completed > 0)
+    }
+
+    @Test func theLeaderIsFoundByStatus() throws {
+        let leader = try FakeReplica(id: 7, FakeReplica.Script())
+        defer { leader.stop() }
+        var script = FakeReplica.Script()
+        script.leader = 7
+        let follower = try FakeReplica(id: 0, script)
+        defer { follower.stop() }
+        let result = try Bench(Self.configuration(follower, leader)).run { _ in }
+        Self.expectOrder(leader.record)
+        #expect(follower.record.requests == [.status: 1])
+        #expect(result.completed > 0 && result.counts.redirects == 0)
+    }
+
+    @Test func allReplicasShareTheLoad() throws {
+        let first = try FakeReplica(id: 0, FakeReplica.Script())
+        defer { first.stop() }
+        let second = try FakeReplica(id: 1, FakeReplica.Script())
+        defer { second.stop() }
+        var configuration = Self.configuration(first, second)
+        configuration.target = .all
+        let result = try Bench(configuration).run { _ in }
+        #expect(result.completed > 0)
+        for replica in [first, second] {
+            Self.expectOrder(replica.record)
+            #expect(replica.record.executed > 0)
+            #expect(!replica.record.sawNoForward)
+        }
+        #expect(first.record.peers.count == 2 && second.record.peers.count == 1)
+    }
+
+    @Test func anExpiredSessionIsOpenedAgain() throws {
+        var script = Self.leader()
+        script.expireAt = 100
+        let replica = try FakeReplica(script)
+        defer { replica.stop() }
+        var configuration = Self.configuration(replica)
+        configuration.warmup = 0
+        configuration.seconds = 0.5
+        let result = try Bench(configuration).run { _ in }
+        Self.expectOrder(replica.record)
+        #expect(result.counts.expired == 1 && result.counts.errors == 1)
+        #expect(replica.record.requests[.open] == 13)
+    }
+
+    @Test func largeValuesSpanManyReads() throws {
+        var script = Self.leader()
+        script.reply = { body in [1] + body.dropFirst(21) }
+        let replica = try FakeReplica(script)
+        defer { replica.stop() }
+        var configuration = Self.configuration(replica)
+        configuration.valueSize = 300_000
+        let result = try Bench(configuration).run { _ in }
+        Self.expectOrder(replica.record)
+        #expect(result.completed > 0 && result.counts.errors == 0)
+    }
+
+    @Test func wrongRepliesAreErrors() throws {
+        var script = Self.leader()
+        script.reply = { _ in [2, 0x6E, 0x6F] }
+        let replica = try FakeReplica(script)
+        defer { replica.stop() }
+        let result = try Bench(Self.configuration(replica)).run { _ in }
+        #expect(result.completed == 0 && result.rate == 0 && result.p50 == 0)
+        #expect(result.counts.errors > 0)
+    }
+
+    @Test func progressComesWithThePhases() throws {
+        let replica = try FakeReplica(Self.leader())
+        defer { replica.stop() }
+        var configuration = Self.configuration(replica)
+        configuration.seconds = 1.2
+        var seen: [BenchProgress] = []
+        let result = try Bench(configuration).run { seen.append($0) }
+        let measuring = seen.filter { $0.phase == .measuring }
+        #expect(measuring.count >= 1)
+        #expect(measuring.allSatisfy { $0.rate > 0 && $0.p50 > 0 && $0.p99 >= $0.p50 && $0.sessions == 12 })
+        #expect(result.p50 > 0)
+    }
+
+    @Test func stopEndsTheRunWithWhatThereIs() throws {
+        let replica = try FakeReplica(Self.leader())
+        defer { replica.stop() }
+        var configuration = Self.configuration(replica)
+        configuration.warmup = 0
+        configuration.seconds = 100
+        let bench = Bench(configuration)
+        let result = try bench.run { _ in bench.stop() }
+        #expect(result.completed > 0 && result.seconds < 50)
+        Self.expectOrder(replica.record)
+    }
+
+    // MARK: Failures
+
+    @Test func nobodyAnswers() throws {
+        let replica = try FakeReplica(Self.leader())
+        var configuration = Self.configuration(replica)
+        replica.stop()
+        configuration.timeout = 0.2
+        let error = #expect(throws: BenchError.self) { try Bench(configuration).run { _ in } }
+        #expect(error?.kind == .noAnswer)
+        #expect(error?.description == "no replica answers at \(replica.endpoint)")
+    }
+
+    @Test func nobodyLeads() throws {
+        let replica = try FakeReplica(FakeReplica.Script())
+        defer { replica.stop() }
+        var configuration = Self.configuration(replica)
+        configuration.timeout = 0.2
+        let error = #expect(throws: BenchError.self) { try Bench(configuration).run { _ in } }
+        #expect(error?.kind == .noAnswer)
+        #expect(error?.description.contains("knows a leader") == true)
+    }
+
+    @Test func valuesThatAreTooLarge() throws {
+        var script = Self.leader()
+        script.maxRequest = 1000
+        let replica = try FakeReplica(script)
+        defer { replica.stop() }
+        var configuration = Self.configuration(replica)
+        configuration.valueSize = 1001
+        let error = #expect(throws: BenchError.self) { try Bench(configuration).run { _ in } }
+        #expect(error?.kind == .usage)
+        #expect(error?.description.contains("1000 bytes") == true)
+    }
+
+    @Test func configurationsOutOfRange() {
+        let good = BenchConfiguration(endpoints: ["tcp://127.0.0.1:1"])
+        #expect(good.problem == nil)
+        let changes: [(inout BenchConfiguration) -> Void] = [
+            { $0.endpoints = [] }, { $0.sessions = 0 }, { $0.sessions = 1 << 21 }, { $0.connections = 0 },
+            { $0.connections = 101 }, { $0.load = .open(rate: 0) }, { $0.load = .open(rate: .nan) },
+            { $0.valueSize = -1 }, { $0.valueSize = 17 << 20 }, { $0.keys = 0 }, { $0.keys = .max },
+            { $0.readShare = 1.1 }, { $0.readShare = -0.1 }, { $0.seconds = 0 }, { $0.warmup = -1 }, { $0.timeout = 0 },
+            { $0.requestTimeout = 0 }, { $0.seconds = .infinity },
+        ]
+        for change in changes {
+            var configuration = good
+            change(&configuration)
+            #expect(configuration.problem != nil)
+            let error = #expect(throws: BenchError.self) { try Bench(configuration).run { _ in } }
+            #expect(error?.kind == .usage)
+        }
+    }
+}
