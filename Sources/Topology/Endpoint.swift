@@ -46,6 +46,12 @@ public struct Endpoint: Hashable, Sendable, CustomStringConvertible {
         return nil
     }
 
+    /// Host and port; nil for an `ipc://` endpoint.
+    package var address: Address? {
+        if case .network(let address) = place { return address }
+        return nil
+    }
+
     /// Whether this names every interface of the host: fine for binding, useless for connecting.
     var isWildcard: Bool {
         if case .network(let address) = place { return address.isWildcard }

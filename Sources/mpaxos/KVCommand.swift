@@ -1,4 +1,5 @@
 import ArgumentParser
+import Client
 import Topology
 import Wire
 
@@ -24,9 +25,24 @@ struct KVOptions: ParsableArguments {
     /// Has the cluster execute `command`, once, whatever has to be retried.
     func execute(_ command: KeyValueCommand) throws -> KeyValueReply {
         let topology = try topology.read()
-        let reply = try KeyValueCall(topology: topology, timeout: timeout.timeout).execute(command)
-        if case .refused(let reason) = reply { throw Failure(.notSo, reason) }
-        return reply
+        do throws(ClientError) {
+            let client = try ClusterClient(
+                endpoints: topology.replicas.map(\.client.description),
+                options: ClientOptions(timeout: .seconds(timeout.timeout)))
+            let reply = try client.perform(command)
+            if case .refused(let reason) = reply { throw .refused(reason) }
+            return reply
+        } catch {
+            throw Failure(Self.code(for: error), error.description)
+        }
+    }
+
+    private static func code(for error: ClientError) -> Failure.Code {
+        switch error {
+        case .malformed, .tooLarge, .setUp: .usage
+        case .refused, .full: .notSo
+        case .unanswered, .sessionExpired, .stale, .unintelligible, .shutDown, .cancelled: .noAnswer
+        }
     }
 }
 

@@ -17,7 +17,7 @@ struct StatusCommand: ParsableCommand {
 
     func run() throws {
         let topology = try topology.read()
-        let answers = StatusQuery(endpoints: topology.replicas.map(\.client.description), timeout: timeout.timeout).ask()
+        let answers = StatusQuery(members: topology.replicas, timeout: timeout.timeout).ask()
         let rows = zip(topology.replicas, answers).map { member, answer in Row(id: member.id, answer: answer) }
         print(json ? Self.array(of: rows) : Self.table(of: rows))
         guard rows.contains(where: { $0.status != nil }) else {

@@ -1,7 +1,0 @@
-import Topology
-import Wire
-struct KeyValueCall {
-    let topology: Topology
-    let timeout: Double
-    func execute(_ command: KeyValueCommand) throws -> KeyValueReply { throw Failure(.noAnswer) }
-}
