@@ -241,12 +241,13 @@ package final class AcceptorPool {
             dropped = true
         }
         if newFloor > floor {
+            precondition(newFloor <= executed + 1, "the floor would rise above what is executed")
             write(.floor, first: newFloor, second: 0)
             floor = newFloor
+            dropped = true
         }
         // Also where the floor stands: what was dropped may have been superseded by votes that are not fenced yet.
-        if dropped || isDirty { fence() }
-        precondition(floor <= executed + 1 || newFloor == floor, "the floor is above what is executed")
+        if dropped { fence() }
         return floor
     }
 
