@@ -32,14 +32,17 @@ public struct PersistentArray<Element: BitwiseCopyable>: BitwiseCopyable, Sendab
         header = PersistentPointer(offset: offset)
     }
 
+    /// How many elements it holds.
     @inlinable
     public func count(in transaction: Transaction) -> Int { transaction.read(header).count }
 
+    /// The element at an index, which must be in range.
     @inlinable
     public func get(_ index: Int, in transaction: Transaction) -> Element {
         transaction.read(place(index, in: transaction))
     }
 
+    /// Replaces the element at an index, which must be in range.
     @inlinable
     public func set(_ index: Int, to element: Element, in transaction: Transaction) {
         transaction.write(element, to: place(index, in: transaction))

@@ -15,9 +15,11 @@ public struct PersistentCounter: BitwiseCopyable, Sendable {
         place = PersistentPointer(offset: offset)
     }
 
+    /// The integer as it is.
     @inlinable
     public func value(in transaction: Transaction) -> Int64 { transaction.read(place) }
 
+    /// Replaces the integer.
     @inlinable
     public func set(_ value: Int64, in transaction: Transaction) { transaction.write(value, to: place) }
 

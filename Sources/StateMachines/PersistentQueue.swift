@@ -37,6 +37,7 @@ public struct PersistentQueue<Element: BitwiseCopyable>: BitwiseCopyable, Sendab
         header = PersistentPointer(offset: offset)
     }
 
+    /// How many elements it holds.
     @inlinable
     public func count(in transaction: Transaction) -> Int { transaction.read(header).count }
 

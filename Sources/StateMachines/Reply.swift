@@ -15,12 +15,15 @@ public struct Reply: ~Copyable {
     public let capacity: Int
 
     /// How many bytes have been appended.
-    public private(set) var count = 0
+    @inlinable public var count: Int { used }
 
     /// More was appended than fits. The reply is then incomplete and will not be sent.
-    public private(set) var overflowed = false
+    @inlinable public var overflowed: Bool { hasOverflowed }
 
-    private let storage: UnsafeMutableRawPointer
+    // Usable from inline: a reply is written and read for each command, from other modules.
+    @usableFromInline var used = 0
+    @usableFromInline var hasOverflowed = false
+    @usableFromInline let storage: UnsafeMutableRawPointer
 
     /// A buffer for the replies of one executor.
     ///
@@ -37,30 +40,39 @@ public struct Reply: ~Copyable {
     deinit { storage.deallocate() }
 
     /// What has been appended. Valid until the next change.
-    public var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: storage, count: count) }
+    @inlinable public var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: storage, count: used) }
 
     /// Empties the buffer for the next call.
+    @inlinable
     public mutating func removeAll() {
-        count = 0
-        overflowed = false
+        used = 0
+        hasOverflowed = false
     }
 
+    /// Appends one byte.
+    @inlinable
     public mutating func append(byte: UInt8) {
         guard let place = extend(by: 1) else { return }
         place.storeBytes(of: byte, as: UInt8.self)
     }
 
+    /// Appends an integer as its bytes, the least significant first.
+    @inlinable
     public mutating func append<Integer: FixedWidthInteger & BitwiseCopyable>(littleEndian value: Integer) {
         guard let place = extend(by: MemoryLayout<Integer>.size) else { return }
         place.storeBytes(of: value.littleEndian, as: Integer.self)
     }
 
+    /// Appends bytes as they are, without a length.
+    /// Appends one byte.
+    @inlinable
     public mutating func append(bytes: UnsafeRawBufferPointer) {
         guard let place = extend(by: bytes.count), let source = bytes.baseAddress else { return }
         place.copyMemory(from: source, byteCount: bytes.count)
     }
 
     /// Appends text as UTF-8, without a length.
+    @inlinable
     public mutating func append(text: StaticString) {
         append(bytes: UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
     }
@@ -74,6 +86,7 @@ public struct Reply: ~Copyable {
     /// Replaces an integer appended earlier, such as a count that is known only at the end.
     ///
     /// - Parameter offset: where its first byte is, from the start of the reply.
+    @inlinable
     public mutating func replace<Integer: FixedWidthInteger & BitwiseCopyable>(
         littleEndian value: Integer, at offset: Int
     ) {
@@ -83,13 +96,14 @@ public struct Reply: ~Copyable {
     }
 
     /// Room for `size` more bytes, counted as appended; nil once the reply has overflowed.
-    private mutating func extend(by size: Int) -> UnsafeMutableRawPointer? {
-        precondition(size >= 0 && count <= capacity, "a reply grows within its buffer")
-        guard !overflowed, size <= capacity - count else {
-            overflowed = true
+    @inlinable @inline(__always)
+    mutating func extend(by size: Int) -> UnsafeMutableRawPointer? {
+        precondition(size >= 0 && used <= capacity, "a reply grows within its buffer")
+        guard !hasOverflowed, size <= capacity - used else {
+            hasOverflowed = true
             return nil
         }
-        defer { count += size }
-        return storage + count
+        defer { used += size }
+        return storage + used
     }
 }
