@@ -12,7 +12,7 @@ package final class Heap {
     /// Commits that were replayed when it was opened.
     package let replayedCommits: Int
 
-    private let pool: Pool
+    package let pool: Pool
     private let layout: HeapLayout
     private let view: UnsafeMutableRawPointer
 

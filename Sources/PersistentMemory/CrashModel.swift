@@ -1,0 +1,169 @@
+import Glibc
+
+/// A model of what persistent memory may hold after a power failure, fed by the flushes and fences of a pool. For tests.
+///
+/// A line that was stored to but not yet flushed and fenced may be in memory or not: it can have been evicted from the cache
+/// at any time. So may each of its 8-byte words, which alone are atomic. What was flushed before a fence is in memory as
+/// it was when it was flushed. From this the model makes images: memory as a crash at this very event may leave it.
+package final class CrashModel: CrashRecorder {
+    /// Called at every event, when the stores before it are done and its own effect is not yet.
+    package var atEvent: (() -> Void)?
+    /// Plants a bug: a flush for which it answers true is forgotten. Offsets in the region.
+    package var forgetsFlush: ((Range<Int>) -> Bool)?
+    /// Plants a bug: a fence for which it answers true is forgotten. It is given the offsets of the lines that wait for it.
+    package var forgetsFence: (([Int]) -> Bool)?
+
+    package private(set) var flushes = 0
+    package private(set) var fences = 0
+
+    private let region: UnsafeMutableRawBufferPointer
+    /// What is certainly in memory.
+    private let durable: UnsafeMutableRawPointer
+    /// Lines as they were when last flushed, where `isFlushed`.
+    private let flushed: UnsafeMutableRawPointer
+    private var isFlushed: [Bool]
+    private var flushedLines: [Int] = []
+    private var flushedInPage: [Int]
+
+    private static let line = 64
+
+    /// What the pool's region holds now is taken as durable.
+    package init(of pool: Pool) {
+        region = pool.region
+        precondition(region.count % Pool.pageSize == 0, "a region is whole pages")
+        durable = .allocate(byteCount: region.count, alignment: Pool.pageSize)
+        flushed = .allocate(byteCount: region.count, alignment: Pool.pageSize)
+        durable.copyMemory(from: region.baseAddress!, byteCount: region.count)
+        isFlushed = Array(repeating: false, count: region.count / CrashModel.line)
+        flushedInPage = Array(repeating: 0, count: (region.count + Pool.pageSize - 1) / Pool.pageSize)
+    }
+
+    deinit {
+        durable.deallocate()
+        flushed.deallocate()
+    }
+
+    package func flushed(_ start: UnsafeRawPointer, _ count: Int) {
+        let offset = start - UnsafeRawPointer(region.baseAddress!)
+        precondition(offset >= 0 && offset + count <= region.count, "a flush outside the region")
+        flushes += 1
+        // The stores are done; the flush may or may not have had its effect, which a crash shows in the same images.
+        if forgetsFlush?(offset..<offset + count) != true {
+            for number in offset / CrashModel.line...(offset + count - 1) / CrashModel.line {
+                let at = number * CrashModel.line
+                (flushed + at).copyMemory(from: region.baseAddress! + at, byteCount: CrashModel.line)
+                if !isFlushed[number] {
+                    isFlushed[number] = true
+                    flushedLines.append(number)
+                    flushedInPage[at / Pool.pageSize] += 1
+                }
+            }
+        }
+        atEvent?()
+    }
+
+    package func fenced() {
+        fences += 1
+        atEvent?()
+        if let forgetsFence, forgetsFence(flushedLines.map { $0 * CrashModel.line }) { return }
+        for number in flushedLines {
+            let at = number * CrashModel.line
+            (durable + at).copyMemory(from: flushed + at, byteCount: CrashModel.line)
+            isFlushed[number] = false
+            flushedInPage[at / Pool.pageSize] -= 1
+        }
+        flushedLines.removeAll(keepingCapacity: true)
+    }
+
+    /// Lines whose content after a crash now would be open.
+    package var openLines: [Int] {
+        var lines: [Int] = []
+        var page = 0
+        // While loops: this is most of a test's time in a debug build.
+        while page < region.count {
+            if flushedInPage[page / Pool.pageSize] > 0
+                || memcmp(region.baseAddress! + page, durable + page, Pool.pageSize) != 0
+            {
+                var at = page
+                while at < page + Pool.pageSize {
+                    if isFlushed[at / CrashModel.line]
+                        || memcmp(region.baseAddress! + at, durable + at, CrashModel.line) != 0
+                    {
+                        lines.append(at / CrashModel.line)
+                    }
+                    at += CrashModel.line
+                }
+            }
+            page += Pool.pageSize
+        }
+        return lines
+    }
+
+    /// Fills `image` with memory as a crash now may leave it.
+    /// - Parameter open: `openLines`, which is slow to find and the same for all images of one event.
+    /// - Returns: a fingerprint of the image, among those of this model.
+    @discardableResult
+    package func makeImage(
+        _ kind: ImageKind, open: [Int], into image: UnsafeMutableRawBufferPointer, random: inout Seeded
+    ) -> UInt64 {
+        precondition(image.count == region.count, "an image of another size")
+        image.baseAddress!.copyMemory(from: durable, byteCount: image.count)
+        var hash = UInt64(fences)
+        guard kind != .nothing else { return hash }
+        // Few, half or most of the lines: rare combinations are more than coin tosses would give.
+        let odds = [16, 128, 240][random.below(3)]
+        for number in open {
+            let at = number * CrashModel.line
+            let unit = kind == .words ? 8 : CrashModel.line
+            var word = at
+            while word < at + CrashModel.line {
+                defer { word += unit }
+                guard kind == .everything || random.below(256) < odds else { continue }
+                let source =
+                    kind == .everything ? UnsafeRawPointer(region.baseAddress!) : version(of: number, random: &random)
+                (image.baseAddress! + word).copyMemory(from: source + word, byteCount: unit)
+            }
+            word = at
+            while word < at + CrashModel.line {
+                defer { word += 8 }
+                hash =
+                    (hash ^ UInt64(word) ^ image.load(fromByteOffset: word, as: UInt64.self)) &* 0x9E37_79B9_7F4A_7C15
+                hash ^= hash >> 29
+            }
+        }
+        return hash
+    }
+
+    /// The region as it is, or as it was flushed.
+    private func version(of number: Int, random: inout Seeded) -> UnsafeRawPointer {
+        isFlushed[number] && random.below(2) == 0 ? UnsafeRawPointer(flushed) : UnsafeRawPointer(region.baseAddress!)
+    }
+
+    package enum ImageKind: Equatable {
+        /// No open line reached memory.
+        case nothing
+        /// All did.
+        case everything
+        /// Any subset did.
+        case lines
+        /// Any subset of their 8-byte words did.
+        case words
+    }
+
+    /// SplitMix64: small, seeded, the same everywhere.
+    package struct Seeded: RandomNumberGenerator {
+        private var state: UInt64
+
+        package init(seed: UInt64) { state = seed }
+
+        package mutating func next() -> UInt64 {
+            state &+= 0x9E37_79B9_7F4A_7C15
+            var z = state
+            z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+            z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+            return z ^ (z >> 31)
+        }
+
+        package mutating func below(_ bound: Int) -> Int { Int(next() % UInt64(bound)) }
+    }
+}
