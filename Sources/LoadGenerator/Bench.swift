@@ -4,8 +4,8 @@ import Synchronization
 
 /// A run of the load generator (`mpaxos bench`): opens sessions, warms up, measures, closes the sessions.
 ///
-/// Simple and cheap by design: one thread that speaks ZMTP over plain sockets. `run` may be called once; `stop` from any
-/// thread or signal handler.
+/// Simple and cheap by design: one thread that speaks ZMTP over plain sockets. `run` may be called once; `stop` from
+/// any thread or signal handler.
 package final class Bench: Sendable {
     private let configuration: BenchConfiguration
     private let isStopped = Atomic<Bool>(false)
@@ -95,7 +95,7 @@ package final class Bench: Sendable {
         guard loop.openSessions == loop.sessionCount else {
             throw BenchError(
                 .noAnswer,
-                "only \(loop.openSessions) of \(loop.sessionCount) sessions could be opened in \(configuration.timeout) s"
+                "\(loop.openSessions) of \(loop.sessionCount) sessions could be opened in \(configuration.timeout) s"
             )
         }
     }

@@ -26,7 +26,7 @@ package struct BenchCounts: Sendable, Equatable {
     package var redirects = 0
     /// Requests sent again because no reply came in time.
     package var timeouts = 0
-    /// Connections lost after they had stood.
+    /// Connections lost, or given up for another replica, after they had stood.
     package var disconnects = 0
     /// Sessions that had to be opened again.
     package var expired = 0

@@ -26,6 +26,8 @@ struct Link {
     /// Nanoseconds before which no connection is attempted.
     var retryAt: UInt64 = 0
     var redirectedAt: UInt64 = 0
+    /// Nanoseconds at which the replica began to answer NO_LEADER and nothing else; 0 when it did not.
+    var leaderlessSince: UInt64 = 0
     /// Nanoseconds at which the connection was begun, or something last came over it.
     var lastHeard: UInt64 = 0
 
@@ -78,6 +80,7 @@ struct Link {
         file = -1
         state = .down
         waitsForRoom = false
+        leaderlessSince = 0
         input.removeAll()
         output.removeAll()
     }

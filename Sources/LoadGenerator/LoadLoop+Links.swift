@@ -3,6 +3,8 @@ import Wire
 extension LoadLoop {
     private static let reconnectDelay: UInt64 = 20_000_000
     private static let connectPatience: UInt64 = 1_000_000_000
+    /// How long a replica may answer NO_LEADER before another is asked: it may be cut off from those who have one.
+    private static let leaderPatience: UInt64 = 1_000_000_000
 
     /// Begins to connect a link that is down to its endpoint.
     mutating func connect(_ number: Int, now: UInt64) {
@@ -59,7 +61,7 @@ extension LoadLoop {
         }
     }
 
-    /// A connection ended or could not be made: the next attempt goes to the next endpoint.
+    /// A connection ended, is of no use or could not be made: the next attempt goes to the next endpoint.
     mutating func lose(_ number: Int, now: UInt64) {
         let stood = links[number].state == .up
         links[number].disconnect()
@@ -103,7 +105,9 @@ extension LoadLoop {
             case .connecting, .greeting, .handshake:
                 if now >= link.pointee.lastHeard + LoadLoop.connectPatience { lose(number, now: now) }
             case .up:
-                if now >= link.pointee.lastHeard + patience && isAwaited(number, now: now) { lose(number, now: now) }
+                let isSilent = now >= link.pointee.lastHeard + patience && isAwaited(number, now: now)
+                let since = link.pointee.leaderlessSince
+                if isSilent || since != 0 && now >= since + LoadLoop.leaderPatience { lose(number, now: now) }
             }
         }
     }

@@ -97,12 +97,14 @@ extension LoadLoop {
         }
         switch header.status {
         case .ok:
+            links[link].leaderlessSince = 0
             switch sessions[number].pending {
             case .operation: finish(number, isGood: isGood(body), now: now)
             case .open: opened(number, id: header.session, now: now)
             case .close, .nothing: closed(number)
             }
         case .busy, .noLeader:
+            if header.status == .noLeader && links[link].leaderlessSince == 0 { links[link].leaderlessSince = now }
             turnedAway(number, header.status, body, now: now)
         case .redirect:
             counts.redirects += 1

@@ -1,8 +1,8 @@
 import Histogram
 import Wire
 
-/// The generator at work: one thread, one epoll set, sessions and links in raw memory. Methods that handle replies are in
-/// `LoadLoop+Replies.swift`, connections in `LoadLoop+Links.swift`.
+/// The generator at work: one thread, one epoll set, sessions and links in raw memory. What handles replies is in
+/// `LoadLoop+Replies.swift`, what handles connections in `LoadLoop+Links.swift`.
 struct LoadLoop: ~Copyable {
     enum Phase {
         /// Sessions are being opened.
@@ -204,7 +204,7 @@ struct LoadLoop: ~Copyable {
         transmit(number, now: now)
     }
 
-    /// Puts the outstanding request of a session into its link's output; when the link is down, it is sent once it is up.
+    /// Puts the outstanding request of a session into its link's output, or leaves it until the link is up.
     mutating func transmit(_ number: Int, now: UInt64) {
         let session = sessions + number
         let linkNumber = number % linkCount

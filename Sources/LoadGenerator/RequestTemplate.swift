@@ -1,7 +1,7 @@
 import Wire
 
-/// One request as it goes over the connection, delimiter and both frames, of which only session, sequence and key differ
-/// from one sending to the next.
+/// One request as it goes over the connection, delimiter and both frames, of which only session, sequence and key
+/// differ from one sending to the next.
 struct RequestTemplate {
     static let largestKeyCount: UInt64 = 1_000_000_000_000
     static let keySize = 16

@@ -15,7 +15,7 @@
     case unknownKind
     /// A field that must be zero is not, or a field has a value that no replica sends.
     case field
-    /// The payload does not match its checksum (frames of the handshake only: the others are checked by who reads them).
+    /// The payload does not match its checksum (in the handshake only: other payloads are checked by who reads them).
     case payloadChecksum
 }
 

@@ -3,8 +3,8 @@ import Messaging
 import Synchronization
 import Wire
 
-/// A single replica that speaks MPX/1 over a libzmq ROUTER and keeps the rules of sessions, but orders and stores nothing:
-/// enough for a load generator to run against. What a client may not do is written down as a violation.
+/// A single replica that speaks MPX/1 over a libzmq ROUTER and keeps the rules of sessions, but orders and stores
+/// nothing: enough for a load generator to run against. What a client may not do is written down as a violation.
 final class FakeReplica: Sendable {
     /// How the replica misbehaves. Every `n` counts SUBMITs that would otherwise be executed; 0 is never.
     struct Script: Sendable {
@@ -12,6 +12,8 @@ final class FakeReplica: Sendable {
         var leader: Int?
         /// NO_FORWARD requests are redirected there.
         var redirect: String?
+        /// Answers NO_LEADER to all that is ordered.
+        var isLeaderless = false
         var busyEvery = 0
         var ignoreEvery = 0
         /// Forgets the session of the SUBMIT with this number, once.
@@ -162,6 +164,7 @@ final class FakeReplica: Sendable {
             record.sawNoForward = true
             if let redirect = script.redirect { return reply(.redirect, Array(redirect.utf8)) }
         }
+        if script.isLeaderless && code != .status && code != .ping { return reply(.noLeader, [1, 0, 0, 0]) }
         switch code {
         case .status:
             let leader = script.leader.map { "\($0)" } ?? "null"
