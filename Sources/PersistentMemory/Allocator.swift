@@ -21,7 +21,7 @@ extension Transaction {
     package func allocate(_ count: Int, from share: AllocationClass) throws(Refusal) -> UInt64 {
         precondition(count >= 0, "a block of a negative size")
         guard UInt64(count) <= capacity else { throw .full }
-        let needed = max(BlockHeader.smallestBlock, (UInt64(count) + 15) & ~15 + BlockHeader.size)
+        let needed = SizeClass.rounded(max(BlockHeader.smallestBlock, (UInt64(count) + 15) & ~15 + BlockHeader.size))
         if share == .data, dataBytes + needed > dataLimit { throw .full }
         guard let sizeClass = filledClass(from: SizeClass(fitting: needed)) else { throw .full }
 

@@ -35,6 +35,14 @@ struct SizeClass: Equatable {
         precondition(first < SizeClass.firstLevels, "a block larger than any data area")
     }
 
+    /// The size that blocks for `size` bytes have: the least of a class, so that a block that was freed serves the next request of
+    /// its size again (the class that holds it is the class that is searched). Costs a 32nd at most.
+    static func rounded(_ size: UInt64) -> UInt64 {
+        guard size >= SizeClass.linear else { return size }
+        let step = UInt64(1) << UInt64(63 - size.leadingZeroBitCount - 5)
+        return (size + step - 1) & ~(step - 1)
+    }
+
     /// The lowest class all of whose blocks have at least this size.
     init(fitting size: UInt64) {
         guard size >= SizeClass.linear else {

@@ -86,7 +86,7 @@ import Testing
         _ = try store.heap.verify()
     }
 
-    @Test(arguments: [100, 1000])
+    @Test(arguments: [100, 1000, 5000])
     func holesOfOneSizeCanBeUsedForThatSize(valueSize: Int) throws {
         let (store, service, keys) = try Self.filled(valueSize: valueSize)
         for key in stride(from: 0, to: keys, by: 2) {
