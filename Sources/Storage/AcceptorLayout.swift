@@ -29,7 +29,8 @@ struct AcceptorGeometry: Equatable {
     /// A multiple of 64.
     var arenaSize: Int
 
-    /// The slots take at most an eighth of the region, so batches of 1 KiB and more fill the arena before the slots run out.
+    /// The slots take at most an eighth of the region, so batches of 1 KiB and more fill the arena before the slots run
+    /// out.
     init(regionSize: Int) {
         precondition(regionSize >= 1 << 20, "an acceptor pool's region is at least 1 MiB")
         var slots = 1

@@ -1,10 +1,12 @@
 import Consensus
 import PersistentMemory
 
-/// What this replica has promised and voted, private to it: the promised view, the log of votes, the bytes of the batches.
+/// What this replica has promised and voted, private to it: the promised view, the log of votes, the bytes of the
+/// batches.
 ///
-/// Everything recorded is stored and flushed at once, but counts only after `fence()`: a message that rests on a record leaves after
-/// the fence that follows it. One fence makes durable all that gathered before it. No libpmemobj transactions are involved.
+/// Everything recorded is stored and flushed at once, but counts only after `fence()`: a message that rests on a record
+/// leaves after the fence that follows it. One fence makes durable all that gathered before it. No libpmemobj
+/// transactions are involved.
 ///
 /// One owner: the stage that journals. Nothing here allocates after `init`.
 package final class AcceptorPool {
@@ -112,7 +114,8 @@ package final class AcceptorPool {
         arena.deallocate()
     }
 
-    /// Makes everything durable and marks the shutdown as a clean one: then the next open takes any torn line for damage.
+    /// Makes everything durable and marks the shutdown as a clean one: then the next open takes any torn line for
+    /// damage.
     package func close() {
         // A group of its own: then no vote belongs to the newest group, and none passes for torn.
         fence()
@@ -123,8 +126,8 @@ package final class AcceptorPool {
 
     // MARK: Batches
 
-    /// Contiguous room at the arena's tail, to be filled and then sealed. nil: `makeRoom` first. Replaces an earlier reservation that
-    /// was not sealed.
+    /// Contiguous room at the arena's tail, to be filled and then sealed. nil: `makeRoom` first. Replaces an earlier
+    /// reservation that was not sealed.
     package func reserve(_ count: Int) -> UnsafeMutableRawPointer? { arena.reserve(count) }
 
     /// Makes the first `count` bytes of the reservation a batch: checksum, flush, no fence.
@@ -167,8 +170,8 @@ package final class AcceptorPool {
         write(.established, first: view, second: base)
     }
 
-    /// A vote for `batch` at `instance` in `view`; `UInt64.max` as view: the instance is decided. The instance must be at or above the
-    /// floor and have a free slot, see `hasSlot(for:)`; its batch must be held.
+    /// A vote for `batch` at `instance` in `view`; `UInt64.max` as view: the instance is decided. The instance must be
+    /// at or above the floor and have a free slot, see `hasSlot(for:)`; its batch must be held.
     package func record(instance: UInt64, view: UInt64, batch: Batch) {
         precondition(instance >= floor, "a vote below the floor")
         precondition(hasSlot(for: instance), "there is no free slot for the instance")
@@ -187,7 +190,8 @@ package final class AcceptorPool {
         isDirty = true
     }
 
-    /// Everything recorded and sealed so far is durable when this returns. Costs nothing when there is nothing to make durable.
+    /// Everything recorded and sealed so far is durable when this returns. Costs nothing when there is nothing to make
+    /// durable.
     package func fence() {
         guard isDirty else { return }
         pool.fence()
@@ -208,13 +212,14 @@ package final class AcceptorPool {
     /// Bytes of the arena.
     package var capacity: Int { geometry.arenaSize }
 
-    /// Makes room for a batch of `count` bytes (0: none is needed) and for a slot of `instance`, by dropping the oldest batches that are executed,
-    /// or that no vote names any more. Drops some in advance, so that this is needed once in a while only. Raises the floor, and makes
-    /// the new one durable before anything that it gives up can be overwritten. It may fall short: look at `hasSlot` and `reserve`
-    /// after it.
+    /// Makes room for a batch of `count` bytes (0: none is needed) and for a slot of `instance`, by dropping the oldest
+    /// batches that are executed, or that no vote names any more. Drops some in advance, so that this is needed once in
+    /// a while only. Raises the floor, and makes the new one durable before anything that it gives up can be
+    /// overwritten. It may fall short: look at `hasSlot` and `reserve` after it.
     /// - Parameters:
     ///   - executed: every instance up to it is executed, and its effect is durable in the state pool.
-    ///   - isReferenced: whether a batch is in use though no vote names it: (instance, offset), the instance is `UInt64.max` when not known.
+    ///   - isReferenced: whether a batch is in use though no vote names it: (instance, offset), the instance is
+    ///     `UInt64.max` when not known.
     /// - Returns: the floor.
     package func makeRoom(
         for count: Int, instance: UInt64, executed: UInt64, isReferenced: (UInt64, UInt64) -> Bool

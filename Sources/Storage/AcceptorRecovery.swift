@@ -3,10 +3,10 @@ import PersistentMemory
 
 /// What opening an acceptor.pool does to it.
 ///
-/// Every line carries the number of its group commit. The newest number found belongs to a group that may not have been fenced, so
-/// nobody has been told of it: its lines may be missing or torn, and may name batches whose bytes never arrived. Those are removed, and what
-/// remains of the group is flushed again, before a line of a newer group is written. All that is older has been fenced: there,
-/// anything wrong is damage.
+/// Every line carries the number of its group commit. The newest number found belongs to a group that may not have been
+/// fenced, so nobody has been told of it: its lines may be missing or torn, and may name batches whose bytes never
+/// arrived. Those are removed, and what remains of the group is flushed again, before a line of a newer group is
+/// written. All that is older has been fenced: there, anything wrong is damage.
 extension AcceptorPool {
     func recover() throws(PoolError) {
         let repairs = try readCells()
@@ -63,7 +63,8 @@ extension AcceptorPool {
         return repairs
     }
 
-    /// Makes the newest good vote of each slot the current one. Adds votes of the newest group whose batch never arrived to `torn`.
+    /// Makes the newest good vote of each slot the current one. Adds votes of the newest group whose batch never
+    /// arrived to `torn`.
     private func chooseVotes(newest: UInt64, torn: inout [(slot: Int, side: Int)]) throws(PoolError) -> [ArenaRecord] {
         var held: [ArenaRecord] = []
         for slot in 0..<geometry.slots {
@@ -118,7 +119,8 @@ extension AcceptorPool {
         }
     }
 
-    /// What the newest group wrote may be seen here and still not be durable: the process may have died between store and flush.
+    /// What the newest group wrote may be seen here and still not be durable: the process may have died between store
+    /// and flush.
     private func flushGroup(_ newest: UInt64) {
         for slot in 0..<geometry.slots {
             for side in 0...1 {
@@ -145,8 +147,9 @@ extension AcceptorPool {
         }
     }
 
-    /// Checks what recovery could not, since only the state pool knows how far this replica has executed: every batch above
-    /// `executed` must be intact. A batch at or below it that is gone is no loss: it is executed, and the floor rises above it.
+    /// Checks what recovery could not, since only the state pool knows how far this replica has executed: every batch
+    /// above `executed` must be intact. A batch at or below it that is gone is no loss: it is executed, and the floor
+    /// rises above it.
     package func settle(executed: UInt64) throws(PoolError) {
         var lost: UInt64 = 0
         for instance in floor..<(floor + UInt64(geometry.slots)) {

@@ -11,8 +11,8 @@ struct ArenaRecord: BitwiseCopyable {
 
 /// The circular arena of batch bytes, and the order in which its batches lie there.
 ///
-/// Offsets are logical: they only rise, and the physical place is the offset modulo the arena's size. A batch is contiguous and
-/// starts on a line; where it would straddle the end, the rest up to the end is skipped.
+/// Offsets are logical: they only rise, and the physical place is the offset modulo the arena's size. A batch is
+/// contiguous and starts on a line; where it would straddle the end, the rest up to the end is skipped.
 struct Arena {
     let base: UnsafeMutableRawPointer
     let size: UInt64

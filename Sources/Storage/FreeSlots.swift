@@ -1,5 +1,5 @@
-/// The free slots of the session table, to find the lowest in a few steps: a bit for each slot, and above it a bit for each word that
-/// has one, and so on. In DRAM only: a function of the table.
+/// The free slots of the session table, to find the lowest in a few steps: a bit for each slot, and above it a bit for
+/// each word that has one, and so on. In DRAM only: a function of the table.
 struct FreeSlots {
     private let words: UnsafeMutablePointer<UInt64>
     private let levelStarts: (Int, Int, Int, Int)

@@ -1,7 +1,7 @@
 import PersistentMemory
 
-/// Whose pool it is: written once at format and compared at every open, so that a replica never votes or executes on memory that
-/// is not its own.
+/// Whose pool it is: written once at format and compared at every open, so that a replica never votes or executes on
+/// memory that is not its own.
 package struct PoolIdentity: Equatable, Sendable, Codable {
     /// The name in the topology file; at most 255 bytes of UTF-8.
     package var cluster: String
@@ -40,7 +40,8 @@ struct IdentityPage: Equatable {
     var magic: UInt64
     var version: UInt32
     var identity: PoolIdentity
-    /// Bytes of the region that begins with this page: whoever finds the page without libpmemobj learns where the region ends.
+    /// Bytes of the region that begins with this page: whoever finds the page without libpmemobj learns where the
+    /// region ends.
     var regionSize: Int
     /// What the pool's own layout needs to know; missing words are zero.
     var geometry: [UInt64]

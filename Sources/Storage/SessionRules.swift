@@ -13,8 +13,8 @@ package enum OrderedStatus: UInt8, Sendable, BitwiseCopyable {
     case full = 8
 }
 
-/// The rules of sessions (client protocol, "Rules") as pure functions of values: exactly-once, retries, eviction. Run alike by the state
-/// pool and by anything that models it.
+/// The rules of sessions (client protocol, "Rules") as pure functions of values: exactly-once, retries, eviction. Run
+/// alike by the state pool and by anything that models it.
 package enum SessionRules {
     /// What is to happen with an ordered command.
     package enum Ruling: Equatable, Sendable {
@@ -22,8 +22,8 @@ package enum SessionRules {
         case open
         /// Run the state machine; `remembered`: keep its reply for retries.
         case execute(remembered: Bool)
-        /// The kept reply of the session's last command, with the position that it has. The only one that takes no position of its own; it is a
-        /// use of the session all the same, and so is a stale one.
+        /// The kept reply of the session's last command, with the position that it has. The only one that takes no
+        /// position of its own; it is a use of the session all the same, and so is a stale one.
         case repeatReply
         case stale
         case expired
@@ -38,7 +38,8 @@ package enum SessionRules {
         case .submit:
             if session == 0 { return .execute(remembered: false) }
             guard let last = lastSequence else { return .expired }
-            // Sequence 0 is refused before it is ordered; a peer that forwards it all the same gets no reply of a command never sent.
+            // Sequence 0 is refused before it is ordered; a peer that forwards it all the same gets no reply of a
+            // command never sent.
             if sequence == 0 || sequence < last { return .stale }
             return sequence == last ? .repeatReply : .execute(remembered: true)
         }
@@ -65,8 +66,8 @@ package enum SessionRules {
     /// Replies up to this many bytes are kept in the session's slot.
     package static let inlineLimit = 24
 
-    /// Whether a block that a session has is kept for a reply of `count` bytes: when it fits, and does not waste much. A session that
-    /// alternates between short and long replies so keeps a small block, and gives back a large one.
+    /// Whether a block that a session has is kept for a reply of `count` bytes: when it fits, and does not waste much.
+    /// A session that alternates between short and long replies so keeps a small block, and gives back a large one.
     package static func keepsBlock(capacity: Int, for count: Int) -> Bool {
         if count <= inlineLimit { return capacity <= 256 }
         return count <= capacity && capacity <= max(256, 4 * count)

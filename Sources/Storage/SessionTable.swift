@@ -1,8 +1,8 @@
 import PersistentMemory
 
-/// The sessions and their kept replies: the table in the heap, the stamps in its progress, and in DRAM what finds a free slot and
-/// the session used longest ago. The replicas' tables are equal slot by slot: the lowest free slot is taken, and a full table gives the
-/// slot of the session used longest ago to the new one.
+/// The sessions and their kept replies: the table in the heap, the stamps in its progress, and in DRAM what finds a
+/// free slot and the session used longest ago. The replicas' tables are equal slot by slot: the lowest free slot is
+/// taken, and a full table gives the slot of the session used longest ago to the new one.
 struct SessionTable {
     private let transaction: Transaction
     private let table: UInt64

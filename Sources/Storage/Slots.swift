@@ -9,8 +9,9 @@ struct VoteLine: BitwiseCopyable {
     var offset: UInt64
     var length: UInt32
     var batchChecksum: UInt32
-    /// Number of the group commit that made the line durable. The existence of a line of epoch e proves that everything of earlier
-    /// epochs had been fenced before; only lines of the newest epoch found may be torn, or name bytes that never arrived.
+    /// Number of the group commit that made the line durable. The existence of a line of epoch e proves that everything
+    /// of earlier epochs had been fenced before; only lines of the newest epoch found may be torn, or name bytes that
+    /// never arrived.
     var epoch: UInt64
     private var zero: (UInt64, UInt64) = (0, 0)
     private var marker: UInt32 = VoteLine.mark
@@ -42,9 +43,9 @@ struct VoteLine: BitwiseCopyable {
     }
 }
 
-/// The ring of two-sided slots. A vote goes to the side that does not hold the instance's current vote, so that a torn write never
-/// costs the vote that was there; unless that one has not been fenced either: then nobody has been told of it, the other side holds
-/// the last vote that counts, and the new one replaces the unfenced one in place.
+/// The ring of two-sided slots. A vote goes to the side that does not hold the instance's current vote, so that a torn
+/// write never costs the vote that was there; unless that one has not been fenced either: then nobody has been told of
+/// it, the other side holds the last vote that counts, and the new one replaces the unfenced one in place.
 struct Slots {
     private let lines: UnsafeMutableRawPointer
     let count: Int

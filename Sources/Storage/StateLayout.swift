@@ -14,7 +14,8 @@ enum StateLayout {
     static let heapOffset = 4096
     static let stampsOffset: UInt64 = 64
     static let slotSize = 64
-    /// Journal that the beginning of a command may find, in bytes: opening, closing and evicting a session touch some ten lines.
+    /// Journal that the beginning of a command may find, in bytes: opening, closing and evicting a session touch some
+    /// ten lines.
     static let sessionRoom = 64 * 72
 
     static func progressSize(sessions: Int) -> Int { Int(stampsOffset) + 8 * sessions }
@@ -23,7 +24,8 @@ enum StateLayout {
     static func journalSize(regionSize: Int) -> Int { max(regionSize / 16, min(regionSize / 4, 4 << 20)) }
 }
 
-/// How far this replica has executed. Not digested: duplicates and empty instances change it without changing the position.
+/// How far this replica has executed. Not digested: duplicates and empty instances change it without changing the
+/// position.
 struct Progress: BitwiseCopyable {
     /// All instances up to it are executed.
     var executed: UInt64 = 0

@@ -22,18 +22,18 @@ package enum Verdict: BitwiseCopyable {
 /// What became of a command that ran.
 package enum Outcome: BitwiseCopyable {
     case done(Answer)
-    /// There was too little room left in the journal. What came before is committed now, the command is undone: run the state machine
-    /// on it again, then call `finish` or `refuse` again.
+    /// There was too little room left in the journal. What came before is committed now, the command is undone: run the
+    /// state machine on it again, then call `finish` or `refuse` again.
     case again
 }
 
-/// The replicated state of one replica: the state machine's heap, the sessions with their kept replies, the position; and how far this
-/// replica has executed. All of it changes in the same failure-atomic commits.
+/// The replicated state of one replica: the state machine's heap, the sessions with their kept replies, the position;
+/// and how far this replica has executed. All of it changes in the same failure-atomic commits.
 ///
-/// Use, by the one lane that owns it: for each ordered command `begin`, then perhaps the state machine and `finish` or `refuse`; after the
-/// last of an instance `endInstance`; now and then `commit`. An answer may be given once the commit that follows it has returned;
-/// `begin` and `finish` commit by themselves when the journal gets full, also in the middle of an instance. Nothing here allocates, but the first eviction
-/// and the first reuse of a slot after an open.
+/// Use, by the one lane that owns it: for each ordered command `begin`, then perhaps the state machine and `finish` or
+/// `refuse`; after the last of an instance `endInstance`; now and then `commit`. An answer may be given once the commit
+/// that follows it has returned; `begin` and `finish` commit by themselves when the journal gets full, also in the
+/// middle of an instance. Nothing here allocates, but the first eviction and the first reuse of a slot after an open.
 package final class StatePool {
     package let identity: PoolIdentity
     package let heap: Heap
@@ -65,7 +65,7 @@ package final class StatePool {
         path: String, identity: PoolIdentity, size: Int, sessions: Int, journalSize: Int? = nil, reserveSize: Int? = nil
     ) throws(PoolError) {
         precondition(sessions > 0 && sessions <= SessionRules.slotLimit, "1 to 1,048,576 sessions")
-        try Pool.create(path: path, layout: StateLayout.poolLayout, size: size)
+        try Pool.create(path: path, layout: StateLayout.poolLayout, size: size & ~(Pool.pageSize - 1))
         let pool = try Pool(opening: path, layout: StateLayout.poolLayout)
         defer { pool.close() }
         try format(in: pool, identity: identity, sessions: sessions, journalSize: journalSize, reserveSize: reserveSize)
@@ -207,7 +207,8 @@ package final class StatePool {
         }
     }
 
-    /// The state machine has run: keeps its reply. A reply that finds no room is refused like a command that finds none.
+    /// The state machine has run: keeps its reply. A reply that finds no room is refused like a command that finds
+    /// none.
     package func finish(reply: UnsafeRawBufferPointer) -> Outcome {
         precondition(isRunning, "a command ends that never began")
         guard let command = current else { preconditionFailure("a command ends that never began") }
@@ -256,7 +257,8 @@ package final class StatePool {
         return Answer(status: countRecord(.full), session: command.session, position: position, body: body)
     }
 
-    /// A record of the instance that is not a command, such as a read marker: it changes nothing, but is not met again after a crash.
+    /// A record of the instance that is not a command, such as a read marker: it changes nothing, but is not met again
+    /// after a crash.
     package func passRecord() {
         openGroup()
         _ = countRecord(.ok)
@@ -284,8 +286,9 @@ package final class StatePool {
 
     // MARK: Parts
 
-    /// Makes sure that what belongs to every commit is part of this one, and that sessions can be opened and closed without a look at
-    /// the journal. The lines are marked before any command begins, so that a rollback leaves them marked.
+    /// Makes sure that what belongs to every commit is part of this one, and that sessions can be opened and closed
+    /// without a look at the journal. The lines are marked before any command begins, so that a rollback leaves them
+    /// marked.
     private func openGroup() {
         if groupIsOpen, transaction.journalRoom < StateLayout.sessionRoom { commit() }
         guard !groupIsOpen else { return }
@@ -341,7 +344,8 @@ extension StateRoot {
 }
 
 extension Refusal {
-    /// The body of the FULL that a refused command is answered with: the same on every replica, and short enough to be kept in a slot.
+    /// The body of the FULL that a refused command is answered with: the same on every replica, and short enough to be
+    /// kept in a slot.
     package var reason: StaticString {
         switch self {
         case .full: "the store is full"

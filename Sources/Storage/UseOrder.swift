@@ -1,4 +1,5 @@
-/// The sessions in the order of their last use: a doubly linked list over slot numbers. In DRAM only: rebuilt from the stamps.
+/// The sessions in the order of their last use: a doubly linked list over slot numbers. In DRAM only: rebuilt from the
+/// stamps.
 struct UseOrder {
     private let next: UnsafeMutablePointer<UInt32>
     private let previous: UnsafeMutablePointer<UInt32>

@@ -4,8 +4,9 @@ import Testing
 
 @testable import Storage
 
-/// Runs an acceptor's load on a small pool and, at its flushes and fences, recovers from memory as a crash there may leave it. What
-/// was fenced must be found: the promise, the floor, every vote at or above the floor with its bytes; and nothing may be found that was never recorded.
+/// Runs an acceptor's load on a small pool and, at its flushes and fences, recovers from memory as a crash there may
+/// leave it. What was fenced must be found: the promise, the floor, every vote at or above the floor with its bytes;
+/// and nothing may be found that was never recorded.
 private final class AcceptorCrashRun {
     struct Outcome {
         var events = 0
@@ -262,8 +263,8 @@ private final class FlushedLines: CrashRecorder {
 }
 
 @Suite struct AcceptorCrashTests {
-    /// After the process died, not the machine, what it stored is seen, though it may not be flushed: recovery takes it for recorded, so
-    /// it must flush it.
+    /// After the process died, not the machine, what it stored is seen, though it may not be flushed: recovery takes it
+    /// for recorded, so it must flush it.
     @Test func recoveryFlushesWhatItFindsOfTheLastGroup() throws {
         let pool = try emptyPool(pages: AcceptorCrashRun.pages)
         AcceptorPool.write(identity: identity, geometry: AcceptorCrashRun.geometry, to: pool)

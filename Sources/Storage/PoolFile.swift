@@ -1,0 +1,96 @@
+import Glibc
+import PersistentMemory
+
+/// A pool file read without libpmemobj and without writing to it: a copy in memory of its region, on which recovery can
+/// run while the file stays as it is. Possible while a replica has the pool open; but then the copy is not of one
+/// moment.
+struct PoolFile {
+    enum Kind: String, Codable, Sendable {
+        case acceptor
+        case state
+    }
+
+    let path: String
+    let kind: Kind
+    let isInUse: Bool
+    let fileSize: Int
+    let page: IdentityPage
+    /// The region's copy.
+    let pool: Pool
+
+    init(reading path: String) throws(PoolError) {
+        self.path = path
+        let file = open(path, O_RDONLY | O_CLOEXEC)
+        guard file >= 0 else {
+            throw errno == ENOENT
+                ? PoolError(.missing, "\(path): no such pool; give the path of an acceptor.pool or a state.pool")
+                : PoolError(.io, "\(path): cannot read: \(String(cString: strerror(errno)))")
+        }
+        defer { Glibc.close(file) }
+        var status = stat()
+        guard fstat(file, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
+            throw PoolError(.foreign, "\(path): not a regular file; give the path of a pool file")
+        }
+        let size = Int(status.st_size)
+        let kind = try Self.kind(of: file, size: size, path: path)
+        // libpmemobj holds an exclusive lock of this kind for as long as a process has the pool open.
+        isInUse = flock(file, LOCK_SH | LOCK_NB) != 0
+        guard let mapped = mmap(nil, size, PROT_READ, MAP_SHARED, file, 0), mapped != MAP_FAILED else {
+            throw PoolError(.io, "\(path): cannot map: \(String(cString: strerror(errno)))")
+        }
+        defer { munmap(mapped, size) }
+        let (offset, page) = try Self.region(in: mapped, size: size, kind: kind, path: path)
+        self.page = page
+        self.kind = kind
+        fileSize = size
+        pool = try Pool(image: UnsafeRawBufferPointer(start: mapped + offset, count: page.regionSize))
+    }
+
+    private static func kind(of file: Int32, size: Int, path: String) throws(PoolError) -> Kind {
+        // The descriptor of libpmemobj: a signature at 0, the layout string of at most 1,024 bytes at 4,096.
+        var head = [UInt8](repeating: 0, count: 4096 + 1024)
+        guard pread(file, &head, head.count, 0) == head.count else {
+            throw PoolError.damagedPool(path, size == 0 ? "empty" : "truncated to \(size) bytes")
+        }
+        guard Array(head[0..<8]) == Array("PMEMOBJ\0".utf8) else {
+            throw PoolError(.foreign, "\(path): not a pool file; give the path of an acceptor.pool or a state.pool")
+        }
+        let stored = String(decoding: head[4096...].prefix { $0 != 0 }, as: UTF8.self)
+        let words = stored.split(separator: " ")
+        guard words.count == 2, words[1].hasPrefix("size="), let wanted = Int(words[1].dropFirst(5)) else {
+            throw PoolError(.foreign, "\(path): a pool with the layout '\(stored)', which this program does not know")
+        }
+        guard wanted == size else {
+            throw PoolError.damagedPool(path, "\(size) bytes long, but made with \(wanted)")
+        }
+        switch words[0] {
+        case AcceptorGeometry.poolLayout: return .acceptor
+        case StateLayout.poolLayout: return .state
+        default:
+            throw PoolError(.foreign, "\(path): a pool with the layout '\(stored)', which this program does not know")
+        }
+    }
+
+    /// The region starts with its identity page, on a page of the file, and before it there is only what is
+    /// libpmemobj's.
+    private static func region(
+        in file: UnsafeRawPointer, size: Int, kind: Kind, path: String
+    ) throws(PoolError) -> (offset: Int, page: IdentityPage) {
+        let magic = kind == .acceptor ? AcceptorGeometry.magic : StateLayout.magic
+        let version = kind == .acceptor ? AcceptorGeometry.version : StateLayout.version
+        for offset in stride(from: 0, through: size - IdentityPage.size, by: Pool.pageSize) {
+            guard (file + offset).load(as: UInt64.self) == magic,
+                let page = IdentityPage(reading: file + offset, magic: magic)
+            else { continue }
+            guard page.version == version else {
+                throw PoolError(
+                    .foreign, "\(path): layout version \(page.version), this program reads version \(version)")
+            }
+            guard page.regionSize > 0, page.regionSize % Pool.pageSize == 0, page.regionSize <= size - offset else {
+                throw PoolError.damagedPool(path, "its region is larger than the file")
+            }
+            return (offset, page)
+        }
+        throw PoolError.damagedPool(path, "its header is damaged, or its format was cut short")
+    }
+}

@@ -1,0 +1,78 @@
+import PersistentMemory
+
+extension StatePool {
+    /// The digest of the replicated state at the last commit, and its position. Sessions are part of it, the progress
+    /// is not. Takes the time to read all that changed since it was asked last.
+    package func currentDigest() -> (position: UInt64, value: UInt64) {
+        commit()
+        while !heap.refreshDigest(pages: 1 << 16) {}
+        return (position, heap.digest)
+    }
+
+    /// Walks the whole heap and compares it with the session table. Trusts nothing it reads, and changes nothing.
+    package func verify() throws(PoolError) -> HeapCensus {
+        guard root.isSound(dataSize: UInt64(transaction.committed.count), progressSize: heap.progressSize) else {
+            throw PoolError.damagedPool(path, "the description of its sessions is damaged")
+        }
+        let census = try heap.verify()
+        var blocks: [UInt64: Int] = [:]
+        var tableIsThere = false
+        heap.forEachBlock { offset, size, share in
+            if share == .reserve { blocks[offset] = size }
+            if offset == root.tableBlock, share == .data {
+                tableIsThere =
+                    root.table + UInt64(StateLayout.tableSize(sessions: Int(root.capacity))) <= offset + UInt64(size)
+            }
+        }
+        guard tableIsThere else { throw PoolError.damagedPool(path, "the block of the session table is gone") }
+        var open: UInt64 = 0
+        var stamps: Set<UInt64> = []
+        for slot in 0..<Int(root.capacity) {
+            let session = table.read(slot)
+            guard session.id != 0 else {
+                guard session.block == 0 else { throw damagedSession(slot, "free, but has a reply") }
+                continue
+            }
+            open += 1
+            try verify(session, in: slot, blocks: &blocks)
+            let stamp = table.stamp(slot)
+            guard stamp > 0, stamp <= progress.useClock, stamps.insert(stamp).inserted else {
+                throw damagedSession(slot, "its last use is \(stamp), where \(progress.useClock) are counted")
+            }
+        }
+        guard open == root.sessions else {
+            throw PoolError.damagedPool(path, "\(root.sessions) sessions are counted, but \(open) are there")
+        }
+        guard blocks.isEmpty else {
+            throw PoolError.damagedPool(path, "\(blocks.count) blocks of replies belong to no session")
+        }
+        return census
+    }
+
+    private func verify(_ session: SessionSlot, in slot: Int, blocks: inout [UInt64: Int]) throws(PoolError) {
+        let opening = SessionRules.opening(of: session.id)
+        guard SessionRules.slot(of: session.id) == slot, slot < Int(root.usedSlots), opening > 0,
+            opening <= root.openings
+        else { throw damagedSession(slot, "its id \(session.id) cannot stand there") }
+        guard session.position <= root.position, (session.sequence == 0) == (session.position == 0) else {
+            throw damagedSession(slot, "its last command is at position \(session.position)")
+        }
+        let status = OrderedStatus(rawValue: session.status)
+        guard status == .ok || status == .full else { throw damagedSession(slot, "its status is \(session.status)") }
+        if session.block != 0 {
+            // Taken out, so that a second session with the same block finds it gone.
+            guard let size = blocks.removeValue(forKey: session.block) else {
+                throw damagedSession(slot, "its reply lies at \(session.block), where no reply block of its own is")
+            }
+            if session.replyLength > SessionRules.inlineLimit, session.replyLength > size {
+                throw damagedSession(slot, "its reply is longer than its block")
+            }
+        } else if session.replyLength > SessionRules.inlineLimit {
+            throw damagedSession(slot, "its reply of \(session.replyLength) bytes is nowhere")
+        }
+    }
+
+    private func damagedSession(_ slot: Int, _ what: String) -> PoolError {
+        PoolError.damagedPool(path, "the session in slot \(slot) is damaged: \(what)")
+    }
+}
