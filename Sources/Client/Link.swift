@@ -1,0 +1,70 @@
+import Messaging
+import Wire
+
+/// A DEALER to one replica's client endpoint, and MPX/1 framing on it. Belongs to one thread at a time.
+final class Link {
+    let endpoint: String
+    let socket: Socket
+    private let frame = Frame()
+
+    /// Requests that libzmq keeps per connection: far more than replicas admit from one client.
+    static let queueLength = 65_536
+
+    init(to endpoint: String, in context: Context) throws(ClientError) {
+        self.endpoint = endpoint
+        do throws(MessagingError) {
+            let socket = try Socket(.dealer, in: context)
+            // Nothing is queued for a replica that is away: a retry goes elsewhere, and no flood meets the replica when it is back.
+            try socket.setImmediate(true)
+            try socket.setReconnectInterval(milliseconds: 20, maximum: 500)
+            try socket.setSendHighWaterMark(Link.queueLength)
+            try socket.setReceiveHighWaterMark(Link.queueLength)
+            try socket.connect(endpoint)
+            self.socket = socket
+        } catch {
+            throw .setUp(error)
+        }
+    }
+
+    /// Queues a request. False: not connected, or the connection is congested.
+    func send(_ header: RequestHeader, _ body: [UInt8]) -> Bool {
+        guard socket.send(copying: UnsafeRawBufferPointer(start: nil, count: 0), more: true) == .sent else {
+            return false
+        }
+        let headerSent = withUnsafeTemporaryAllocation(byteCount: clientHeaderSize, alignment: 8) { bytes in
+            header.encode(into: bytes.baseAddress!)
+            return socket.send(copying: UnsafeRawBufferPointer(bytes), more: true) == .sent
+        }
+        // Refused after the first frame: the connection broke, the message is lost, a retry will follow.
+        return headerSent && body.withUnsafeBytes { socket.send(copying: $0, more: false) == .sent }
+    }
+
+    /// The next reply that has arrived, or nil. Messages that are no MPX/1 replies are passed over.
+    func receive() -> ClientReply? {
+        while socket.receive(frame) {
+            guard frame.count == 0, frame.hasMore, socket.receive(frame), frame.hasMore,
+                let header = ReplyHeader(decoding: UnsafeRawBufferPointer(frame.bytes)), socket.receive(frame),
+                !frame.hasMore
+            else {
+                socket.skipRest(of: frame)
+                continue
+            }
+            return ClientReply(header: header, body: [UInt8](frame.bytes))
+        }
+        return nil
+    }
+}
+
+/// Numbers for requests whose sequence is free: their own range, so that they never meet a session's sequences.
+enum FreeNumber {
+    static let firstBit: UInt64 = 1 << 63
+    static func contains(_ sequence: UInt64) -> Bool { sequence & firstBit != 0 }
+}
+
+extension Duration {
+    var nanoseconds: UInt64 {
+        let (seconds, attoseconds) = components
+        precondition(seconds >= 0 && seconds < 1 << 32, "a timeout is between 0 and some years")
+        return UInt64(seconds) * 1_000_000_000 + UInt64(max(attoseconds, 0)) / 1_000_000_000
+    }
+}
