@@ -133,7 +133,7 @@
         return records.isDamaged ? nil : count
     }
 
-    @usableFromInline static func isPaddingZero(_ header: UnsafeRawPointer, bodyCount: Int) -> Bool {
+    @inlinable static func isPaddingZero(_ header: UnsafeRawPointer, bodyCount: Int) -> Bool {
         let used = bodyCount & 7
         if used == 0 { return true }
         // The last word of the record: `used` bytes of body below, zeros above.

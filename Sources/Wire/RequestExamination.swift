@@ -106,7 +106,9 @@ package enum RequestExamination: Sendable, BitwiseCopyable {
         .rejected(
             Rejection(
                 cause: .malformed(reason),
-                header: ReplyHeader(.malformed, flags: [], replica: replica, session: 0, sequence: 0, position: 0)))
+                header: ReplyHeader(
+                    .malformed, flags: RequestFlags(rawValue: 0), replica: replica, session: 0, sequence: 0, position: 0
+                )))
     }
 
     private static func rejecting(
@@ -125,9 +127,12 @@ extension RequestHeader {
     /// The first rule of MPX/1 that a request of a known command breaks. The header's own rules come first, then
     /// TOO_LARGE, then whether there may be a body: an oversized body is TOO_LARGE whatever the command.
     package func violation(as code: CommandCode, bodySize: Int, maxRequest: Int) -> Rejection.Cause? {
+        // On raw bits: `OptionSet.contains` may reach for type metadata, which this path must not.
+        let isNoForward = flags.rawValue & RequestFlags.noForward.rawValue != 0
+        let isLocal = flags.rawValue & RequestFlags.local.rawValue != 0
         if flags.rawValue & ~3 != 0 { return .malformed(.unknownFlag) }
-        if flags.contains(.noForward) && (code == .status || code == .ping) { return .malformed(.noForwardMisplaced) }
-        if flags.contains(.local) && code != .query { return .malformed(.localMisplaced) }
+        if isNoForward && (code == .status || code == .ping) { return .malformed(.noForwardMisplaced) }
+        if isLocal && code != .query { return .malformed(.localMisplaced) }
         if reserved != 0 { return .malformed(.reservedNotZero) }
         switch code {
         case .submit:
@@ -137,7 +142,7 @@ extension RequestHeader {
         case .open, .query, .status, .ping:
             if session != 0 { return .malformed(.sessionNotZero) }
         }
-        if position != 0 && !flags.contains(.local) { return .malformed(.positionNotZero) }
+        if position != 0 && !isLocal { return .malformed(.positionNotZero) }
         if bodySize > maxRequest { return .tooLarge(limit: UInt32(clamping: maxRequest)) }
         if bodySize != 0 && (code == .open || code == .close || code == .status) { return .malformed(.unexpectedBody) }
         return nil
