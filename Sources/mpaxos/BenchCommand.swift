@@ -8,9 +8,9 @@ struct BenchCommand: ParsableCommand {
         commandName: "bench",
         abstract: "Load a cluster, and measure throughput and latency.",
         discussion: """
-            Without --rate every client sends its next request when the last is answered. With --rate requests start on a schedule, \
-            and latency counts from the intended start. Progress goes to standard error, the result to standard output; ctrl-C ends \
-            the run early.
+            Without --rate every client sends its next request when the last is answered. With --rate requests start on \
+            a schedule, and latency counts from the intended start. Progress goes to standard error, the result to \
+            standard output; ctrl-C ends the run early.
             """)
 
     enum Target: String, ExpressibleByArgument, CaseIterable { case leader, all }
@@ -20,7 +20,9 @@ struct BenchCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Sessions, each with at most one request outstanding.", valueName: "n"))
     var clients = 100
 
-    @Option(help: ArgumentHelp("Connections that the clients share. (default: as many as clients, up to 100)", valueName: "c"))
+    @Option(
+        help: ArgumentHelp(
+            "Connections that the clients share. (default: as many as clients, up to 100)", valueName: "c"))
     var connections: Int?
 
     @Option(help: ArgumentHelp("Requests a second: an open loop.", valueName: "r"))
@@ -88,7 +90,8 @@ struct BenchCommand: ParsableCommand {
         if progress.phase == .opening {
             line += " \(progress.sessions) sessions open"
         } else {
-            line += " \(decimal(progress.rate, 0))/s, p50 \(decimal(progress.p50, 0)) us, p99 \(decimal(progress.p99, 0)) us"
+            line +=
+                " \(decimal(progress.rate, 0))/s, p50 \(decimal(progress.p50, 0)) us, p99 \(decimal(progress.p99, 0)) us"
         }
         if progress.counts.errors > 0 { line += ", \(progress.counts.errors) errors" }
         return line

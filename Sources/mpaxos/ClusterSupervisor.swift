@@ -32,7 +32,8 @@ final class ClusterSupervisor: Sendable {
         var children: [ChildProcess] = []
         do {
             for member in topology.replicas {
-                children.append(try ChildProcess(id: member.id, arguments: arguments(for: member), lifeline: lifeline.read))
+                children.append(
+                    try ChildProcess(id: member.id, arguments: arguments(for: member), lifeline: lifeline.read))
             }
         } catch {
             stop(children)
@@ -80,10 +81,10 @@ final class ClusterSupervisor: Sendable {
     private func announce(_ ready: [ChildProcess]) {
         let endpoints = topology.replicas.map(\.client.description).joined(separator: " ")
         let leader = ready.compactMap { $0.readyLine?.split(separator: " ").last }.last ?? "unknown"
-        writeWhole(
-            Array(
-                "cluster \(topology.name) serves: \(ready.count) of \(topology.replicas.count) replicas ready, leader \(leader), clients at \(endpoints)\n"
-                    .utf8), to: STDOUT_FILENO)
+        let line =
+            "cluster \(topology.name) serves: \(ready.count) of \(topology.replicas.count) replicas ready, "
+            + "leader \(leader), clients at \(endpoints)\n"
+        writeWhole(Array(line.utf8), to: STDOUT_FILENO)
     }
 
     /// Waits for output of the children, and deals with it.

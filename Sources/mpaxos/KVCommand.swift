@@ -9,8 +9,8 @@ struct KVCommand: ParsableCommand {
         commandName: "kv",
         abstract: "One operation of the key-value service.",
         discussion: """
-            Exit code 1 when the key is absent, the swap did not happen or the operation was refused. Keys and values are the bytes of \
-            the arguments; put -- before those that begin with a dash.
+            Exit code 1 when the key is absent, the swap did not happen or the operation was refused. Keys and values are \
+            the bytes of the arguments; put -- before those that begin with a dash.
             """,
         subcommands: [
             KVPut.self, KVGet.self, KVDelete.self, KVCompareAndSwap.self, KVAppend.self, KVAdd.self, KVScan.self,
@@ -107,7 +107,9 @@ struct KVCompareAndSwap: ParsableCommand {
     func validate() throws {
         guard values.count == (absent ? 1 : 2) else {
             throw ValidationError(
-                absent ? "with --absent there is one value, the new one" : "there are two values, the expected and the new one")
+                absent
+                    ? "with --absent there is one value, the new one"
+                    : "there are two values, the expected and the new one")
         }
     }
 
@@ -175,7 +177,8 @@ struct KVScan: ParsableCommand {
     @OptionGroup var options: KVOptions
 
     func run() throws {
-        guard case .entries(let entries, let more) = try options.execute(.scan(prefix: Array(prefix.utf8), limit: limit))
+        guard
+            case .entries(let entries, let more) = try options.execute(.scan(prefix: Array(prefix.utf8), limit: limit))
         else { throw Failure(.notSo, "the scan was refused") }
         let tab = UInt8(ascii: "\t")
         let newline = UInt8(ascii: "\n")

@@ -16,7 +16,7 @@ struct MPaxos: ParsableCommand {
         version: Release.version,
         subcommands: [
             FormatCommand.self, RunCommand.self, ClusterCommand.self, StatusCommand.self, KVCommand.self,
-            BenchCommand.self,
+            BenchCommand.self, DumpCommand.self, DigestCommand.self, SimulateCommand.self,
         ])
 }
 

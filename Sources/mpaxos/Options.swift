@@ -30,11 +30,18 @@ struct ReplicaOptions: ParsableArguments {
 
 /// How much a replica says on standard error.
 struct LogOptions: ParsableArguments {
+    private static let names = Logger.Level.allCases.map(\.rawValue).joined(separator: ", ")
+
     @Option(
         name: .customLong("log-level"),
-        help: ArgumentHelp(
-            "Least severity that is logged: trace, debug, info, notice, warning, error or critical.", valueName: "level"))
-    var level: Logger.Level = .info
+        help: ArgumentHelp("Least severity that is logged: \(names). (default: info)", valueName: "level"),
+        transform: { name in
+            guard let level = Logger.Level(rawValue: name) else {
+                throw ValidationError("--log-level is \(name), expected one of \(names)")
+            }
+            return level
+        })
+    var level = Logger.Level.info
 
     /// - Parameter label: what the lines name as their source.
     func makeLogger(_ label: String) -> Logger {
@@ -43,8 +50,6 @@ struct LogOptions: ParsableArguments {
         return logger
     }
 }
-
-extension Logger.Level: @retroactive ExpressibleByArgument {}
 
 /// How long a command waits for the cluster.
 struct TimeoutOptions: ParsableArguments {

@@ -3,7 +3,10 @@ import Topology
 
 /// The two pools of one replica, as files.
 struct PoolFiles {
-    enum Presence { case none, both, one(present: String, missing: String) }
+    enum Presence {
+        case none, both
+        case one(present: String, missing: String)
+    }
 
     private let member: Topology.Member
 
@@ -23,8 +26,9 @@ struct PoolFiles {
     static func halfMissing(_ member: Topology.Member, present: String, missing: String) -> Failure {
         Failure(
             .refused,
-            "\(missing) is missing while \(present) exists: a replica with one pool of two may not vote. Put the missing file back, "
-                + "or, if replica \(member.id) never ran, delete the other and format it again")
+            "\(missing) is missing while \(present) exists: a replica with one pool of two may not vote. "
+                + "Put the missing file back, or, if replica \(member.id) never ran, delete the other and format it again"
+        )
     }
 
     private static func exists(_ path: String) -> Bool {

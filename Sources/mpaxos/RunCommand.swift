@@ -9,9 +9,9 @@ struct RunCommand: ParsableCommand {
         commandName: "run",
         abstract: "Run a replica in the foreground.",
         discussion: """
-            Prints one line, "replica N ready: view V, leader L", once it knows a leader and has caught up. SIGTERM or SIGINT stops \
-            it cleanly, with exit code 0. Exit code 3, with what to do, when a pool is missing, damaged, of another replica or \
-            cluster, or in use.
+            Prints one line, "replica N ready: view V, leader L", once it knows a leader and has caught up. SIGTERM or \
+            SIGINT stops it cleanly, with exit code 0. Exit code 3, with what to do, when a pool is missing, damaged, of \
+            another replica or cluster, or in use.
             """)
 
     @OptionGroup var replica: ReplicaOptions

@@ -11,7 +11,8 @@ enum Signals {
         return set
     }
 
-    /// Keeps the signals pending until `onTermination`. To be called before any other thread is made: threads inherit what is blocked.
+    /// Keeps the signals pending until `onTermination`. To be called before any other thread is made, since threads
+    /// inherit what is blocked.
     static func blockTermination() {
         var set = terminationSet()
         pthread_sigmask(SIG_BLOCK, &set, nil)
@@ -29,8 +30,8 @@ enum Signals {
         }
     }
 
-    /// The same as if SIGTERM had come, once standard input ends: how the replicas of `mpaxos cluster` notice that their parent is
-    /// gone, even when it was killed.
+    /// The same as if SIGTERM had come, once standard input ends: how the replicas of `mpaxos cluster` notice that their
+    /// parent is gone, even when it was killed.
     static func terminateWhenInputEnds() {
         Thread.detachNewThread {
             var byte: UInt8 = 0

@@ -1,10 +1,11 @@
 /// Text in columns.
 enum Table {
-    /// Rows of cells, one line each, all but the last column padded to the same width; the lines are joined, without a last newline.
+    /// Rows of cells, one line each, all but the last column padded to the same width. No newline at the end.
     static func aligned(_ rows: [[String]], gap: Int = 2) -> String {
         let columns = rows.map(\.count).max() ?? 0
         let widths = (0..<columns).map { column in
-            rows.map { column < $0.count ? $0[column].count : 0 }.max() ?? 0
+            // The last cell of a row may run on to the right.
+            rows.map { column < $0.count - 1 ? $0[column].count : 0 }.max() ?? 0
         }
         return rows.map { row in
             row.enumerated().map { column, cell in

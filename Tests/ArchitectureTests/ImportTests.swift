@@ -28,7 +28,9 @@ import Testing
     ]
 
     /// Modules of the toolchain: free for all but the core, which is a pure state machine.
-    static let system: Set<String> = ["Swift", "Synchronization", "Glibc", "Foundation", "FoundationEssentials", "Dispatch"]
+    static let system: Set<String> = [
+        "Musl", "Swift", "Synchronization", "Glibc", "Foundation", "FoundationEssentials", "Dispatch",
+    ]
 
     /// Targets of C: no Swift in them.
     static let foreign: Set<String> = ["CSupport", "CZeroMQ", "CPersistentMemory", "CEpoll"]
@@ -52,9 +54,11 @@ import Testing
 
     @Test(arguments: [
         ("import Foo", ["Foo"]), ("  @testable import Foo", ["Foo"]), ("@preconcurrency import Foo.Bar", ["Foo"]),
-        ("public import struct Foo.Bar", ["Foo"]), ("package import Foo // why", ["Foo"]), ("import A; import B", ["A", "B"]),
+        ("public import struct Foo.Bar", ["Foo"]), ("package import Foo // why", ["Foo"]),
+        ("import A; import B", ["A", "B"]),
         ("@_spi(Testing) import Foo", ["Foo"]), ("internal\timport\tFoo", ["Foo"]), ("// import Foo", []),
-        ("#if canImport(Foo)", []), ("let importance = 1", []), ("important()", []), ("import Foo\nlet x = 1\nimport Bar", ["Foo", "Bar"]),
+        ("#if canImport(Foo)", []), ("let importance = 1", []), ("important()", []),
+        ("import Foo\nlet x = 1\nimport Bar", ["Foo", "Bar"]),
     ])
     func readsImports(text: String, names: [String]) {
         #expect(imports(in: text) == names)

@@ -131,7 +131,9 @@ import Topology
                 let name = String(series.prefix { $0 != "{" })
                 #expect(name == families.last, "\(line) is out of its family")
                 #expect(Double(line[line.index(after: end)...]) != nil, "\(line)")
-                #expect(samples.updateValue(String(line[line.index(after: end)...]), forKey: series) == nil, "\(series) twice")
+                #expect(
+                    samples.updateValue(String(line[line.index(after: end)...]), forKey: series) == nil,
+                    "\(series) twice")
             }
         }
         #expect(Set(families).count == families.count)
@@ -140,7 +142,8 @@ import Topology
         #expect(samples["mpaxos_leader"] == "2")
         #expect(samples["mpaxos_role{role=\"recovering\"}"] == "1")
         #expect(
-            samples["mpaxos_info{cluster=\"a \\\"b\\\" \u{1}\",id=\"4\",version=\"0.1\",durability=\"emulated\"}"] == "1")
+            samples["mpaxos_info{cluster=\"a \\\"b\\\" \u{1}\",id=\"4\",version=\"0.1\",durability=\"emulated\"}"]
+                == "1")
     }
 
     @Test(arguments: [(0, "0.000"), (7, "0.007"), (1234, "1.234"), (60_050, "60.050")])

@@ -88,12 +88,14 @@ import Testing
         Case("name = \"x\"\n[replica]\nid = 0", "replica: is a table, expected 1 to 9 tables, [[replica]]"),
         Case(
             "name = \"x\"\n"
-                + (0..<10).map { "[[replica]]\nid=\($0)\npeer=\"tcp://h:1\($0)\"\nclient=\"tcp://h:2\($0)\"\n" }.joined(),
+                + (0..<10).map { "[[replica]]\nid=\($0)\npeer=\"tcp://h:1\($0)\"\nclient=\"tcp://h:2\($0)\"\n" }
+                .joined(),
             "replica: there are 10, expected 1 to 9 tables, [[replica]]"),
         .replacing("name", with: "name = \"\"", "name: has 0 bytes, expected a string of 1 to 255 bytes"),
         .replacing("name", with: "name = 5", "name: is an integer, expected a string"),
         .replacing(
-            "name", with: "name = \"a\\nb\"", "name: has control characters, expected a string of 1 to 255 bytes without them"),
+            "name", with: "name = \"a\\nb\"",
+            "name: has control characters, expected a string of 1 to 255 bytes without them"),
         .replacing(
             "name", with: "name = \"a/b\"",
             "storage.directory: missing, expected one, as the cluster's name is no name for a folder"),
@@ -119,7 +121,8 @@ import Testing
             "storage.log_size: \"7MiB\" is out of range, expected a size from 8 MiB to 65536 GiB"),
         .appended(
             "[storage]\nlog_size = \"8MB\"",
-            "storage.log_size: \"8MB\" is not a size, expected a size like \"64MiB\" (KiB, MiB, GiB) or a number of bytes"),
+            "storage.log_size: \"8MB\" is not a size, expected a size like \"64MiB\" (KiB, MiB, GiB) or a number of bytes"
+        ),
         .appended(
             "[storage]\nlog_size = true",
             "storage.log_size: is a bool, expected a size like \"64MiB\" (KiB, MiB, GiB) or a number of bytes"),
@@ -127,7 +130,8 @@ import Testing
             "[storage]\nstate_size = 33554431",
             "storage.state_size: 33554431 is out of range, expected a size from 32 MiB to 65536 GiB"),
         .appended("[protocol]\nwindow = 0", "protocol.window: 0 is out of range, expected an integer from 1 to 1024"),
-        .appended("[protocol]\nwindow = 1025", "protocol.window: 1025 is out of range, expected an integer from 1 to 1024"),
+        .appended(
+            "[protocol]\nwindow = 1025", "protocol.window: 1025 is out of range, expected an integer from 1 to 1024"),
         .appended(
             "[protocol]\nbatch_bytes = 4095",
             "protocol.batch_bytes: 4095 is out of range, expected a size from 4 KiB to 4 MiB"),
@@ -138,12 +142,14 @@ import Testing
             "[protocol]\nbatch_delay_us = -1",
             "protocol.batch_delay_us: -1 is out of range, expected an integer from 0 to 1000000"),
         .appended(
-            "[protocol]\nheartbeat_ms = 0", "protocol.heartbeat_ms: 0 is out of range, expected an integer from 1 to 60000"
+            "[protocol]\nheartbeat_ms = 0",
+            "protocol.heartbeat_ms: 0 is out of range, expected an integer from 1 to 60000"
         ),
         .appended(
             "[protocol]\nheartbeat_ms = 100\nsuspect_ms = 199",
             "protocol.suspect_ms: 199 is too short for a heartbeat of 100 ms, expected at least 2 heartbeats, 200"),
-        .appended("[client]\nsessions = 15", "client.sessions: 15 is out of range, expected an integer from 16 to 1048576"),
+        .appended(
+            "[client]\nsessions = 15", "client.sessions: 15 is out of range, expected an integer from 16 to 1048576"),
         .appended(
             "[client]\nsessions = 1048577",
             "client.sessions: 1048577 is out of range, expected an integer from 16 to 1048576"),
@@ -152,14 +158,16 @@ import Testing
             "client.max_request: \"17MiB\" is out of range, expected a size from 1 byte to 16 MiB"),
         .appended(
             "[storage]\nlog_size = \"8MiB\"\n[client]\nmax_request = 1048577",
-            "client.max_request: 1048577 bytes is too large for a log_size of 8 MiB, expected at most an eighth of it, 1 MiB"),
+            "client.max_request: 1048577 bytes is too large for a log_size of 8 MiB, expected at most an eighth of it, 1 MiB"
+        ),
         .appended(
             "[client]\nmax_outstanding = 0",
             "client.max_outstanding: 0 is out of range, expected an integer from 1 to 1048576"),
         .appended("[client]\nsocket = \"REP\"", "client.socket: \"REP\" is unknown, expected \"router\" or \"rep\""),
         .appended(
             "[pipeline]\nthreads = 2", "pipeline.threads: is an integer, expected \"auto\" or \"fused\" or \"staged\""),
-        .appended("[pipeline]\nio_threads = 0", "pipeline.io_threads: 0 is out of range, expected an integer from 1 to 64"),
+        .appended(
+            "[pipeline]\nio_threads = 0", "pipeline.io_threads: 0 is out of range, expected an integer from 1 to 64"),
     ]
 
     @Test(arguments: ids + endpoints + structure + values)

@@ -139,7 +139,9 @@ import Testing
         #expect(ByteSize.parse(text) == bytes)
     }
 
-    @Test(arguments: ["", "MiB", "-1", "+1", "1.5MiB", "1MB", "1M", "1 MiB ", " 1MiB", "1  MiB", "8589934592GiB", "1mib", "0x10"])
+    @Test(arguments: [
+        "", "MiB", "-1", "+1", "1.5MiB", "1MB", "1M", "1 MiB ", " 1MiB", "1  MiB", "8589934592GiB", "1mib", "0x10",
+    ])
     func notSizes(text: String) {
         #expect(ByteSize.parse(text) == nil)
     }
@@ -153,8 +155,10 @@ import Testing
     }
 
     @Test(arguments: [
-        "", "127.0.0.1:7100", "tcp://", "tcp://host", "tcp://host:", "tcp://host:0", "tcp://host:65536", "tcp://host:-1",
-        "tcp://host:+1", "tcp://:7100", "tcp://::1:7100", "tcp://[]:7100", "tcp://a b:7100", "tcp://a;b:7100", "tcp://a/b:7100",
+        "", "127.0.0.1:7100", "tcp://", "tcp://host", "tcp://host:", "tcp://host:0", "tcp://host:65536",
+        "tcp://host:-1",
+        "tcp://host:+1", "tcp://:7100", "tcp://::1:7100", "tcp://[]:7100", "tcp://a b:7100", "tcp://a;b:7100",
+        "tcp://a/b:7100",
         "udp://host:7100", "inproc://x", "ipc://", "ipc://*", "ipc://a\nb", "TCP://host:7100", "tcp://*a:7100",
         "ipc:///" + String(repeating: "x", count: 107),
     ])
