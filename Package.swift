@@ -17,6 +17,7 @@ let package = Package(
     targets: [
         .systemLibrary(name: "CZeroMQ"),
         .systemLibrary(name: "CPersistentMemory"),
+        .systemLibrary(name: "CEpoll"),
         .target(name: "CSupport"),
 
         .target(name: "Consensus"),
@@ -31,7 +32,7 @@ let package = Package(
         .target(name: "Client", dependencies: ["Wire", "Messaging"]),
         .target(
             name: "LoadGenerator",
-            dependencies: ["Wire", "Messaging", .product(name: "Histogram", package: "hdrhistogram-swift")]),
+            dependencies: ["Wire", "CEpoll", .product(name: "Histogram", package: "hdrhistogram-swift")]),
         .target(
             name: "Replica",
             dependencies: [
@@ -50,7 +51,7 @@ let package = Package(
 
         .testTarget(name: "ArchitectureTests"),
         .testTarget(name: "ConsensusTests", dependencies: ["Consensus", "Simulation"]),
-        .testTarget(name: "WireTests", dependencies: ["Wire"]),
+        .testTarget(name: "WireTests", dependencies: ["Wire", "Consensus"]),
         .testTarget(name: "QueuesTests", dependencies: ["Queues"]),
         .testTarget(name: "MessagingTests", dependencies: ["Messaging"]),
         .testTarget(name: "PersistentMemoryTests", dependencies: ["PersistentMemory"]),
