@@ -4,31 +4,87 @@ import Testing
 
 @Suite struct HeapTests {
     @Test func reopensWithWhatWasCommitted() throws {
-        let path = "/dev/shm/mpx-test-\(getpid())-first"
-        unlink(path)
-        defer { unlink(path) }
-        try Pool.create(path: path, layout: "test-1", size: 32 << 20)
+        let file = TemporaryPool()
+        try file.format()
         var offset: UInt64 = 0
         do {
-            let pool = try Pool(opening: path, layout: "test-1")
-            try Heap.format(in: pool, progressSize: 4096)
+            let pool = try file.open()
             let heap = try Heap(opening: pool)
-            let t = heap.transaction
-            t.beginCommand()
-            offset = try t.allocate(100)
-            t.write(42 as UInt64, to: PersistentPointer(offset: offset))
-            t.write(offset, to: PersistentPointer(offset: t.root))
-            t.commit()
-            t.beginCommand()
-            t.write(43 as UInt64, to: PersistentPointer(offset: offset))
-            _ = try heap.verify()
+            let transaction = heap.transaction
+            transaction.beginCommand()
+            offset = try transaction.allocate(100)
+            transaction.write(42 as UInt64, to: PersistentPointer(offset: offset))
+            transaction.write(offset, to: PersistentPointer(offset: transaction.root))
+            transaction.commit()
+            transaction.beginCommand()
+            transaction.write(43 as UInt64, to: PersistentPointer(offset: offset))
             pool.close()
         }
-        let pool = try Pool(opening: path, layout: "test-1")
+        let pool = try file.open()
+        defer { pool.close() }
         let heap = try Heap(opening: pool)
         #expect(heap.replayedCommits == 1)
         #expect(heap.transaction.read(PersistentPointer<UInt64>(offset: heap.transaction.root)) == offset)
         #expect(heap.transaction.read(PersistentPointer<UInt64>(offset: offset)) == 42)
         #expect(try heap.verify().allocatedBlocks == 1)
+    }
+
+    /// The state as another process finds it when this one is gone without a word.
+    @Test func aHeapThatWasNotClosedIsFoundAgain() throws {
+        let heap = try smallHeap(journalSize: 32 << 10)
+        var load = Workload()
+        var random = CrashModel.Seeded(seed: 31)
+        for step in 0..<600 {
+            load.command(on: heap, random: &random, largest: 2000)
+            if heap.transaction.journalRoom < 12 << 10 || step % 5 == 0 {
+                heap.transaction.commit()
+                guard step % 50 == 0 else { continue }
+                let image = copy(UnsafeRawBufferPointer(heap.pool.region))
+                let other = try image.withUnsafeBytes { try Heap(opening: Pool(image: $0)) }
+                #expect(areEqual(other.transaction.committed, copy(heap.transaction.committed)))
+                _ = try other.verify()
+            }
+        }
+    }
+
+    @Test func theOwnerKeepsTheStartOfTheRegion() throws {
+        let pool = try CrashRun.emptyPool(size: 1 << 20)
+        pool.region.storeBytes(of: 77, toByteOffset: 4088, as: UInt64.self)
+        try Heap.format(in: pool, regionOffset: 4096, progressSize: 1)
+        let heap = try Heap(opening: pool, regionOffset: 4096)
+        #expect(heap.progressSize == 4096)
+        heap.transaction.fill(heap.systemRoot, 4096, with: 3)
+        heap.transaction.fill(heap.transaction.root, 256, with: 4)
+        heap.transaction.commit()
+        #expect(pool.region.load(fromByteOffset: 4088, as: UInt64.self) == 77)
+        let again = try Heap(opening: pool, regionOffset: 4096)
+        #expect(again.transaction.bytes(again.systemRoot, 4096).allSatisfy { $0 == 3 })
+        #expect(again.transaction.bytes(again.transaction.root, 256).allSatisfy { $0 == 4 })
+        #expect(throws: PoolError.self) { try Heap(opening: pool, regionOffset: 8192) }
+        _ = try again.verify()
+    }
+
+    @Test func opensALargePool() throws {
+        let file = TemporaryPool()
+        try file.format(size: 1 << 30)
+        let clock = ContinuousClock()
+        var digest: UInt64 = 0
+        let opening = try clock.measure {
+            let pool = try file.open()
+            let heap = try Heap(opening: pool)
+            let block = try heap.transaction.allocate(1000)
+            heap.transaction.fill(block, 1000, with: 1)
+            heap.transaction.commit()
+            while !heap.refreshDigest(pages: 1000) {}
+            digest = heap.digest
+            pool.close()
+        }
+        print("a pool of 1 GiB opened, used and closed in \(opening)")
+        let pool = try file.open()
+        defer { pool.close() }
+        let heap = try Heap(opening: pool)
+        while !heap.refreshDigest(pages: 1000) {}
+        #expect(heap.digest == digest)
+        #expect(heap.capacity > 900 << 20)
     }
 }

@@ -9,11 +9,13 @@ struct Workload {
     private var before: [(offset: UInt64, size: Int)] = []
 
     /// One command; every eighth is rolled back.
-    mutating func command(on heap: Heap, random: inout Seeded, largest: Int) {
+    /// - Parameter ends: false leaves the command that the caller began for it to end.
+    mutating func command(on heap: Heap, random: inout Seeded, largest: Int, ends: Bool = true) {
         let transaction = heap.transaction
         before = blocks
-        transaction.beginCommand()
+        if ends { transaction.beginCommand() }
         for _ in 0..<1 + random.below(4) { step(on: heap, random: &random, largest: largest) }
+        guard ends else { return }
         if random.below(8) == 0 || transaction.overflowed {
             transaction.rollbackCommand()
             blocks = before
