@@ -39,8 +39,9 @@ final class ClientGateway: Stage {
     private let engineLane: Parker
     private let executorLane: Parker
 
-    private var pending: PendingTable
-    private var envelope = Envelope()
+    // Behind pointers, as they are changed for every request: a class's own storage would be checked for exclusive access each time.
+    private let pending: UnsafeMutablePointer<PendingTable>
+    private let envelope: UnsafeMutablePointer<Envelope>
     private let routing = Frame()
     private let header = Frame()
     private let body = Frame()
@@ -63,13 +64,22 @@ final class ClientGateway: Stage {
         completions = rings.completions
         engineLane = parkers.engine
         executorLane = parkers.executor
-        pending = PendingTable(capacity: settings.maximumOutstanding, epoch: settings.epoch)
+        pending = .allocate(capacity: 1)
+        pending.initialize(to: PendingTable(capacity: settings.maximumOutstanding, epoch: settings.epoch))
+        envelope = .allocate(capacity: 1)
+        envelope.initialize(to: Envelope())
         reply = .allocate(byteCount: clientHeaderSize, alignment: 8)
     }
 
-    deinit { reply.deallocate() }
+    deinit {
+        reply.deallocate()
+        pending.deinitialize(count: 1)
+        pending.deallocate()
+        envelope.deinitialize(count: 1)
+        envelope.deallocate()
+    }
 
-    var nextDeadline: UInt64 { pending.nextDeadline }
+    var nextDeadline: UInt64 { pending.pointee.nextDeadline }
 
     func register(in poller: inout Poller) { _ = poller.add(socket) }
 
@@ -79,7 +89,7 @@ final class ClientGateway: Stage {
             finish(completion)
             work += 1
         }
-        while let index = pending.expired(at: now) {
+        while let index = pending.pointee.expired(at: now) {
             board.unanswered.add(1)
             answerPending(index, status: .noLeader, position: 0, milliseconds: 20)
             work += 1
@@ -91,7 +101,7 @@ final class ClientGateway: Stage {
             localQueries.publish()
             engineLane.wake()
         }
-        board.outstanding.store(UInt64(pending.count))
+        board.outstanding.store(UInt64(pending.pointee.count))
         return work + received > 0
     }
 
@@ -99,7 +109,7 @@ final class ClientGateway: Stage {
 
     /// Takes one request from the socket. False when there is none.
     private func receiveRequest(now: UInt64) -> Bool {
-        envelope.clear()
+        envelope.pointee.clear()
         if settings.literalREP {
             guard socket.receive(header) else { return false }
             holdsRequest = true
@@ -127,7 +137,7 @@ final class ClientGateway: Stage {
     private func receiveEnvelope(now: UInt64) -> Bool {
         while true {
             let isDelimiter = routing.bytes.isEmpty
-            guard envelope.append(UnsafeRawBufferPointer(routing.bytes)) else { break }
+            guard envelope.pointee.append(UnsafeRawBufferPointer(routing.bytes)) else { break }
             if isDelimiter {
                 return routing.hasMore ? socket.receive(header) : receivedNothingBehindDelimiter(now: now)
             }
@@ -165,7 +175,7 @@ final class ClientGateway: Stage {
     private func serve(_ request: RequestHeader, _ code: CommandCode, now: UInt64) {
         switch code {
         case .ping:
-            sendHeader(ReplyHeader(.ok, to: request, replica: settings.replica), to: envelope.packed)
+            sendHeader(ReplyHeader(.ok, to: request, replica: settings.replica), to: envelope.pointee.packed)
             sendBody(body)
         case .status:
             var text = statusReport()
@@ -198,16 +208,17 @@ final class ClientGateway: Stage {
     }
 
     private func admit(_ request: RequestHeader, now: UInt64, isLocal: Bool) {
-        guard !pending.isFull, pending.bodyBytes < settings.maximumOutstandingBytes,
+        guard !pending.pointee.isFull, pending.pointee.bodyBytes < settings.maximumOutstandingBytes,
             isLocal ? !localQueries.isFull : !submissions.isFull
         else {
             board.rejectedBusy.add(1)
             refuse(request, .busy, milliseconds: 5)
             return
         }
-        let tag = pending.admit(
+        let tag = pending.pointee.admit(
             command: request.command, flags: request.flags.rawValue, session: request.session,
-            sequence: request.sequence, deadline: now + settings.patience, bodyCount: body.count, envelope: envelope)
+            sequence: request.sequence, deadline: now + settings.patience, bodyCount: body.count,
+            envelope: envelope.pointee)
         let accepted =
             isLocal
             ? localQueries.push(LocalQuery(tag: tag, position: request.position, body: body.take()))
@@ -222,31 +233,31 @@ final class ClientGateway: Stage {
 
     /// The executor's answer: to the client that waits for it, if it still does.
     private func finish(_ completion: Completion) {
-        guard let index = pending.find(completion.tag) else {
+        guard let index = pending.pointee.find(completion.tag) else {
             completion.body.discard()
             return
         }
-        let entry = pending[index]
+        let entry = pending.pointee[index]
         let status = StatusCode(rawValue: completion.status)!
         body.adopt(completion.body)
         let session = entry.command == CommandCode.open.rawValue ? completion.session : entry.session
         sendHeader(
             ReplyHeader(
                 status, flags: RequestFlags(rawValue: entry.flags), replica: settings.replica, session: session,
-                sequence: entry.sequence, position: completion.position), to: pending.envelope(index))
+                sequence: entry.sequence, position: completion.position), to: pending.pointee.envelope(index))
         sendBody(body)
-        pending.remove(index)
+        pending.pointee.remove(index)
     }
 
     /// Tells a client whose request waits that it must try again.
     private func answerPending(_ index: Int, status: StatusCode, position: UInt64, milliseconds: UInt32) {
-        let entry = pending[index]
+        let entry = pending.pointee[index]
         sendHeader(
             ReplyHeader(
                 status, flags: RequestFlags(rawValue: entry.flags), replica: settings.replica, session: entry.session,
-                sequence: entry.sequence, position: position), to: pending.envelope(index))
+                sequence: entry.sequence, position: position), to: pending.pointee.envelope(index))
         sendBody(milliseconds: milliseconds)
-        pending.remove(index)
+        pending.pointee.remove(index)
     }
 
     private func redirect(_ request: RequestHeader, to leader: Int) {
@@ -256,7 +267,7 @@ final class ClientGateway: Stage {
     }
 
     private func refuse(_ request: RequestHeader, _ status: StatusCode, milliseconds: UInt32) {
-        sendHeader(ReplyHeader(status, to: request, replica: settings.replica), to: envelope.packed)
+        sendHeader(ReplyHeader(status, to: request, replica: settings.replica), to: envelope.pointee.packed)
         sendBody(milliseconds: milliseconds)
     }
 
@@ -265,7 +276,7 @@ final class ClientGateway: Stage {
         case .malformed: board.rejectedMalformed.add(1)
         case .tooLarge: board.rejectedTooLarge.add(1)
         }
-        sendHeader(rejection.header, to: envelope.packed)
+        sendHeader(rejection.header, to: envelope.pointee.packed)
         withUnsafeTemporaryAllocation(byteCount: Rejection.largestBody, alignment: 8) { text in
             let count = rejection.writeBody(into: text.baseAddress!)
             send(UnsafeRawBufferPointer(start: text.baseAddress, count: count), more: false)
@@ -274,7 +285,7 @@ final class ClientGateway: Stage {
     }
 
     private func answer(_ request: RequestHeader, _ status: StatusCode, body: UnsafeRawBufferPointer) {
-        sendHeader(ReplyHeader(status, to: request, replica: settings.replica), to: envelope.packed)
+        sendHeader(ReplyHeader(status, to: request, replica: settings.replica), to: envelope.pointee.packed)
         send(body, more: false)
         holdsRequest = false
     }

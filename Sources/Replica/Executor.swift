@@ -22,17 +22,22 @@ final class Executor<Machine: StateMachine>: Stage {
     private let gateway: Parker
     private let engine: Parker
 
-    private var reply: Reply
+    /// Behind a pointer, as it is changed for every command: a class's own storage would be checked for exclusive access each time.
+    private let reply: UnsafeMutablePointer<Reply>
     /// Replies that wait for the commit that makes them true.
     private let held: UnsafeMutablePointer<Completion>
     private var heldCount = 0
     private let frame = Frame()
     private var digestIsPublished = false
+    private var lastBatch: UInt64 = 0
 
     /// Most replies of one commit.
     private static var mostHeld: Int { 4096 }
     /// Pages of the digest computed at a time when there is nothing else to do: some tens of microseconds.
     private static var digestSlice: Int { 64 }
+    /// Microseconds without commands after which the digest is brought up to date: under load it would only take time from
+    /// requests, and be old again at once.
+    private static var quiet: UInt64 { 50_000 }
 
     init(
         index: Int, machine: Machine, pool: StatePool, maximumRequest: Int, board: StatusBoard, rings: Rings,
@@ -48,7 +53,8 @@ final class Executor<Machine: StateMachine>: Stage {
         completions = rings.completions
         gateway = parkers.gateway
         engine = parkers.engine
-        reply = Reply(maxRequest: maximumRequest)
+        reply = .allocate(capacity: 1)
+        reply.initialize(to: Reply(maxRequest: maximumRequest))
         held = .allocate(capacity: Self.mostHeld)
         board.executed.storeReleasing(pool.executed)
         publish()
@@ -56,10 +62,13 @@ final class Executor<Machine: StateMachine>: Stage {
 
     func close() { pool.close() }
 
-    deinit { held.deallocate() }
+    deinit {
+        held.deallocate()
+        reply.deinitialize(count: 1)
+        reply.deallocate()
+    }
 
     func poll(budget: Int, now: UInt64) -> Bool {
-        var worked = false
         var batches = 0
         while batches < budget, heldCount < Self.mostHeld / 2, let batch = decided.pop() {
             execute(batch)
@@ -68,7 +77,8 @@ final class Executor<Machine: StateMachine>: Stage {
         if batches > 0 {
             commit()
             engine.wake()
-            worked = true
+            lastBatch = now
+            digestIsPublished = false
         }
         var queries = 0
         while queries < budget, let query = localQueries.pop() {
@@ -80,8 +90,10 @@ final class Executor<Machine: StateMachine>: Stage {
             if completions.publish() { gateway.wake() }
             return true
         }
-        return worked || refreshDigest()
+        return now >= nextDeadline && refreshDigest()
     }
+
+    var nextDeadline: UInt64 { digestIsPublished && pool.heap.isDigestFresh ? .max : lastBatch + Self.quiet }
 
     // MARK: Batches
 
@@ -108,7 +120,9 @@ final class Executor<Machine: StateMachine>: Stage {
         case .query:
             if isOwn {
                 let status = runQuery(record.body)
-                hold(record.tag, status, session: 0, position: status == .ok ? pool.position : 0, body: reply.bytes)
+                hold(
+                    record.tag, status, session: 0, position: status == .ok ? pool.position : 0,
+                    body: reply.pointee.bytes)
             }
             pool.passRecord()
         case .open, .submit, .close:
@@ -131,20 +145,20 @@ final class Executor<Machine: StateMachine>: Stage {
             board.commandsExecuted.add(1)
             while true {
                 if let refusal = apply(record.body) { return pool.refuse(refusal) }
-                if case .done(let answer) = pool.finish(reply: reply.bytes) { return answer }
+                if case .done(let answer) = pool.finish(reply: reply.pointee.bytes) { return answer }
             }
         }
     }
 
     /// Runs the machine on a command; says why if it refused.
     private func apply(_ command: UnsafeRawBufferPointer) -> Refusal? {
-        reply.removeAll()
+        reply.pointee.removeAll()
         do throws(Refusal) {
-            try machine.apply(command, in: transaction, reply: &reply)
+            try machine.apply(command, in: transaction, reply: &reply.pointee)
         } catch {
             return error
         }
-        return reply.overflowed ? .tooLarge : nil
+        return reply.pointee.overflowed ? .tooLarge : nil
     }
 
     private func commit() {
@@ -169,7 +183,7 @@ final class Executor<Machine: StateMachine>: Stage {
             return
         }
         let status = runQuery(UnsafeRawBufferPointer(frame.bytes))
-        frame.rebuild(copying: reply.bytes)
+        frame.rebuild(copying: reply.pointee.bytes)
         complete(
             Completion(
                 tag: query.tag, status: status.rawValue, session: 0, position: status == .ok ? pool.position : 0,
@@ -178,15 +192,15 @@ final class Executor<Machine: StateMachine>: Stage {
 
     /// Leaves the answer in `reply`.
     private func runQuery(_ query: UnsafeRawBufferPointer) -> StatusCode {
-        reply.removeAll()
+        reply.pointee.removeAll()
         transaction.readOnly = true
-        machine.query(query, in: transaction, reply: &reply)
+        machine.query(query, in: transaction, reply: &reply.pointee)
         transaction.readOnly = false
         board.queriesServed.add(1)
-        guard reply.overflowed else { return .ok }
-        let limit = UInt32(clamping: reply.maxRequest)
-        reply.removeAll()
-        reply.append(littleEndian: limit)
+        guard reply.pointee.overflowed else { return .ok }
+        let limit = UInt32(clamping: reply.pointee.maxRequest)
+        reply.pointee.removeAll()
+        reply.pointee.append(littleEndian: limit)
         return .tooLarge
     }
 
@@ -220,16 +234,10 @@ final class Executor<Machine: StateMachine>: Stage {
     }
 
     private func refreshDigest() -> Bool {
-        if pool.heap.isDigestFresh {
-            if board.digest.position != pool.position || !digestIsPublished { publishDigest() }
-            return false
+        if pool.heap.refreshDigest(pages: Self.digestSlice) {
+            board.digest = (pool.position, pool.heap.digest)
+            digestIsPublished = true
         }
-        if pool.heap.refreshDigest(pages: Self.digestSlice) { publishDigest() }
         return true
-    }
-
-    private func publishDigest() {
-        board.digest = (pool.position, pool.heap.digest)
-        digestIsPublished = true
     }
 }

@@ -56,9 +56,16 @@ final class Lane: @unchecked Sendable {
         var poller = Poller(capacity: 32)
         let wakeUp = poller.add(fileDescriptor: parker.fileDescriptor)
         for stage in stages { stage.register(in: &poller) }
+        // The lane keeps its stages alive: polling them counts no references.
+        let unowned = stages.map { UnownedStage($0) }
+        unowned.withUnsafeBufferPointer { run($0, &poller, wakeUp) }
+        for stage in stages { stage.close() }
+    }
+
+    private func run(_ stages: UnsafeBufferPointer<UnownedStage>, _ poller: inout Poller, _ wakeUp: Int) {
         var idle = 0
         while !stopping.load(ordering: .acquiring) {
-            if pollStages() {
+            if poll(stages) {
                 idle = 0
                 continue
             }
@@ -68,29 +75,35 @@ final class Lane: @unchecked Sendable {
                 continue
             }
             parker.prepareToPark()
-            if pollStages() || stopping.load(ordering: .acquiring) {
+            if poll(stages) || stopping.load(ordering: .acquiring) {
                 parker.cancelPark()
                 idle = 0
                 continue
             }
             guard parker.park() else { continue }
-            _ = poller.wait(timeoutMilliseconds: sleepMilliseconds())
+            _ = poller.wait(timeoutMilliseconds: sleepMilliseconds(stages))
             parker.drain(signalled: poller.isReadable(wakeUp))
         }
-        for stage in stages { stage.close() }
     }
 
-    private func pollStages() -> Bool {
+    private func poll(_ stages: UnsafeBufferPointer<UnownedStage>) -> Bool {
         let now = csupport_monotonic_us()
         var worked = false
-        for stage in stages where stage.poll(budget: Self.budget, now: now) { worked = true }
+        for i in 0..<stages.count where stages[i].stage.poll(budget: Self.budget, now: now) { worked = true }
         return worked
     }
 
-    private func sleepMilliseconds() -> Int {
+    private func sleepMilliseconds(_ stages: UnsafeBufferPointer<UnownedStage>) -> Int {
         let now = csupport_monotonic_us()
         var deadline = now + Self.longestSleep
-        for stage in stages { deadline = min(deadline, stage.nextDeadline) }
+        for i in 0..<stages.count { deadline = min(deadline, stages[i].stage.nextDeadline) }
         return deadline <= now ? 0 : Int((deadline - now + 999) / 1000)
     }
+}
+
+/// A stage that somebody else keeps alive.
+private struct UnownedStage {
+    unowned(unsafe) let stage: any Stage
+
+    init(_ stage: any Stage) { self.stage = stage }
 }
