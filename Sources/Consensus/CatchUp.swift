@@ -59,7 +59,7 @@ extension Core {
                 .belowFloor(view: promised, floor: served, decided: decided), to: from, after: 0, into: &effects)
             return
         }
-        let through = min(message.bound, decided, message.instance + Self.burst - 1)
+        let through = min(message.bound, min(decided, message.instance + Self.burst - 1))
         var instance = message.instance
         var bytes = 0
         while instance <= through {

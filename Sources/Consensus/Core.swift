@@ -51,12 +51,15 @@ struct Peer: BitwiseCopyable {
     /// Candidate: what it had decided when it promised. Not what it ever said: after a restart it may know less, and the base
     /// of the new view must be something that somebody can serve.
     var promisedDecided: Instance = 0
+    /// Candidate: how many segments of its answers were put aside.
+    var segmentCount = 0
 }
 
 /// Multi-Paxos as a pure state machine: events and the time go in, records and messages come out in an `EffectBuffer`.
 ///
-/// Everything is allocated in `init`. Steps are deterministic, allocate nothing and block on nothing; they are the methods with
-/// `now` and `into`. Not thread-safe: one owner. Before each step `effects.hasRoom` must hold. Roles are in extensions, one a file.
+/// Everything is allocated in `init`. Steps are deterministic, allocate nothing, count no references and take no locks: the
+/// compiler proves it in release builds (`@_noLocks`; debug builds see one file at a time, which is not enough for the proof).
+/// Steps are the methods with `now` and `into`. Not thread-safe: one owner. Before each step `effects.hasRoom` must hold. Roles are in extensions, one a file.
 package struct Core: ~Copyable {
     /// Most records, and most sends, of one step.
     package static let effectsPerStep = 384
@@ -64,6 +67,8 @@ package struct Core: ~Copyable {
     static let burst: Instance = 32
     /// Most batch bytes a step sends to one peer at once (but at least one batch).
     static let burstBytes = 1 << 20
+
+    static let segmentsPerPeer = 64
 
     enum Phase: UInt8 {
         /// Asks whether an election would succeed.
@@ -139,6 +144,7 @@ package struct Core: ~Copyable {
     /// What must be durable before the election goes on.
     var awaitedRecord: LogSequenceNumber = 0
     let adopted: UnsafeMutablePointer<Adopted>
+    let segments: UnsafeMutablePointer<PromiseSegment>
 
     // Leader.
     var nextInstance: Instance = 0
@@ -169,12 +175,15 @@ package struct Core: ~Copyable {
         peers.initialize(repeating: Peer(), count: configuration.replicaCount)
         adopted = .allocate(capacity: configuration.slotCount)
         adopted.initialize(repeating: Adopted(), count: configuration.slotCount)
+        segments = .allocate(capacity: configuration.replicaCount * Self.segmentsPerPeer)
+        segments.initialize(repeating: PromiseSegment(), count: configuration.replicaCount * Self.segmentsPerPeer)
         if self.established.view > self.promised { self.promised = self.established.view }
     }
 
     deinit {
         peers.deallocate()
         adopted.deallocate()
+        segments.deallocate()
     }
 
     /// Puts back what storage recovered for one instance, in any order. Instances below the floor are ignored.
@@ -190,6 +199,9 @@ package struct Core: ~Copyable {
     }
 
     /// Begins to take part. A leader that was killed resumes in its own view, if its promise still stands and it is not refused.
+    #if !DEBUG
+        @_noLocks
+    #endif
     package mutating func start(now: Microseconds, into effects: inout EffectBuffer) {
         precondition(role == .recovering, "a core starts once")
         precondition(effects.hasRoom, "effects have room for a step")
@@ -216,6 +228,9 @@ package struct Core: ~Copyable {
     }
 
     /// Time passed. To be called at `nextDeadline`, or whenever.
+    #if !DEBUG
+        @_noLocks
+    #endif
     package mutating func tick(now: Microseconds, into effects: inout EffectBuffer) {
         precondition(role != .recovering, "a core is started first")
         precondition(effects.hasRoom, "effects have room for a step")
@@ -252,6 +267,9 @@ package struct Core: ~Copyable {
 
     /// A message came from a peer. Its `batch` is a local handle to a copy of the bytes. Returns whether the core keeps the
     /// handle; if not, the copy may be dropped.
+    #if !DEBUG
+        @_noLocks
+    #endif
     package mutating func receive(
         _ message: Message, from: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer
     ) -> Bool {
@@ -293,6 +311,9 @@ package struct Core: ~Copyable {
 
     /// Proposes a batch, whose bytes are in the arena. Returns its instance, or nil when `canPropose` is false: then the handle
     /// was not kept. It is decided when `decided` reaches the instance, unless `entry(at:)` then shows another batch.
+    #if !DEBUG
+        @_noLocks
+    #endif
     package mutating func propose(_ batch: Batch, now: Microseconds, into effects: inout EffectBuffer) -> Instance? {
         precondition(effects.hasRoom, "effects have room for a step")
         guard canPropose else { return nil }
@@ -302,6 +323,9 @@ package struct Core: ~Copyable {
     }
 
     /// All records up to `number` are durable. Never lower than before.
+    #if !DEBUG
+        @_noLocks
+    #endif
     package mutating func durable(_ number: LogSequenceNumber, now: Microseconds, into effects: inout EffectBuffer) {
         precondition(number >= durableRecord && number <= lastRecord, "durable is what was asked for, and only rises")
         precondition(effects.hasRoom, "effects have room for a step")
@@ -312,6 +336,9 @@ package struct Core: ~Copyable {
     }
 
     /// The link to a peer is up (again): what was sent before may be lost.
+    #if !DEBUG
+        @_noLocks
+    #endif
     package mutating func connected(_ peer: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer) {
         precondition(role != .recovering, "a core is started first")
         precondition(effects.hasRoom, "effects have room for a step")
@@ -324,6 +351,9 @@ package struct Core: ~Copyable {
     }
 
     /// The engine dropped all entries below `floor` from the log; it may drop what is executed. Lower floors are ignored.
+    #if !DEBUG
+        @_noLocks
+    #endif
     package mutating func advanceFloor(to floor: Instance, now: Microseconds, into effects: inout EffectBuffer) {
         precondition(floor <= decided + 1, "only decided entries are trimmed")
         guard floor > log.floor else { return }

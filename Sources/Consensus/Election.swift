@@ -8,6 +8,14 @@ struct Adopted: BitwiseCopyable {
     var batch = Batch.noop
 }
 
+/// A part of a peer's answer that came before what precedes it: it speaks of `bound` ..< = `instance`.
+struct PromiseSegment: BitwiseCopyable {
+    var bound: Instance = 0
+    /// .max: and all above.
+    var instance: Instance = 0
+    var isEnd = false
+}
+
 /// From the suspicion of a leader to being one: pre-vote, promises, adoption of what may be chosen.
 extension Core {
     private var nextOwnView: View {
@@ -105,6 +113,7 @@ extension Core {
         for peer in 0..<memberCount where peer != me {
             peers[peer].covered = decided
             peers[peer].promisedDecided = 0
+            peers[peer].segmentCount = 0
             solicit(peer, into: &effects)
         }
         if quorum == 1 { completePhaseOne(now: now, into: &effects) }
@@ -118,8 +127,9 @@ extension Core {
 
     func wantsPromise(_ message: Message, from: ReplicaIndex) -> Bool {
         guard role == .candidate && phase == .prepare && message.view == promised else { return false }
-        guard !message.flags.contains(.last) && message.bound <= peers[from].covered else { return false }
-        guard message.instance > peers[from].covered && message.instance > decided && log.fits(message.instance)
+        guard
+            !message.flags.contains(.last) && message.instance > peers[from].covered && message.instance > decided
+                && log.fits(message.instance)
         else { return false }
         if let value = adoptedValue(message.instance) {
             if configuration.plantedBugs.contains(.adoptFirstReported) { return false }
@@ -128,30 +138,61 @@ extension Core {
         return message.acceptedView > log[message.instance].reportedView
     }
 
-    /// Promises of a peer come as a chain: each says from where on it speaks, so losses and repetitions do no harm.
+    /// Promises of a peer form a chain: each says from where on it speaks, so losses, repetitions and reordering do no harm.
     mutating func receivePromise(
         _ message: Message, from: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer
     ) -> Bool {
         guard role == .candidate && phase == .prepare && message.view == promised else { return false }
-        guard message.bound <= peers[from].covered && peers[from].covered != .max else { return false }
-        peers[from].promisedDecided = max(peers[from].promisedDecided, message.commit)
-        if message.flags.contains(.last) {
-            peers[from].covered = .max
-            completePhaseOne(now: now, into: &effects)
-            return false
-        }
-        guard message.instance > peers[from].covered else { return false }
+        guard peers[from].covered != .max else { return false }
+        let isLast = message.flags.contains(.last)
         // Without a slot for it this replica cannot lead now: the election ends by its timeout.
-        guard message.instance < log.end else { return false }
+        guard isLast || message.instance < log.end else { return false }
+        peers[from].promisedDecided = max(peers[from].promisedDecided, message.commit)
         let kept = wantsPromise(message, from: from)
         if kept {
             adopted[Int(message.instance % log.slotCount)] = Adopted(
                 instance: message.instance, election: promised, view: message.acceptedView, batch: message.batch)
         }
-        peers[from].covered = message.instance
-        if message.instance > candidateHighest { candidateHighest = message.instance }
-        if message.flags.contains(.more) { solicit(from, into: &effects) }
+        if !isLast && message.instance > candidateHighest { candidateHighest = message.instance }
+        let isEnd = cover(
+            PromiseSegment(
+                bound: message.bound, instance: isLast ? .max : message.instance, isEnd: message.flags.contains(.more)),
+            of: from)
+        if peers[from].covered == .max {
+            completePhaseOne(now: now, into: &effects)
+        } else if isEnd {
+            solicit(from, into: &effects)
+        }
         return kept
+    }
+
+    /// Advances what is covered of a peer's log by this segment and those that waited for it. Returns whether an answer's end
+    /// was reached. There are as many places as an answer has messages; when older ones linger, losing one costs a repetition.
+    private func cover(_ segment: PromiseSegment, of peer: ReplicaIndex) -> Bool {
+        let waiting = segments + peer * Self.segmentsPerPeer
+        guard segment.bound <= peers[peer].covered else {
+            waiting[peers[peer].segmentCount % Self.segmentsPerPeer] = segment
+            peers[peer].segmentCount += 1
+            return false
+        }
+        var isEnd = false
+        var next: PromiseSegment? = segment
+        while let joined = next {
+            if joined.instance > peers[peer].covered {
+                peers[peer].covered = joined.instance
+                isEnd = joined.isEnd
+            }
+            next = nil
+            for place in 0..<min(peers[peer].segmentCount, Self.segmentsPerPeer) {
+                let segment = waiting[place]
+                if segment.bound <= peers[peer].covered && segment.instance > peers[peer].covered {
+                    next = segment
+                    break
+                }
+            }
+        }
+        precondition(peers[peer].covered >= segment.instance, "a segment that joins is covered")
+        return isEnd
     }
 
     private mutating func completePhaseOne(now: Microseconds, into effects: inout EffectBuffer) {
@@ -175,7 +216,7 @@ extension Core {
     var canResume: Bool {
         guard promised > 0 && established.view == promised else { return false }
         guard leadingReplica(of: promised, among: memberCount) == me else { return false }
-        var instance = max(established.base, decided, log.floor - 1) + 1
+        var instance = max(established.base, max(decided, log.floor - 1)) + 1
         while instance <= log.highest {
             let entry = log[instance]
             if entry.view != 0 && entry.view != promised && !entry.isDecided { return false }

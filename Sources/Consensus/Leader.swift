@@ -9,12 +9,12 @@ extension Core {
         electionDeadline = .max
         prepareDeadline = .max
         raiseCommit(to: decided)
-        nextInstance = max(log.highest, base, decided) + 1
+        nextInstance = max(log.highest, max(base, decided)) + 1
         lastLearned = learned
         lastLearnedAt = now
         for peer in 0..<memberCount where peer != me {
             peers[peer].acked = base
-            peers[peer].next = max(base, commit, log.floor - 1) + 1
+            peers[peer].next = max(base, max(commit, log.floor - 1)) + 1
             peers[peer].toldCommit = 0
             peers[peer].lastHeard = now
             peers[peer].lastProgress = now
@@ -41,7 +41,7 @@ extension Core {
     /// Sends a follower what it lacks, within what it would accept and what a step may send.
     func pump(_ peer: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer) {
         precondition(role == .leader && peer != me, "a leader proposes to others")
-        let limit = min(nextInstance - 1, peers[peer].decided + lookahead, peers[peer].acked + lookahead)
+        let limit = min(nextInstance - 1, min(peers[peer].decided, peers[peer].acked) + lookahead)
         if peers[peer].next < log.floor { peers[peer].next = log.floor }
         var sent: Instance = 0
         var bytes = 0
@@ -147,7 +147,7 @@ extension Core {
         for peer in 0..<memberCount where peer != me {
             // With larger quorums followers cannot decide by themselves: what no proposal carried is told at once.
             if isUntold(peer) { return 0 }
-            deadline = min(deadline, peers[peer].lastSent + configuration.heartbeat, resendDeadline(peer))
+            deadline = min(deadline, min(peers[peer].lastSent + configuration.heartbeat, resendDeadline(peer)))
         }
         return deadline
     }

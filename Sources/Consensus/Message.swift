@@ -20,14 +20,21 @@ package struct Message: BitwiseCopyable, Hashable, Sendable {
         @inlinable
         package init(rawValue: UInt8) { self.rawValue = rawValue }
 
+        /// Instead of `[]`, which may become an array on the way.
+        @inlinable
+        package static var none: Flags { Flags(rawValue: 0) }
         /// Promise: there is nothing accepted above `bound`; the message carries no entry. Decided: the end of this answer.
-        package static let last = Flags(rawValue: 1)
+        @inlinable
+        package static var last: Flags { Flags(rawValue: 1) }
         /// Promise: the end of this answer, ask for the rest.
-        package static let more = Flags(rawValue: 2)
+        @inlinable
+        package static var more: Flags { Flags(rawValue: 2) }
         /// Accepted: proposals are missing after `instance`.
-        package static let gap = Flags(rawValue: 4)
+        @inlinable
+        package static var gap: Flags { Flags(rawValue: 4) }
         /// Heartbeat: only tells the commit index, wants no answer.
-        package static let quiet = Flags(rawValue: 8)
+        @inlinable
+        package static var quiet: Flags { Flags(rawValue: 8) }
     }
 
     package var kind: Kind
@@ -42,7 +49,7 @@ package struct Message: BitwiseCopyable, Hashable, Sendable {
     /// For decoders; everyone else uses the factory functions.
     @inlinable
     package init(
-        kind: Kind, flags: Flags = [], view: View, instance: Instance = 0, bound: Instance = 0, commit: Instance = 0,
+        kind: Kind, flags: Flags = .none, view: View, instance: Instance = 0, bound: Instance = 0, commit: Instance = 0,
         acceptedView: View = 0, batch: Batch = .noop
     ) {
         self.kind = kind
@@ -84,7 +91,7 @@ package struct Message: BitwiseCopyable, Hashable, Sendable {
         view: View, decided: Instance, after: Instance, instance: Instance, acceptedView: View, batch: Batch, more: Bool
     ) -> Message {
         Message(
-            kind: .promise, flags: more ? .more : [], view: view, instance: instance, bound: after, commit: decided,
+            kind: .promise, flags: more ? .more : .none, view: view, instance: instance, bound: after, commit: decided,
             acceptedView: acceptedView, batch: batch)
     }
 
@@ -100,13 +107,13 @@ package struct Message: BitwiseCopyable, Hashable, Sendable {
 
     /// "All in `base` ..< = `upTo` I durably accepted in `view`, or know as decided. I have decided all up to `decided`."
     static func accepted(view: View, upTo: Instance, base: Instance, decided: Instance, gap: Bool) -> Message {
-        Message(kind: .accepted, flags: gap ? .gap : [], view: view, instance: upTo, bound: base, commit: decided)
+        Message(kind: .accepted, flags: gap ? .gap : .none, view: view, instance: upTo, bound: base, commit: decided)
     }
 
     /// "I lead `view`. All up to `base` was decided before it, all up to `commit` is decided, proposals reach `highest`."
     static func heartbeat(view: View, highest: Instance, base: Instance, commit: Instance, quiet: Bool) -> Message {
         Message(
-            kind: .heartbeat, flags: quiet ? .quiet : [], view: view, instance: highest, bound: base, commit: commit)
+            kind: .heartbeat, flags: quiet ? .quiet : .none, view: view, instance: highest, bound: base, commit: commit)
     }
 
     /// "Send me the decided values of `from` ... `through`."
@@ -117,7 +124,7 @@ package struct Message: BitwiseCopyable, Hashable, Sendable {
     /// "`batch` is decided for `instance`, in a view not above `view`. I have decided all up to `decided`."
     static func decided(view: View, instance: Instance, decided: Instance, batch: Batch, last: Bool) -> Message {
         Message(
-            kind: .decided, flags: last ? .last : [], view: view, instance: instance, commit: decided, batch: batch)
+            kind: .decided, flags: last ? .last : .none, view: view, instance: instance, commit: decided, batch: batch)
     }
 
     /// "What you ask for is decided, but my log begins at `floor`."

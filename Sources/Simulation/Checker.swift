@@ -18,6 +18,8 @@ struct Checker {
 
     /// The decided value of each instance, at its number - 1.
     private(set) var decided: [Batch] = []
+    /// Values that somebody knew to be decided before all those below were known.
+    private var marked: [Instance: Batch] = [:]
     private var proposals: [Proposal: Batch] = [:]
     /// For each replica: the highest view in a Promise that left it, and the highest view in which it said to have accepted
     /// each instance.
@@ -36,8 +38,8 @@ struct Checker {
 
     var highestDecided: Instance { Instance(decided.count) }
 
-    func isDecided(_ batch: Batch, at instance: Instance) -> Bool {
-        instance <= highestDecided && decided[Int(instance - 1)] == batch
+    private func isDecided(_ batch: Batch, at instance: Instance) -> Bool {
+        (instance <= highestDecided && decided[Int(instance - 1)] == batch) || marked[instance] == batch
     }
 
     /// A message leaves: from now on it binds its sender.
@@ -83,6 +85,9 @@ struct Checker {
                         "replica \(replica) decided \(entry.batch) for \(instance), others \(decided[Int(instance - 1)])"
                 }
             } else {
+                if let known = marked[instance], known != entry.batch {
+                    return "replica \(replica) decided \(entry.batch) for \(instance), others \(known)"
+                }
                 decided.append(entry.batch)
             }
             guard storage[instance]?.batch == entry.batch else {
@@ -93,12 +98,16 @@ struct Checker {
         return nil
     }
 
-    /// At the end: every entry marked decided agrees, also beyond the contiguous ones.
-    func compareMarks(_ replica: ReplicaIndex, _ core: borrowing Core) -> String? {
-        var instance = core.floor
-        while instance <= min(core.highest, highestDecided) {
-            if let entry = core.entry(at: instance), entry.isDecided, !isDecided(entry.batch, at: instance) {
-                return "replica \(replica) holds \(entry.batch) as decided for \(instance)"
+    /// Before a crash, and at the end: entries known to be decided agree, also beyond the contiguous ones.
+    mutating func compareMarks(_ replica: ReplicaIndex, _ core: borrowing Core) -> String? {
+        var instance = core.decided + 1
+        while instance <= core.highest {
+            if let entry = core.entry(at: instance), entry.isDecided {
+                let known = instance <= highestDecided ? decided[Int(instance - 1)] : marked[instance] ?? entry.batch
+                guard known == entry.batch else {
+                    return "replica \(replica) holds \(entry.batch) as decided for \(instance), others \(known)"
+                }
+                marked[instance] = known
             }
             instance += 1
         }

@@ -28,7 +28,7 @@ extension Simulator {
         }
     }
 
-    private func downTime() -> Microseconds {
+    func downTime() -> Microseconds {
         random.chance(perMille: 600) ? random.below(80_000) : random.below(600_000)
     }
 

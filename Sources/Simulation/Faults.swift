@@ -14,6 +14,8 @@ struct FaultPlan {
     var flush: Microseconds = 50
     /// Mean time between faults; 0: none.
     var interval: Microseconds = 0
+    /// Chance of a crash right after a step that wrote records, in parts of a thousand; tenfold for promises and views.
+    var crashAtWrite: UInt64 = 0
     /// Relative weights of the kinds of fault.
     var weights: [UInt64] = [UInt64](repeating: 0, count: Kind.allCases.count)
 
@@ -39,6 +41,7 @@ struct FaultPlan {
         if random.chance(perMille: 500) { straggle = 1 + random.below(400_000) }
         flush = 1 + random.below(random.chance(perMille: 300) ? 10_000 : 300)
         if random.chance(perMille: 900) { interval = 5_000 + random.below(300_000) }
+        if random.chance(perMille: 300) { crashAtWrite = 1 + random.below(10) }
         for kind in weights.indices where random.chance(perMille: 500) { weights[kind] = 1 + random.below(4) }
     }
 
