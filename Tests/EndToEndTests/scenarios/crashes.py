@@ -1,0 +1,141 @@
+"""kill -9 of real processes under load: nothing acknowledged is lost, nothing is done twice."""
+
+import struct
+
+import mpx
+from harness import eventually, main, scenario
+from load import Load
+from mpx import BUSY, LOCAL, MALFORMED, NO_LEADER, OK, OPEN, PING, QUERY, STATUS, SUBMIT, add, get, number, some
+
+
+@scenario
+def kills(run):
+    """A follower, the leader, all three at once, over and over."""
+    cluster = run.cluster().start_all()
+    load = Load(run, cluster)
+    load.goes_on(20)
+    for round in range(run.rounds or 9):
+        if round % 3 == 0:
+            victims = [run.random.choice(cluster.followers())]
+        elif round % 3 == 1:
+            victims = [cluster.leader()]
+        else:
+            victims = list(cluster.ids)
+        print(f"round {round}: kill {victims} after {load.acknowledged} requests", flush=True)
+        cluster.kill9(*victims)
+        # A majority goes on by itself; sometimes the victim is back before the others have noticed.
+        if len(victims) == 1 and run.random.random() < 0.6:
+            load.goes_on(10)
+        cluster.start(*victims)
+        load.goes_on(run.random.randrange(5, 40))
+    load.finish()
+
+
+@scenario
+def kills_in_a_row(run):
+    """Replicas are killed again before they are ready, and while others are down: five, of which up to all are down."""
+    cluster = run.cluster(replicas=5).start_all()
+    load = Load(run, cluster, workers=3)
+    for round in range(run.rounds or 4):
+        load.goes_on(20)
+        victims = run.random.sample(cluster.ids, run.random.randrange(2, 6))
+        print(f"round {round}: kill {victims} after {load.acknowledged} requests", flush=True)
+        cluster.kill9(*victims)
+        for id in victims:
+            cluster.launch(id)
+        again = run.random.choice(victims)
+        eventually(lambda: "info" in cluster.processes[again].log(), f"replica {again} is on its way")
+        cluster.kill9(again)
+        cluster.launch(again)
+        for id in victims:
+            cluster.await_ready(id)
+    load.finish()
+
+
+@scenario
+def leader_resumes(run):
+    """A leader that is back within the suspect time goes on in its view, without an election."""
+    cluster = run.cluster(protocol={"suspect_ms": 3000}).start_all()
+    load = Load(run, cluster, workers=3)
+    load.goes_on(20)
+    leader = cluster.leader()
+    view = cluster.status(leader)["view"]
+    for _ in range(run.rounds or 3):
+        cluster.kill9(leader)
+        run.equal(cluster.start(leader), [(view, leader)], "view and leader when the old leader is back")
+        load.goes_on(20)
+        for id, status in cluster.statuses().items():
+            run.equal((status["view"], status["leader"]), (view, leader), f"view and leader at replica {id}")
+    load.finish()
+
+
+@scenario
+def quorum_lost(run):
+    """Without a majority nothing is ordered, and what needs no order is answered; with it the same sequence is done once."""
+    cluster = run.cluster().start_all()
+    client = cluster.client().open()
+    first = client.submit(add(b"sum", 1))
+    cluster.settle()
+    survivor = run.random.choice(cluster.ids)
+    lost = [id for id in cluster.ids if id != survivor]
+    cluster.kill9(*lost)
+    link = cluster.link(survivor)
+    body = add(b"sum", 1)
+    for attempt in range(3):
+        try:
+            reply = link.call(SUBMIT, body, session=client.session, sequence=first.sequence + 1, timeout=3)
+            run.reply(reply, "SUBMIT without a majority", status=NO_LEADER, session=client.session, sequence=first.sequence + 1,
+                      position=0)
+            run.equal(len(reply.body), 4, "NO_LEADER carries a u32")
+        except mpx.Silent:
+            pass
+        run.reply(link.call(PING, b"there"), "PING without a majority", status=OK, body=b"there")
+        run.reply(link.call(QUERY, get(b"sum"), flags=LOCAL), "LOCAL without a majority", status=OK, position=first.position,
+                  body=some(number(1)))
+        run.reply(link.call(QUERY, get(b"sum"), flags=LOCAL, position=first.position + 1), "LOCAL ahead", status=BUSY)
+        run.reply(link.call(SUBMIT, b"nonsense"), "MALFORMED is found before NO_LEADER", status=MALFORMED)
+    status = eventually(lambda: (lambda s: s["role"] != "leader" and s)(cluster.status(survivor)), "the survivor does not lead")
+    run.check(status["leader"] is None, f"it knows no leader: {status['leader']}")
+    try:
+        reply = link.call(QUERY, get(b"sum"), timeout=3)
+        run.reply(reply, "QUERY without a majority", status=NO_LEADER)
+    except mpx.Silent:
+        pass
+    cluster.start(*lost)
+    done = client.submit(body)
+    run.equal(done.sequence, first.sequence + 1, "the same sequence as without a majority")
+    run.reply(done, "the same request with a majority", status=OK, body=some(number(2)))
+    for id in cluster.ids:
+        with mpx.Link(cluster.endpoint(id)) as other:
+            again = other.call(SUBMIT, body, session=client.session, sequence=first.sequence + 1)
+            run.equal(again.kept, done.kept, f"once more at replica {id}")
+    cluster.settle()
+    run.equal(client.query(get(b"sum")).body, some(number(2)), "it was done once")
+
+
+@scenario
+def catch_up(run):
+    """A replica that was away for long fetches what it missed, and is killed while it does."""
+    cluster = run.cluster().start_all()
+    client = cluster.client().open()
+    away = cluster.followers()[0]
+    client.at = cluster.leader()
+    for way in ("stopped", "killed"):
+        cluster.stop(away) if way == "stopped" else cluster.kill9(away)
+        for n in range(60):
+            client.endpoints[away] = cluster.endpoint(cluster.leader())
+            last = client.submit(mpx.put(b"k%d" % n, bytes([n]) * 20_000))
+        for _ in range(2):
+            cluster.launch(away)
+            eventually(lambda: "info" in cluster.processes[away].log(), "it is on its way")
+            cluster.kill9(away)
+        cluster.start(away)
+        link = cluster.link(away)
+        for n in range(60):
+            reply = link.call(QUERY, get(b"k%d" % n), flags=LOCAL, position=last.position)
+            run.reply(reply, "ready means caught up", status=OK, body=some(bytes([n]) * 20_000))
+        cluster.settle()
+
+
+if __name__ == "__main__":
+    main()
