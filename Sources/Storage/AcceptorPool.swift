@@ -17,21 +17,22 @@ package final class AcceptorPool {
     let pool: Pool
     let geometry: AcceptorGeometry
     let base: UnsafeMutableRawPointer
-    var slots: Slots
-    var arena: Arena
+    // One stage owns the pool, and no access to these overlaps another: checks of that would only cost.
+    @exclusivity(unchecked) var slots: Slots
+    @exclusivity(unchecked) var arena: Arena
     /// Number of the group commit that gathers now.
-    var epoch: UInt64 = 1
-    private var isDirty = false
+    @exclusivity(unchecked) var epoch: UInt64 = 1
+    @exclusivity(unchecked) private var isDirty = false
     /// Records whose primary is written and whose mirror is not.
-    private var pendingMirrors: UInt32 = 0
-    var cells: [PairedRecord]
+    @exclusivity(unchecked) private var pendingMirrors: UInt32 = 0
+    @exclusivity(unchecked) var cells: [PairedRecord]
 
     /// The view promised last; 0 at format.
-    package internal(set) var promised: UInt64 = 0
+    @exclusivity(unchecked) package internal(set) var promised: UInt64 = 0
     /// The last view that this replica established as its leader, and its base.
-    package internal(set) var established: (view: UInt64, base: UInt64) = (0, 0)
+    @exclusivity(unchecked) package internal(set) var established: (view: UInt64, base: UInt64) = (0, 0)
     /// The lowest instance whose vote and batch are kept; 1 at format.
-    package internal(set) var floor: UInt64 = 1
+    @exclusivity(unchecked) package internal(set) var floor: UInt64 = 1
     /// Lines and batches of the last, unfinished group commit that recovery found torn and removed.
     package internal(set) var discardedAtOpen = 0
 
@@ -173,7 +174,9 @@ package final class AcceptorPool {
     /// A vote for `batch` at `instance` in `view`; `UInt64.max` as view: the instance is decided. The instance must be
     /// at or above the floor and have a free slot, see `hasSlot(for:)`; its batch must be held.
     package func record(instance: UInt64, view: UInt64, batch: Batch) {
-        precondition(instance >= floor, "a vote below the floor")
+        // Executed meanwhile, by word of others: whatever rests on this vote is true of a decided instance without it.
+        guard instance >= floor else { return }
+        precondition(instance > 0, "instances are counted from 1")
         precondition(hasSlot(for: instance), "there is no free slot for the instance")
         if let vote = slots.vote(for: instance) {
             precondition(view >= vote.view, "a vote for a lower view than the vote before")
@@ -218,8 +221,8 @@ package final class AcceptorPool {
     /// overwritten. It may fall short: look at `hasSlot` and `reserve` after it.
     /// - Parameters:
     ///   - executed: every instance up to it is executed, and its effect is durable in the state pool.
-    ///   - isReferenced: whether a batch is in use though no vote names it: (instance, offset), the instance is
-    ///     `UInt64.max` when not known.
+    ///   - isReferenced: whether a batch is in use though no vote names it: (instance, offset). Not asked for batches that
+    ///     were sealed for no instance: they are on their way to their vote, or are to be unsealed.
     /// - Returns: the floor.
     package func makeRoom(
         for count: Int, instance: UInt64, executed: UInt64, isReferenced: (UInt64, UInt64) -> Bool
@@ -238,7 +241,7 @@ package final class AcceptorPool {
                 if let vote = slots.vote(for: oldest.instance), vote.length > 0, vote.offset == oldest.offset {
                     guard oldest.instance <= executed else { break }
                     newFloor = oldest.instance + 1
-                } else if isReferenced(oldest.instance, oldest.offset) {
+                } else if oldest.instance == ArenaRecord.unknown || isReferenced(oldest.instance, oldest.offset) {
                     break
                 }
             }

@@ -17,10 +17,13 @@ extension AcceptorPool {
         floor = cells[RecordCell.floor.index].first
         var torn: [(slot: Int, side: Int)] = []
         var tail: UInt64 = 0
+        // Checked once: there are many lines, and a restart is to be quick.
+        var isValid = [Bool](repeating: false, count: 2 * geometry.slots)
         for slot in 0..<geometry.slots {
             for side in 0...1 {
                 let line = slots.line(slot, side)
                 if line.isValid {
+                    isValid[2 * slot + side] = true
                     guard slots.slot(of: line.instance) == slot else {
                         throw PoolError.damagedPool(path, "slot \(slot) holds a vote for instance \(line.instance)")
                     }
@@ -36,11 +39,11 @@ extension AcceptorPool {
                 path, "the vote in slot \(torn[0].slot) is damaged, though the pool was closed in order")
         }
         arena.restore(tail: tail)
-        let held = try chooseVotes(newest: newest, torn: &torn)
+        let held = try chooseVotes(newest: newest, isValid: &isValid, torn: &torn)
         try restoreArena(held)
         scrub(torn)
         discardedAtOpen = torn.count
-        flushGroup(newest)
+        flushGroup(newest, isValid: isValid)
         epoch = newest + 1
         repair(repairs)
         write(.shutdown, first: 0, second: 0)
@@ -65,19 +68,22 @@ extension AcceptorPool {
 
     /// Makes the newest good vote of each slot the current one. Adds votes of the newest group whose batch never
     /// arrived to `torn`.
-    private func chooseVotes(newest: UInt64, torn: inout [(slot: Int, side: Int)]) throws(PoolError) -> [ArenaRecord] {
+    private func chooseVotes(newest: UInt64, isValid: inout [Bool], torn: inout [(slot: Int, side: Int)])
+        throws(PoolError) -> [ArenaRecord]
+    {
         var held: [ArenaRecord] = []
         for slot in 0..<geometry.slots {
             var chosen: (line: VoteLine, side: Int)?
             for side in 0...1 {
                 let line = slots.line(slot, side)
-                guard line.isValid, line.instance >= floor else { continue }
+                guard isValid[2 * slot + side], line.instance >= floor else { continue }
                 guard hasSlot(for: line.instance) else {
                     throw PoolError.damagedPool(
                         path, "it holds instance \(line.instance), too far above its floor \(floor)")
                 }
                 if line.epoch == newest, !hasBytes(line) {
                     torn.append((slot, side))
+                    isValid[2 * slot + side] = false
                     continue
                 }
                 if let other = chosen?.line, (other.view, other.epoch) >= (line.view, line.epoch) { continue }
@@ -121,11 +127,11 @@ extension AcceptorPool {
 
     /// What the newest group wrote may be seen here and still not be durable: the process may have died between store
     /// and flush.
-    private func flushGroup(_ newest: UInt64) {
+    private func flushGroup(_ newest: UInt64, isValid: [Bool]) {
         for slot in 0..<geometry.slots {
             for side in 0...1 {
                 let line = slots.line(slot, side)
-                guard line.isValid, line.epoch == newest else { continue }
+                guard isValid[2 * slot + side], line.epoch == newest else { continue }
                 pool.flush(slots.address(slot, side), AcceptorGeometry.line)
                 if line.instance >= floor, line.length > 0 {
                     pool.flush(arena.pointer(at: line.offset), Int(line.length))

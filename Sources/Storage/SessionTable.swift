@@ -3,14 +3,16 @@ import PersistentMemory
 /// The sessions and their kept replies: the table in the heap, the stamps in its progress, and in DRAM what finds a
 /// free slot and the session used longest ago. The replicas' tables are equal slot by slot: the lowest free slot is
 /// taken, and a full table gives the slot of the session used longest ago to the new one.
-struct SessionTable {
+///
+/// A class, so that its owner reaches it without counting references to what it holds.
+final class SessionTable {
     private let transaction: Transaction
     private let table: UInt64
     let capacity: Int
     private let free: FreeSlots
     private let order: UseOrder
-    private var knowsFree = false
-    private var knowsOrder = false
+    @exclusivity(unchecked) private var knowsFree = false
+    @exclusivity(unchecked) private var knowsOrder = false
 
     init(in transaction: Transaction, root: StateRoot) {
         precondition(root.capacity > 0 && root.capacity <= UInt64(SessionRules.slotLimit), "a table of impossible size")
@@ -21,7 +23,7 @@ struct SessionTable {
         order = UseOrder(capacity: capacity)
     }
 
-    func deallocate() {
+    deinit {
         free.deallocate()
         order.deallocate()
     }
@@ -70,7 +72,7 @@ struct SessionTable {
     }
 
     /// Puts a new session into the table, in place of another one when it is full.
-    mutating func open(root: inout StateRoot, clock: UInt64) -> UInt64 {
+    func open(root: inout StateRoot, clock: UInt64) -> UInt64 {
         root.openings += 1
         let slot: Int
         if root.sessions == root.capacity {
@@ -86,7 +88,7 @@ struct SessionTable {
         return fresh.id
     }
 
-    mutating func close(_ slot: Int, root: inout StateRoot) {
+    func close(_ slot: Int, root: inout StateRoot) {
         precondition(root.sessions > 0, "a session is closed that nobody counted")
         releaseBlock(of: slot)
         write(SessionSlot(), to: slot)
@@ -95,14 +97,14 @@ struct SessionTable {
         if knowsFree { free.insert(slot) }
     }
 
-    private mutating func evict() -> Int {
+    private func evict() -> Int {
         if !knowsOrder { learnOrder() }
         guard let slot = order.oldest else { preconditionFailure("a full session table without a session") }
         releaseBlock(of: slot)
         return slot
     }
 
-    private mutating func takeFree(_ root: inout StateRoot) -> Int {
+    private func takeFree(_ root: inout StateRoot) -> Int {
         if root.sessions == root.usedSlots {
             precondition(root.usedSlots < root.capacity, "no free session slot, though the table is not full")
             root.usedSlots += 1
@@ -150,13 +152,13 @@ struct SessionTable {
     // MARK: What is kept in DRAM
 
     /// Not at open, which must be quick: only a table with gaps needs it, and only at the next OPEN.
-    private mutating func learnFree(_ root: StateRoot) {
+    private func learnFree(_ root: StateRoot) {
         for slot in 0..<Int(root.usedSlots) where read(slot).id == 0 { free.insert(slot) }
         knowsFree = true
     }
 
     /// Likewise: only a full table needs it.
-    private mutating func learnOrder() {
+    private func learnOrder() {
         var uses: [(stamp: UInt64, slot: Int)] = []
         uses.reserveCapacity(capacity)
         for slot in 0..<capacity where read(slot).id != 0 { uses.append((stamp(slot), slot)) }

@@ -42,17 +42,18 @@ package final class StatePool {
 
     let pool: Pool
     let transaction: Transaction
-    var table: SessionTable
-    private(set) var root: StateRoot
-    private(set) var progress: Progress
+    let table: SessionTable
+    // One lane owns the pool, and no access to these overlaps another: the checks of that would be a good part of a command's cost.
+    @exclusivity(unchecked) private(set) var root: StateRoot
+    @exclusivity(unchecked) private(set) var progress: Progress
     private let journalCapacity: Int
 
     /// Whether the lines of root and progress are part of the commit that gathers.
-    private var groupIsOpen = false
+    @exclusivity(unchecked) private var groupIsOpen = false
     /// Records executed since the last commit.
-    private var recordsInGroup = 0
-    private var current: (session: UInt64, sequence: UInt64, slot: Int)?
-    private var isRunning = false
+    @exclusivity(unchecked) private var recordsInGroup = 0
+    @exclusivity(unchecked) private var current: (session: UInt64, sequence: UInt64, slot: Int)?
+    @exclusivity(unchecked) private var isRunning = false
 
     // MARK: Format and open
 
@@ -145,8 +146,6 @@ package final class StatePool {
         }
         table = SessionTable(in: transaction, root: root)
     }
-
-    deinit { table.deallocate() }
 
     /// Commits, and leaves nothing to be replayed at the next open.
     package func close() {

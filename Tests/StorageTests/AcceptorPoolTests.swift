@@ -246,6 +246,19 @@ private func reopened(_ pool: AcceptorPool) throws -> AcceptorPool { try open(co
         #expect(pool.content(of: new) == Array(repeating: 3, count: 1500))
     }
 
+    @Test func aBatchOnItsWayToItsVoteIsNotDropped() throws {
+        let pool = try smallPool()
+        let pending = try #require(pool.store(Array(repeating: 1, count: 3000)))
+        _ = pool.makeRoom(for: 2000, instance: 1, executed: 0) { _, _ in
+            Issue.record("asked for a batch without an instance")
+            return false
+        }
+        #expect(pool.reserve(2000) == nil)
+        pool.record(instance: 1, view: 1, batch: pending)
+        #expect(pool.makeRoom(for: 2000, instance: 2, executed: 1, isReferenced: { _, _ in false }) == 2)
+        #expect(pool.reserve(2000) != nil)
+    }
+
     @Test func theNewestBatchCanBeDroppedAgain() throws {
         let pool = try smallPool()
         let kept = try #require(pool.store(bytes("kept")))
