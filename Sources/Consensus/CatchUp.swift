@@ -14,9 +14,20 @@ extension Core {
         }
         guard catchUpDeadline == .max else { return }
         // What was decided in this view is mostly on its way.
-        let isUrgent = (baseKnown && learned < base) || target - learned > lookahead
+        let isUrgent = baseKnown ? learned < base : target - learned > lookahead
         catchUpDeadline = isUrgent ? now : now + configuration.retransmit
+        catchUpMark = learned
         catchUpAsked = 0
+    }
+
+    mutating func catchUpTick(now: Microseconds, into effects: inout EffectBuffer) {
+        if baseKnown && learned >= base && learned > catchUpMark {
+            // Proposals of this view bring it: asking too would bring it twice.
+            catchUpMark = learned
+            catchUpDeadline = now + configuration.retransmit
+        } else {
+            requestCatchUp(now: now, into: &effects)
+        }
     }
 
     mutating func requestCatchUp(now: Microseconds, into effects: inout EffectBuffer) {

@@ -124,6 +124,8 @@ package struct Core: ~Copyable {
     package internal(set) var needsStateTransfer = false
     var catchUpDeadline: Microseconds = .max
     var catchUpRotation = 0
+    /// `learned` when the deadline was set.
+    var catchUpMark: Instance = 0
     var catchUpAsked: Instance = 0
     var catchUpPeer: ReplicaIndex = 0
 
@@ -240,7 +242,7 @@ package struct Core: ~Copyable {
         case .follower: if now >= electionDeadline { beginElection(now: now, into: &effects) }
         case .recovering: break
         }
-        if now >= catchUpDeadline { requestCatchUp(now: now, into: &effects) }
+        if now >= catchUpDeadline { catchUpTick(now: now, into: &effects) }
         settle(now: now)
     }
 
