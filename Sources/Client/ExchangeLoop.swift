@@ -93,7 +93,9 @@ final class ExchangeLoop {
             _ = poller.wait(timeoutMilliseconds: pause)
         }
         for request in pending.values { request.order.complete(.failure(.shutDown)) }
-        for session in sessions.values { session.queue.forEach { $0.order.complete(.failure(.shutDown)) } }
+        for session in sessions.values {
+            for waiting in session.queue { waiting.order.complete(.failure(.shutDown)) }
+        }
     }
 
     // MARK: Beginning and ending

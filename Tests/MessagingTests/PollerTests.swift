@@ -11,7 +11,7 @@ import Testing
         try dealer.connect("inproc://poll")
         var descriptors: [Int32] = [0, 0]
         #expect(pipe(&descriptors) == 0)
-        defer { descriptors.forEach { close($0) } }
+        defer { for descriptor in descriptors { close(descriptor) } }
         var poller = Poller(capacity: 3)
         let input = poller.add(router)
         let plain = poller.add(fileDescriptor: descriptors[0])
