@@ -42,6 +42,8 @@ struct Flush {
         }
     }
 
+    @usableFromInline static let streaming = UInt32(PMEM_F_MEM_NODRAIN | PMEM_F_MEM_NONTEMPORAL)
+
     static func make(region: UnsafeMutableRawBufferPointer, durability: Durability) -> UnsafeMutablePointer<Flush> {
         let flush = UnsafeMutablePointer<Flush>.allocate(capacity: 1)
         flush.initialize(to: Flush(region: region, durability: durability))
@@ -76,10 +78,15 @@ struct Flush {
         if !plain || listened { note(target, count, needed: true) }
     }
 
-    @inlinable mutating func copyAndFlushLater(
+    @inlinable mutating func stream(to target: UnsafeMutableRawPointer, from source: UnsafeRawPointer, count: Int) {
+        if plain { pmem_memcpy(target, source, count, Flush.streaming) } else { memcpy(target, source, count) }
+        if !plain || listened { note(target, count, needed: true) }
+    }
+
+    @inlinable mutating func streamLater(
         to target: UnsafeMutableRawPointer, from source: UnsafeRawPointer, count: Int
     ) {
-        if plain { pmem_memcpy_nodrain(target, source, count) } else { memcpy(target, source, count) }
+        if plain { pmem_memcpy(target, source, count, Flush.streaming) } else { memcpy(target, source, count) }
         if !plain || listened { note(target, count, needed: false) }
     }
 

@@ -16,6 +16,9 @@ struct Journal {
         var unused: (UInt64, UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0, 0)
     }
 
+    /// Bytes of records after which a checkpoint is made though there is room: bounds what an open has to replay.
+    private static let longestReplay = 8 << 20
+
     private let pool: Pool
     private let start: UnsafeMutableRawPointer
     private let firstCommit: UnsafeMutableRawPointer
@@ -56,7 +59,7 @@ struct Journal {
             let contents = numbers + ((lines * 8 + 63) & ~63)
             for index in 0..<lines {
                 let line = Int(numbers.load(fromByteOffset: index * 8, as: UInt64.self))
-                pool.copyAndFlushLater(to: data + line * 64, from: contents + index * 64, count: 64)
+                pool.streamLater(to: data + line * 64, from: contents + index * 64, count: 64)
             }
             tail += Journal.recordSize(lines: lines)
             next += 1
@@ -95,27 +98,27 @@ struct Journal {
         let needed = Journal.recordSize(lines: lines)
         precondition(lines > 0, "an empty commit")
         precondition(needed <= size, "a commit larger than the journal: the command should have been rolled back")
-        if needed > size - tail { checkpoint() }
+        if needed > size - tail || tail >= Journal.longestReplay { checkpoint() }
 
         let record = start + tail
         var checksum = seed(commit: next, lines: lines)
         checksum = csupport_crc32c(checksum, dirty.list, lines * 8)
-        pool.copyAndFlush(to: record + 64, from: dirty.list, count: lines * 8)
+        pool.stream(to: record + 64, from: dirty.list, count: lines * 8)
         var target = record + 64 + ((lines * 8 + 63) & ~63)
         Journal.forEachRun(of: dirty) { line, count in
             checksum = csupport_crc32c(checksum, view + line * 64, count * 64)
-            pool.copyAndFlush(to: target, from: view + line * 64, count: count * 64)
+            pool.stream(to: target, from: view + line * 64, count: count * 64)
             target += count * 64
         }
         var head = Head(commit: next, lines: UInt64(lines), checksum: UInt64(checksum))
-        withUnsafeBytes(of: &head) { pool.copyAndFlush(to: record, from: $0.baseAddress!, count: 64) }
+        withUnsafeBytes(of: &head) { pool.stream(to: record, from: $0.baseAddress!, count: 64) }
         // The commit point; and what the commit before copied home is durable from here on, too.
         pool.fence()
         tail += needed
         next += 1
 
         Journal.forEachRun(of: dirty) { line, count in
-            pool.copyAndFlushLater(to: home + line * 64, from: view + line * 64, count: count * 64)
+            pool.streamLater(to: home + line * 64, from: view + line * 64, count: count * 64)
         }
     }
 

@@ -134,11 +134,15 @@ package final class Pool {
         flusher.pointee.copyAndFlush(to: target, from: source, count: count)
     }
 
-    /// As `copyAndFlush`, but only `fenceAll` needs to make it durable: with msync that saves writing the pages each time.
-    @inlinable package func copyAndFlushLater(
-        to target: UnsafeMutableRawPointer, from source: UnsafeRawPointer, count: Int
-    ) {
-        flusher.pointee.copyAndFlushLater(to: target, from: source, count: count)
+    /// As `copyAndFlush`, but past the caches, for what will not be read soon: the target's old content need not be
+    /// fetched, which is half of the cost of scattered lines.
+    @inlinable package func stream(to target: UnsafeMutableRawPointer, from source: UnsafeRawPointer, count: Int) {
+        flusher.pointee.stream(to: target, from: source, count: count)
+    }
+
+    /// As `stream`, but only `fenceAll` needs to make it durable: with msync that saves writing the pages each time.
+    @inlinable package func streamLater(to target: UnsafeMutableRawPointer, from source: UnsafeRawPointer, count: Int) {
+        flusher.pointee.streamLater(to: target, from: source, count: count)
     }
 
     /// When it returns, all that was flushed is durable.

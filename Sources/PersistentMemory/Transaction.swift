@@ -136,7 +136,8 @@ public final class Transaction {
     /// `Refusal.tooLarge`. To commit while it is set is a fault.
     package var overflowed: Bool { state.pointee.dirty.count > state.pointee.mostLines }
 
-    /// Bytes of journal that this commit may still fill: a line of 64 takes 72. Commit before a command that may need more.
+    /// Bytes of journal that this commit may still fill. A further line of 64 takes 72 on average and never more than 128;
+    /// a write of n bytes dirties up to n / 64 + 2 lines. Commit before a command that may need more.
     package var journalRoom: Int {
         max(0, journal.size - Journal.recordSize(lines: state.pointee.dirty.count))
     }
