@@ -7,7 +7,9 @@ import Wire
 ///
 /// This replica binds one ROUTER; to it connect the replicas of higher index. To each replica of lower index it connects
 /// a DEALER of its own. Both directions of a link share the one TCP connection. On a new connection the connecting side
-/// says HELLO, the other WELCOME or REFUSED; until then nothing else of that peer is used.
+/// says HELLO, the other WELCOME or REFUSED; until then nothing else of that connection is used. A connection becomes a
+/// replica's link only by a HELLO that was accepted, never by the routing id it claims: so nobody who merely reaches the
+/// port can cut a replica off.
 ///
 /// Links lose messages, never silently: a full or absent peer shows in the outcome of a send and is counted; the core
 /// sends again what matters.
@@ -25,7 +27,8 @@ final class PeerLinks: Stage {
     private final class Link {
         /// The DEALER to a replica of lower index; nil where the peer connects to our ROUTER.
         let dealer: Dealer?
-        let routingID: [UInt8]
+        /// The connection at our ROUTER whose HELLO was accepted last.
+        var route = Route.none
         let figures: StatusBoard.Peer
         /// Both sides have seen that they belong together.
         var isOpen = false {
@@ -34,10 +37,9 @@ final class PeerLinks: Stage {
         /// What the peer was refused for, or refused us for, so that the same complaint is logged once and not at every attempt.
         var complaint: String?
 
-        init(dealer: Dealer?, replica: UInt16, figures: StatusBoard.Peer) {
+        init(dealer: Dealer?, figures: StatusBoard.Peer) {
             self.dealer = dealer
             self.figures = figures
-            routingID = PeerLinks.routingID(of: replica)
         }
     }
 
@@ -45,9 +47,8 @@ final class PeerLinks: Stage {
         let socket: Socket
         let monitor: Monitor
 
-        init(to endpoint: String, from replica: UInt16, in context: Context, largestFrame: Int) throws(MessagingError) {
+        init(to endpoint: String, in context: Context, largestFrame: Int) throws(MessagingError) {
             let socket = try Socket(.dealer, in: context)
-            try socket.setRoutingID(PeerLinks.routingID(of: replica))
             try socket.setImmediate(true)
             try socket.setSendHighWaterMark(PeerLinks.highWaterMark)
             try socket.setReceiveHighWaterMark(PeerLinks.highWaterMark)
@@ -55,6 +56,8 @@ final class PeerLinks: Stage {
             try socket.setConnectTimeout(milliseconds: 1000)
             try socket.setHandshakeInterval(milliseconds: 1000)
             try socket.setMaxMessageSize(largestFrame)
+            // A host that vanished sends no farewell: without this the connection would seem to stand for minutes.
+            try socket.setHeartbeat(intervalMilliseconds: 1000, timeout: 3000)
             let monitor = try Monitor(of: socket)
             try socket.connect(endpoint)
             self.socket = socket
@@ -65,14 +68,11 @@ final class PeerLinks: Stage {
     /// Messages queued per peer: more than the core ever has in flight, few enough to bound memory.
     static let highWaterMark = 4096
 
-    static func routingID(of replica: UInt16) -> [UInt8] { Array("replica-\(replica)".utf8) }
-
     static func router(
         binding endpoint: String, in context: Context, largestFrame: Int
     ) throws(MessagingError) -> Socket {
         let router = try Socket(.router, in: context)
         try router.setRouterMandatory(true)
-        try router.setRouterHandover(true)
         try router.setSendHighWaterMark(highWaterMark)
         try router.setReceiveHighWaterMark(highWaterMark)
         try router.setHandshakeInterval(milliseconds: 1000)
@@ -92,6 +92,7 @@ final class PeerLinks: Stage {
     private let engine: Parker
     /// Incarnations by index, own included; 0 for a replica never met.
     private var known: [UInt64]
+    private var strangerComplaint = ""
 
     private let identity = Frame()
     private let frame = Frame()
@@ -111,9 +112,9 @@ final class PeerLinks: Stage {
         departures = rings.departures
         known = settings.members.map(\.incarnation)
         known[settings.index] = settings.incarnation
-        links = settings.members.enumerated().map { index, member in
+        links = settings.members.indices.map { index in
             index == settings.index
-                ? nil : Link(dealer: dealers[index], replica: member.id, figures: board.peers[index])
+                ? nil : Link(dealer: dealers[index], figures: board.peers[index])
         }
     }
 
@@ -194,7 +195,11 @@ final class PeerLinks: Stage {
 
     private func send(_ frame: borrowing Frame, over link: Link) -> SendOutcome {
         if let dealer = link.dealer { return dealer.socket.send(frame, more: false) }
-        let outcome = link.routingID.withUnsafeBytes { router.send(copying: $0, more: true) }
+        return send(frame, along: link.route)
+    }
+
+    private func send(_ frame: borrowing Frame, along route: Route) -> SendOutcome {
+        let outcome = route.withBytes { router.send(copying: $0, more: true) }
         return outcome == .sent ? router.send(frame, more: false) : outcome
     }
 
@@ -217,14 +222,14 @@ final class PeerLinks: Stage {
             dropRest(of: router)
             return
         }
-        // A replica's connection bears the routing id that its HELLO names; anything else is a stranger's.
+        let route = Route(UnsafeRawBufferPointer(identity.bytes))
         for index in (settings.index + 1)..<max(links.count, settings.index + 1) {
-            if let link = links[index], UnsafeRawBufferPointer(identity.bytes).elementsEqual(link.routingID) {
+            if let link = links[index], link.isOpen, link.route == route {
                 take(from: index, link)
                 return
             }
         }
-        stranger()
+        newcomer(route)
     }
 
     /// `frame` came over the link of replica `index`.
@@ -244,36 +249,61 @@ final class PeerLinks: Stage {
                 // Before the handshake: a frame that overtook it. What matters is sent again.
                 link.figures.framesMalformed.add(1)
             }
-        } catch .version(let version) {
-            link.figures.framesMalformed.add(1)
-            refuse(
-                link, index,
-                .init(
-                    .version,
-                    "replica \(settings.replica) speaks version \(peerProtocolVersion) of the peer protocol, the peer \(version): run the same release on all replicas"
-                ))
         } catch {
             link.figures.framesMalformed.add(1)
             complain("dropped a malformed frame (\(error)) from replica \(settings.members[index].id)", about: link)
         }
     }
 
-    /// `frame` came from a connection that no replica of this cluster would make. If it says HELLO it gets to know why.
-    private func stranger() {
-        board.strangersRefused.add(1)
+    /// `frame` came from a connection that is no link yet. HELLO from a replica that belongs here makes it one; any other HELLO
+    /// gets to know why not; all else is dropped.
+    private func newcomer(_ route: Route) {
         let bytes = UnsafeRawBufferPointer(frame.bytes)
-        guard let header = try? PeerHeader(decoding: bytes),
-            let handshake = try? Handshake(
-                header: header, payload: UnsafeRawBufferPointer(rebasing: bytes[PeerHeader.size...])),
-            case .hello(let hello) = handshake
-        else { return }
-        let refusal = Handshake.Refusal(
-            .replica,
-            "replica \(hello.replica) of cluster \"\(hello.cluster)\" is no replica of cluster \"\(settings.cluster)\" that connects to replica \(settings.replica): compare the topology files"
-        )
-        logger.error("refused a peer: \(refusal.reason)")
-        guard router.send(copying: UnsafeRawBufferPointer(identity.bytes), more: true) == .sent else { return }
-        reply(.refused(refusal)) { _ = router.send($0, more: false) }
+        do throws(PeerFrameError) {
+            let header = try PeerHeader(decoding: bytes)
+            guard header.kind >= Handshake.firstKind else { return board.strangersRefused.add(1) }
+            let payload = UnsafeRawBufferPointer(rebasing: bytes[PeerHeader.size...])
+            guard case .hello(let hello) = try Handshake(header: header, payload: payload) else {
+                return board.strangersRefused.add(1)
+            }
+            judge(hello, along: route)
+        } catch .version(let version) {
+            board.strangersRefused.add(1)
+            let refusal = Handshake.Refusal(
+                .version,
+                "replica \(settings.replica) speaks version \(peerProtocolVersion) of the peer protocol, the peer version \(version): run the same release on all replicas"
+            )
+            logger.error("refused a peer: \(refusal.reason)")
+            reply(.refused(refusal), version: version) { _ = send($0, along: route) }
+        } catch {
+            board.strangersRefused.add(1)
+        }
+    }
+
+    private func judge(_ hello: Handshake.Hello, along route: Route) {
+        let index = settings.members.firstIndex { $0.id == hello.replica } ?? -1
+        guard hello.cluster == settings.cluster, index > settings.index, let link = links[index] else {
+            board.strangersRefused.add(1)
+            let refusal = Handshake.Refusal(
+                .replica,
+                "replica \(hello.replica) of cluster \"\(hello.cluster)\" is none that connects to replica \(settings.replica) of cluster \"\(settings.cluster)\": compare the topology files"
+            )
+            if strangerComplaint != refusal.reason { logger.error("refused a peer: \(refusal.reason)") }
+            strangerComplaint = refusal.reason
+            reply(.refused(refusal)) { _ = send($0, along: route) }
+            return
+        }
+        if let refusal = objection(to: hello, from: index) {
+            // The link that stands, if there is one, is another connection's: it goes on.
+            complain("refused replica \(hello.replica): \(refusal.reason)", about: link)
+            reply(.refused(refusal)) { _ = send($0, along: route) }
+            return
+        }
+        var outcome = SendOutcome.full
+        reply(.welcome(ownHello)) { outcome = send($0, along: route) }
+        guard outcome == .sent else { return }
+        link.route = route
+        open(link, index, hello)
     }
 
     // MARK: Handshake
@@ -299,14 +329,6 @@ final class PeerLinks: Stage {
 
     private func greet(_ handshake: Handshake, _ index: Int, _ link: Link) {
         switch handshake {
-        case .hello(let hello) where link.dealer == nil:
-            if let refusal = objection(to: hello, from: index) {
-                refuse(link, index, refusal)
-            } else {
-                var outcome = SendOutcome.full
-                reply(.welcome(ownHello)) { outcome = send($0, over: link) }
-                if outcome == .sent { open(link, index, hello) }
-            }
         case .welcome(let hello) where link.dealer != nil:
             if let refusal = objection(to: hello, from: index) {
                 link.isOpen = false
@@ -385,12 +407,6 @@ final class PeerLinks: Stage {
         precondition(pushed, "the ring of arrivals had room")
     }
 
-    private func refuse(_ link: Link, _ index: Int, _ refusal: Handshake.Refusal) {
-        link.isOpen = false
-        complain("refused replica \(settings.members[index].id): \(refusal.reason)", about: link)
-        reply(.refused(refusal)) { _ = send($0, over: link) }
-    }
-
     private func complain(_ text: String, about link: Link) {
         guard link.complaint != text else { return }
         link.complaint = text
@@ -404,11 +420,35 @@ final class PeerLinks: Stage {
             cluster: settings.cluster, replica: settings.replica, incarnation: settings.incarnation, members: members)
     }
 
-    private func reply(_ handshake: Handshake, send: (borrowing Frame) -> Void) {
+    private func reply(
+        _ handshake: Handshake, version: UInt8 = peerProtocolVersion, send: (borrowing Frame) -> Void
+    ) {
         let frame = Frame()
-        handshake.encode(sender: UInt8(settings.index)).withUnsafeBytes { frame.rebuild(copying: $0) }
+        handshake.encode(sender: UInt8(settings.index), version: version).withUnsafeBytes { frame.rebuild(copying: $0) }
         send(frame)
     }
 
     private static func hex(_ value: UInt64) -> String { String(value, radix: 16) }
+}
+
+/// The routing id that our ROUTER gave to a connection: a zero and four bytes. A peer cannot choose one of that form.
+struct Route: Equatable {
+    static let none = Route(value: 0)
+    private static let size = 5
+    private let value: UInt64
+
+    private init(value: UInt64) { self.value = value }
+
+    init(_ identity: UnsafeRawBufferPointer) {
+        guard identity.count == Self.size, identity[0] == 0 else {
+            self = .none
+            return
+        }
+        value = 1 << 63 | UInt64(identity.loadUnaligned(fromByteOffset: 1, as: UInt32.self))
+    }
+
+    func withBytes<Result>(_ body: (UnsafeRawBufferPointer) -> Result) -> Result {
+        var bytes: UInt64 = UInt64(UInt32(truncatingIfNeeded: value)) << 8
+        return withUnsafeBytes(of: &bytes) { body(UnsafeRawBufferPointer(rebasing: $0[..<Self.size])) }
+    }
 }

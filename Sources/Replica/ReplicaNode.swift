@@ -77,7 +77,7 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
                 dealers.append(
                     other.id < id
                         ? try PeerLinks.Dealer(
-                            to: other.peer.description, from: id, in: context, largestFrame: largestFrame) : nil)
+                            to: other.peer.description, in: context, largestFrame: largestFrame) : nil)
             }
             let plan = try LanePlan(topology: topology, index: index)
             lanes = plan.lanes
