@@ -67,9 +67,7 @@ package final class Pool {
         guard descriptor >= 0 else { throw Pool.openingError(path: path, code: errno) }
         do throws(PoolError) {
             let size = try Pool.inspect(descriptor: descriptor, path: path, layout: layout)
-            guard let pool = pmemobj_open(path, Pool.stamped(layout, size: size)) else {
-                throw Pool.openingError(path: path, code: errno)
-            }
+            let pool = try Pool.openLocked(path: path, layout: Pool.stamped(layout, size: size))
             handle = pool
             do throws(PoolError) {
                 region = try Pool.findRegion(in: pool, path: path, size: size)
@@ -185,6 +183,19 @@ extension Pool {
         let root = cpm_direct(pool, rootID.off)!.assumingMemoryBound(to: Root.self)
         root.pointee = Root(magic: rootMagic, offset: start, size: length)
         pmemobj_persist(pool, root, MemoryLayout<Root>.size)
+    }
+
+    /// A pool in use is tried again for a fifth of a second: the kernel may still be taking down the process that was killed
+    /// while it held the lock, or a child of its owner may be between fork and exec.
+    private static func openLocked(path: String, layout: String) throws(PoolError) -> OpaquePointer {
+        var attemptsLeft = 20
+        while true {
+            if let pool = pmemobj_open(path, layout) { return pool }
+            let code = errno
+            guard code == EAGAIN, attemptsLeft > 0 else { throw openingError(path: path, code: code) }
+            attemptsLeft -= 1
+            usleep(10_000)
+        }
     }
 
     private static func findRegion(

@@ -17,8 +17,8 @@ public final class Transaction {
 
     private let home: UnsafeMutableRawPointer
     private var journal: Journal
+    private let journalSize: Int
     private var pages: TouchedPages
-    private var undoneLines = 0
     /// The pages whose digest must be computed anew.
     var digest: DigestTable
 
@@ -30,6 +30,7 @@ public final class Transaction {
         self.home = home
         self.layout = layout
         self.journal = journal
+        journalSize = journal.size
         size = layout.dataSize
         let lines = Int(layout.dataSize) / DirtyLines.lineSize
         let capacity = min(Journal.capacity(size: journal.size), lines)
@@ -139,7 +140,7 @@ public final class Transaction {
     /// Bytes of journal that this commit may still fill. A further line of 64 takes 72 on average and never more than 128;
     /// a write of n bytes dirties up to n / 64 + 2 lines. Commit before a command that may need more.
     package var journalRoom: Int {
-        max(0, journal.size - Journal.recordSize(lines: state.pointee.dirty.count))
+        max(0, journalSize - Journal.recordSize(lines: state.pointee.dirty.count))
     }
 
     /// Whether something was written since the last commit.

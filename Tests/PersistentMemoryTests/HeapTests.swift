@@ -47,6 +47,31 @@ import Testing
         }
     }
 
+    /// A process killed in the middle of a batch leaves the last commit, and its lock is gone.
+    @Test func survivesSIGKILL() async throws {
+        let file = TemporaryPool()
+        try file.format(size: 16 << 20)
+        let path = file.path
+        await #expect(processExitsWith: .signal(SIGKILL)) { [path = path as String] in
+            let heap = try Heap(opening: Pool(opening: path, layout: "test-1"))
+            let transaction = heap.transaction
+            let block = try transaction.allocate(100_000)
+            transaction.write(block, to: PersistentPointer(offset: transaction.root))
+            for round in 1...100 as ClosedRange<UInt8> {
+                transaction.fill(block, 100_000, with: round)
+                transaction.commit()
+            }
+            transaction.fill(block, 50_000, with: 200)
+            kill(getpid(), SIGKILL)
+        }
+        let pool = try file.open()
+        defer { pool.close() }
+        let heap = try Heap(opening: pool)
+        let block = heap.transaction.read(PersistentPointer<UInt64>(offset: heap.transaction.root))
+        #expect(heap.transaction.bytes(block, 100_000).allSatisfy { $0 == 100 })
+        #expect(try heap.verify().allocatedBlocks == 1)
+    }
+
     @Test func theOwnerKeepsTheStartOfTheRegion() throws {
         let pool = try CrashRun.emptyPool(size: 1 << 20)
         pool.region.storeBytes(of: 77, toByteOffset: 4088, as: UInt64.self)
