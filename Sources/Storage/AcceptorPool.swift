@@ -85,8 +85,7 @@ package final class AcceptorPool {
         path = pool.path
         do throws(PoolError) {
             let page = try IdentityCheck.page(
-                at: base, path: path, magic: AcceptorGeometry.magic, version: AcceptorGeometry.version,
-                what: "acceptor")
+                of: pool, magic: AcceptorGeometry.magic, version: AcceptorGeometry.version, what: "acceptor")
             try IdentityCheck.expect(page.identity, cluster: cluster, replica: replica, path: path)
             guard let geometry = AcceptorGeometry(words: page.geometry, regionSize: pool.region.count) else {
                 throw PoolError.damagedPool(path, "the sizes in its header do not fit the file")

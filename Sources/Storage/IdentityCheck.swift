@@ -3,9 +3,10 @@ import PersistentMemory
 /// The questions that both pools ask of an identity page before they trust the rest.
 enum IdentityCheck {
     static func page(
-        at region: UnsafeRawPointer, path: String, magic: UInt64, version: UInt32, what: String
+        of pool: Pool, magic: UInt64, version: UInt32, what: String
     ) throws(PoolError) -> IdentityPage {
-        guard let page = IdentityPage(reading: region, magic: magic) else {
+        let path = pool.path
+        guard let page = IdentityPage(reading: pool.region.baseAddress!, magic: magic) else {
             throw PoolError.damagedPool(path, "its header is damaged, or its format was cut short")
         }
         guard page.version == version else {
@@ -13,6 +14,9 @@ enum IdentityCheck {
                 .foreign,
                 "\(path): an \(what) pool of layout version \(page.version); this program reads version \(version): run the program that made it"
             )
+        }
+        guard page.regionSize == pool.region.count else {
+            throw PoolError.damagedPool(path, "its header is that of a pool of another size")
         }
         return page
     }

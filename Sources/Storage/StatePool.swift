@@ -76,6 +76,7 @@ package final class StatePool {
         in pool: Pool, identity: PoolIdentity, sessions: Int, journalSize: Int? = nil, reserveSize: Int? = nil
     ) throws(PoolError) {
         let journal = journalSize ?? StateLayout.journalSize(regionSize: pool.region.count)
+        precondition(journal >= 4 * StateLayout.sessionRoom, "a journal takes at least some sessions and a command")
         let tableSize = StateLayout.tableSize(sessions: sessions)
         let progressSize = StateLayout.progressSize(sessions: sessions)
         guard tableSize + progressSize + journal < pool.region.count / 4 * 3 else {
@@ -121,8 +122,9 @@ package final class StatePool {
     package convenience init(
         opening path: String, expecting cluster: String, replica: UInt16, viewLimit: Int = 256 << 20
     ) throws(PoolError) {
-        try self.init(in: Pool(opening: path, layout: StateLayout.poolLayout), viewLimit: viewLimit)
-        try IdentityCheck.expect(identity, cluster: cluster, replica: replica, path: path)
+        try self.init(
+            in: Pool(opening: path, layout: StateLayout.poolLayout), viewLimit: viewLimit, expecting: (cluster, replica)
+        )
     }
 
     /// Opens any replica's pool, to look at it.
@@ -130,12 +132,17 @@ package final class StatePool {
         try self.init(in: Pool(opening: path, layout: StateLayout.poolLayout))
     }
 
-    init(in pool: Pool, viewLimit: Int = 256 << 20) throws(PoolError) {
+    init(
+        in pool: Pool, viewLimit: Int = 256 << 20, expecting owner: (cluster: String, replica: UInt16)? = nil
+    ) throws(PoolError) {
         self.pool = pool
         identity = try IdentityCheck.page(
-            at: pool.region.baseAddress!, path: pool.path, magic: StateLayout.magic, version: StateLayout.version,
-            what: "state"
+            of: pool, magic: StateLayout.magic, version: StateLayout.version, what: "state"
         ).identity
+        // Before anything is replayed: a pool that is not this replica's is left as it is.
+        if let owner {
+            try IdentityCheck.expect(identity, cluster: owner.cluster, replica: owner.replica, path: pool.path)
+        }
         heap = try Heap(opening: pool, regionOffset: StateLayout.heapOffset, viewLimit: viewLimit)
         transaction = heap.transaction
         root = transaction.read(PersistentPointer(offset: heap.systemRoot))

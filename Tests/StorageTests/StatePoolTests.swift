@@ -235,6 +235,33 @@ import Testing
         _ = try rig.pool.verify()
     }
 
+    /// What needs no state machine never outgrows the journal, however long nobody commits.
+    @Test func sessionsComeAndGoWithoutACommit() throws {
+        let rig = try StateRig(sessions: 1024, pages: 256, journalSize: 20 << 10)
+        var random = Seeded(seed: 5)
+        var sessions: [UInt64] = []
+        for _ in 0..<1200 { sessions.append(rig.execute(TestCommand(kind: .open, session: 0, sequence: 0)).session) }
+        for round in 1...3000 as ClosedRange<UInt64> {
+            let session = sessions.randomElement(using: &random) ?? 0
+            switch random.below(8) {
+            case 0, 1: sessions.append(rig.execute(TestCommand(kind: .open, session: 0, sequence: 0)).session)
+            case 2: _ = rig.execute(TestCommand(kind: .close, session: session, sequence: 0))
+            case 3: rig.pool.passRecord()
+            case 4: rig.pool.endInstance(rig.pool.executed + 1)
+            default:
+                // New, or a duplicate, or stale.
+                _ = rig.execute(
+                    TestCommand(
+                        kind: .submit, session: session, sequence: round / 100 + UInt64(random.below(2)),
+                        replySize: random.below(400), refuses: random.below(4) == 0))
+            }
+        }
+        rig.pool.commit()
+        #expect(rig.pool.sessionCount > 8 && rig.pool.executed > 100)
+        _ = try rig.pool.verify()
+        _ = try rig.reopened().pool.verify()
+    }
+
     @Test func progressSaysWhereInAnInstanceItStands() throws {
         let rig = try StateRig(sessions: 4)
         _ = rig.execute(TestCommand(kind: .open, session: 0, sequence: 0))
@@ -305,9 +332,9 @@ import Testing
 
     /// A crash leaves a prefix of whole commits: state, sessions, replies and position together.
     @Test func aCrashLeavesAWholeCommit() throws {
-        let rig = try StateRig(sessions: 4, pages: 48, journalSize: 16 << 10)
+        let rig = try StateRig(sessions: 4, pages: 48, journalSize: 20 << 10)
         // Commits after every command, and so knows the digest of every position.
-        let twin = try StateRig(sessions: 4, pages: 48, journalSize: 16 << 10)
+        let twin = try StateRig(sessions: 4, pages: 48, journalSize: 20 << 10)
         var model = SessionModel(capacity: 4)
         var source = CommandSource(seed: 9)
         var random = Seeded(seed: 10)
