@@ -92,10 +92,6 @@ package final class StatusBoard: Sendable {
     /// Frames at the peer port from nobody known: a stranger, or a peer of another cluster.
     package let strangersRefused: Counter
 
-    // MARK: Lanes
-
-    package let laneSleeps: Counter
-
     /// Everything that /metrics shows, in order.
     let catalogue: [Metric]
     private let block: CellBlock
@@ -159,8 +155,6 @@ package final class StatusBoard: Sendable {
         strangersRefused = builder.counter("strangers_refused_total", "Frames at the peer port from nobody known")
         peers = builder.peers(members)
 
-        builder.beginSection()
-        laneSleeps = builder.counter("lane_sleeps_total", "Times a lane had no work and slept")
         catalogue = builder.metrics
         block = builder.block
         leaderWord.store(Self.noLeader)
