@@ -436,7 +436,9 @@ package struct Core: ~Copyable {
         case .preVoteGrant, .accepted: return leadingReplica(of: message.view, among: memberCount) == me
         case .promise:
             return leadingReplica(of: message.view, among: memberCount) == me
-                && (message.flags.contains(.last) || (message.instance > message.bound && message.acceptedView > 0))
+                && (message.flags.contains(.last)
+                    || (message.instance > message.bound && message.acceptedView > 0
+                        && (message.acceptedView < message.view || message.acceptedView == decidedView)))
         case .catchUpRequest: return message.instance > 0
         case .decided: return message.instance > 0 && message.instance <= message.commit
         case .belowFloor, .nack: return true
