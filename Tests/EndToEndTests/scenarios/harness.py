@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import traceback
 
@@ -408,7 +409,10 @@ def main():
     parser.add_argument("--rounds", type=int, default=0, help="of kills and the like; 0: as many as suit a test run")
     parser.add_argument("--seed", type=int, default=None)
     parser.add_argument("--limit", type=int, default=0, help="seconds after which a run counts as hanging")
+    parser.add_argument("--lifeline", action="store_true", help="end, cleaned up, when standard input ends")
     options = parser.parse_args()
+    if options.lifeline:
+        threading.Thread(target=end_with_input, daemon=True).start()
     if not os.access(EXECUTABLE, os.X_OK):
         sys.exit(f"{EXECUTABLE} is no executable: build it, or name it in MPAXOS_EXECUTABLE")
     if options.seed is None:
@@ -416,6 +420,12 @@ def main():
     names = SCENARIOS if options.scenario == "all" else [options.scenario]
     results = [run_one(name, options) for name in names]
     sys.exit(0 if all(results) else 1)
+
+
+def end_with_input():
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def run_one(name, options):

@@ -1,10 +1,14 @@
 """MPX/1 as an independent client speaks it: written from the protocol's description, with pyzmq and nothing of the project."""
 
 import struct
+import sys
 import time
 from dataclasses import dataclass
 
-import zmq
+try:
+    import zmq
+except ImportError:
+    sys.exit(f"{sys.executable} has no ZeroMQ: scripts/setup installs python3-zmq; MPAXOS_PYTHON names an interpreter that has it")
 
 OPEN, SUBMIT, QUERY, CLOSE, STATUS, PING = range(1, 7)
 OK, REDIRECT, BUSY, STALE, EXPIRED, MALFORMED, NO_LEADER, TOO_LARGE, FULL = range(9)

@@ -1,0 +1,169 @@
+import Testing
+
+/// Real processes, real sockets, real kill -9. Each test is one scenario in `scenarios/`, where what it checks is written; a
+/// scenario can be run by itself, say `python3 Tests/EndToEndTests/scenarios/crashes.py kills --rounds 100`.
+@Suite("End to end", .serialized, .timeLimit(.minutes(4)))
+struct EndToEndTests {
+    /// What a client sees that speaks the protocol to the byte, through each of three replicas.
+    @Suite("The client protocol", .serialized)
+    struct ClientProtocol {
+        @Test(arguments: Scenario.Threads.allCases)
+        func commandsSessionsAndPositions(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "protocol", name: "commands").run(threads)
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
+        func socketsAndEnvelopes(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "protocol", name: "sockets").run(threads)
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
+        func redirectsAndLocalQueries(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "protocol", name: "flags").run(threads)
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
+        func everythingMalformed(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "rejections", name: "malformed").run(threads)
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
+        func tooLarge(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "rejections", name: "sizes").run(threads)
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
+        func keyValueOperations(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "keyvalue", name: "operations").run(threads)
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
+        func busyBeyondWhatMayBeOutstanding(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "limits", name: "busy").run(threads)
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
+        func evictionOfTheSessionUsedLongestAgo(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "limits", name: "eviction").run(threads)
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
+        func fullState(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "limits", name: "full").run(threads)
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
+        func literalREPSocket(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "limits", name: "literal-rep").run(threads)
+        }
+    }
+
+    /// kill -9 under load: nothing acknowledged is lost, nothing is done twice.
+    @Suite("Crashes", .serialized)
+    struct Crashes {
+        @Test(arguments: Scenario.Threads.allCases)
+        func followerLeaderAndAllAtOnce(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "crashes", name: "kills").run(threads)
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
+        func fiveReplicasKilledAgainBeforeTheyAreReady(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "crashes", name: "kills-in-a-row").run(threads)
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
+        func restartedLeaderGoesOnInItsView(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "crashes", name: "leader-resumes").run(threads)
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
+        func majorityLostAndFound(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "crashes", name: "quorum-lost").run(threads)
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
+        func catchUpAfterALongAbsence(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "crashes", name: "catch-up").run(threads)
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
+        func historiesOfRegistersAreLinearizable(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "linearizability", name: "registers").run(threads)
+        }
+    }
+
+    /// Pools that must not be used, replicas that must not join.
+    @Suite("Refusals", .serialized)
+    struct Refusals {
+        @Test func poolsMissingCutOrDamaged() async throws {
+            try await Scenario(script: "refusals", name: "pools").run()
+        }
+
+        @Test func poolsOfOthersAndPoolsInUse() async throws {
+            try await Scenario(script: "refusals", name: "strangers").run()
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
+        func replicaThatLostItsPools(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "refusals", name: "lost-pools").run(threads)
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
+        func replicaOfAnotherCluster(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "refusals", name: "foreign-cluster").run(threads)
+        }
+    }
+
+    /// Unknown and hostile input.
+    @Suite("Garbage", .serialized)
+    struct Garbage {
+        @Test(arguments: Scenario.Threads.allCases)
+        func clientPort(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "garbage", name: "client-port").run(threads)
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
+        func peerPort(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "garbage", name: "peer-port").run(threads)
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
+        func impostors(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "garbage", name: "impostors").run(threads)
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
+        func clientsThatDoNotRead(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "garbage", name: "deaf-clients").run(threads)
+        }
+    }
+
+    /// The executable as a person meets it.
+    @Suite("The command line", .serialized)
+    struct CommandLineInterface {
+        @Test func keyValue() async throws {
+            try await Scenario(script: "commandline", name: "key-value").run()
+        }
+
+        @Test func status() async throws {
+            try await Scenario(script: "commandline", name: "status").run()
+        }
+
+        @Test func dumpAndDigest() async throws {
+            try await Scenario(script: "commandline", name: "inspection").run()
+        }
+
+        @Test func errorsOfUsageAndTopology() async throws {
+            try await Scenario(script: "commandline", name: "usage").run()
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
+        func formatRunSignalsAndHTTP(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "commandline", name: "lifecycle").run(threads)
+        }
+
+        @Test func clusterOnThisHost() async throws {
+            try await Scenario(script: "commandline", name: "cluster-command").run()
+        }
+    }
+}

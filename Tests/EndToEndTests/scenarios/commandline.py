@@ -1,0 +1,328 @@
+"""The executable as a person meets it: commands, outputs, exit codes; and HTTP."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import struct
+import urllib.error
+import urllib.request
+
+import mpx
+from harness import Process, eventually, execute, main, scenario
+from mpx import OK, PING, get, put, some
+
+
+@scenario
+def key_value(run):
+    """`mpaxos kv`, each operation, its output and its exit code."""
+    cluster = run.cluster().start_all()
+
+    def kv(*arguments, code=0, output="", raw=False):
+        done = execute("kv", *arguments, "--topology", cluster.topology, text=not raw)
+        run.finished(done, f"kv {' '.join(arguments)}", code, output)
+        if code:
+            run.check(done.errors.strip(), f"kv {' '.join(arguments)} says why it exits with {code}")
+        return done
+
+    kv("get", "k", code=1)
+    kv("delete", "k", code=1)
+    kv("put", "k", "one")
+    kv("get", "k", output="one\n")
+    kv("get", "k", "--raw", output="one")
+    kv("put", "k", "two words")
+    kv("get", "k", output="two words\n")
+    kv("cas", "k", "wrong", "three", code=1)
+    kv("get", "k", output="two words\n")
+    kv("cas", "k", "two words", "three")
+    kv("get", "k", output="three\n")
+    kv("cas", "k", "--absent", "four", code=1)
+    kv("cas", "fresh", "--absent", "four")
+    kv("get", "fresh", output="four\n")
+    run.check("5" in kv("append", "log", "12345", output=None).output, "append prints the length")
+    run.check("7" in kv("append", "log", "67", output=None).output, "append prints the length after")
+    kv("get", "log", output="1234567\n")
+    run.check("5" in kv("add", "n", "5", output=None).output, "add prints the sum")
+    run.equal(kv("add", "n", "-7", output=None).output.strip(), "-2", "add of a negative number")
+    kv("get", "n", "--raw", output=struct.pack("<q", -2), raw=True)
+    kv("add", "k", "1", code=1)
+    kv("add", "n", "many", code=2)
+    lines = kv("scan", output=None, raw=True).output
+    run.equal(sorted(lines.split(b"\n")), sorted([b"", b"k\tthree", b"fresh\tfour", b"log\t1234567", b"n\t" + struct.pack("<q", -2)]),
+              "a scan of everything")
+    kv("scan", "fr", output="fresh\tfour\n")
+    kv("scan", "none")
+    kv("put", "ümlaut", "wért")
+    kv("get", "ümlaut", output="wért\n")
+    kv("put", "empty", "")
+    kv("get", "empty", output="\n")
+    kv("delete", "k")
+    kv("get", "k", code=1)
+    kv("put", "", "x", code=2)
+    kv("get", "k" * 1025, code=2)
+    kv("nonsense", "k", code=2)
+    # By another client the same is there.
+    run.equal(cluster.client().query(get(b"fresh")).body, some(b"four"), "what kv wrote")
+    cluster.kill9(cluster.leader())
+    kv("put", "after", "a kill")
+    kv("get", "after", output="a kill\n")
+    cluster.stop(*[id for id in cluster.ids if cluster.alive(id)])
+    kv("get", "after", "--timeout", "1", code=4)
+
+
+@scenario
+def status(run):
+    """`mpaxos status` with all, some and none of the replicas up."""
+    cluster = run.cluster().start_all()
+    cluster.client().open().submit(put(b"k", b"v"))
+    position, digest = cluster.settle()
+    leader = cluster.leader()
+
+    def ask(*options, code=0):
+        return run.finished(execute("status", "--topology", cluster.topology, *options), f"status {options}", code)
+
+    table = ask().output.splitlines()
+    run.equal(len(table), 4, "a heading and a line for each replica")
+    for id in cluster.ids:
+        row = table[id + 1].split()
+        run.equal((row[0], row[1], row[2]), (str(id), "up", "leader" if id == leader else "follower"), f"row of replica {id}")
+    found = json.loads(ask("--json").output)
+    run.equal([entry["id"] for entry in found], cluster.ids, "ids in --json")
+    for entry in found:
+        run.equal((entry["position"], entry["digest"]["value"], entry["leader"], entry["cluster"]), (position, digest, leader, cluster.name),
+                  f"--json of replica {entry['id']}")
+        run.check(set(cluster.status(entry["id"])) == set(entry), "--json has the STATUS body")
+    down = cluster.followers()[0]
+    cluster.kill9(down)
+    found = json.loads(ask("--json", "--timeout", "5").output)
+    run.check(found[down].get("down") is True and found[down]["id"] == down and found[down].get("error"), f"a replica that is down: {found[down]}")
+    run.check(all("position" in entry for entry in found if entry["id"] != down), "the others are up")
+    run.check("down" in ask("--timeout", "5").output.splitlines()[down + 1], "the table says so")
+    cluster.stop(*[id for id in cluster.ids if cluster.alive(id)])
+    found = json.loads(ask("--json", "--timeout", "2", code=4).output)
+    run.check(all(entry.get("down") is True for entry in found) and len(found) == 3, f"all are down: {found}")
+    run.check(ask("--timeout", "2", code=4).output.count("down") == 3, "the table says so")
+
+
+@scenario
+def inspection(run):
+    """`mpaxos dump` and `mpaxos digest`."""
+    cluster = run.cluster().start_all()
+    client = cluster.client().open()
+    for n in range(50):
+        client.submit(put(b"k%d" % n, os.urandom(n * 100)))
+    position, digest = cluster.settle()
+    acceptor, state = cluster.pools(0)
+    run.finished(execute("digest", "--pool", state), "digest of a pool in use", 3, "")
+    for pool in (acceptor, state):
+        done = run.finished(execute("dump", "--pool", pool), f"dump of {pool} in use", 0)
+        run.check(cluster.name in done.output, "dump names the cluster")
+    cluster.stop(*cluster.ids)
+    for id in cluster.ids:
+        acceptor, state = cluster.pools(id)
+        done = run.finished(execute("digest", "--pool", state), "digest", 0, f"{position} {digest}\n")
+        run.check(re.fullmatch(r"\d+ [0-9a-f]+\n", done.output), f"POSITION VALUE: {done.output!r}")
+        for pool in (acceptor, state):
+            run.finished(execute("dump", "--pool", pool, "--verify"), f"dump --verify of {pool}", 0)
+            json.loads(run.finished(execute("dump", "--pool", pool, "--json"), f"dump --json of {pool}", 0).output)
+    run.finished(execute("digest", "--pool", acceptor), "digest of an acceptor.pool", 3, "")
+    run.finished(execute("digest", "--pool", state + ".none"), "digest of nothing", 3, "")
+    damaged(run, acceptor, state)
+
+
+def damaged(run, acceptor, state):
+    """A changed byte in what is in use is found."""
+    for pool in (acceptor, state):
+        with open(pool, "rb") as file:
+            content = file.read()
+        place = content.find(b"e2e\0", 4096)
+        with open(pool, "r+b") as file:
+            file.seek(place)
+            file.write(b"E")
+        run.finished(execute("dump", "--pool", pool, "--verify"), f"dump --verify of a damaged {pool}", 1)
+        os.truncate(pool, 5000)
+        done = execute("dump", "--pool", pool, "--verify")
+        run.check(done.code in (1, 3) and done.errors.strip(), f"dump --verify of a cut pool: {done}")
+
+
+@scenario
+def usage(run):
+    """Errors of usage and of topologies: exit code 2, one line that says where."""
+    cluster = run.cluster(prepare=False)
+    with open(cluster.topology) as file:
+        good = file.read()
+    path = os.path.join(cluster.directory, "bad.toml")
+
+    def bad(what, text, pattern):
+        with open(path, "w") as file:
+            file.write(text)
+        for command in (["format", "--id", "0"], ["run", "--id", "0"], ["cluster"], ["status"], ["kv", "get", "k"]):
+            done = run.finished(execute(*command, "--topology", path), f"{command[0]} with {what}", 2, "")
+            line = done.errors.rstrip("\n")
+            run.check("\n" not in line and re.search(pattern, line), f"{command[0]} with {what}: expected one line like {pattern}, got {line!r}")
+        run.check(not os.path.exists(cluster.pools(0)[0]), f"nothing is made with {what}")
+
+    place = re.escape(path) + r":(\d+):(\d+): ."
+    bad("a syntax error", good.replace("[protocol]", "[protocol"), place)
+    bad("a line that is no TOML", good + "\nwhat is this\n", place)
+    key = re.escape(path) + ": "
+    bad("an unknown key", good + "speed = 9\n", key + r"pipeline\.speed: .")
+    bad("a wrong type", good.replace("id = 1", 'id = "one"'), key + r"replica\[1\]\.id: .*expected")
+    bad("a missing key", re.sub(r'peer = "[^"]*"\n', "", good, count=1), key + r"replica\[0\]\.peer: .*")
+    bad("a duplicate id", good.replace("id = 2", "id = 1"), key + r"replica\[\d\]\.id: .")
+    bad("a duplicate endpoint", good.replace(str(cluster.client_port(2)), str(cluster.client_port(1))), key + r"replica\[\d\]\.(client|peer): .")
+    bad("a value out of range", good.replace('"8MiB"', '"8KiB"'), key + r"storage\.log_size: .*expected")
+    bad("a size of no unit", good.replace('"8MiB"', '"8 apples"'), key + r"storage\.log_size: .*expected")
+    bad("another transport", good.replace("tcp://", "udp://", 1), key + r"replica\[0\]\.peer: .*expected")
+    bad("no replica", 'name = "none"\n', key + r"replica: .")
+    bad("ten replicas", 'name = "many"\n' + "".join(
+        f'[[replica]]\nid = {n}\npeer = "tcp://127.0.0.1:{7100 + n}"\nclient = "tcp://127.0.0.1:{7200 + n}"\n' for n in range(10)), key + r"replica.*: .")
+    bad("max_request above an eighth of the log", good.replace("[client]", '[client]\nmax_request = "2MiB"'), key + r"client\.max_request: .*expected")
+    for command in (
+        ["run", "--topology", cluster.topology, "--id", "7"], ["format", "--topology", cluster.topology, "--id", "7"],
+        ["run", "--topology", path + ".none", "--id", "0"], ["run", "--topology", cluster.topology], ["run", "--id", "0"],
+        ["nonsense"], ["run", "--topology", cluster.topology, "--id", "0", "--colour", "red"], ["status"],
+    ):
+        done = run.finished(execute(*command), " ".join(command), 2, "")
+        run.check(done.errors.strip(), f"{' '.join(command)} says what is wrong")
+    run.check("format" in execute("--help").output, "--help names the commands")
+    run.finished(execute("--help"), "--help", 0)
+
+
+@scenario
+def lifecycle(run):
+    """format, run, signals, and what is written where."""
+    cluster = run.cluster(http=True, prepare=False, client={"max_request": "128KiB"})
+    for id in cluster.ids:
+        run.finished(execute("format", "--topology", cluster.topology, "--id", str(id)), "format", 0, "")
+        for pool, size in zip(cluster.pools(id), (8 << 20, 32 << 20)):
+            found = os.stat(pool)
+            run.check(found.st_size >= size, f"{pool} has {found.st_size} bytes")
+            run.check(found.st_blocks * 512 >= found.st_size * 0.99, f"{pool} is not sparse: {found.st_blocks} blocks")
+        done = run.finished(execute("format", "--topology", cluster.topology, "--id", str(id)), "format once more", 3, "")
+        run.check(cluster.pools(id)[0] in done.errors, f"it names the file: {done.errors!r}")
+    cluster.start_all()
+    for id in cluster.ids:
+        over_http(run, cluster, id)
+        log = cluster.processes[id].log()
+        run.check(re.search("pmem|emulated|msync", log), "the log names the durability")
+        run.check(all(len(line) < 1000 for line in log.splitlines()), "a line an event")
+    cluster.client().open().submit(put(b"k", b"v"))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        victim = cluster.leader()
+        process = cluster.processes[victim]
+        process.expected_end = True
+        process.signal(number)
+        run.equal(process.wait(30), 0, f"exit code after {number.name}")
+        run.check(re.fullmatch(rf"replica {victim} ready: view \d+, leader \d+\n", process.output()), f"standard output: {process.output()!r}")
+        cluster.start(victim)
+    cluster.settle()
+    survivor = cluster.ids[0]
+    cluster.kill9(*cluster.ids[1:])
+    eventually(lambda: http_code(cluster.http(survivor) + "/healthz") == 503, "/healthz answers 503 when no leader is known")
+    alone = cluster.processes[survivor]
+    alone.expected_end = True
+    alone.signal(signal.SIGTERM)
+    run.equal(alone.wait(30), 0, "exit code after SIGTERM without a majority")
+    unready = cluster.launch(survivor)
+    eventually(lambda: cluster.status(survivor)["role"] != "leader", "a replica that is alone answers STATUS")
+    run.equal(unready.output(), "", "a replica that is alone is not ready")
+    run.check(cluster.status(survivor)["leader"] is None, "it knows no leader")
+    unready.expected_end = True
+    unready.signal(signal.SIGTERM)
+    run.equal(unready.wait(30), 0, "exit code after SIGTERM before it was ready")
+
+
+def http_code(url):
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def over_http(run, cluster, id):
+    base = cluster.http(id)
+    run.equal(http_code(base + "/healthz"), 200, "/healthz of a replica that is ready")
+    run.equal(http_code(base + "/nothing"), 404, "a path that is not")
+    with urllib.request.urlopen(base + "/status", timeout=10) as answer:
+        run.check("application/json" in answer.headers["Content-Type"], "type of /status")
+        found = json.loads(answer.read())
+    run.equal(set(found), set(cluster.status(id)), "/status is the STATUS body")
+    run.equal((found["id"], found["cluster"]), (id, cluster.name), "/status")
+    with urllib.request.urlopen(base + "/metrics", timeout=10) as answer:
+        run.check("text/plain" in answer.headers["Content-Type"], "type of /metrics")
+        text = answer.read().decode()
+    names = set()
+    for line in text.splitlines():
+        comment = re.fullmatch(r"# (HELP|TYPE) (\w+) .+", line)
+        sample = re.fullmatch(r'(\w+)(\{\w+="(?:[^"\\]|\\.)*"(?:,\w+="(?:[^"\\]|\\.)*")*\})? -?[0-9.eE+]+', line)
+        if run.check(comment or sample, f"a line of /metrics: {line!r}") and sample:
+            name = sample.group(1)
+            run.check(name.startswith("mpaxos_"), f"{name} has the prefix")
+            run.check(f"# TYPE {name} " in text and f"# HELP {name} " in text, f"{name} is explained")
+            names.add(sample.group(1) + (sample.group(2) or ""))
+    run.check(len(names) == len([line for line in text.splitlines() if not line.startswith("#")]), "no sample twice")
+    run.check("mpaxos_position" in names and 'mpaxos_rejected_total{reason="malformed"}' in names, "position and rejected")
+
+
+@scenario
+def cluster_command(run):
+    """`mpaxos cluster`: three children, one line, ctrl-C."""
+    cluster = run.cluster(prepare=False)
+    for round in range(2):
+        process = Process(["cluster", "--topology", cluster.topology, *([] if round else ["--format"])], cluster.directory, f"cluster-{round}")
+        run.cleanup.callback(process.kill)
+        line = eventually(lambda: process.output() if "\n" in process.output() or not process.running() else None,
+                          "the cluster says that it serves", 60)
+        run.check(process.running() and line.count("\n") == 1, f"one line on standard output: {line!r}; {process.log()[-2000:]}")
+        pids = children(process.pid)
+        run.equal(len(pids), 3, "three replicas as children")
+        client = cluster.client()
+        run.equal(client.query(get(b"kept")).body, some(b"value") if round else mpx.NONE, "the state that it had is kept")
+        client.open().submit(put(b"kept", b"value"))
+        prefixes = {line.split()[0] for line in process.log().splitlines() if line.strip()}
+        run.check({"[0]", "[1]", "[2]"} <= prefixes, f"logs are forwarded with a prefix: {prefixes}")
+        if round:
+            # One that ends stays down; the others go on.
+            os.kill(pids[0], signal.SIGKILL)
+            eventually(lambda: len(children(process.pid)) == 2, "the child is gone")
+            client.submit(put(b"kept", b"by two"))
+        process.signal(signal.SIGTERM if round else signal.SIGINT)
+        run.equal(process.wait(40), 0, "exit code after ctrl-C")
+        run.equal(process.output(), line, "nothing else on standard output")
+        eventually(lambda: not any(running(pid) for pid in pids), "no child is left")
+    orphans(run, cluster)
+    nothing = run.cluster(name="unformatted", prepare=False)
+    run.finished(execute("cluster", "--topology", nothing.topology), "cluster without pools", 3, "")
+
+
+def orphans(run, cluster):
+    """A parent that is killed takes its replicas with it."""
+    process = Process(["cluster", "--topology", cluster.topology], cluster.directory, "cluster-killed")
+    run.cleanup.callback(process.kill)
+    eventually(process.output, "the cluster says that it serves", 60)
+    pids = children(process.pid)
+    process.kill()
+    eventually(lambda: not any(running(pid) for pid in pids), "no replica outlives a parent that was killed")
+
+
+def children(pid):
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children") as file:
+            return [int(child) for child in file.read().split() if running(int(child))]
+    except FileNotFoundError:
+        return []
+
+
+def running(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+if __name__ == "__main__":
+    main()
