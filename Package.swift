@@ -45,6 +45,7 @@ let package = Package(
             name: "mpaxos",
             dependencies: [
                 "Replica", "Client", "LoadGenerator", "Simulation", "Topology", "Storage", "StateMachines",
+                "PersistentMemory", "Wire",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ]),
@@ -60,8 +61,10 @@ let package = Package(
         .testTarget(name: "TopologyTests", dependencies: ["Topology"]),
         .testTarget(name: "ClientTests", dependencies: ["Client", "Wire", "Messaging"]),
         .testTarget(name: "LoadGeneratorTests", dependencies: ["LoadGenerator", "Wire", "Messaging"]),
-        .testTarget(name: "ReplicaTests", dependencies: ["Replica", "Client"]),
-        .testTarget(name: "EndToEndTests"),
+        .testTarget(
+            name: "ReplicaTests",
+            dependencies: ["Replica", "Topology", .product(name: "Logging", package: "swift-log")]),
+        .testTarget(name: "EndToEndTests", exclude: ["scenarios"]),
     ],
     swiftLanguageModes: [.v6]
 )
