@@ -108,7 +108,10 @@ package enum PoolInspection {
         } catch {
             guard error.kind == .damaged else { throw error }
             // The copy has no name of its own.
-            report.damage.append(error.description.replacingPrefix("(image)", by: file.path))
+            let what = error.description.replacingPrefix("(image)", by: file.path)
+            report.damage.append(
+                file.isInUse
+                    ? "\(what) (in use: a commit may have run through the reading; stop the replica to be sure)" : what)
         }
         return report
     }
