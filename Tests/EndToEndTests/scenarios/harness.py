@@ -30,8 +30,9 @@ SHARED_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
 
 
 def die_with_parent():
-    """In a child: killed when this process ends, however it ends."""
+    """In a child: killed when this process ends, however it ends. Signals are as a shell would have them."""
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def eventually(condition, what, deadline=30.0, pause=0.02):
@@ -411,6 +412,8 @@ def main():
     parser.add_argument("--limit", type=int, default=0, help="seconds after which a run counts as hanging")
     parser.add_argument("--lifeline", action="store_true", help="end, cleaned up, when standard input ends")
     options = parser.parse_args()
+    # Whoever started this process may have blocked signals, which are inherited.
+    signal.pthread_sigmask(signal.SIG_SETMASK, [])
     if options.lifeline:
         threading.Thread(target=end_with_input, daemon=True).start()
     if not os.access(EXECUTABLE, os.X_OK):
