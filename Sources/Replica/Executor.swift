@@ -1,3 +1,4 @@
+import Consensus
 import Messaging
 import Queues
 import StateMachines

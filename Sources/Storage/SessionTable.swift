@@ -1,3 +1,4 @@
+import Consensus
 import PersistentMemory
 
 /// The sessions and their kept replies: the table in the heap, the stamps in its progress, and in DRAM what finds a

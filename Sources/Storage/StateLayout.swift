@@ -1,3 +1,4 @@
+import Consensus
 import PersistentMemory
 
 /// Where things lie in a state.pool:

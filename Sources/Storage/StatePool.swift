@@ -1,3 +1,4 @@
+import Consensus
 import PersistentMemory
 
 /// The end of an ordered command, as far as the state is concerned: what the client is to be told.

@@ -1,3 +1,4 @@
+import Consensus
 import PersistentMemory
 
 extension StatePool {

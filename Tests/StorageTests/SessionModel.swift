@@ -1,3 +1,5 @@
+import Consensus
+
 @testable import Storage
 
 /// The rules of sessions said once more, over a dictionary, as plainly as possible: what the pool is held to.

@@ -1,3 +1,4 @@
+import Consensus
 import Glibc
 import PersistentMemory
 import Testing

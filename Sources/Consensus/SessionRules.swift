@@ -1,12 +1,12 @@
 /// The kinds of ordered commands that concern the sessions. The codes are those of the client protocol.
-package enum OrderedKind: UInt8, Sendable, BitwiseCopyable {
+@usableFromInline package enum OrderedKind: UInt8, Sendable, BitwiseCopyable {
     case open = 1
     case submit = 2
     case close = 4
 }
 
 /// The statuses that the execution of an ordered command can end with. The codes are those of the client protocol.
-package enum OrderedStatus: UInt8, Sendable, BitwiseCopyable {
+@usableFromInline package enum OrderedStatus: UInt8, Sendable, BitwiseCopyable {
     case ok = 0
     case stale = 3
     case expired = 4
@@ -14,10 +14,10 @@ package enum OrderedStatus: UInt8, Sendable, BitwiseCopyable {
 }
 
 /// The rules of sessions (client protocol, "Rules") as pure functions of values: exactly-once, retries, eviction. Run
-/// alike by the state pool and by anything that models it.
-package enum SessionRules {
+/// alike by the state pool and by the simulator.
+@usableFromInline package enum SessionRules {
     /// What is to happen with an ordered command.
-    package enum Ruling: Equatable, Sendable {
+    @usableFromInline package enum Ruling: Equatable, Sendable {
         /// A new session, in place of the one used longest ago when the table is full.
         case open
         /// Run the state machine; `remembered`: keep its reply for retries.
@@ -31,7 +31,9 @@ package enum SessionRules {
     }
 
     /// - Parameter lastSequence: that of the session named, 0 when it has none yet; nil when the session is not known.
-    package static func ruling(kind: OrderedKind, session: UInt64, sequence: UInt64, lastSequence: UInt64?) -> Ruling {
+    @inlinable package static func ruling(kind: OrderedKind, session: UInt64, sequence: UInt64, lastSequence: UInt64?)
+        -> Ruling
+    {
         switch kind {
         case .open: return .open
         case .close: return lastSequence == nil ? .expired : .close
@@ -48,31 +50,33 @@ package enum SessionRules {
     // MARK: Session ids
 
     /// Places in the table that an id can name.
-    package static let slotBits: UInt64 = 20
-    package static let slotLimit = 1 << Int(slotBits)
+    @inlinable package static var slotBits: UInt64 { 20 }
+    @inlinable package static var slotLimit: Int { 1 << Int(slotBits) }
 
     /// The id of the session that the `opening`-th OPEN, counted from 1, put into a slot: never 0, never used again.
-    package static func id(opening: UInt64, slot: Int) -> UInt64 {
+    @inlinable package static func id(opening: UInt64, slot: Int) -> UInt64 {
         precondition(opening > 0 && opening < 1 << (64 - slotBits), "sessions are counted from 1, in 44 bits")
         precondition(slot >= 0 && slot < slotLimit, "no such slot")
         return opening << slotBits | UInt64(slot)
     }
 
-    package static func slot(of session: UInt64) -> Int { Int(truncatingIfNeeded: session) & (slotLimit - 1) }
-    package static func opening(of session: UInt64) -> UInt64 { session >> slotBits }
+    @inlinable package static func slot(of session: UInt64) -> Int {
+        Int(truncatingIfNeeded: session) & (slotLimit - 1)
+    }
+    @inlinable package static func opening(of session: UInt64) -> UInt64 { session >> slotBits }
 
     // MARK: Reply blocks
 
     /// Replies up to this many bytes are kept in the session's slot.
-    package static let inlineLimit = 24
+    @inlinable package static var inlineLimit: Int { 24 }
 
     /// Whether a block that a session has is kept for a reply of `count` bytes: when it fits, and does not waste much.
     /// A session that alternates between short and long replies so keeps a small block, and gives back a large one.
-    package static func keepsBlock(capacity: Int, for count: Int) -> Bool {
+    @inlinable package static func keepsBlock(capacity: Int, for count: Int) -> Bool {
         if count <= inlineLimit { return capacity <= 256 }
         return count <= capacity && capacity <= max(256, 4 * count)
     }
 
     /// Bytes to ask for: whole lines, so that replies of nearly one size share a block.
-    package static func blockSize(for count: Int) -> Int { (count + 63) & ~63 }
+    @inlinable package static func blockSize(for count: Int) -> Int { (count + 63) & ~63 }
 }
