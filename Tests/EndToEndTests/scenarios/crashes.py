@@ -132,8 +132,13 @@ def catch_up(run):
         cluster.start(away)
         link = cluster.link(away)
         for n in range(60):
-            reply = link.call(QUERY, get(b"k%d" % n), flags=LOCAL, position=last.position)
-            run.reply(reply, "ready means caught up", status=OK, body=some(bytes([n]) * 20_000))
+
+            def local():
+                reply = link.call(QUERY, get(b"k%d" % n), flags=LOCAL, position=last.position)
+                return None if reply.status == BUSY else reply
+
+            reply = eventually(local, f"replica {away} reaches position {last.position}")
+            run.reply(reply, "what was missed", status=OK, body=some(bytes([n]) * 20_000))
         cluster.settle()
 
 

@@ -97,7 +97,7 @@ class Registers:
         import random
 
         choose = random.Random(seed)
-        client = mpx.Client(self.cluster.endpoints, number)
+        client = mpx.Client(self.cluster.endpoints, number, patience=0.6)
         try:
             client.open()
             turn = 0
@@ -124,7 +124,7 @@ class Registers:
     def put_once(self, client, key, value, begin):
         """Without a session and without a retry: what has no answer may have happened, or may yet."""
         try:
-            reply = client.link(client.at).call(SUBMIT, put(key, value), timeout=1.5)
+            reply = client.link(client.at).call(SUBMIT, put(key, value), timeout=0.6)
         except mpx.Silent:
             reply = None
         if reply is not None and reply.status == OK:
