@@ -1,3 +1,4 @@
+import CSupport
 import Glibc
 
 /// Reads and writes of a heap's data area, gathered into one failure-atomic commit.
@@ -63,6 +64,19 @@ public final class Transaction {
     @inlinable public func bytes(_ offset: UInt64, _ count: Int) -> UnsafeRawBufferPointer {
         checkRange(offset, count)
         return UnsafeRawBufferPointer(start: view + Int(truncatingIfNeeded: offset), count: count)
+    }
+
+    /// Begins to fetch bytes of the heap into the processor's cache, and does not wait for them: a hint, for what will soon be
+    /// read or written. Offsets outside of the heap are ignored.
+    @inlinable public func prefetch(_ offset: UInt64, _ count: Int) {
+        guard offset < size, count > 0 else { return }
+        let first = offset & ~63
+        let end = min(size, offset &+ UInt64(truncatingIfNeeded: count))
+        var line = first
+        while line < end {
+            csupport_prefetch(view + Int(truncatingIfNeeded: line))
+            line &+= 64
+        }
     }
 
     // MARK: Writing

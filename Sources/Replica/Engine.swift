@@ -1,6 +1,6 @@
-import CSupport
 import Consensus
 import Messaging
+import PersistentMemory
 import Queues
 import Storage
 import Wire
@@ -129,7 +129,7 @@ final class Engine: Stage {
     }
 
     private func takeForwarded(_ records: UnsafeRawBufferPointer, checksum: UInt32, from peer: Int) {
-        guard checksum == csupport_crc32c(0, records.baseAddress, records.count),
+        guard checksum == Checksum.of(records.baseAddress!, records.count),
             isRun(records, ofReplica: peer)
         else {
             board.peers[peer].framesMalformed.add(1)
@@ -194,7 +194,7 @@ final class Engine: Stage {
 
     /// Partial batches go out only while fewer than this many are under way: meanwhile commands gather, which costs less than
     /// many small batches. Full ones go up to the window.
-    private static let fewInFlight: UInt64 = 2
+    private static let fewInFlight: UInt64 = 1
 
     private func propose(now: UInt64) -> Int {
         var batches = 0
@@ -231,7 +231,7 @@ final class Engine: Stage {
             let frame = outgoing.bytes.baseAddress!
             (frame + PeerHeader.size).copyMemory(from: scratch.baseAddress!, byteCount: bytes)
             PeerFrame.encodeForwardHeader(
-                count: bytes, checksum: csupport_crc32c(0, scratch.baseAddress, bytes), view: core.view, sender: index,
+                count: bytes, checksum: Checksum.of(scratch.baseAddress!, bytes), view: core.view, sender: index,
                 into: frame)
             depart(to: 1 << UInt16(leader))
             board.commandsForwarded.add(UInt64(commands))

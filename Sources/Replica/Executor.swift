@@ -36,6 +36,8 @@ final class Executor<Machine: StateMachine>: Stage {
     private static var mostHeld: Int { 4096 }
     /// Pages of the digest computed at a time when there is nothing else to do: some tens of microseconds.
     private static var digestSlice: Int { 64 }
+    /// Commands whose memory is fetched ahead: as many as the processor can have misses under way.
+    private static var commandsAhead: Int { 16 }
     /// Microseconds without commands after which the digest is brought up to date: under load it would only take time from
     /// requests, and be old again at once.
     private static var quiet: UInt64 { 50_000 }
@@ -103,7 +105,11 @@ final class Executor<Machine: StateMachine>: Stage {
         var records = CommandRecords(UnsafeRawBufferPointer(start: batch.bytes, count: batch.count))
         // After a crash in the middle of a long batch its first records are part of the state already.
         var skip = pool.executedCommands
-        while let record = records.next() {
+        var ahead = 0
+        while true {
+            if ahead == 0 { ahead = fetchAhead(records) }
+            guard let record = records.next() else { break }
+            ahead -= 1
             if skip > 0 {
                 skip -= 1
                 continue
@@ -113,6 +119,24 @@ final class Executor<Machine: StateMachine>: Stage {
         precondition(!records.isDamaged, "a decided batch is not a run of command records")
         precondition(skip == 0, "the state holds more commands of a batch than the batch has")
         pool.endInstance(batch.instance)
+    }
+
+    /// Begins to fetch what the next commands will touch. The state is larger than the caches: so their misses overlap, where
+    /// otherwise each command would wait for its own.
+    /// - Returns: how many records ahead that was.
+    private func fetchAhead(_ records: CommandRecords) -> Int {
+        var count = 0
+        for step in 0...1 {
+            var walk = records
+            count = 0
+            while count < Self.commandsAhead, let record = walk.next() {
+                count += 1
+                guard record.kind == .submit else { continue }
+                pool.prefetch(session: record.session, step: step)
+                machine.prefetch(record.body, step: step, in: transaction)
+            }
+        }
+        return count
     }
 
     private func execute(_ record: CommandRecord) {

@@ -60,6 +60,13 @@ struct KeyValueCommand {
         }
     }
 
+    /// The key of a body that was validated; nil for any other that has none where it says.
+    static func key(of body: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer? {
+        var reader = ByteReader(body)
+        guard let _: UInt8 = reader.next(), let length: UInt32 = reader.next() else { return nil }
+        return reader.next(bytes: Int(length))
+    }
+
     /// Reads a body that arrived as `kind`. Never reads outside of `body`, whatever it holds.
     init(_ body: UnsafeRawBufferPointer, as kind: CommandKind) throws(Malformed) {
         var reader = ByteReader(body)

@@ -59,6 +59,11 @@ public struct KeyValueService: StateMachine {
         }
     }
 
+    public func prefetch(_ command: UnsafeRawBufferPointer, step: Int, in transaction: Transaction) {
+        guard let key = KeyValueCommand.key(of: command) else { return }
+        entries.prefetch(key, step: step, in: transaction)
+    }
+
     public func query(_ query: UnsafeRawBufferPointer, in transaction: Transaction, reply: inout Reply) {
         guard let query = Self.parse(query, as: .query, reply: &reply) else { return }
         switch query.operation {

@@ -124,6 +124,20 @@ public struct PersistentDictionary: BitwiseCopyable, Sendable {
         return Location(link: link, entry: offset, hash: hash, depth: depth)
     }
 
+    /// Begins to fetch what `locate` will need for a key, without waiting: call it for several keys, first all with step 0, which
+    /// fetches their buckets, then all with step 1, which fetches the first entry of each.
+    public func prefetch(_ key: UnsafeRawBufferPointer, step: Int, in transaction: Transaction) {
+        guard let link = table.chain(of: stableHash(key), in: transaction) else { return }
+        if step == 0 {
+            transaction.prefetch(link.offset, MemoryLayout<UInt64>.size)
+        } else {
+            transaction.prefetch(transaction.read(link), Self.prefetchedBytes)
+        }
+    }
+
+    /// An entry with a short key and value, and the header of the block behind it.
+    private static var prefetchedBytes: Int { 192 }
+
     /// The value at a location; nil when the key is absent.
     public func value(at location: Location, in transaction: Transaction) -> UnsafeRawBufferPointer? {
         guard location.isPresent else { return nil }

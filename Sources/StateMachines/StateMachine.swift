@@ -86,6 +86,17 @@ public protocol StateMachine: SendableMetatype {
     ///   - transaction: the way to the state, as of a point that makes the read linearizable.
     ///   - reply: empty at the call. A query whose reply outgrows ``Reply/capacity`` gets an error in its place.
     func query(_ query: UnsafeRawBufferPointer, in transaction: Transaction, reply: inout Reply)
+
+    /// A hint that a command will be applied in a moment: begin to fetch the memory that it will touch (`Transaction.prefetch`),
+    /// wait for nothing, change nothing. Large states are bound by cache misses; this lets those of several commands overlap.
+    ///
+    /// Called for up to 16 commands ahead, for all of them with step 0, then for all with step 1, when what step 0 fetched is
+    /// there to be followed. The default does nothing.
+    func prefetch(_ command: UnsafeRawBufferPointer, step: Int, in transaction: Transaction)
+}
+
+extension StateMachine {
+    public func prefetch(_ command: UnsafeRawBufferPointer, step: Int, in transaction: Transaction) {}
 }
 
 extension Transaction {

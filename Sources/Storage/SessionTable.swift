@@ -55,6 +55,19 @@ final class SessionTable {
         return id == session ? slot : nil
     }
 
+    /// A hint that a session will be used: see `Transaction.prefetch`.
+    func prefetch(_ session: UInt64, step: Int) {
+        let slot = SessionRules.slot(of: session)
+        guard slot < capacity else { return }
+        if step == 0 {
+            transaction.prefetch(place(slot), StateLayout.slotSize)
+        } else {
+            let kept = read(slot)
+            // Not all of a long one: its later lines follow by themselves.
+            if kept.block != 0 { transaction.prefetch(kept.block, min(Int(kept.replyLength), 256)) }
+        }
+    }
+
     /// The kept reply, where it lies.
     func reply(of slot: Int) -> UnsafeRawBufferPointer {
         let kept = read(slot)

@@ -182,6 +182,12 @@ package final class StatePool {
 
     // MARK: Commands
 
+    /// A hint that a command of this session will begin in a moment: fetches what `begin` and `finish` will touch, first its slot (step 0),
+    /// then its kept reply (step 1).
+    package func prefetch(session: UInt64, step: Int) {
+        if session != 0 { table.prefetch(session, step: step) }
+    }
+
     /// Takes up the next ordered command. Its sequence is ignored where the protocol says so.
     package func begin(kind: OrderedKind, session: UInt64, sequence: UInt64) -> Verdict {
         precondition(!isRunning, "a command begins before the one before it has ended")

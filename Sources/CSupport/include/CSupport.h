@@ -26,6 +26,9 @@ static inline void csupport_pause(void) {
 #endif
 }
 
+/// Begins to fetch the cache line of `address`, which will be written to, and does not wait for it. Any address will do.
+static inline void csupport_prefetch(const void *address) { __builtin_prefetch(address, 1, 3); }
+
 /// A new non-blocking, close-on-exec eventfd, or -1 with errno.
 int csupport_eventfd(void);
 /// Makes the eventfd readable. Retries EINTR; a counter at its limit is readable already.
