@@ -13,6 +13,11 @@ struct EndToEndTests {
         }
 
         @Test(arguments: Scenario.Threads.allCases)
+        func retriesAtOnceThroughAllReplicas(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "protocol", name: "retries-at-once").run(threads)
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
         func socketsAndEnvelopes(threads: Scenario.Threads) async throws {
             try await Scenario(script: "protocol", name: "sockets").run(threads)
         }
@@ -87,8 +92,35 @@ struct EndToEndTests {
         }
 
         @Test(arguments: Scenario.Threads.allCases)
+        func logThatWraps(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "crashes", name: "log-wraps").run(threads)
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
         func historiesOfRegistersAreLinearizable(threads: Scenario.Threads) async throws {
             try await Scenario(script: "linearizability", name: "registers").run(threads)
+        }
+    }
+
+    /// Clusters of other shapes than three replicas on TCP with the defaults.
+    @Suite("Shapes", .serialized)
+    struct Shapes {
+        @Test(arguments: Scenario.Threads.allCases)
+        func oneTwoFourAndNineReplicas(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "shapes", name: "numbers-of-replicas").run(threads)
+        }
+
+        @Test func idsThatAreNoIndices() async throws {
+            try await Scenario(script: "shapes", name: "sparse-ids").run()
+        }
+
+        @Test func endpointsOfIPC() async throws {
+            try await Scenario(script: "shapes", name: "local-sockets").run()
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
+        func narrowPipeline(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "shapes", name: "narrow-pipeline").run(threads)
         }
     }
 
@@ -101,6 +133,10 @@ struct EndToEndTests {
 
         @Test func poolsOfOthersAndPoolsInUse() async throws {
             try await Scenario(script: "refusals", name: "strangers").run()
+        }
+
+        @Test func formatsCutShortAndRacing() async throws {
+            try await Scenario(script: "refusals", name: "formats").run()
         }
 
         @Test(arguments: Scenario.Threads.allCases)
@@ -151,6 +187,10 @@ struct EndToEndTests {
 
         @Test func dumpAndDigest() async throws {
             try await Scenario(script: "commandline", name: "inspection").run()
+        }
+
+        @Test func benchAndSimulate() async throws {
+            try await Scenario(script: "commandline", name: "bench-and-simulate").run()
         }
 
         @Test func errorsOfUsageAndTopology() async throws {

@@ -147,6 +147,26 @@ def damaged(run, acceptor, state):
 
 
 @scenario
+def bench_and_simulate(run):
+    """`mpaxos bench`, closed and open loop, and `mpaxos simulate`."""
+    cluster = run.cluster().start_all()
+    for options in (["--clients", "8"], ["--clients", "8", "--connections", "2", "--to", "all", "--read-share", "0.5"],
+                    ["--clients", "8", "--rate", "200", "--value-size", "1000", "--keys", "10"]):
+        done = execute("bench", "--topology", cluster.topology, "--seconds", "1", "--warmup", "0.2", "--json", *options)
+        run.finished(done, f"bench {options}", 0)
+        found = json.loads(done.output)
+        for key in ("rate", "p50_us", "p90_us", "p99_us", "p999_us", "max_us", "errors", "seconds", "replica_cpu_us", "generator_cpu_us"):
+            run.check(isinstance(found.get(key), (int, float)), f"bench has the number {key}: {found}")
+        run.equal(found["errors"], 0, f"errors of bench {options}")
+        run.check(found["rate"] > 0 and found["p50_us"] <= found["p99_us"] <= found["max_us"], f"figures of bench: {found}")
+    run.check("p99" in run.finished(execute("bench", "--topology", cluster.topology, "--seconds", "1", "--warmup", "0"), "bench", 0).output,
+              "bench for a person")
+    cluster.settle()
+    run.finished(execute("simulate", "--seeds", "0..<2", deadline=120), "simulate", 0)
+    run.finished(execute("simulate", "--seeds", "nonsense"), "simulate of nonsense", 2, "")
+
+
+@scenario
 def usage(run):
     """Errors of usage and of topologies: exit code 2, one line that says where."""
     cluster = run.cluster(prepare=False)

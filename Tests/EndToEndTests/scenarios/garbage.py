@@ -190,7 +190,9 @@ def short_connections(run, cluster, id, count=700):
         if n % 3 == 1:
             connection.sendall(GREETING)
         elif n % 3 == 2:
-            connection.sendall(GREETING + ready(b"REQ") + b"\x01\x00\x01\x20" + header(PING) + b"\x00\x01x")
+            # A request whose client is gone before the reply.
+            body = add(b"gone", 1)
+            connection.sendall(GREETING + ready(b"REQ") + b"\x01\x00\x01\x20" + header(SUBMIT) + bytes([0, len(body)]) + body)
         connection.close()
 
 

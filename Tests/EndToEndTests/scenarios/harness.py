@@ -144,11 +144,12 @@ def toml(value):
 class Cluster:
     """Replicas on this host, made from one topology file. To be closed, which looks at how they end."""
 
-    def __init__(self, run, replicas=3, name="e2e", http=False, directory=None, prepare=True, **sections):
+    def __init__(self, run, replicas=3, ids=None, name="e2e", http=False, ipc=False, prepare=True, **sections):
         self.run = run
         self.name = name
-        self.ids = list(range(replicas))
-        self.directory = directory or tempfile.mkdtemp(prefix="mpaxos-e2e-", dir=SHARED_MEMORY)
+        self.ids = ids or list(range(replicas))
+        self.ipc = ipc
+        self.directory = tempfile.mkdtemp(prefix="mpaxos-e2e-", dir=SHARED_MEMORY)
         self.topology = os.path.join(self.directory, f"{name}.toml")
         self.ports = {id: (Ports.take(), Ports.take(), Ports.take() if http else None) for id in self.ids}
         self.sections = {
@@ -171,8 +172,7 @@ class Cluster:
         lines = [f"name = {toml(self.name)}"]
         for id in self.ids:
             peer, client, http = self.ports[id]
-            lines += ["", "[[replica]]", f"id = {id}", f'peer = "tcp://127.0.0.1:{peer}"',
-                      f'client = "tcp://127.0.0.1:{client}"']
+            lines += ["", "[[replica]]", f"id = {id}", f'peer = "{self.address(peer)}"', f'client = "{self.address(client)}"']
             if http:
                 lines.append(f'http = "127.0.0.1:{http}"')
         for section, values in self.sections.items():
@@ -182,8 +182,11 @@ class Cluster:
 
     # Where things are.
 
+    def address(self, port):
+        return f"ipc://{self.directory}/{port}" if self.ipc else f"tcp://127.0.0.1:{port}"
+
     def endpoint(self, id):
-        return f"tcp://127.0.0.1:{self.ports[id][1]}"
+        return self.address(self.ports[id][1])
 
     @property
     def endpoints(self):

@@ -1,6 +1,7 @@
-"""Concurrent histories of single registers, while leaders are killed, checked for an order that explains them (Wing and Gong)."""
+"""Concurrent histories of single registers, while leaders are killed or paused, checked for an order that explains them (Wing and Gong)."""
 
 import math
+import signal
 import threading
 import time
 
@@ -148,9 +149,16 @@ def registers(run):
     for round in range(run.rounds or 5):
         wait_for(load, load.count() + 60)
         victim = cluster.leader()
-        cluster.kill9(victim)
-        wait_for(load, load.count() + 20)
-        cluster.start(victim)
+        process = cluster.processes[victim]
+        if round % 2:
+            # It goes on later, believing that it leads, with requests that it had taken in before.
+            process.signal(signal.SIGSTOP)
+            wait_for(load, load.count() + 20)
+            process.signal(signal.SIGCONT)
+        else:
+            cluster.kill9(victim)
+            wait_for(load, load.count() + 20)
+            cluster.start(victim)
     history = load.finish()
     run.equal(load.errors, [], "clients")
     cluster.settle()

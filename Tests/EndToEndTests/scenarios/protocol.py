@@ -95,6 +95,27 @@ def positions_and_session_zero(run, link, session, id):
     run.reply(link.call(SUBMIT, get(counter), session=session, sequence=(1 << 64) - 2), "below the largest sequence", status=STALE)
 
 
+@scenario
+def retries_at_once(run):
+    """The same request at all replicas at the same time, and again and again: it is done once, and all get the same bytes."""
+    cluster = run.cluster().start_all()
+    links = [cluster.link(id, "dealer") for id in cluster.ids for _ in range(2)]
+    session = links[0].call(OPEN).session
+    expected = 0
+    for sequence in range(1, 31):
+        frames = [mpx.header(SUBMIT, session=session, sequence=sequence), add(b"sum", sequence)]
+        expected += sequence
+        for link in links:
+            for _ in range(3):
+                link.send_frames(frames)
+        replies = [mpx.decode(link.receive_frames()[1:]) for link in links for _ in range(3)]
+        run.equal({reply.kept for reply in replies}, {(OK, session, sequence, sequence + 1, some(number(expected)))},
+                  f"replies to eighteen sendings of sequence {sequence}")
+    for link in links:
+        run.check(not link.socket.poll(0), "no more replies than requests")
+    run.equal(cluster.settle()[0], 31, "position in the end")
+
+
 def status_body(run, cluster):
     leader = cluster.leader()
     for id in cluster.ids:

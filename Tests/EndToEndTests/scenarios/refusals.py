@@ -3,9 +3,10 @@
 import hashlib
 import os
 import shutil
+import time
 
 import mpx
-from harness import Cluster, eventually, execute, main, scenario
+from harness import Cluster, Process, eventually, execute, main, scenario
 from mpx import OK, PING, SUBMIT, add, get, number, put, some
 
 
@@ -204,6 +205,48 @@ def in_use(run, cluster, id, client):
     run.check(cluster.alive(id), "the first process goes on")
     link = cluster.link(id)
     run.reply(link.call(SUBMIT, get(b"sum")), "the first process serves", status=OK, body=some(number(id + 1)))
+
+
+@scenario
+def formats(run):
+    """A format that is killed, or that races another, leaves nothing that passes for a replica."""
+    cluster = run.cluster(replicas=1, prepare=False, storage={"log_size": "32MiB", "state_size": "128MiB"})
+    folder = os.path.dirname(cluster.pools(0)[0])
+    whole = cut = 0
+    for n in range(12):
+        process = Process(["format", "--topology", cluster.topology, "--id", "0"], cluster.directory, "format")
+        if n % 2:
+            eventually(lambda: os.path.exists(cluster.pools(0)[n // 2 % 2]) or not process.running(), "a pool appears", pause=0)
+        time.sleep(run.random.random() * 0.1)
+        process.kill()
+        if process.popen.returncode == 0:
+            whole += 1
+            cluster.start(0)
+            cluster.stop(0)
+        elif all(map(os.path.exists, cluster.pools(0))):
+            cut += 1
+            run_ends(run, cluster)
+        elif os.path.exists(folder):
+            refused(run, cluster, 0, "pools of a format that was killed")
+        shutil.rmtree(folder, ignore_errors=True)
+    print(f"{whole} formats were whole, {cut} left both files")
+
+    racing = [Process(["format", "--topology", cluster.topology, "--id", "0"], cluster.directory, f"race-{n}") for n in range(4)]
+    codes = sorted(process.wait(60) for process in racing)
+    run.equal(codes, [0, 3, 3, 3], "exit codes of four formats at once")
+    cluster.start(0)
+    cluster.stop(0)
+
+
+def run_ends(run, cluster):
+    """Both files are there, and the process that made them did not finish: they are whole, or they are refused."""
+    process = cluster.launch(0)
+    process.expected_end = True
+    eventually(lambda: process.output() or not process.running(), "it is ready, or refused")
+    if process.running():
+        cluster.stop(0)
+    else:
+        run.equal((process.popen.returncode, process.output()), (3, ""), f"run after a format that was killed: {process.log()!r}")
 
 
 @scenario
