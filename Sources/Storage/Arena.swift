@@ -1,4 +1,5 @@
 import Consensus
+import PersistentMemory
 
 /// A batch's place in the arena, in the order of the offsets.
 struct ArenaRecord: BitwiseCopyable {

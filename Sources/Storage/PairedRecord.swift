@@ -1,3 +1,5 @@
+import PersistentMemory
+
 /// A small record kept twice, in two lines of their own: a primary that is written first, and a mirror that gets the
 /// same bytes once the primary is durable. So there is always one durable copy of the last fenced value, and damage to
 /// either line is noticed or harmless: a primary that is gone has its equal in the mirror, and a lost write can never
