@@ -42,6 +42,8 @@ struct Peer: BitwiseCopyable {
     var toldCommit: Instance = 0
     /// Leader: when it last answered, when `acked` last rose (or something was sent again), when it was last sent to.
     var lastHeard: Microseconds = 0
+    /// Leader: it answered since this replica began to lead.
+    var hasAnswered = false
     var lastProgress: Microseconds = 0
     var lastSent: Microseconds = 0
     /// What it said last to have decided, and so can serve, unless it restarted since.
@@ -218,7 +220,8 @@ package struct Core: ~Copyable {
         }
         role = .follower
         lastContact = now
-        hadContact = true
+        // A cluster that never had a leader has none to be loyal to.
+        hadContact = promised > 0
         restartElectionTimer(now)
         learn()
         if canResume {
@@ -226,6 +229,15 @@ package struct Core: ~Copyable {
         } else if memberCount == 1 {
             beginElection(now: now, into: &effects)
         }
+        settle(now: now)
+    }
+
+    /// A replica of a new cluster, started for the first time: if it leads the first view, it stands for election at once, where it
+    /// would otherwise wait for a leader that cannot be. Else does nothing.
+    package mutating func standIfFirst(now: Microseconds, into effects: inout EffectBuffer) {
+        precondition(effects.hasRoom, "effects have room for a step")
+        guard role == .follower, promised == 0, leadingReplica(of: 1, among: memberCount) == me else { return }
+        beginElection(now: now, into: &effects)
         settle(now: now)
     }
 

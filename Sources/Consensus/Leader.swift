@@ -17,10 +17,18 @@ extension Core {
             peers[peer].next = max(base, max(commit, log.floor - 1)) + 1
             peers[peer].toldCommit = 0
             peers[peer].lastHeard = now
+            peers[peer].hasAnswered = false
             peers[peer].lastProgress = now
             sendHeartbeat(to: peer, quiet: false, now: now, into: &effects)
             pump(peer, now: now, into: &effects)
         }
+    }
+
+    /// Leader: a quorum has answered it since it began to lead (or resumed). Before that it may have been superseded.
+    package var isFollowed: Bool {
+        var answered = 1
+        for peer in 0..<memberCount where peer != me && peers[peer].hasAnswered { answered += 1 }
+        return role == .leader && answered >= quorum
     }
 
     /// Whether `propose` would take a batch now.
@@ -84,6 +92,7 @@ extension Core {
             }
         }
         peers[from].lastHeard = now
+        peers[from].hasAnswered = true
         let upTo = min(message.instance, nextInstance - 1)
         if upTo > peers[from].acked {
             peers[from].acked = upTo

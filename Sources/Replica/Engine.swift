@@ -345,7 +345,8 @@ final class Engine: Stage {
     /// Caught up is who has executed all that was decided, but for what can be under way at any time.
     private func publishReadiness() {
         let behind = core.known - min(core.known, board.executed.load())
-        board.isReady = core.leader != nil && behind <= UInt64(core.configuration.window)
+        let hasLeader = core.role == .leader ? core.isFollowed : core.leader != nil
+        board.isReady = hasLeader && behind <= UInt64(core.configuration.window)
         hasCaughtUp = hasCaughtUp || board.isReady
     }
 }

@@ -55,7 +55,9 @@ struct Pools {
             established: established.view == 0 ? nil : EstablishedView(view: established.view, base: established.base),
             floor: acceptor.floor, executed: state.executed)
         acceptor.forEachEntry { instance, view, batch in core.restore(instance: instance, view: view, batch: batch) }
-        core.start(now: csupport_monotonic_us(), into: &effects)
+        let now = csupport_monotonic_us()
+        core.start(now: now, into: &effects)
+        core.standIfFirst(now: now, into: &effects)
         return core
     }
 }
