@@ -16,11 +16,13 @@ struct Checker {
         var instance: Instance
     }
 
-    /// The decided value of each instance, at its number - 1.
-    private(set) var decided: [Batch] = []
+    /// The decided batch of each instance, at its number - 1. Batches are compared by their numbers: handles are each replica's own.
+    private(set) var decided: [UInt32] = []
     /// Values that somebody knew to be decided before all those below were known.
-    private var marked: [Instance: Batch] = [:]
-    private var proposals: [Proposal: Batch] = [:]
+    private var marked: [Instance: UInt32] = [:]
+    private var proposals: [Proposal: UInt32] = [:]
+    /// Where each batch was decided, by its number; the no-op aside.
+    private var places: [Instance] = []
     /// For each replica: the highest view in a Promise that left it, and the highest view in which it said to have accepted
     /// each instance.
     private var promised: [View]
@@ -38,8 +40,19 @@ struct Checker {
 
     var highestDecided: Instance { Instance(decided.count) }
 
-    private func isDecided(_ batch: Batch, at instance: Instance) -> Bool {
+    private func isDecided(_ batch: UInt32, at instance: Instance) -> Bool {
         (instance <= highestDecided && decided[Int(instance - 1)] == batch) || marked[instance] == batch
+    }
+
+    private mutating func decide(_ batch: UInt32) -> String? {
+        decided.append(batch)
+        guard batch != 0 else { return nil }
+        while places.count <= Int(batch) { places.append(0) }
+        guard places[Int(batch)] == 0 else {
+            return "batch \(batch) is decided for \(places[Int(batch)]) and for \(highestDecided)"
+        }
+        places[Int(batch)] = highestDecided
+        return nil
     }
 
     /// A message leaves: from now on it binds its sender.
@@ -59,8 +72,9 @@ struct Checker {
             promised[replica] = max(promised[replica], message.view)
             binds(replica, message.instance, message.view)
             let key = Proposal(view: message.view, instance: message.instance)
-            if let earlier = proposals.updateValue(message.batch, forKey: key), earlier != message.batch {
-                return "replica \(replica) proposed \(message.batch) and \(earlier) for \(key)"
+            let batch = message.batch.checksum
+            if let earlier = proposals.updateValue(batch, forKey: key), earlier != batch {
+                return "replica \(replica) proposed \(batch) and \(earlier) for \(key)"
             }
         default: break
         }
@@ -79,16 +93,16 @@ struct Checker {
             guard let entry = core.entry(at: instance), entry.isDecided else {
                 return "replica \(replica) decided \(instance) without a value"
             }
+            let batch = entry.batch.checksum
             if instance <= highestDecided {
-                guard decided[Int(instance - 1)] == entry.batch else {
-                    return
-                        "replica \(replica) decided \(entry.batch) for \(instance), others \(decided[Int(instance - 1)])"
+                guard decided[Int(instance - 1)] == batch else {
+                    return "replica \(replica) decided \(batch) for \(instance), others \(decided[Int(instance - 1)])"
                 }
             } else {
-                if let known = marked[instance], known != entry.batch {
-                    return "replica \(replica) decided \(entry.batch) for \(instance), others \(known)"
+                if let known = marked[instance], known != batch {
+                    return "replica \(replica) decided \(batch) for \(instance), others \(known)"
                 }
-                decided.append(entry.batch)
+                if let twice = decide(batch) { return twice }
             }
             guard storage[instance]?.batch == entry.batch else {
                 return "replica \(replica) decided \(instance) before it was durable"
@@ -103,9 +117,10 @@ struct Checker {
         var instance = core.decided + 1
         while instance <= core.highest {
             if let entry = core.entry(at: instance), entry.isDecided {
-                let known = instance <= highestDecided ? decided[Int(instance - 1)] : marked[instance] ?? entry.batch
-                guard known == entry.batch else {
-                    return "replica \(replica) holds \(entry.batch) as decided for \(instance), others \(known)"
+                let batch = entry.batch.checksum
+                let known = instance <= highestDecided ? decided[Int(instance - 1)] : marked[instance] ?? batch
+                guard known == batch else {
+                    return "replica \(replica) holds \(batch) as decided for \(instance), others \(known)"
                 }
                 marked[instance] = known
             }
@@ -115,16 +130,18 @@ struct Checker {
     }
 
     /// After a crash: nothing that a message told is lost.
-    mutating func recovered(_ replica: ReplicaIndex, _ storage: SimulatedStorage, slotCount: Int) -> String? {
+    mutating func recovered(_ replica: ReplicaIndex, _ storage: SimulatedStorage, executed: Instance, slotCount: Int)
+        -> String?
+    {
         var highest = storage.promised
         var instance = storage.floor
         while instance < storage.floor + UInt64(slotCount) {
             let slot = storage[instance]
             if let slot, slot.view != decidedView { highest = max(highest, slot.view) }
             let told = instance < accepted[replica].count ? accepted[replica][Int(instance)] : 0
-            if told > 0 && instance > storage.executed {
+            if told > 0 && instance > executed {
                 guard let slot else { return "replica \(replica) lost its acceptance of \(instance) in \(told)" }
-                guard slot.view >= told || isDecided(slot.batch, at: instance) else {
+                guard slot.view >= told || isDecided(slot.batch.checksum, at: instance) else {
                     return "replica \(replica) fell back to view \(slot.view) from \(told) for \(instance)"
                 }
             }
@@ -133,10 +150,18 @@ struct Checker {
         guard highest >= promised[replica] else {
             return "replica \(replica) forgot its promise of \(promised[replica]), knows \(highest)"
         }
-        if storage.executed < compared[replica] { compared[replica] = storage.executed }
+        if executed < compared[replica] { compared[replica] = executed }
         return nil
     }
 
     /// A state transfer brought the replica here.
     mutating func installed(_ replica: ReplicaIndex, executed: Instance) { compared[replica] = executed }
+
+    /// Whatever the replica said was forgotten with its pools. Only what follows from that is held against it.
+    mutating func forget(_ replica: ReplicaIndex) {
+        promised[replica] = 0
+        accepted[replica] = []
+        acknowledged[replica] = (view: 0, through: 0)
+        compared[replica] = 0
+    }
 }

@@ -11,13 +11,21 @@ struct Event {
         case flush
         /// The link to `peer` is up.
         case linkUp
-        /// A client has something to propose.
+        /// Commands that no client waits for are to be proposed.
         case proposal
+        /// The commit in progress is durable.
+        case commit
+        /// The command `number` arrives at `replica`, from a client or from another replica.
+        case command
+        /// The answer `number` arrives at its client.
+        case reply
+        /// The client `replica` has something to do, unless it had since: `number` counts that.
+        case client
         /// `replica` starts again.
         case restart
         /// The next fault is due; which, is drawn then.
         case fault
-        /// The partition numbered `number` ends.
+        /// The partition or muting numbered `number` ends.
         case heal
         /// The replica's engine looks whether it needs the state of another.
         case transferCheck

@@ -7,34 +7,158 @@ extension Simulator {
         queue.schedule(Event(kind: .fault), at: now + 1 + random.below(2 * plan.interval))
         guard let kind = plan.draw(random: &random) else { return }
         let victim = random.index(replicas.count)
+        let replica = replicas[victim]
         switch kind {
-        case .crash:
-            try crash(victim, restartAfter: downTime())
+        case .crash: try crash(victim, restartAfter: downTime())
         case .crashAll:
             let delay = downTime()
             for index in replicas.indices { try crash(index, restartAfter: delay + random.below(5_000)) }
         case .crashLeader:
             if let leader = leaderIndex() { try crash(leader, restartAfter: downTime()) }
-        case .pause:
-            guard replicas[victim].isUp else { return }
-            trace("\(victim) pauses")
-            replicas[victim].pausedUntil = now + random.below(500_000)
+        case .pause: pause(victim)
+        case .pauseLeader:
+            if let leader = leaderIndex() { pause(leader) }
         case .slowStorage:
             trace("\(victim) has slow storage")
-            replicas[victim].slowUntil = now + random.below(500_000)
-            replicas[victim].slowBy = random.chance(perMille: 300) ? 500_000 : 1 + random.below(50_000)
-        case .split, .oneWay, .ring, .isolateLeader:
-            partition(kind)
+            replica.slowUntil = now + random.below(plan.span)
+            replica.slowBy = 1 + random.below(50_000)
+        case .stuckStorage:
+            trace("\(victim) has stuck storage")
+            replica.slowUntil = now + random.below(plan.span)
+            replica.slowBy = 2 * plan.span
+        case .split, .oneWay, .ring, .isolateLeader: partition(kind)
+        case .mute: mute(random.chance(perMille: 500) ? victim : leaderIndex() ?? victim)
+        case .rotate: rotate()
+        case .trap:
+            traps = 1 + random.index(3)
+            replica.slowUntil = now + random.below(plan.span)
+            replica.slowBy = 1 + random.below(replica.configuration.suspect / 2)
+        case .silence: silences = 1 + random.index(4)
+        case .clockJump:
+            trace("\(victim)'s clock jumps")
+            changeClock(victim, rate: nil, jump: random.below(4 * replica.configuration.suspect))
+        case .clockRate:
+            trace("\(victim)'s clock changes its pace")
+            changeClock(victim, rate: 300 + random.below(3_000), jump: 0)
+        case .lag:
+            trace("\(victim) is slow")
+            replica.lag = random.chance(perMille: 300) ? 0 : random.below(replica.configuration.suspect / 2)
+        case .fullLog:
+            trace("\(victim) has no room for batches")
+            replica.fullUntil = now + random.below(plan.span)
+        case .losePools: try losePools(victim)
+        case .clientDeath: killClient()
         }
     }
 
     func downTime() -> Microseconds {
-        random.chance(perMille: 600) ? random.below(80_000) : random.below(600_000)
+        random.chance(perMille: 600) ? random.below(80_000) : random.below(plan.span)
     }
 
     private func leaderIndex() -> ReplicaIndex? {
         replicas.indices.filter { replicas[$0].isUp && replicas[$0].core.role == .leader }
             .randomElement(using: &random)
+    }
+
+    private func pause(_ index: ReplicaIndex) {
+        guard replicas[index].isUp else { return }
+        trace("\(index) pauses")
+        replicas[index].pausedUntil = now + random.below(plan.span)
+    }
+
+    private func changeClock(_ index: ReplicaIndex, rate: UInt64?, jump: Microseconds) {
+        replicas[index].clock.change(now: now, rate: rate ?? 1000, jump: jump)
+        guard replicas[index].isUp else { return }
+        replicas[index].tickAt = .max
+        scheduleTick(index)
+    }
+
+    /// A crash aimed at the moments at which the order of records matters. Draws only while a trap is set.
+    func isTrapped(_ replica: SimulatedReplica) -> Bool {
+        guard traps > 0 && isFaulty && replica.effects.recordCount > 0 else { return false }
+        var isMoment = false
+        for record in replica.effects.records {
+            switch record.kind {
+            case .established: isMoment = true
+            case .promise: break
+            case .accept: if record.view == decidedView && replica.storage.hasPendingPromise { isMoment = true }
+            }
+        }
+        guard isMoment && random.chance(perMille: 700) else { return false }
+        traps -= 1
+        return true
+    }
+
+    /// The leader decided, or accepted, something that nobody else knows yet: what the step had to say is lost, and what it
+    /// has to say later too.
+    func silence(_ index: ReplicaIndex, hasProposed: Bool) throws(SimulationFailure) -> Bool {
+        let replica = replicas[index]
+        guard replica.isUp && replica.core.role == .leader else { return false }
+        let hasDecided = replica.core.commit > replica.lastCommit
+        guard hasDecided || hasProposed else { return false }
+        guard isFaulty && random.chance(perMille: 200) else { return false }
+        silences -= 1
+        trace("\(index) decided \(replica.core.commit), and is silenced")
+        switch random.below(5) {
+        case 0: try crash(index, restartAfter: downTime())
+        case 1...3: rotate(without: index)
+        default:
+            let number = network.block { from, to in from == index || to == index }
+            queue.schedule(Event(kind: .heal, number: number), at: now + 1 + random.below(plan.span))
+        }
+        return true
+    }
+
+    /// Cuts a majority off from the rest, and so that it has as few members as can be of the one before: what the one has
+    /// chosen, the other may find at one replica only.
+    private func rotate(without excluded: ReplicaIndex = -1) {
+        let count = replicas.count
+        guard count > 2 else { return }
+        let quorum = count / 2 + 1
+        network.heal(rotation)
+        var order = replicas.indices.filter { majority >> UInt16($0) & 1 == 0 }
+        order.shuffle(using: &random)
+        var others = replicas.indices.filter { majority >> UInt16($0) & 1 != 0 }
+        others.shuffle(using: &random)
+        order += others
+        if let place = order.firstIndex(of: excluded) { order.append(order.remove(at: place)) }
+        majority = 0
+        for index in order[0..<quorum] { majority |= 1 << UInt16(index) }
+        let members = majority
+        rotation = network.block { from, to in (members >> UInt16(from) ^ members >> UInt16(to)) & 1 != 0 }
+        trace("majority \(order[0..<quorum].sorted()) is on its own")
+        queue.schedule(Event(kind: .heal, number: rotation), at: now + 1 + random.below(2 * plan.span))
+    }
+
+    /// Its pools are gone, and it is not let in again; a majority stays.
+    private func losePools(_ index: ReplicaIndex) throws(SimulationFailure) {
+        let isForgotten = options.plantedBugs.contains(.amnesia)
+        let lost = replicas.count { $0.isLost }
+        guard isForgotten || lost + 1 <= replicas.count - (replicas.count / 2 + 1) else { return }
+        guard replicas[index].isUp else { return }
+        trace("\(index) loses its pools")
+        try crash(index, restartAfter: isForgotten ? downTime() : nil)
+        replicas[index].losePools(sessionCount: sessionCount)
+        replicas[index].isLost = !isForgotten
+        checker.forget(index)
+        history.forget(index)
+    }
+
+    /// One replica, or the ways to it or from it, loses some kinds of messages: what a plain loss does only by a long chance.
+    private func mute(_ index: ReplicaIndex) {
+        guard replicas.count > 1 else { return }
+        let choices: [[Message.Kind]] = [
+            [.propose], [.accepted], [.heartbeat], [.decided], [.promise], [.propose, .heartbeat],
+            [.propose, .decided], [.accepted, .nack], [.nack, .heartbeat], [.catchUpRequest],
+        ]
+        var kinds: UInt16 = 0
+        for kind in choices[random.index(choices.count)] { kinds |= 1 << UInt16(kind.rawValue) }
+        var peer = -1
+        if random.chance(perMille: 500) { peer = (index + 1 + random.index(replicas.count - 1)) % replicas.count }
+        let isOutward = random.chance(perMille: 500)
+        let number = network.mute(kinds, from: isOutward ? index : peer, to: isOutward ? peer : index)
+        trace("mute \(number): kinds \(String(kinds, radix: 2)) \(isOutward ? "from" : "to") \(index), \(peer)")
+        queue.schedule(Event(kind: .heal, number: number), at: now + 1 + random.below(plan.span))
     }
 
     private func partition(_ kind: FaultPlan.Kind) {
@@ -65,6 +189,6 @@ extension Simulator {
         }
         report.partitions += 1
         trace("partition \(number): \(kind)")
-        queue.schedule(Event(kind: .heal, number: number), at: now + 1 + random.below(600_000))
+        queue.schedule(Event(kind: .heal, number: number), at: now + 1 + random.below(plan.span))
     }
 }

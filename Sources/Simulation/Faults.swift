@@ -6,14 +6,18 @@ struct FaultPlan {
     /// In parts of a thousand, for each message.
     var loss: UInt64 = 0
     var duplication: UInt64 = 0
-    /// One-way delay is `delay` and up to `jitter` more; reordering follows from the jitter. One in a hundred is `straggle` late.
+    /// One-way delay is `delay` and up to `jitter` more; reordering follows from the jitter. Of a thousand messages so many
+    /// as `stragglers` are up to `straggle` late.
     var delay: Microseconds = 100
     var jitter: Microseconds = 0
     var straggle: Microseconds = 0
+    var stragglers: UInt64 = 10
     /// Time of a flush, and up to as much again.
     var flush: Microseconds = 50
     /// Mean time between faults; 0: none.
     var interval: Microseconds = 0
+    /// Longest time that a fault lasts.
+    var span: Microseconds = 600_000
     /// Chance of a crash right after a step that wrote records, in parts of a thousand; tenfold for promises and views.
     var crashAtWrite: UInt64 = 0
     /// Relative weights of the kinds of fault.
@@ -24,25 +28,60 @@ struct FaultPlan {
         case crashAll
         case crashLeader
         case pause
+        case pauseLeader
         case slowStorage
+        case stuckStorage
         case split
         case oneWay
         case ring
         case isolateLeader
+        /// Some kinds of messages of one replica, or to it, are lost.
+        case mute
+        /// Another majority, with as few members of the last one as can be, is cut off from the rest.
+        case rotate
+        /// The next that establishes a view, or keeps a decided value while its promise is on the way, crashes in doing so.
+        case trap
+        /// The next leader that decides something can tell nobody.
+        case silence
+        case clockJump
+        case clockRate
+        case lag
+        case fullLog
+        case losePools
+        case clientDeath
     }
 
     init() {}
 
-    init(random: inout SimulationRandom) {
+    /// - Parameter suspect: the time after which the replicas suspect their leader: what disturbs elections is of its size.
+    init(random: inout SimulationRandom, suspect: Microseconds) {
+        // Of all runs half is a storm: faults aimed at leaders, as quickly as they are elected.
+        let isStorm = random.chance(perMille: 500)
         if random.chance(perMille: 500) { loss = random.below(200) }
         if random.chance(perMille: 500) { duplication = random.below(200) }
-        delay = 50 + random.below(2_000)
-        if random.chance(perMille: 700) { jitter = 1 + random.below(10_000) }
-        if random.chance(perMille: 500) { straggle = 1 + random.below(400_000) }
+        delay = 50 + random.below(isStorm ? 500 : 2_000)
+        if random.chance(perMille: 700) { jitter = 1 + random.below(isStorm ? 2_000 : 10_000) }
+        if random.chance(perMille: 500) {
+            straggle = 1 + random.below(random.chance(perMille: 500) ? 400_000 : 4 * suspect)
+            stragglers = random.chance(perMille: 300) ? 200 : 10
+        }
         flush = 1 + random.below(random.chance(perMille: 300) ? 10_000 : 300)
-        if random.chance(perMille: 900) { interval = 5_000 + random.below(300_000) }
+        if isStorm {
+            interval = suspect / 2 + random.below(3 * suspect)
+            span = suspect + random.below(6 * suspect)
+        } else if random.chance(perMille: 900) {
+            interval = 5_000 + random.below(300_000)
+        }
         if random.chance(perMille: 300) { crashAtWrite = 1 + random.below(10) }
-        for kind in weights.indices where random.chance(perMille: 500) { weights[kind] = 1 + random.below(4) }
+        for kind in weights.indices where random.chance(perMille: 400) { weights[kind] = 1 + random.below(4) }
+        if isStorm {
+            for kind in [Kind.crashLeader, .pauseLeader, .isolateLeader, .mute, .rotate, .trap, .silence]
+            where random.chance(perMille: 700) {
+                weights[kind.rawValue] += 4 + random.below(10)
+            }
+        }
+        // Rare at best: without it a replica is gone for the rest of the run.
+        if weights[Kind.losePools.rawValue] > 1 { weights[Kind.losePools.rawValue] = 1 }
     }
 
     /// Which fault is next, or nil when all are off.

@@ -8,6 +8,14 @@ struct Network {
     /// The ways that each partition blocks.
     private var partitions: [UInt64: [Int]] = [:]
     private var nextPartition: UInt64 = 0
+    /// Kinds of messages that do not get from one replica, or to another; -1: any.
+    private struct Mute {
+        var number: UInt64
+        var from: ReplicaIndex
+        var to: ReplicaIndex
+        var kinds: UInt16
+    }
+    private var mutes: [Mute] = []
     var plan: FaultPlan
 
     init(count: Int, plan: FaultPlan) {
@@ -20,19 +28,27 @@ struct Network {
 
     /// Delays of the copies of one message: none when it is lost, two when it is duplicated.
     mutating func deliveries(
-        from: ReplicaIndex, to: ReplicaIndex, random: inout SimulationRandom
+        of kind: Message.Kind, from: ReplicaIndex, to: ReplicaIndex, random: inout SimulationRandom
     ) -> (Microseconds?, Microseconds?) {
-        guard isOpen(from: from, to: to) else { return (nil, nil) }
+        guard isOpen(from: from, to: to) && !isMuted(kind, from: from, to: to) else { return (nil, nil) }
         if plan.loss > 0 && random.chance(perMille: plan.loss) { return (nil, nil) }
         let first = delay(random: &random)
         if plan.duplication > 0 && random.chance(perMille: plan.duplication) { return (first, delay(random: &random)) }
         return (first, nil)
     }
 
-    private func delay(random: inout SimulationRandom) -> Microseconds {
+    private func isMuted(_ kind: Message.Kind, from: ReplicaIndex, to: ReplicaIndex) -> Bool {
+        for mute in mutes
+        where (mute.from < 0 || mute.from == from) && (mute.to < 0 || mute.to == to)
+            && mute.kinds >> UInt16(kind.rawValue) & 1 != 0
+        { return true }
+        return false
+    }
+
+    func delay(random: inout SimulationRandom) -> Microseconds {
         var delay = plan.delay
         if plan.jitter > 0 { delay += random.below(plan.jitter) }
-        if plan.straggle > 0 && random.chance(perMille: 10) { delay += random.below(plan.straggle) }
+        if plan.straggle > 0 && random.chance(perMille: plan.stragglers) { delay += random.below(plan.straggle) }
         return delay
     }
 
@@ -48,13 +64,22 @@ struct Network {
         return nextPartition
     }
 
+    /// Loses all messages of some kinds, by their raw values' bits. Returns a number as for a partition.
+    mutating func mute(_ kinds: UInt16, from: ReplicaIndex, to: ReplicaIndex) -> UInt64 {
+        nextPartition += 1
+        mutes.append(Mute(number: nextPartition, from: from, to: to, kinds: kinds))
+        return nextPartition
+    }
+
     mutating func heal(_ partition: UInt64) {
+        mutes.removeAll { $0.number == partition }
         guard let ways = partitions.removeValue(forKey: partition) else { return }
         for way in ways { blocks[way] -= 1 }
     }
 
     mutating func healAll() {
         partitions.removeAll()
+        mutes.removeAll()
         for way in blocks.indices { blocks[way] = 0 }
     }
 }

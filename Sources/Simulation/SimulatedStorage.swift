@@ -1,28 +1,32 @@
 import Consensus
 
-/// A replica's persistent memory: what is fenced survives a crash; of what is not, any subset may.
+/// A replica's persistent log: what is fenced survives a crash; of what is not, any subset may.
 struct SimulatedStorage {
     struct Slot: Hashable {
         var view: View
         var batch: Batch
     }
 
+    private let bugs: PlantedBugs
     private(set) var promised: View = 0
     private(set) var established: EstablishedView?
     /// A ring, as the core's.
     private var slots: [Slot?]
     private(set) var floor: Instance = 1
-    /// What the state machine executed, which is committed apart from the log.
-    private(set) var executed: Instance = 0
     private var pending: [Record] = []
     private(set) var durable: LogSequenceNumber = 0
 
-    init(slotCount: Int) { slots = [Slot?](repeating: nil, count: slotCount) }
+    init(slotCount: Int, bugs: PlantedBugs) {
+        self.bugs = bugs
+        slots = [Slot?](repeating: nil, count: slotCount)
+    }
 
     subscript(_ instance: Instance) -> Slot? {
         guard instance >= floor && instance < floor + UInt64(slots.count) else { return nil }
         return slots[Int(instance % UInt64(slots.count))]
     }
+
+    var hasPendingPromise: Bool { pending.contains { $0.kind == .promise } }
 
     mutating func write(_ record: Record) {
         precondition(pending.last.map { $0.number < record.number } ?? true, "records are numbered in order")
@@ -39,11 +43,25 @@ struct SimulatedStorage {
         durable = max(durable, number)
     }
 
-    /// Power fails: each unfenced record reached memory, or did not.
+    /// Power fails: each unfenced record reached memory, or did not; one that did in part is as none, by its checksum.
     mutating func crash(random: inout SimulationRandom) {
-        let mode = random.below(3)
-        for record in pending where mode == 0 || (mode == 1 && random.chance(perMille: 500)) { apply(record) }
-        pending.removeAll()
+        let mode = random.below(6)
+        for record in pending {
+            let survives =
+                switch mode {
+                case 0: true
+                case 1: false
+                case 2: record.kind == .accept
+                case 3: record.kind != .accept
+                default: random.chance(perMille: 500)
+                }
+            if survives {
+                apply(record)
+            } else if bugs.contains(.slotInPlace) && record.kind == .accept && self[record.instance] != nil {
+                slots[Int(record.instance % UInt64(slots.count))] = nil
+            }
+        }
+        pending.removeAll(keepingCapacity: true)
     }
 
     /// Record numbers begin anew with each life of the core.
@@ -52,12 +70,7 @@ struct SimulatedStorage {
         durable = 0
     }
 
-    mutating func execute(_ instance: Instance) {
-        precondition(instance == executed + 1, "instances are executed in order")
-        executed = instance
-    }
-
-    mutating func trim(to newFloor: Instance) {
+    mutating func trim(to newFloor: Instance, executed: Instance) {
         precondition(newFloor <= executed + 1, "only what is executed is trimmed")
         while floor < newFloor {
             slots[Int(floor % UInt64(slots.count))] = nil
@@ -67,18 +80,16 @@ struct SimulatedStorage {
 
     /// The state of another replica takes the place of this one's. The promise first: what is in the state was decided in a
     /// view not above the giver's.
-    mutating func install(executed newExecuted: Instance, promised giversPromise: View) {
-        precondition(pending.isEmpty && newExecuted > executed, "a transfer is for a stopped replica that is behind")
+    mutating func install(executed: Instance, promised giversPromise: View) {
+        precondition(pending.isEmpty, "a transfer is for a stopped replica")
         promised = max(promised, giversPromise)
-        while floor <= newExecuted && floor < executed + UInt64(slots.count) {
-            slots[Int(floor % UInt64(slots.count))] = nil
-            floor += 1
-        }
-        if floor <= newExecuted {
+        let newFloor = executed + 1
+        if newFloor >= floor + UInt64(slots.count) {
             for place in slots.indices { slots[place] = nil }
+            floor = newFloor
+        } else {
+            trim(to: newFloor, executed: executed)
         }
-        floor = newExecuted + 1
-        executed = newExecuted
     }
 
     private mutating func apply(_ record: Record) {

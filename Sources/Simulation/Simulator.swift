@@ -30,6 +30,8 @@ package struct SimulationReport: Sendable {
     package var time: Microseconds = 0
     package var steps = 0
     package var decided: UInt64 = 0
+    /// Operations of clients that were answered.
+    package var answered: UInt64 = 0
     package var crashes = 0
     package var partitions = 0
     package var transfers = 0
@@ -41,34 +43,58 @@ package struct SimulationReport: Sendable {
     package init(seed: UInt64) { self.seed = seed }
 }
 
-/// A cluster in one thread: the very core of the node, on a simulated network, clock and storage, with faults drawn from a seed.
-/// A safety phase under faults, then a liveness phase: a random majority must converge and decide, then all must.
+/// A cluster in one thread: the very core of the node, on a simulated network, clock, storage and executor, with clients, and
+/// faults drawn from a seed. A safety phase under faults, then a liveness phase: a random majority must converge and decide,
+/// then all must, and must answer every client.
+///
+/// Its state is unchecked for exclusive access: one thread runs it, no step is entered from within itself, and the checks would
+/// take a quarter of the time.
 package final class Simulator {
     let options: SimulationOptions
     let seed: UInt64
-    var random: SimulationRandom
-    var plan: FaultPlan
-    var network: Network
-    var replicas: [SimulatedReplica] = []
-    var checker: Checker
-    var queue = EventQueue()
-    var now: Microseconds = 0
-    var report: SimulationReport
-    var isFaulty = true
-    private let proposalInterval: Microseconds
-    private var nextValue: UInt64 = 1
+    @exclusivity(unchecked) var random: SimulationRandom
+    @exclusivity(unchecked) var plan: FaultPlan
+    @exclusivity(unchecked) var network: Network
+    @exclusivity(unchecked) var replicas: [SimulatedReplica] = []
+    @exclusivity(unchecked) var clients: [SimulatedClient]
+    @exclusivity(unchecked) var store = CommandStore()
+    /// Reused memory.
+    @exclusivity(unchecked) var spare: [Int] = []
+    @exclusivity(unchecked) var replies: [(command: Int, reply: Reply)] = []
+    @exclusivity(unchecked) var checker: Checker
+    @exclusivity(unchecked) var history: History
+    @exclusivity(unchecked) var queue = EventQueue()
+    @exclusivity(unchecked) var now: Microseconds = 0
+    @exclusivity(unchecked) var report: SimulationReport
+    @exclusivity(unchecked) var isFaulty = true
+    /// Crashes that wait for their moment.
+    @exclusivity(unchecked) var traps = 0
+    @exclusivity(unchecked) var silences = 0
+    /// The majority that was cut off last, a bit each, and the number of that partition.
+    var majority: UInt16 = 0
+    var rotation: UInt64 = 0
+    let sessionCount: Int
+    /// How long a client waits for an answer, and between operations, on average.
+    let patience: Microseconds
+    let thinkTime: Microseconds
+    let proposalInterval: Microseconds
 
     package init(seed: UInt64, options: SimulationOptions) {
         self.seed = seed
         self.options = options
         random = SimulationRandom(seed: seed)
-        plan = FaultPlan(random: &random)
+        let suspect = random.chance(perMille: 300) ? 5_000 + random.below(25_000) : 30_000 + random.below(120_000)
+        plan = FaultPlan(random: &random, suspect: suspect)
         network = Network(count: options.replicaCount, plan: plan)
         checker = Checker(count: options.replicaCount)
+        sessionCount = 2 + random.index(6)
+        history = History(replicaCount: options.replicaCount, sessionCount: sessionCount)
         report = SimulationReport(seed: seed)
+        clients = [SimulatedClient](repeating: SimulatedClient(), count: 1 + random.index(5))
+        patience = 10_000 + random.below(2 * suspect)
+        thinkTime = 1 + random.below(20_000)
         proposalInterval = 200 + random.below(8_000)
         let window = 1 + random.index(8)
-        let suspect = 30_000 + random.below(120_000)
         let slotCount = 8 * window + random.index(64)
         for index in 0..<options.replicaCount {
             let configuration = Configuration(
@@ -76,7 +102,8 @@ package final class Simulator {
                 heartbeat: suspect / 5, suspect: suspect, retransmit: suspect / 5, seed: random.next(),
                 plantedBugs: options.plantedBugs)
             let kept = UInt64(window + random.index(slotCount - 6 * window))
-            replicas.append(SimulatedReplica(configuration: configuration, kept: kept))
+            replicas.append(
+                SimulatedReplica(configuration: configuration, kept: kept, sessionCount: sessionCount))
         }
     }
 
@@ -86,6 +113,7 @@ package final class Simulator {
             for index in replicas.indices { try start(index) }
             queue.schedule(Event(kind: .proposal), at: proposalInterval)
             if plan.interval > 0 { queue.schedule(Event(kind: .fault), at: random.below(plan.interval) + 1) }
+            startClients()
             try runUntil(options.duration)
             try runLiveness()
             for index in replicas.indices {
@@ -96,6 +124,7 @@ package final class Simulator {
         }
         report.time = now
         report.decided = checker.highestDecided
+        report.answered = history.acknowledged
         for replica in replicas { replica.count(into: &report) }
         return report
     }
@@ -112,27 +141,29 @@ package final class Simulator {
 
     private func runLiveness() throws(SimulationFailure) {
         isFaulty = false
+        traps = 0
+        silences = 0
         network.healAll()
         var calm = FaultPlan()
         calm.jitter = 200
         network.plan = calm
         plan = calm
         // A majority, of which nobody else is needed.
-        var order = Array(replicas.indices)
+        var order = replicas.indices.filter { !replicas[$0].isLost }
         order.shuffle(using: &random)
         let quorum = replicas.count / 2 + 1
-        let size = quorum + random.index(replicas.count - quorum + 1)
+        let size = quorum + random.index(order.count - quorum + 1)
         let chosen = Array(order[0..<size])
         for index in order[size...] where replicas[index].isUp { try crash(index, restartAfter: nil) }
         trace("calm; \(chosen.sorted()) go on")
-        try converge(chosen)
-        try converge(order)
+        try converge(chosen, answering: false)
+        try converge(order, answering: true)
     }
 
     /// All of `members` must decide new values within a bound.
-    private func converge(_ members: [ReplicaIndex]) throws(SimulationFailure) {
+    private func converge(_ members: [ReplicaIndex], answering: Bool) throws(SimulationFailure) {
         for index in members {
-            replicas[index].calm(now: now)
+            calm(index)
             if !replicas[index].isUp { try start(index) }
         }
         for a in members {
@@ -141,215 +172,23 @@ package final class Simulator {
             }
         }
         let window = UInt64(replicas[members[0]].configuration.window)
-        let firstNew = nextValue
+        let firstNew = store.nextBatch
         let mark = checker.highestDecided + 2 * window + 8
-        let bound = now + 80 * replicas[members[0]].configuration.suspect
+        let completed = clients.map(\.completed)
+        let bound = now + 80 * replicas[members[0]].configuration.suspect + (answering ? 40 * patience : 0)
         let isDone = { [self] in
             members.allSatisfy { replicas[$0].executed >= mark }
-                && checker.decided[Int(mark - 1)...].contains { $0.offset >= firstNew }
+                && checker.decided[Int(mark - 1)...].contains { $0 >= firstNew }
+                && (!answering || zip(clients, completed).allSatisfy { $0.completed > $1 })
         }
         try runUntil(bound, orWhen: isDone)
         guard isDone() else {
             let states = members.map { "\($0): \(replicas[$0].summary)" }.joined(separator: "; ")
-            throw failure("replicas \(members) did not reach \(mark) within the bound: \(states)")
+            let answers = zip(clients, completed).map { $0.completed - $1 }
+            throw failure(
+                "replicas \(members) did not reach \(mark) within the bound, with \(answers) answers: \(states)")
         }
         trace("converged")
-    }
-
-    // MARK: Events
-
-    private func handle(_ event: Event) throws(SimulationFailure) {
-        switch event.kind {
-        case .proposal:
-            try proposeSomewhere()
-            return
-        case .fault:
-            try injectFault()
-            return
-        case .heal:
-            network.heal(event.number)
-            reportLinks()
-            return
-        case .restart:
-            let replica = replicas[event.replica]
-            if replica.life == event.life && !replica.isUp { try start(event.replica) }
-            return
-        default: break
-        }
-        let replica = replicas[event.replica]
-        if event.kind == .message {
-            // The network does not care for lives.
-            guard replica.isUp else { return }
-        } else {
-            guard replica.isUp && replica.life == event.life else { return }
-        }
-        if replica.pausedUntil > now {
-            queue.schedule(event, at: replica.pausedUntil)
-            return
-        }
-        switch event.kind {
-        case .message:
-            trace("\(event.peer) -> \(event.replica) \(event.message)")
-            let isWanted = replica.core.wants(event.message, from: event.peer)
-            let isKept = replica.core.receive(event.message, from: event.peer, now: now, into: &replica.effects)
-            let bug = options.plantedBugs.contains(.decidedWithoutView)
-            if isKept && !isWanted && !bug { throw failure("replica \(event.replica) kept what it did not want") }
-            if isKept && !event.message.carriesBatch { throw failure("kept the batch of \(event.message)") }
-        case .tick:
-            guard replica.tickAt == event.number else { return }
-            replica.tickAt = .max
-            replica.core.tick(now: now, into: &replica.effects)
-        case .flush:
-            guard event.number > replica.storage.durable else { return }
-            replica.storage.fence(through: event.number)
-            replica.core.durable(event.number, now: now, into: &replica.effects)
-            let ready = replica.takeReady(through: event.number)
-            for send in ready { try dispatch(send, from: event.replica) }
-        case .linkUp:
-            replica.core.connected(event.peer, now: now, into: &replica.effects)
-        case .transferCheck:
-            try checkTransfer(event.replica)
-            return
-        default: break
-        }
-        try afterStep(event.replica)
-    }
-
-    private func proposeSomewhere() throws(SimulationFailure) {
-        queue.schedule(Event(kind: .proposal), at: now + 1 + random.below(2 * proposalInterval))
-        let first = random.index(replicas.count)
-        for offset in replicas.indices {
-            let index = (first + offset) % replicas.count
-            let replica = replicas[index]
-            guard replica.isUp && replica.pausedUntil <= now && replica.core.canPropose else { continue }
-            let batch = Batch(offset: nextValue, length: 8, checksum: UInt32(truncatingIfNeeded: nextValue))
-            nextValue += 1
-            guard let instance = replica.core.propose(batch, now: now, into: &replica.effects) else {
-                throw failure("replica \(index) refused what it could propose")
-            }
-            trace("\(index) proposes \(batch.offset) for \(instance)")
-            try afterStep(index)
-            // Mostly one leader; sometimes two believe to be.
-            if random.chance(perMille: 500) { return }
-        }
-    }
-
-    /// Takes over the effects of a step, lets the replica execute, and checks.
-    func afterStep(_ index: ReplicaIndex) throws(SimulationFailure) {
-        let replica = replicas[index]
-        report.steps += 1
-        for _ in 0..<2 {
-            var crashChance = replica.effects.recordCount > 0 ? plan.crashAtWrite : 0
-            for record in replica.effects.records {
-                replica.storage.write(record)
-                if record.kind != .accept { crashChance = 10 * plan.crashAtWrite }
-            }
-            if crashChance > 0 && random.chance(perMille: crashChance) {
-                replica.effects.removeAll()
-                try crash(index, restartAfter: downTime())
-                return
-            }
-            if let last = replica.effects.records.last {
-                let delay = replica.flushDelay(plan, now: now, random: &random)
-                replica.flushAt = max(replica.flushAt, now + delay)
-                queue.schedule(
-                    Event(kind: .flush, replica: index, life: replica.life, number: last.number), at: replica.flushAt)
-            }
-            var immediate = replica.spareSends
-            immediate.removeAll(keepingCapacity: true)
-            for send in replica.effects.sends {
-                if send.after > replica.storage.durable { replica.waiting.append(send) } else { immediate.append(send) }
-            }
-            replica.effects.removeAll()
-            for send in immediate { try dispatch(send, from: index) }
-            replica.spareSends = immediate
-            try check(checker.compare(index, replica.core, replica.storage))
-            // Executing and trimming may be lazy, and may have effects of its own.
-            replica.execute(random: &random, now: now)
-            if replica.effects.isEmpty { break }
-        }
-        if options.invariantInterval > 0 && report.steps % options.invariantInterval == 0 {
-            if let violation = replica.core.violatedInvariant() {
-                throw failure("replica \(index) violates: \(violation)")
-            }
-        }
-        let deadline = max(replica.core.nextDeadline, now + 1)
-        if deadline < replica.tickAt {
-            replica.tickAt = deadline
-            queue.schedule(Event(kind: .tick, replica: index, life: replica.life, number: deadline), at: deadline)
-        }
-    }
-
-    private func dispatch(_ send: Send, from: ReplicaIndex) throws(SimulationFailure) {
-        try check(checker.sent(send.message, by: from))
-        let (first, second) = network.deliveries(from: from, to: send.to, random: &random)
-        for delay in [first, second] {
-            guard let delay else { continue }
-            queue.schedule(
-                Event(kind: .message, replica: send.to, peer: from, message: send.message), at: now + delay)
-        }
-    }
-
-    // MARK: Lives
-
-    func start(_ index: ReplicaIndex) throws(SimulationFailure) {
-        let replica = replicas[index]
-        replica.start(now: now)
-        trace("\(index) starts, executed \(replica.executed)")
-        queue.schedule(
-            Event(kind: .transferCheck, replica: index, life: replica.life), at: now + 30_000 + random.below(30_000))
-        for peer in replicas.indices where peer != index && replicas[peer].isUp {
-            let delay = 100 + random.below(1_000)
-            queue.schedule(Event(kind: .linkUp, replica: index, life: replica.life, peer: peer), at: now + delay)
-            queue.schedule(
-                Event(kind: .linkUp, replica: peer, life: replicas[peer].life, peer: index), at: now + delay)
-        }
-        try afterStep(index)
-    }
-
-    func crash(_ index: ReplicaIndex, restartAfter delay: Microseconds?) throws(SimulationFailure) {
-        let replica = replicas[index]
-        guard replica.isUp else { return }
-        report.crashes += 1
-        // What is known by then survives only in messages, and in this memory.
-        for replica in replicas.indices where replicas[replica].isUp {
-            try check(checker.compareMarks(replica, replicas[replica].core))
-        }
-        trace("\(index) crashes")
-        replica.crash(random: &random)
-        try check(checker.recovered(index, replica.storage, slotCount: replica.configuration.slotCount))
-        if let delay {
-            queue.schedule(Event(kind: .restart, replica: index, life: replica.life), at: now + delay)
-        }
-    }
-
-    /// What the engine does when the core cannot go on: it takes the state of a replica that is further.
-    private func checkTransfer(_ index: ReplicaIndex) throws(SimulationFailure) {
-        let replica = replicas[index]
-        queue.schedule(Event(kind: .transferCheck, replica: index, life: replica.life), at: now + 30_000)
-        guard replica.core.needsStateTransfer else { return }
-        let givers = replicas.indices.filter {
-            $0 != index && replicas[$0].isUp && network.isOpen(from: $0, to: index)
-                && network.isOpen(from: index, to: $0) && replicas[$0].executed > replica.executed
-        }
-        guard let giver = givers.randomElement(using: &random) else { return }
-        report.transfers += 1
-        trace("\(index) takes the state of \(giver), executed \(replicas[giver].executed)")
-        let view = replicas[giver].core.view
-        try crash(index, restartAfter: nil)
-        replica.storage.install(executed: replicas[giver].executed, promised: view)
-        checker.installed(index, executed: replicas[giver].executed)
-        try start(index)
-    }
-
-    func reportLinks() {
-        for a in replicas.indices where replicas[a].isUp {
-            for b in replicas.indices where a != b && replicas[b].isUp && random.chance(perMille: 500) {
-                queue.schedule(
-                    Event(kind: .linkUp, replica: a, life: replicas[a].life, peer: b),
-                    at: now + 100 + random.below(1_000))
-            }
-        }
     }
 
     // MARK: Saying what happened
@@ -360,7 +199,7 @@ package final class Simulator {
 
     func failure(_ what: String) -> SimulationFailure { SimulationFailure(seed: seed, time: now, what: what) }
 
-    private func check(_ violation: String?) throws(SimulationFailure) {
+    func check(_ violation: String?) throws(SimulationFailure) {
         if let violation { throw failure(violation) }
     }
 }

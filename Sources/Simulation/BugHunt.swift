@@ -1,0 +1,37 @@
+import Consensus
+
+/// The search for a planted bug: with a cluster of the size at which it matters.
+package struct BugHunt: Sendable, CustomStringConvertible {
+    package var name: String
+    package var bug: PlantedBugs
+    package var replicaCount: Int
+
+    package var description: String { name }
+
+    /// One for each planted bug.
+    package static var all: [BugHunt] {
+        PlantedBugs.named.map { name, bug in
+            let size =
+                switch bug {
+                case .smallQuorum: 4
+                // Overlapping majorities of more than one other replica.
+                case .votesOverViews, .establishedTooEarly, .adoptFirstReported: 5
+                default: 3
+                }
+            return BugHunt(name: name, bug: bug, replicaCount: size)
+        }
+    }
+
+    /// How many seeds it takes from `first` on, and what shows; nil when it takes more than `limit`.
+    package func run(from first: UInt64, limit: UInt64) -> (seeds: UInt64, failure: SimulationFailure)? {
+        precondition(limit > 0, "a hunt takes seeds")
+        for count in 1...limit {
+            let options = SimulationOptions(
+                replicaCount: replicaCount, plantedBugs: bug, duration: 1_500_000, invariantInterval: 0)
+            if let failure = Simulator(seed: first + count - 1, options: options).run().failure {
+                return (count, failure)
+            }
+        }
+        return nil
+    }
+}

@@ -1,0 +1,74 @@
+import Dispatch
+import Synchronization
+
+/// Many seeds, on many cores, up to the first failure.
+package final class SeedRun: Sendable {
+    package struct Totals: Sendable {
+        package var done: UInt64 = 0
+        package var failure: SimulationFailure?
+        /// Of the failure.
+        package var replicaCount = 0
+        package var decided: UInt64 = 0
+        package var answered: UInt64 = 0
+        package var crashes: UInt64 = 0
+        package var elections: UInt64 = 0
+        /// Simulated time, in microseconds.
+        package var time: UInt64 = 0
+    }
+
+    private let seeds: Range<UInt64>
+    private let replicaCount: Int?
+    private let next: Atomic<UInt64>
+    private let isStopped = Atomic<Bool>(false)
+    private let totals = Mutex(Totals())
+
+    /// - Parameter replicaCount: nil: the seed's own, see `replicaCount(of:)`.
+    package init(seeds: Range<UInt64>, replicaCount: Int?) {
+        precondition(!seeds.isEmpty, "a run has seeds")
+        self.seeds = seeds
+        self.replicaCount = replicaCount
+        next = Atomic(seeds.lowerBound)
+    }
+
+    /// Mostly three or five.
+    package static func replicaCount(of seed: UInt64) -> Int {
+        [3, 5, 3, 5, 3, 5, 4, 3, 5, 3, 5, 7, 3, 5, 2, 1][Int(seed % 16)]
+    }
+
+    /// The options with which a seed is run, here and when it is replayed.
+    package static func options(seed: UInt64, replicaCount: Int?, trace: Bool) -> SimulationOptions {
+        SimulationOptions(
+            replicaCount: replicaCount ?? self.replicaCount(of: seed), invariantInterval: 16, trace: trace)
+    }
+
+    /// Runs them all. `progress` is called now and then, from any of the threads, one at a time.
+    package func run(jobs: Int, progress: @Sendable (Totals) -> Void) -> Totals {
+        precondition(jobs > 0, "somebody has to do it")
+        DispatchQueue.concurrentPerform(iterations: jobs) { _ in work(progress) }
+        return totals.withLock { $0 }
+    }
+
+    private func work(_ progress: @Sendable (Totals) -> Void) {
+        while !isStopped.load(ordering: .relaxed) {
+            let seed = next.add(1, ordering: .relaxed).oldValue
+            guard seed < seeds.upperBound else { return }
+            let options = Self.options(seed: seed, replicaCount: replicaCount, trace: false)
+            let report = Simulator(seed: seed, options: options).run()
+            if report.failure != nil { isStopped.store(true, ordering: .relaxed) }
+            totals.withLock { totals in
+                totals.done += 1
+                totals.decided += report.decided
+                totals.answered += report.answered
+                totals.crashes += UInt64(report.crashes)
+                totals.elections += report.elections
+                totals.time += report.time
+                // Of several at once, the lowest.
+                if let failure = report.failure, failure.seed < totals.failure?.seed ?? .max {
+                    totals.failure = failure
+                    totals.replicaCount = options.replicaCount
+                }
+                if totals.done % 200 == 0 { progress(totals) }
+            }
+        }
+    }
+}

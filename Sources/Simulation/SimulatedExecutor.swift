@@ -1,0 +1,73 @@
+import Consensus
+
+/// A replica's state and its commits: what is executed becomes durable as a whole, some time later; then its replies leave.
+struct SimulatedExecutor {
+    private let bugs: PlantedBugs
+    /// Survives a crash.
+    private(set) var committed: ReplicatedState
+    /// `committed`, and what was executed since.
+    private(set) var working: ReplicatedState
+    private(set) var isCommitting = false
+    /// Counts commits, so that one is not ended twice.
+    private(set) var commitNumber: UInt64 = 0
+    /// What waits for the commit: numbers of commands that this replica is to answer.
+    private(set) var replies: [(command: Int, reply: Reply)] = []
+
+    init(sessionCount: Int, bugs: PlantedBugs) {
+        self.bugs = bugs
+        committed = ReplicatedState(sessionCount: sessionCount)
+        working = committed
+    }
+
+    mutating func apply(_ command: Command, number: Int, isMine: Bool) {
+        precondition(!isCommitting, "a commit ends before the next one begins")
+        let reply = working.apply(command, bugs: bugs)
+        if isMine { replies.append((number, reply)) }
+    }
+
+    mutating func endInstance() { working.endInstance() }
+
+    mutating func beginCommit() {
+        precondition(!isCommitting, "one commit at a time")
+        isCommitting = true
+        commitNumber += 1
+    }
+
+    mutating func endCommit() {
+        precondition(isCommitting, "a commit ends that began")
+        committed = working
+        isCommitting = false
+    }
+
+    mutating func takeReplies() -> [(command: Int, reply: Reply)] {
+        defer { replies.removeAll(keepingCapacity: true) }
+        return replies
+    }
+
+    /// A commit in progress is there or is not.
+    mutating func crash(random: inout SimulationRandom) {
+        if isCommitting {
+            if bugs.contains(.sessionsOutsideCommit) && random.chance(perMille: 300) {
+                committed.takeRegisters(of: working)
+            } else if random.chance(perMille: 500) {
+                committed = working
+            }
+        }
+        if bugs.contains(.recordsForgotten) { committed.forgetRecords() }
+        if bugs.contains(.useOrderForgotten) { committed.forgetUses() }
+        working = committed
+        isCommitting = false
+        replies.removeAll()
+    }
+
+    mutating func install(_ state: ReplicatedState) {
+        precondition(!isCommitting && replies.isEmpty, "a state is installed in a stopped replica")
+        if bugs.contains(.catchUpSkips) {
+            committed.skip(to: state.executed)
+        } else {
+            committed = state
+        }
+        if bugs.contains(.recordsForgotten) { committed.forgetRecords() }
+        working = committed
+    }
+}
