@@ -1,4 +1,5 @@
 import ArgumentParser
+import Foundation
 import Simulation
 
 struct SimulateCommand: ParsableCommand {
@@ -6,10 +7,14 @@ struct SimulateCommand: ParsableCommand {
         commandName: "simulate",
         abstract: "Run the protocol in a deterministic simulation, with faults drawn from a seed.",
         usage: """
-            mpaxos simulate --seeds A..<B [--replicas <n>]
+            mpaxos simulate --seeds A..<B [--replicas <n>] [--jobs <n>]
             mpaxos simulate --seed N [--trace] [--replicas <n>]
+            mpaxos simulate --planted-bugs <limit>
             """,
-        discussion: "Exit code 1 when a seed violates a safety or liveness rule; the same seed shows it again.")
+        discussion: """
+            Stops at the first seed that violates a safety or liveness rule, with exit code 1; the same seed shows it again. \
+            --planted-bugs switches deliberate mistakes on, one after the other, and tells after how many seeds each is found.
+            """)
 
     /// A range of seeds as Swift spells it.
     struct Seeds: ExpressibleByArgument {
@@ -31,43 +36,79 @@ struct SimulateCommand: ParsableCommand {
     @Flag(help: "Print every step.")
     var trace = false
 
-    @Option(help: ArgumentHelp("Replicas, 1 to 9. (default: 2 to 5, by the seed)", valueName: "n"))
+    @Option(help: ArgumentHelp("Replicas, 1 to 9. (default: 1 to 7, mostly 3 or 5, by the seed)", valueName: "n"))
     var replicas: Int?
 
-    private static let sizes = [3, 5, 4, 2]
-    /// Seeds between two lines of progress.
-    private static let stride: UInt64 = 100
+    @Option(help: ArgumentHelp("Seeds to run at a time. (default: one a core)", valueName: "n"))
+    var jobs: Int?
+
+    @Option(
+        help: ArgumentHelp(
+            "Hunt each planted bug from five first seeds, with at most so many seeds.", valueName: "limit"))
+    var plantedBugs: UInt64?
 
     func validate() throws {
-        guard (seeds == nil) != (seed == nil) else { throw ValidationError("give either --seeds A..<B or --seed N") }
+        let modes = (seeds == nil ? 0 : 1) + (seed == nil ? 0 : 1) + (plantedBugs == nil ? 0 : 1)
+        guard modes == 1 else { throw ValidationError("give one of --seeds A..<B, --seed N, --planted-bugs <limit>") }
         guard !trace || seed != nil else { throw ValidationError("--trace goes with --seed N") }
         guard (1...9).contains(replicas ?? 1) else {
             throw ValidationError("--replicas is \(replicas ?? 1), expected 1 to 9")
         }
+        guard jobs ?? 1 > 0 else { throw ValidationError("--jobs is \(jobs ?? 1), expected at least 1") }
+        guard plantedBugs ?? 1 > 0 else { throw ValidationError("--planted-bugs is 0, expected at least 1") }
     }
 
     func run() throws {
-        let first = seeds?.range.lowerBound ?? seed ?? 0
-        let count = seeds.map { $0.range.upperBound - $0.range.lowerBound } ?? 1
-        var failures = 0
-        var decided: UInt64 = 0
-        for offset in 0..<count {
-            let seed = first + offset
-            let report = simulate(seed)
-            decided += report.decided
-            if let failure = report.failure {
-                failures += 1
-                print("\(failure); replay with --seed \(seed) --trace\(replicas.map { " --replicas \($0)" } ?? "")")
-            }
-            let done = offset + 1
-            if done % Self.stride == 0 { say("\(done) of \(count) seeds, \(failures) failed") }
-        }
-        print("\(count) seeds, \(failures) failed, \(decided) instances decided")
-        if failures > 0 { throw Failure(.notSo) }
+        if let seeds { try run(seeds.range) }
+        if let seed { try replay(seed) }
+        if let plantedBugs { try hunt(limit: plantedBugs) }
     }
 
-    private func simulate(_ seed: UInt64) -> SimulationReport {
-        let count = replicas ?? Self.sizes[Int(seed % UInt64(Self.sizes.count))]
-        return Simulator(seed: seed, options: SimulationOptions(replicaCount: count, trace: trace)).run()
+    private func run(_ range: Range<UInt64>) throws {
+        let jobs = jobs ?? ProcessInfo.processInfo.activeProcessorCount
+        let start = ContinuousClock.now
+        let totals = SeedRun(seeds: range, replicaCount: replicas).run(jobs: jobs) { totals in
+            let rate = Double(totals.time) / 1e6 / (ContinuousClock.now - start).seconds
+            say("\(totals.done) of \(range.count) seeds, \(Int(rate)) simulated seconds a second")
+        }
+        let simulated = Double(totals.time) / 1e6
+        let rate = simulated / (ContinuousClock.now - start).seconds
+        print(
+            "\(totals.done) seeds: \(Int(simulated)) simulated seconds, \(Int(rate)) a second; \(totals.decided) instances decided, \(totals.answered) answers, \(totals.crashes) crashes, \(totals.elections) elections"
+        )
+        guard let failure = totals.failure else { return }
+        print("\(failure)")
+        print("replay: mpaxos simulate --seed \(failure.seed) --replicas \(totals.replicaCount) --trace")
+        throw Failure(.notSo)
     }
+
+    private func replay(_ seed: UInt64) throws {
+        let options = SeedRun.options(seed: seed, replicaCount: replicas, trace: trace)
+        let report = Simulator(seed: seed, options: options).run()
+        if let failure = report.failure {
+            print("\(failure)")
+            throw Failure(.notSo)
+        }
+        print(
+            "seed \(seed), \(options.replicaCount) replicas: \(report.decided) instances decided, \(report.answered) answers, \(report.crashes) crashes, \(report.elections) elections: no failure"
+        )
+    }
+
+    private func hunt(limit: UInt64) throws {
+        var isMissed = false
+        for hunt in BugHunt.all {
+            let counts = (0..<5 as Range<UInt64>).map { hunt.run(from: $0 * 1_000_000, limit: limit)?.seeds }
+            let median = counts.map { $0 ?? .max }.sorted()[2]
+            isMissed = isMissed || median == .max
+            let each = counts.map { $0.map { "\($0)" } ?? "-" }.joined(separator: " ")
+            print(
+                "\(hunt.name), \(hunt.replicaCount) replicas: \(median == .max ? "not found" : "median \(median)"), each: \(each)"
+            )
+        }
+        if isMissed { throw Failure(.notSo) }
+    }
+}
+
+extension Duration {
+    fileprivate var seconds: Double { Double(components.seconds) + Double(components.attoseconds) / 1e18 }
 }
