@@ -70,6 +70,9 @@ package struct Monitor: ~Copyable, @unchecked Sendable {
         zmq_socket_monitor(subject.handle, nil, 0)
     }
 
+    /// Adds the monitor to a watch.
+    package borrowing func add(to watch: Watch) -> Watch.Item { watch.add(socket) }
+
     /// Adds the monitor to a poll set.
     package borrowing func add(to poller: inout Poller) -> Int { poller.add(socket) }
 

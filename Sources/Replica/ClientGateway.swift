@@ -26,7 +26,6 @@ final class ClientGateway: Stage {
         var epoch: UInt64
     }
 
-    let name = "gateway"
     private let settings: Settings
     private let socket: Socket
     private let board: StatusBoard
@@ -48,12 +47,18 @@ final class ClientGateway: Stage {
     private let reply: UnsafeMutableRawBufferPointer
     /// REP only: a request was received and not yet answered.
     private var holdsRequest = false
+    private var watch: Watch?
+    private var item: Watch.Item?
+    /// Fused lanes: set by the engine while requests had better gather in the socket.
+    private let gate: Gate?
+    private var lastReceive: UInt64 = 0
 
     init(
         settings: Settings, socket: consuming Socket, board: StatusBoard,
         validator: @escaping @Sendable (UnsafeRawBufferPointer, CommandKind) -> String?,
-        statusReport: @escaping @Sendable () -> String, rings: Rings, parkers: Parkers
+        statusReport: @escaping @Sendable () -> String, rings: Rings, parkers: Parkers, gate: Gate?
     ) {
+        self.gate = gate
         self.settings = settings
         self.socket = socket
         self.board = board
@@ -79,11 +84,18 @@ final class ClientGateway: Stage {
         envelope.deallocate()
     }
 
-    var nextDeadline: UInt64 { pending.pointee.nextDeadline }
+    override var nextDeadline: UInt64 {
+        let release = gate?.isClosed == true ? lastReceive + Self.longestHold : .max
+        return min(release, pending.pointee.nextDeadline)
+    }
 
-    func register(in poller: inout Poller) { _ = poller.add(socket) }
+    override func register(in watch: Watch) {
+        self.watch = watch
+        item = watch.add(socket)
+    }
 
-    func poll(budget: Int, now: UInt64) -> Bool {
+    override func poll(budget: Int, now: UInt64) -> Bool {
+        guard let watch, let item else { preconditionFailure("polled before it was registered") }
         var work = 0
         while work < budget, let completion = completions.pop() {
             finish(completion)
@@ -95,7 +107,18 @@ final class ClientGateway: Stage {
             work += 1
         }
         var received = 0
-        while received < budget, !holdsRequest, receiveRequest(now: now) { received += 1 }
+        let isHeld = holdsRequest || holdsBack(now: now)
+        watch.hold(item, isHeld)
+        if !isHeld, watch.isReady(item) {
+            lastReceive = now
+            while received < budget, !holdsRequest {
+                guard receiveRequest(now: now) else {
+                    watch.wasEmpty(item)
+                    break
+                }
+                received += 1
+            }
+        }
         if received > 0 {
             submissions.publish()
             localQueries.publish()
@@ -104,6 +127,15 @@ final class ClientGateway: Stage {
         board.outstanding.store(UInt64(pending.pointee.count))
         return work + received > 0
     }
+
+    /// While the engine waits for the answers to a batch, requests gather in the socket: reading them one by one would cost a
+    /// wake-up of libzmq's each, and they cannot go anywhere. Not for long, since some can be answered at once.
+    private func holdsBack(now: UInt64) -> Bool {
+        guard let gate, gate.isClosed else { return false }
+        return now < lastReceive + Self.longestHold
+    }
+
+    private static let longestHold: UInt64 = 1000
 
     // MARK: Requests
 
@@ -316,6 +348,7 @@ final class ClientGateway: Stage {
     }
 
     private func send(_ bytes: UnsafeRawBufferPointer, more: Bool) {
+        if let watch, let item { watch.wasUsed(item) }
         if socket.send(copying: bytes, more: more) != .sent { board.repliesLost.add(1) }
     }
 }

@@ -12,7 +12,6 @@ import Wire
 /// the journal makes all records durable with one fence, and only then the messages leave. What is decided goes to the
 /// executor.
 final class Engine: Stage {
-    let name = "engine"
     let index: Int
     let board: StatusBoard
     let acceptor: AcceptorPool
@@ -25,6 +24,7 @@ final class Engine: Stage {
     private let departures: SPSCRing<Departure>
     private let decided: SPSCRing<DecidedBatch>
     private let links: Parker
+    private let gate: Gate?
     private let executor: Parker
 
     private let incoming = Frame()
@@ -42,8 +42,9 @@ final class Engine: Stage {
     init(
         index: Int, memberIDs: [UInt16], core: consuming Core, startedInto effects: consuming EffectBuffer,
         acceptor: AcceptorPool, batcher: consuming Batcher, executed: UInt64, board: StatusBoard, rings: Rings,
-        parkers: Parkers
+        parkers: Parkers, gate: Gate?
     ) {
+        self.gate = gate
         self.index = index
         self.memberIDs = memberIDs
         self.core = core
@@ -59,18 +60,19 @@ final class Engine: Stage {
         executor = parkers.executor
         delivered = executed
         board.acceptorPoolSize.store(UInt64(acceptor.capacity))
+        super.init()
         publish()
     }
 
     deinit { scratch.deallocate() }
 
-    var nextDeadline: UInt64 { min(core.nextDeadline, batcher.nextDeadline) }
+    override var nextDeadline: UInt64 { min(core.nextDeadline, batcher.nextDeadline) }
 
-    func close() {
+    override func close() {
         batcher.discard()
     }
 
-    func poll(budget: Int, now: UInt64) -> Bool {
+    override func poll(budget: Int, now: UInt64) -> Bool {
         var work = 0
         while work < budget, let arrival = arrivals.pop() {
             take(arrival, now: now)
@@ -86,6 +88,7 @@ final class Engine: Stage {
             commit(now: now)
         }
         work += deliver()
+        gate?.isClosed = core.role == .leader && inFlight >= Self.fewInFlight
         if work > 0 { publish() }
         return work > 0
     }
@@ -196,10 +199,12 @@ final class Engine: Stage {
     /// many small batches. Full ones go up to the window.
     private static let fewInFlight: UInt64 = 1
 
+    /// Leader: instances proposed and not decided.
+    private var inFlight: UInt64 { core.next - 1 - min(core.decided, core.next - 1) }
+
     private func propose(now: UInt64) -> Int {
         var batches = 0
         while core.canPropose, let size = batcher.nextSize() {
-            let inFlight = core.next - 1 - min(core.decided, core.next - 1)
             if inFlight >= Self.fewInFlight && !batcher.gathered(atLeast: batcher.batchBytes) { break }
             if batcher.shouldWait(now: now) { break }
             let capacity = max(batcher.batchBytes, size)

@@ -11,7 +11,6 @@ import Wire
 /// replies leave. Queries are answered between commits, from the same thread. When there is nothing to do the digest is
 /// brought up to date, a slice at a time.
 final class Executor<Machine: StateMachine>: Stage {
-    let name = "executor"
     private let index: Int
     private let machine: Machine
     private let pool: StatePool
@@ -60,10 +59,11 @@ final class Executor<Machine: StateMachine>: Stage {
         reply.initialize(to: Reply(maxRequest: maximumRequest))
         held = .allocate(capacity: Self.mostHeld)
         board.executed.storeReleasing(pool.executed)
+        super.init()
         publish()
     }
 
-    func close() { pool.close() }
+    override func close() { pool.close() }
 
     deinit {
         held.deallocate()
@@ -71,7 +71,7 @@ final class Executor<Machine: StateMachine>: Stage {
         reply.deallocate()
     }
 
-    func poll(budget: Int, now: UInt64) -> Bool {
+    override func poll(budget: Int, now: UInt64) -> Bool {
         var batches = 0
         while batches < budget, heldCount < Self.mostHeld / 2, let batch = decided.pop() {
             execute(batch)
@@ -96,7 +96,7 @@ final class Executor<Machine: StateMachine>: Stage {
         return now >= nextDeadline && refreshDigest()
     }
 
-    var nextDeadline: UInt64 { digestIsPublished && pool.heap.isDigestFresh ? .max : lastBatch + Self.quiet }
+    override var nextDeadline: UInt64 { digestIsPublished && pool.heap.isDigestFresh ? .max : lastBatch + Self.quiet }
 
     // MARK: Batches
 

@@ -4,8 +4,8 @@ import Messaging
 import Queues
 import Synchronization
 
-/// A thread that polls one or more stages, spins for a moment when none has work, then sleeps in a ZeroMQ poll on all
-/// their sockets and its parker's eventfd.
+/// A thread that polls one or more stages, spins for a moment when none has work, then sleeps until one of
+/// their sockets or its parker's eventfd is signalled.
 final class Lane: @unchecked Sendable {
     // Unchecked: `stages` is touched by the lane's thread alone once `start` has run; `stopping` is atomic.
 
@@ -13,7 +13,7 @@ final class Lane: @unchecked Sendable {
     let parker: Parker
 
     private let name: String
-    private var stages: [any Stage]
+    private var stages: [Stage]
     private let spins: Int
     private let stopping = Atomic<Bool>(false)
     private let stopped = DispatchSemaphore(value: 0)
@@ -31,7 +31,7 @@ final class Lane: @unchecked Sendable {
         stages = []
     }
 
-    func add(_ stage: any Stage) { stages.append(stage) }
+    func add(_ stage: Stage) { stages.append(stage) }
 
     func start() {
         precondition(!stages.isEmpty, "a lane without stages")
@@ -53,18 +53,19 @@ final class Lane: @unchecked Sendable {
     func join() { stopped.wait() }
 
     private func run() {
-        var poller = Poller(capacity: 32)
-        let wakeUp = poller.add(fileDescriptor: parker.fileDescriptor)
-        for stage in stages { stage.register(in: &poller) }
+        let watch = Watch(capacity: 64)
+        let wakeUp = watch.add(fileDescriptor: parker.fileDescriptor)
+        for stage in stages { stage.register(in: watch) }
         // The lane keeps its stages alive: polling them counts no references.
-        let unowned = stages.map { UnownedStage($0) }
-        unowned.withUnsafeBufferPointer { run($0, &poller, wakeUp) }
+        let unmanaged = stages.map { Unmanaged.passUnretained($0) }
+        unmanaged.withUnsafeBufferPointer { run($0, watch, wakeUp) }
         for stage in stages { stage.close() }
     }
 
-    private func run(_ stages: UnsafeBufferPointer<UnownedStage>, _ poller: inout Poller, _ wakeUp: Int) {
+    private func run(_ stages: UnsafeBufferPointer<Unmanaged<Stage>>, _ watch: Watch, _ wakeUp: Watch.Item) {
         var idle = 0
         while !stopping.load(ordering: .acquiring) {
+            watch.look(timeoutMilliseconds: 0)
             if poll(stages) {
                 idle = 0
                 continue
@@ -81,29 +82,27 @@ final class Lane: @unchecked Sendable {
                 continue
             }
             guard parker.park() else { continue }
-            _ = poller.wait(timeoutMilliseconds: sleepMilliseconds(stages))
-            parker.drain(signalled: poller.isReadable(wakeUp))
+            watch.look(timeoutMilliseconds: sleepMilliseconds(stages))
+            parker.drain(signalled: watch.isReady(wakeUp))
+            watch.wasEmpty(wakeUp)
         }
     }
 
-    private func poll(_ stages: UnsafeBufferPointer<UnownedStage>) -> Bool {
+    private func poll(_ stages: UnsafeBufferPointer<Unmanaged<Stage>>) -> Bool {
         let now = csupport_monotonic_us()
         var worked = false
-        for i in 0..<stages.count where stages[i].stage.poll(budget: Self.budget, now: now) { worked = true }
+        for i in 0..<stages.count {
+            if stages[i]._withUnsafeGuaranteedRef({ $0.poll(budget: Self.budget, now: now) }) { worked = true }
+        }
         return worked
     }
 
-    private func sleepMilliseconds(_ stages: UnsafeBufferPointer<UnownedStage>) -> Int {
+    private func sleepMilliseconds(_ stages: UnsafeBufferPointer<Unmanaged<Stage>>) -> Int {
         let now = csupport_monotonic_us()
         var deadline = now + Self.longestSleep
-        for i in 0..<stages.count { deadline = min(deadline, stages[i].stage.nextDeadline) }
+        for i in 0..<stages.count {
+            deadline = stages[i]._withUnsafeGuaranteedRef { min(deadline, $0.nextDeadline) }
+        }
         return deadline <= now ? 0 : Int((deadline - now + 999) / 1000)
     }
-}
-
-/// A stage that somebody else keeps alive.
-private struct UnownedStage {
-    unowned(unsafe) let stage: any Stage
-
-    init(_ stage: any Stage) { self.stage = stage }
 }

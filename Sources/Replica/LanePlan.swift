@@ -8,6 +8,8 @@ import Topology
 struct LanePlan {
     let parkers: Parkers
     let lanes: [Lane]
+    /// For engine and gateway when they share a lane.
+    let gate: Gate?
     private let isStaged: Bool
 
     /// Cores that each replica on this host should have before a lane for each stage pays: below, handing over between
@@ -33,6 +35,7 @@ struct LanePlan {
             made.append(Lane(name: name, parker: parker, spins: spins))
         }
         lanes = made
+        gate = isStaged ? nil : Gate()
         parkers =
             isStaged
             ? Parkers(
@@ -41,7 +44,7 @@ struct LanePlan {
                 gateway: made[0].parker, engine: made[0].parker, links: made[0].parker, executor: made[0].parker)
     }
 
-    func assign(gateway: any Stage, links: any Stage, engine: any Stage, executor: any Stage) {
+    func assign(gateway: Stage, links: Stage, engine: Stage, executor: Stage) {
         if isStaged {
             lanes[0].add(gateway)
             lanes[1].add(links)

@@ -46,6 +46,8 @@ final class PeerLinks: Stage {
     final class Dealer {
         let socket: Socket
         let monitor: Monitor
+        fileprivate var item: Watch.Item?
+        fileprivate var monitorItem: Watch.Item?
 
         init(to endpoint: String, in context: Context, largestFrame: Int) throws(MessagingError) {
             let socket = try Socket(.dealer, in: context)
@@ -81,7 +83,6 @@ final class PeerLinks: Stage {
         return router
     }
 
-    let name = "links"
     private let settings: Settings
     private let router: Socket
     private let links: [Link?]
@@ -93,6 +94,8 @@ final class PeerLinks: Stage {
     /// Incarnations by index, own included; 0 for a replica never met.
     private var known: [UInt64]
     private var strangerComplaint = ""
+    private var watch: Watch?
+    private var routerItem: Watch.Item?
 
     private let identity = Frame()
     private let frame = Frame()
@@ -118,40 +121,63 @@ final class PeerLinks: Stage {
         }
     }
 
-    func register(in poller: inout Poller) {
-        _ = poller.add(router)
+    override func register(in watch: Watch) {
+        self.watch = watch
+        routerItem = watch.add(router)
         for case let link? in links {
             guard let dealer = link.dealer else { continue }
-            _ = poller.add(dealer.socket)
-            _ = dealer.monitor.add(to: &poller)
+            dealer.item = watch.add(dealer.socket)
+            dealer.monitorItem = dealer.monitor.add(to: watch)
         }
     }
 
-    func poll(budget: Int, now: UInt64) -> Bool {
+    override func poll(budget: Int, now: UInt64) -> Bool {
+        guard let watch, let routerItem else { preconditionFailure("polled before it was registered") }
         var work = sendDepartures(budget: budget)
         for index in 0..<links.count {
-            guard let link = links[index], let dealer = link.dealer else { continue }
-            work += readEvents(of: dealer, link, index)
-            var taken = 0
-            while taken < budget, hasRoom, dealer.socket.receive(frame) {
-                taken += 1
-                guard !frame.hasMore else {
-                    link.figures.framesMalformed.add(1)
-                    dropRest(of: dealer.socket)
-                    continue
-                }
-                take(from: index, link)
+            guard let link = links[index], let dealer = link.dealer, let item = dealer.item else { continue }
+            if let monitorItem = dealer.monitorItem, watch.isReady(monitorItem) {
+                work += readEvents(of: dealer, link, index)
+                watch.wasEmpty(monitorItem)
             }
-            work += taken
+            guard watch.isReady(item) else { continue }
+            work += receive(budget: budget, item) {
+                guard dealer.socket.receive(frame) else { return false }
+                takeFromDealer(dealer, index, link)
+                return true
+            }
         }
-        var taken = 0
-        while taken < budget, hasRoom, router.receive(identity) {
-            taken += 1
-            takeFromRouter()
+        if watch.isReady(routerItem) {
+            work += receive(budget: budget, routerItem) {
+                guard router.receive(identity) else { return false }
+                takeFromRouter()
+                return true
+            }
         }
-        work += taken
         if arrivals.publish() { engine.wake() }
         return work > 0
+    }
+
+    /// Receives until the socket is empty, the budget used up, or the ring to the engine full.
+    private func receive(budget: Int, _ item: Watch.Item, _ next: () -> Bool) -> Int {
+        var taken = 0
+        while taken < budget, hasRoom {
+            guard next() else {
+                watch?.wasEmpty(item)
+                break
+            }
+            taken += 1
+        }
+        return taken
+    }
+
+    private func takeFromDealer(_ dealer: Dealer, _ index: Int, _ link: Link) {
+        if frame.hasMore {
+            link.figures.framesMalformed.add(1)
+            dropRest(of: dealer.socket)
+        } else {
+            take(from: index, link)
+        }
     }
 
     // MARK: Sending
@@ -194,11 +220,15 @@ final class PeerLinks: Stage {
     }
 
     private func send(_ frame: borrowing Frame, over link: Link) -> SendOutcome {
-        if let dealer = link.dealer { return dealer.socket.send(frame, more: false) }
+        if let dealer = link.dealer {
+            if let item = dealer.item { watch?.wasUsed(item) }
+            return dealer.socket.send(frame, more: false)
+        }
         return send(frame, along: link.route)
     }
 
     private func send(_ frame: borrowing Frame, along route: Route) -> SendOutcome {
+        if let routerItem { watch?.wasUsed(routerItem) }
         let outcome = route.withBytes { router.send(copying: $0, more: true) }
         return outcome == .sent ? router.send(frame, more: false) : outcome
     }
@@ -315,7 +345,7 @@ final class PeerLinks: Stage {
             switch event {
             case .handshakeSucceeded:
                 link.isOpen = false
-                reply(.hello(ownHello)) { _ = dealer.socket.send($0, more: false) }
+                reply(.hello(ownHello)) { _ = send($0, over: link) }
             case .disconnected:
                 if link.isOpen { logger.info("lost the link to replica \(settings.members[index].id)") }
                 link.isOpen = false

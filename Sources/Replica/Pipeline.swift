@@ -43,3 +43,9 @@ struct Parkers {
     let links: Parker
     let executor: Parker
 }
+
+/// Between engine and gateway on one lane: closed while the engine waits for the answers to a batch and could not propose
+/// another that is not full.
+final class Gate {
+    var isClosed = false
+}

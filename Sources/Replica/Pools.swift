@@ -1,5 +1,6 @@
 import CSupport
 import Consensus
+import Glibc
 import PersistentMemory
 import Storage
 import Topology
@@ -8,6 +9,12 @@ import Topology
 struct Pools {
     let acceptor: AcceptorPool
     let state: StatePool
+
+    /// DRAM for the state's changed pages, in bytes: an eighth of the machine's memory. Where the pages in use are more than that,
+    /// commands wait for page faults, which cost several times what else they do.
+    private static var viewLimit: Int {
+        max(256 << 20, sysconf(Int32(_SC_PHYS_PAGES)) / 8 * sysconf(Int32(_SC_PAGESIZE)))
+    }
 
     /// What both survive: the weaker of the two.
     var durability: Durability {
@@ -18,7 +25,8 @@ struct Pools {
     init(topology: Topology, member: Topology.Member) throws(ReplicaError) {
         do throws(PoolError) {
             acceptor = try AcceptorPool(opening: member.acceptorPool, expecting: topology.name, replica: member.id)
-            state = try StatePool(opening: member.statePool, expecting: topology.name, replica: member.id)
+            state = try StatePool(
+                opening: member.statePool, expecting: topology.name, replica: member.id, viewLimit: Self.viewLimit)
         } catch {
             throw ReplicaError(.refused, error.description)
         }

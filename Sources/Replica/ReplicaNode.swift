@@ -89,7 +89,7 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
                 batcher: Batcher(
                     origin: index, batchBytes: topology.protocol.batchBytes,
                     delay: UInt64(topology.protocol.batchDelayMicroseconds), submissions: rings.submissions),
-                executed: pools.state.executed, board: board, rings: rings, parkers: plan.parkers)
+                executed: pools.state.executed, board: board, rings: rings, parkers: plan.parkers, gate: plan.gate)
             let executor = Executor(
                 index: index, machine: machine, pool: pools.state, maximumRequest: topology.client.maxRequest,
                 board: board, rings: rings, parkers: plan.parkers)
@@ -97,7 +97,7 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
             let gateway = ClientGateway(
                 settings: .init(topology: topology, index: index), socket: clients, board: board,
                 validator: { Machine.validate($0, as: $1) }, statusReport: { report.json() }, rings: rings,
-                parkers: plan.parkers)
+                parkers: plan.parkers, gate: plan.gate)
             let links = PeerLinks(
                 settings: .init(
                     index: index, cluster: topology.name, replica: id, incarnation: pools.acceptor.identity.incarnation,
