@@ -266,6 +266,12 @@ class Cluster:
     def alive(self, id):
         return id in self.processes and self.processes[id].running()
 
+    def check_running(self):
+        """Nobody has ended who was not to."""
+        for process in self.processes.values():
+            if not process.expected_end and not process.running():
+                raise AssertionError(f"replica {process.id} ended by itself with code {process.popen.returncode}")
+
     # Looking at them.
 
     def status(self, id, timeout=10.0):

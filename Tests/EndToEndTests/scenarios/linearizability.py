@@ -179,6 +179,7 @@ def registers(run):
 def wait_for(load, goal, deadline=60):
     end = time.monotonic() + deadline
     while load.count() < goal:
+        load.cluster.check_running()
         if load.errors or time.monotonic() > end:
             raise AssertionError(f"the load does not go on: {load.errors}")
         time.sleep(0.02)

@@ -91,9 +91,7 @@ class Load:
                 for worker in self.workers:
                     if worker.error:
                         raise AssertionError(worker.error)
-                for process in self.cluster.processes.values():
-                    if not process.expected_end and not process.running():
-                        raise AssertionError(f"replica {process.id} ended by itself with code {process.popen.returncode}")
+                self.cluster.check_running()
                 left = end - time.monotonic()
                 if left <= 0:
                     raise AssertionError(f"the load does not go on: {goal - self.acknowledged} of {count} requests missing after {deadline} s")
