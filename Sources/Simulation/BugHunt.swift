@@ -8,6 +8,12 @@ package struct BugHunt: Sendable, CustomStringConvertible {
 
     package var description: String { name }
 
+    package init(name: String, bug: PlantedBugs, replicaCount: Int) {
+        self.name = name
+        self.bug = bug
+        self.replicaCount = replicaCount
+    }
+
     /// One for each planted bug.
     package static var all: [BugHunt] {
         PlantedBugs.named.map { name, bug in

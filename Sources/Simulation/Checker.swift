@@ -29,7 +29,7 @@ struct Checker {
     private var accepted: [[View]]
     private var acknowledged: [(view: View, through: Instance)]
     /// How far each replica's decisions were compared.
-    private var compared: [Instance]
+    private(set) var compared: [Instance]
 
     init(count: Int) {
         promised = [View](repeating: 0, count: count)

@@ -1,8 +1,8 @@
 import Consensus
 
 /// Something that will happen to one replica, or to the simulation as a whole.
-struct Event {
-    enum Kind: UInt8 {
+struct Event: BitwiseCopyable {
+    enum Kind: UInt8, BitwiseCopyable {
         /// `message` arrives at `replica` from `peer`.
         case message
         /// The replica's timer.
@@ -40,62 +40,86 @@ struct Event {
     var message = Message(kind: .nack, view: 0)
 }
 
-/// Events in the order of their times; of equal times, in the order of their scheduling.
-struct EventQueue {
-    private struct Key {
-        var time: Microseconds
-        var order: UInt64
+/// Events in the order of their times; of equal times, in the order of their scheduling. A heap of small keys: the events stay
+/// where they are. Plain memory, since the queue is the hottest part of a simulation.
+struct EventQueue: ~Copyable {
+    /// Time and order in one word: less than 2^24 events wait at one moment, and a run takes less than 2^40 us.
+    private struct Key: BitwiseCopyable {
+        var word: UInt64
         var place: Int
     }
 
-    private var heap: [Key] = []
-    private var events: [Event] = []
+    private static let orderBits: UInt64 = 24
+    private var capacity = 1024
+    private var heap = UnsafeMutablePointer<Key>.allocate(capacity: 1024)
+    private var events = UnsafeMutablePointer<Event>.allocate(capacity: 1024)
+    private var count = 0
+    /// Places of `events` in use or free, and those free.
+    private var placeCount = 0
     private var free: [Int] = []
     private var order: UInt64 = 0
 
-    var nextTime: Microseconds? { heap.first?.time }
+    deinit {
+        heap.deallocate()
+        events.deallocate()
+    }
+
+    var nextTime: Microseconds? { count == 0 ? nil : heap[0].word >> Self.orderBits }
 
     mutating func schedule(_ event: Event, at time: Microseconds) {
-        order += 1
+        precondition(time < 1 << (64 - Self.orderBits), "a run ends before the time does")
+        if count == capacity { grow() }
+        order = (order + 1) & (1 << Self.orderBits - 1)
         let place: Int
         if let reused = free.popLast() {
             place = reused
-            events[place] = event
         } else {
-            place = events.count
-            events.append(event)
+            place = placeCount
+            placeCount += 1
         }
-        heap.append(Key(time: time, order: order, place: place))
-        var child = heap.count - 1
+        (events + place).initialize(to: event)
+        let key = Key(word: time << Self.orderBits | order, place: place)
+        var child = count
+        count += 1
         while child > 0 {
             let parent = (child - 1) / 2
-            guard precedes(heap[child], heap[parent]) else { break }
-            heap.swapAt(child, parent)
+            guard key.word < heap[parent].word else { break }
+            heap[child] = heap[parent]
             child = parent
         }
+        heap[child] = key
     }
 
     mutating func next() -> (time: Microseconds, event: Event)? {
-        guard let first = heap.first else { return nil }
-        let last = heap.removeLast()
-        if !heap.isEmpty {
-            heap[0] = last
+        guard count > 0 else { return nil }
+        let first = heap[0]
+        count -= 1
+        if count > 0 {
+            let last = heap[count]
             var parent = 0
             while true {
-                var least = parent
-                let left = 2 * parent + 1
-                if left < heap.count && precedes(heap[left], heap[least]) { least = left }
-                if left + 1 < heap.count && precedes(heap[left + 1], heap[least]) { least = left + 1 }
-                guard least != parent else { break }
-                heap.swapAt(parent, least)
+                var least = 2 * parent + 1
+                guard least < count else { break }
+                if least + 1 < count && heap[least + 1].word < heap[least].word { least += 1 }
+                guard heap[least].word < last.word else { break }
+                heap[parent] = heap[least]
                 parent = least
             }
+            heap[parent] = last
         }
         free.append(first.place)
-        return (first.time, events[first.place])
+        return (first.word >> Self.orderBits, events[first.place])
     }
 
-    private func precedes(_ a: Key, _ b: Key) -> Bool {
-        a.time != b.time ? a.time < b.time : a.order < b.order
+    private mutating func grow() {
+        let largerHeap = UnsafeMutablePointer<Key>.allocate(capacity: 2 * capacity)
+        largerHeap.moveInitialize(from: heap, count: count)
+        heap.deallocate()
+        heap = largerHeap
+        let largerEvents = UnsafeMutablePointer<Event>.allocate(capacity: 2 * capacity)
+        largerEvents.moveInitialize(from: events, count: placeCount)
+        events.deallocate()
+        events = largerEvents
+        capacity *= 2
     }
 }

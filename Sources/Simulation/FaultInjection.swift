@@ -73,20 +73,21 @@ extension Simulator {
         scheduleTick(index)
     }
 
-    /// A crash aimed at the moments at which the order of records matters. Draws only while a trap is set.
-    func isTrapped(_ replica: SimulatedReplica) -> Bool {
-        guard traps > 0 && isFaulty && replica.effects.recordCount > 0 else { return false }
-        var isMoment = false
+    /// A crash aimed at the moments at which the order of records matters, and what of them it spares; nil: no such moment.
+    func trap(for replica: SimulatedReplica) -> SimulatedStorage.CrashMode? {
+        guard traps > 0 && isFaulty && replica.effects.recordCount > 0 else { return nil }
+        var mode: SimulatedStorage.CrashMode?
         for record in replica.effects.records {
             switch record.kind {
-            case .established: isMoment = true
+            case .established: mode = .promises
             case .promise: break
-            case .accept: if record.view == decidedView && replica.storage.hasPendingPromise { isMoment = true }
+            case .accept:
+                if record.view == decidedView && replica.storage.hasPendingPromise { mode = .acceptances }
             }
         }
-        guard isMoment && random.chance(perMille: 700) else { return false }
+        guard let mode, random.chance(perMille: 700) else { return nil }
         traps -= 1
-        return true
+        return random.chance(perMille: 700) ? mode : .any
     }
 
     /// The leader decided, or accepted, something that nobody else knows yet: what the step had to say is lost, and what it
@@ -99,6 +100,12 @@ extension Simulator {
         guard isFaulty && random.chance(perMille: 200) else { return false }
         silences -= 1
         trace("\(index) decided \(replica.core.commit), and is silenced")
+        if random.chance(perMille: 200) {
+            // When it learns what came after it, that is slow to become durable.
+            traps += 1
+            replica.slowUntil = now + 2 * plan.span
+            replica.slowBy = 2 * replica.configuration.suspect
+        }
         switch random.below(5) {
         case 0: try crash(index, restartAfter: downTime())
         case 1...3: rotate(without: index)

@@ -15,9 +15,14 @@ extension Simulator {
                 Event(kind: .linkUp, replica: peer, life: replicas[peer].life, peer: index), at: now + delay)
         }
         try afterStep(index)
+        guard standsFirst && replica.isUp else { return }
+        replica.core.standIfFirst(now: replica.clock.local(now), into: &replica.effects)
+        try afterStep(index)
     }
 
-    func crash(_ index: ReplicaIndex, restartAfter delay: Microseconds?) throws(SimulationFailure) {
+    func crash(
+        _ index: ReplicaIndex, restartAfter delay: Microseconds?, mode: SimulatedStorage.CrashMode? = nil
+    ) throws(SimulationFailure) {
         let replica = replicas[index]
         guard replica.isUp else { return }
         report.crashes += 1
@@ -26,7 +31,7 @@ extension Simulator {
             try check(checker.compareMarks(replica, replicas[replica].core))
         }
         trace("\(index) crashes")
-        replica.crash(random: &random)
+        replica.crash(random: &random, mode: mode)
         try check(
             checker.recovered(
                 index, replica.storage, executed: replica.executed, slotCount: replica.configuration.slotCount))

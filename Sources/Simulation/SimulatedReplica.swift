@@ -114,14 +114,14 @@ final class SimulatedReplica {
         isUp = true
     }
 
-    func crash(random: inout SimulationRandom) {
+    func crash(random: inout SimulationRandom, mode: SimulatedStorage.CrashMode?) {
         retire()
         waiting.removeAll(keepingCapacity: true)
         inbox.removeAll(keepingCapacity: true)
         effects.removeAll()
         life += 1
         pausedUntil = 0
-        storage.crash(random: &random)
+        storage.crash(random: &random, mode: mode)
         executor.crash(random: &random)
     }
 
@@ -183,9 +183,11 @@ final class SimulatedReplica {
 
     // MARK: Executing
 
+    var hasToExecute: Bool { core.decided > executor.committed.executed && !executor.isCommitting }
+
     /// Executes some of what is decided, now and then nothing yet. Returns whether there is something to commit.
     func execute(_ store: CommandStore, random: inout SimulationRandom) -> Bool {
-        guard !executor.isCommitting && core.decided > executed else { return false }
+        precondition(hasToExecute, "one commit at a time")
         if random.chance(perMille: 5) { isLazy.toggle() }
         guard !isLazy || core.decided > executed + UInt64(configuration.window) else { return false }
         // A full journal commits in the middle of an instance.

@@ -7,6 +7,15 @@ struct SimulatedStorage {
         var batch: Batch
     }
 
+    /// Which of the unfenced records survive a crash.
+    enum CrashMode: UInt8 {
+        case all
+        case none
+        case acceptances
+        case promises
+        case any
+    }
+
     private let bugs: PlantedBugs
     private(set) var promised: View = 0
     private(set) var established: EstablishedView?
@@ -44,16 +53,17 @@ struct SimulatedStorage {
     }
 
     /// Power fails: each unfenced record reached memory, or did not; one that did in part is as none, by its checksum.
-    mutating func crash(random: inout SimulationRandom) {
-        let mode = random.below(6)
+    /// - Parameter mode: which; nil: drawn.
+    mutating func crash(random: inout SimulationRandom, mode wanted: CrashMode?) {
+        let mode = wanted ?? CrashMode(rawValue: UInt8(random.below(6))) ?? .any
         for record in pending {
             let survives =
                 switch mode {
-                case 0: true
-                case 1: false
-                case 2: record.kind == .accept
-                case 3: record.kind != .accept
-                default: random.chance(perMille: 500)
+                case .all: true
+                case .none: false
+                case .acceptances: record.kind == .accept
+                case .promises: record.kind != .accept
+                case .any: random.chance(perMille: 500)
                 }
             if survives {
                 apply(record)

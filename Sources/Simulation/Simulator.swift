@@ -73,6 +73,8 @@ package final class Simulator {
     /// The majority that was cut off last, a bit each, and the number of that partition.
     var majority: UInt16 = 0
     var rotation: UInt64 = 0
+    /// Whether a new cluster elects at once, as the node does.
+    var standsFirst = false
     let sessionCount: Int
     /// How long a client waits for an answer, and between operations, on average.
     let patience: Microseconds
@@ -110,6 +112,7 @@ package final class Simulator {
     /// Runs both phases. A failure is in the report.
     package func run() -> SimulationReport {
         do {
+            standsFirst = random.chance(perMille: 500)
             for index in replicas.indices { try start(index) }
             queue.schedule(Event(kind: .proposal), at: proposalInterval)
             if plan.interval > 0 { queue.schedule(Event(kind: .fault), at: random.below(plan.interval) + 1) }

@@ -71,7 +71,7 @@ extension Simulator {
         default: break
         }
         try afterStep(event.replica)
-        try proposeOrForward(event.replica)
+        if !replica.inbox.isEmpty { try proposeOrForward(event.replica) }
     }
 
     /// Returns false when there was no room even to look at the message.
@@ -131,10 +131,10 @@ extension Simulator {
     func afterStep(_ index: ReplicaIndex) throws(SimulationFailure) {
         let replica = replicas[index]
         report.steps += 1
-        if isTrapped(replica) {
+        if let mode = trap(for: replica) {
             trace("\(index) falls into a trap")
             for record in replica.effects.records { replica.storage.write(record) }
-            try crash(index, restartAfter: random.below(replica.configuration.suspect))
+            try crash(index, restartAfter: random.below(replica.configuration.suspect), mode: mode)
             return
         }
         let hasRecords = replica.effects.recordCount > 0
@@ -178,7 +178,9 @@ extension Simulator {
         } else {
             replica.effects.removeAll()
         }
-        try check(checker.compare(index, replica.core, replica.storage))
+        if replica.core.decided > checker.compared[index] {
+            try check(checker.compare(index, replica.core, replica.storage))
+        }
         while history.executed < checker.highestDecided {
             try check(history.extend(checker.decided[Int(history.executed)], of: store))
         }
@@ -193,7 +195,7 @@ extension Simulator {
 
     private func execute(_ index: ReplicaIndex) throws(SimulationFailure) {
         let replica = replicas[index]
-        guard replica.execute(store, random: &random) else { return }
+        guard replica.hasToExecute && replica.execute(store, random: &random) else { return }
         if replica.executor.working.records == 0 { try check(history.compare(index, replica.executor.working)) }
         if options.plantedBugs.contains(.replyBeforeCommit) { try answer(index) }
         let delay = replica.flushDelay(plan, now: now, random: &random)

@@ -8,7 +8,7 @@ import Testing
     static let firstSeed =
         ProcessInfo.processInfo.environment["MPAXOS_SEED"].flatMap(UInt64.init) ?? UInt64.random(in: 0..<1 << 48)
 
-    @Test(arguments: [(1, 40), (2, 40), (3, 100), (4, 40), (5, 60), (7, 20)])
+    @Test(arguments: [(1, 60), (2, 60), (3, 300), (4, 80), (5, 200), (7, 40)])
     func newSeedsPass(replicaCount: Int, seeds: UInt64) {
         print("\(replicaCount) replicas: seeds from MPAXOS_SEED=\(Self.firstSeed) on")
         run(replicaCount, Self.firstSeed..<Self.firstSeed + seeds)
