@@ -82,6 +82,7 @@ final class Engine: Stage {
             makeRoomForEffects(now: now)
             core.tick(now: now, into: &effects)
         }
+        freeSlots(now: now)
         if core.role == .leader { work += propose(now: now) } else { work += forward(now: now) }
         if !effects.isEmpty {
             work += 1
@@ -191,6 +192,18 @@ final class Engine: Stage {
         makeRoomForEffects(now: now)
         core.advanceFloor(to: floor, now: now, into: &effects)
         return acceptor.hasSlot(for: instance) ? acceptor.reserve(count) : nil
+    }
+
+    /// Small batches use up the slots of the log before its bytes. A core without free slots neither proposes nor wants proposals,
+    /// so that nothing would ask for room: slots are freed before they are all taken.
+    private func freeSlots(now: UInt64) {
+        let wanted = core.highest + UInt64(acceptor.slotCount / 8)
+        guard !acceptor.hasSlot(for: wanted) else { return }
+        let floor = acceptor.makeRoom(for: 0, instance: wanted, executed: board.executed.loadAcquiring()) {
+            core.isReferenced(instance: $0, offset: $1)
+        }
+        makeRoomForEffects(now: now)
+        core.advanceFloor(to: floor, now: now, into: &effects)
     }
 
     // MARK: Clients
