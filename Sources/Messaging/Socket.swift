@@ -125,7 +125,9 @@ package struct Socket: ~Copyable, @unchecked Sendable {
         let flags = ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0)
         while true {
             if zmq_send(handle, bytes.baseAddress, bytes.count, flags) >= 0 { return .sent }
-            if let outcome = outcome(lastError()) { return outcome }
+            let code = lastError()
+            if code == EAGAIN, isWritableAfterAll { continue }
+            if let outcome = outcome(code) { return outcome }
         }
     }
 
@@ -133,8 +135,20 @@ package struct Socket: ~Copyable, @unchecked Sendable {
         let flags = ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0)
         while true {
             if zmq_msg_send(message, handle, flags) >= 0 { return .sent }
-            if let outcome = outcome(lastError()) { return outcome }
+            let code = lastError()
+            if code == EAGAIN, isWritableAfterAll { continue }
+            if let outcome = outcome(code) { return outcome }
         }
+    }
+
+    /// A send that does not wait looks at news of the socket (a new connection, room in a queue) once a millisecond only, and
+    /// so may fail for a reason that has gone. Asking for the events makes libzmq look. Always false for a ROUTER, which is
+    /// writable whatever its peers are.
+    private var isWritableAfterAll: Bool {
+        var kind: Int32 = 0
+        var size = MemoryLayout<Int32>.size
+        guard zmq_getsockopt(handle, ZMQ_TYPE, &kind, &size) == 0, kind != ZMQ_ROUTER else { return false }
+        return pollEvents.writable
     }
 
     /// Nil: interrupted by a signal, try again.

@@ -7,27 +7,37 @@ import Glibc
 /// happened to the socket, and any call on the socket may take that signal in. So here a socket counts as ready from a
 /// signal on, or from a send on it, until a receive has found it empty (zmq_getsockopt(3), ZMQ_FD).
 ///
-/// One thread. The sockets must outlive it.
-package final class Watch {
+/// A handle: copying it copies pointers, nothing is counted. Who made it deallocates it. One thread. The sockets must outlive it.
+@usableFromInline package struct Watch {
     /// A place in the watch.
-    package struct Item: BitwiseCopyable, Sendable { fileprivate let index: Int }
+    @usableFromInline package struct Item: BitwiseCopyable, Sendable {
+        @usableFromInline let index: Int
+        @usableFromInline init(index: Int) { self.index = index }
+    }
 
-    private let descriptors: UnsafeMutablePointer<pollfd>
-    private let flags: UnsafeMutablePointer<Bool>
+    @usableFromInline let descriptors: UnsafeMutablePointer<pollfd>
+    @usableFromInline let flags: UnsafeMutablePointer<Bool>
+    private let count: UnsafeMutablePointer<Int>
     private let capacity: Int
-    private var count = 0
 
-    package init(capacity: Int) {
+    private init(capacity: Int) {
         precondition(capacity > 0, "a watch has room for something")
         self.capacity = capacity
         descriptors = .allocate(capacity: capacity)
         flags = .allocate(capacity: capacity)
         flags.initialize(repeating: false, count: capacity)
+        count = .allocate(capacity: 1)
+        count.initialize(to: 0)
     }
 
-    deinit {
+    /// A watch with room for `capacity` sockets and descriptors.
+    package static func allocate(capacity: Int) -> Watch { Watch(capacity: capacity) }
+
+    /// Gives the memory back.
+    package func deallocate() {
         descriptors.deallocate()
         flags.deallocate()
+        count.deallocate()
     }
 
     /// Watches a socket, which counts as ready until it was found empty.
@@ -39,20 +49,20 @@ package final class Watch {
 
     /// Watches a plain descriptor.
     package func add(fileDescriptor: Int32) -> Item {
-        precondition(count < capacity, "the watch is full")
+        precondition(count.pointee < capacity, "the watch is full")
         precondition(fileDescriptor >= 0, "not a file descriptor")
-        descriptors[count] = pollfd(fd: fileDescriptor, events: Int16(POLLIN), revents: 0)
-        count += 1
-        return Item(index: count - 1)
+        descriptors[count.pointee] = pollfd(fd: fileDescriptor, events: Int16(POLLIN), revents: 0)
+        count.pointee += 1
+        return Item(index: count.pointee - 1)
     }
 
-    package func isReady(_ item: Item) -> Bool { flags[item.index] }
+    @inlinable package func isReady(_ item: Item) -> Bool { flags[item.index] }
 
     /// A receive has found the socket empty.
-    package func wasEmpty(_ item: Item) { flags[item.index] = false }
+    @inlinable package func wasEmpty(_ item: Item) { flags[item.index] = false }
 
     /// Something was sent on the socket, which may have taken in a signal meant for the receiver.
-    package func wasUsed(_ item: Item) { flags[item.index] = true }
+    @inlinable package func wasUsed(_ item: Item) { flags[item.index] = true }
 
     /// Whether `look` passes the item over. A signal stays where it is meanwhile.
     package func hold(_ item: Item, _ isHeld: Bool) {
@@ -64,9 +74,9 @@ package final class Watch {
     /// Asks the kernel which items were signalled; they are ready from now on. Waits up to the given time for the first;
     /// returns early after a signal to the process.
     package func look(timeoutMilliseconds: Int) {
-        let found = poll(descriptors, nfds_t(count), Int32(clamping: timeoutMilliseconds))
+        let found = poll(descriptors, nfds_t(count.pointee), Int32(clamping: timeoutMilliseconds))
         precondition(found >= 0 || errno == EINTR, "poll: errno \(errno): a closed socket watched?")
         guard found > 0 else { return }
-        for index in 0..<count where descriptors[index].revents != 0 { flags[index] = true }
+        for index in 0..<count.pointee where descriptors[index].revents != 0 { flags[index] = true }
     }
 }

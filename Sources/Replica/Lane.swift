@@ -53,7 +53,8 @@ final class Lane: @unchecked Sendable {
     func join() { stopped.wait() }
 
     private func run() {
-        let watch = Watch(capacity: 64)
+        let watch = Watch.allocate(capacity: 64)
+        defer { watch.deallocate() }
         let wakeUp = watch.add(fileDescriptor: parker.fileDescriptor)
         for stage in stages { stage.register(in: watch) }
         // The lane keeps its stages alive: polling them counts no references.

@@ -35,7 +35,7 @@ struct LanePlan {
             made.append(Lane(name: name, parker: parker, spins: spins))
         }
         lanes = made
-        gate = isStaged ? nil : Gate()
+        gate = isStaged ? nil : .allocate()
         parkers =
             isStaged
             ? Parkers(

@@ -34,6 +34,8 @@ final class PeerLinks: Stage {
         var isOpen = false {
             didSet { figures.connected.store(isOpen ? 1 : 0) }
         }
+        /// DEALER: when to say HELLO (again), in microseconds; nil while there is no connection.
+        var helloAt: UInt64?
         /// What the peer was refused for, or refused us for, so that the same complaint is logged once and not at every attempt.
         var complaint: String?
 
@@ -69,6 +71,11 @@ final class PeerLinks: Stage {
 
     /// Messages queued per peer: more than the core ever has in flight, few enough to bound memory.
     static let highWaterMark = 4096
+
+    /// Microseconds after which HELLO is said again: to a peer that has not answered it, and on a link on which nothing came for
+    /// a while, where it finds out whether the other side still takes it for a link, too.
+    private static let helloAgain: UInt64 = 100_000
+    private static let keepAlive: UInt64 = 1_000_000
 
     static func router(
         binding endpoint: String, in context: Context, largestFrame: Int
@@ -137,10 +144,15 @@ final class PeerLinks: Stage {
         for index in 0..<links.count {
             guard let link = links[index], let dealer = link.dealer, let item = dealer.item else { continue }
             if let monitorItem = dealer.monitorItem, watch.isReady(monitorItem) {
-                work += readEvents(of: dealer, link, index)
+                work += readEvents(of: dealer, link, index, now: now)
                 watch.wasEmpty(monitorItem)
             }
+            if let helloAt = link.helloAt, now >= helloAt {
+                reply(.hello(ownHello)) { _ = send($0, over: link) }
+                link.helloAt = now + (link.isOpen ? Self.keepAlive : Self.helloAgain)
+            }
             guard watch.isReady(item) else { continue }
+            if link.isOpen { link.helloAt = now + Self.keepAlive }
             work += receive(budget: budget, item) {
                 guard dealer.socket.receive(frame) else { return false }
                 takeFromDealer(dealer, index, link)
@@ -156,6 +168,12 @@ final class PeerLinks: Stage {
         }
         if arrivals.publish() { engine.wake() }
         return work > 0
+    }
+
+    override var nextDeadline: UInt64 {
+        var deadline = UInt64.max
+        for case let link? in links { deadline = min(deadline, link.helloAt ?? .max) }
+        return deadline
     }
 
     /// Receives until the socket is empty, the budget used up, or the ring to the engine full.
@@ -332,23 +350,25 @@ final class PeerLinks: Stage {
         var outcome = SendOutcome.full
         reply(.welcome(ownHello)) { outcome = send($0, along: route) }
         guard outcome == .sent else { return }
+        let isNews = !link.isOpen || link.route != route
         link.route = route
-        open(link, index, hello)
+        if isNews { open(link, index, hello) }
     }
 
     // MARK: Handshake
 
-    private func readEvents(of dealer: Dealer, _ link: Link, _ index: Int) -> Int {
+    private func readEvents(of dealer: Dealer, _ link: Link, _ index: Int, now: UInt64) -> Int {
         var count = 0
         while let event = dealer.monitor.next() {
             count += 1
             switch event {
             case .handshakeSucceeded:
                 link.isOpen = false
-                reply(.hello(ownHello)) { _ = send($0, over: link) }
+                link.helloAt = now
             case .disconnected:
                 if link.isOpen { logger.info("lost the link to replica \(settings.members[index].id)") }
                 link.isOpen = false
+                link.helloAt = nil
             case .handshakeFailed(let endpoint, _):
                 complain("whoever listens at \(endpoint) does not speak ZeroMQ", about: link)
             default: break
@@ -359,11 +379,12 @@ final class PeerLinks: Stage {
 
     private func greet(_ handshake: Handshake, _ index: Int, _ link: Link) {
         switch handshake {
+        case .hello(let hello) where link.dealer == nil: judge(hello, along: link.route)
         case .welcome(let hello) where link.dealer != nil:
             if let refusal = objection(to: hello, from: index) {
                 link.isOpen = false
                 complain("will not talk to replica \(settings.members[index].id): \(refusal.reason)", about: link)
-            } else {
+            } else if !link.isOpen {
                 open(link, index, hello)
             }
         case .refused(let refusal):

@@ -46,6 +46,24 @@ struct Parkers {
 
 /// Between engine and gateway on one lane: closed while the engine waits for the answers to a batch and could not propose
 /// another that is not full.
-final class Gate {
-    var isClosed = false
+///
+/// A handle: copying it copies a pointer. It lives as long as the process's replica.
+struct Gate {
+    private let flag: UnsafeMutablePointer<Bool>
+
+    private init(flag: UnsafeMutablePointer<Bool>) { self.flag = flag }
+
+    static func allocate() -> Gate {
+        let flag = UnsafeMutablePointer<Bool>.allocate(capacity: 1)
+        flag.initialize(to: false)
+        return Gate(flag: flag)
+    }
+
+    /// Both stages must have stopped.
+    func deallocate() { flag.deallocate() }
+
+    var isClosed: Bool {
+        get { flag.pointee }
+        nonmutating set { flag.pointee = newValue }
+    }
 }

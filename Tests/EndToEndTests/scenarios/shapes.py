@@ -80,5 +80,19 @@ def narrow_pipeline(run):
     serve(run, cluster)
 
 
+@scenario
+def small_batches(run):
+    """More batches of one small command than the log has slots (8,192 in 8 MiB): slots are used again before its bytes are."""
+    cluster = run.cluster().start_all()
+    client = cluster.client().open()
+    count = 9_000
+    for n in range(1, count + 1):
+        reply = client.submit(add(b"small", 1))
+        if reply.status != OK or n == count:
+            run.reply(reply, f"command {n}", status=OK, body=some(number(n)))
+    cluster.settle()
+    run.check(cluster.status(cluster.leader())["decided"] > 8192, "more instances than slots")
+
+
 if __name__ == "__main__":
     main()

@@ -1,0 +1,129 @@
+"""What the steady state costs in calls that it must not make, counted exactly: a replica under callgrind serves N requests, then 2 N,
+and the difference is what the requests cost. Needs valgrind, and the release build (debug code counts references for its checks).
+
+    MPAXOS_EXECUTABLE=.build/release/mpaxos python3 hotpath.py no-allocation --threads fused
+"""
+
+import collections
+import os
+import re
+import shutil
+import struct
+import subprocess
+import tempfile
+
+import harness
+import mpx
+from harness import eventually, scenario
+
+REQUESTS = 1500
+SESSIONS = 16
+WARM_UP = 300
+FORBIDDEN = ["swift_retain", "swift_release", "swift_allocObject", "swift_slowAlloc", "swift_bridgeObjectRetain", "malloc", "calloc", "realloc"]
+# Allocations inside these are their own: libzmq makes one for every message above 33 bytes, the executor's reply among them.
+FOREIGN = ("libzmq",)
+
+
+class Profile:
+    """Calls by (callee, caller's object) in a callgrind output file."""
+
+    def __init__(self, path):
+        self.calls = collections.Counter()
+        names, objects = {}, {}
+        caller_object, callee = "", ""
+        with open(path, errors="replace") as file:
+            for line in file:
+                kind, _, value = line.rstrip("\n").partition("=")
+                if kind == "ob":
+                    caller_object = self.name(objects, value)
+                elif kind == "cob":
+                    self.name(objects, value)
+                elif kind == "fn":
+                    self.name(names, value)
+                elif kind == "cfn":
+                    callee = self.name(names, value)
+                elif kind == "calls":
+                    self.calls[callee.split("@")[0], os.path.basename(caller_object)] += int(value.split()[0])
+
+    @staticmethod
+    def name(table, text):
+        """Callgrind spells a name out once, as `(number) name`, and later gives the number."""
+        number, spelled = re.match(r"\((\d+)\)(?: (.*))?$", text).groups()
+        if spelled:
+            table[number] = spelled
+        return table.get(number, number)
+
+    def count(self, function):
+        return sum(calls for (callee, caller), calls in self.calls.items()
+                   if callee == function and not any(part in caller for part in FOREIGN))
+
+
+def pump(endpoint, requests):
+    """Puts in a closed loop, several sessions over one DEALER."""
+    socket = mpx.context.socket(mpx.zmq.DEALER)
+    socket.linger = 0
+    socket.connect(endpoint)
+
+    def send(command, body=b"", session=0, sequence=0):
+        socket.send_multipart([b"", mpx.header(command, session=session, sequence=sequence), body])
+
+    def receive():
+        if not socket.poll(120_000):
+            raise AssertionError("no reply within 120 s")
+        reply = mpx.decode(socket.recv_multipart()[1:])
+        assert reply.status == mpx.OK, reply
+        return reply
+
+    key = b"key-000000000001"
+    body = b"P" + struct.pack("<I", len(key)) + key + b"x" * 128
+    for _ in range(SESSIONS):
+        send(mpx.OPEN)
+    for _ in range(SESSIONS):
+        send(mpx.SUBMIT, body, receive().session, 1)
+    for _ in range(requests - SESSIONS):
+        reply = receive()
+        send(mpx.SUBMIT, body, reply.session, reply.sequence + 1)
+    for _ in range(SESSIONS):
+        receive()
+    socket.close()
+
+
+def measure(run, executable, requests, directory):
+    """The profile of a replica alone, from its start to its end, with so many requests between."""
+    cluster = run.cluster(replicas=1)
+    output = os.path.join(directory, f"callgrind.{requests}")
+    process = subprocess.Popen(
+        ["valgrind", "--tool=callgrind", f"--callgrind-out-file={output}", executable, "run", "--topology", cluster.topology, "--id", "0"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, preexec_fn=harness.die_with_parent)
+    run.cleanup.callback(process.kill)
+    line = process.stdout.readline().decode()
+    run.check(line.startswith("replica 0 ready"), f"a replica under valgrind gets ready, it said {line!r}")
+    pump(cluster.endpoint(0), WARM_UP + requests)
+    process.terminate()
+    run.check(process.wait(120) == 0, "a replica under valgrind ends cleanly")
+    eventually(lambda: os.path.getsize(output) > 0, "callgrind writes its profile")
+    return Profile(output)
+
+
+@scenario
+def no_allocation(run):
+    if shutil.which("valgrind") is None:
+        raise AssertionError("there is no valgrind: scripts/setup installs it")
+    directory = tempfile.mkdtemp(prefix="mpaxos-hotpath-")
+    run.cleanup.callback(shutil.rmtree, directory)
+    # Valgrind 3.19 cannot read the debugging information that Swift writes.
+    executable = os.path.join(directory, "mpaxos")
+    subprocess.check_call(["strip", "--strip-debug", "-o", executable, harness.EXECUTABLE])
+    once = measure(run, executable, REQUESTS, directory)
+    twice = measure(run, executable, 2 * REQUESTS, directory)
+    for function in FORBIDDEN:
+        each = (twice.count(function) - once.count(function)) / REQUESTS
+        print(f"{function}: {each:.3f} a request")
+        # Not quite nothing: what goes with time and not with requests (a digest, a status line) differs between two runs.
+        run.check(each < 0.02, f"{function} is called {each:.3f} times a request")
+    puts = (twice.count("zmq_msg_send") - once.count("zmq_msg_send")) / REQUESTS
+    run.check(0.9 < puts < 1.1, f"the profiles count what they should: a reply is sent {puts:.3f} times a request")
+
+
+if __name__ == "__main__":
+    harness.main()
