@@ -122,6 +122,10 @@ struct EndToEndTests {
         func narrowPipeline(threads: Scenario.Threads) async throws {
             try await Scenario(script: "shapes", name: "narrow-pipeline").run(threads)
         }
+
+        @Test func moreSmallBatchesThanSlots() async throws {
+            try await Scenario(script: "shapes", name: "small-batches").run()
+        }
     }
 
     /// Pools that must not be used, replicas that must not join.
