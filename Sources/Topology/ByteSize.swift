@@ -3,9 +3,6 @@ enum ByteSize {
     static let kibibyte = 1 << 10
     static let mebibyte = 1 << 20
     static let gibibyte = 1 << 30
-    /// More than the address space of the machines this runs on: a file of this size could not be mapped.
-    static let largest = 64 << 40
-
     private static let units: [(suffix: String, bytes: Int)] = [
         ("KiB", kibibyte), ("MiB", mebibyte), ("GiB", gibibyte),
     ]

@@ -126,6 +126,9 @@ extension Topology.Member {
 }
 
 extension Topology.Storage {
+    /// A pool is one object of libpmemobj, which has less than 16 GiB, and what the pool keeps beside it.
+    private static let largestPool = 14 * ByteSize.gibibyte
+
     init(_ table: TableReader, clusterName: String) throws(TopologyError) {
         try table.allowOnly(["directory", "log_size", "state_size"])
         if let given = try Self.readDirectory(table) {
@@ -136,8 +139,8 @@ extension Topology.Storage {
             }
             directory = Defaults.directoryParent + clusterName
         }
-        logSize = try table.size("log_size", in: 8 * ByteSize.mebibyte...ByteSize.largest) ?? Defaults.logSize
-        stateSize = try table.size("state_size", in: 32 * ByteSize.mebibyte...ByteSize.largest) ?? Defaults.stateSize
+        logSize = try table.size("log_size", in: 8 * ByteSize.mebibyte...Self.largestPool) ?? Defaults.logSize
+        stateSize = try table.size("state_size", in: 32 * ByteSize.mebibyte...Self.largestPool) ?? Defaults.stateSize
     }
 
     /// `directory`, without a slash at its end.

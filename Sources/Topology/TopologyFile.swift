@@ -41,6 +41,10 @@ enum TopologyFile {
             let (line, column) = position(of: firstInvalid(in: bytes), in: bytes)
             throw TopologyError(file: file, line: line, column: column, "not UTF-8 text")
         }
+        if let offence = namelessHeader(in: bytes) {
+            let (line, column) = position(of: offence, in: bytes)
+            throw TopologyError(file: file, line: line, column: column, "expected the name of a table after the bracket")
+        }
         do {
             return try TOMLTable(string: text)
         } catch let error as TOMLParseError {
@@ -53,6 +57,29 @@ enum TopologyFile {
 
     private static func unreadable(_ path: String, _ code: CInt) -> TopologyError {
         TopologyError(file: path, "cannot be read: \(String(cString: strerror(code)))")
+    }
+
+    /// The parser ends the process on a table header whose bracket is followed by what begins no key: found before it is. Where
+    /// such a line belongs to a nested array or a string, no topology is lost: it has neither.
+    private static func namelessHeader(in bytes: [UInt8]) -> Int? {
+        let bracket = UInt8(ascii: "[")
+        func isBlank(_ byte: UInt8) -> Bool { byte == UInt8(ascii: " ") || byte == UInt8(ascii: "\t") }
+        var place = 0
+        while place < bytes.count {
+            while place < bytes.count && isBlank(bytes[place]) { place += 1 }
+            if place < bytes.count && bytes[place] == bracket {
+                place += 1
+                if place < bytes.count && bytes[place] == bracket { place += 1 }
+                while place < bytes.count && isBlank(bytes[place]) { place += 1 }
+                guard place < bytes.count else { return nil }
+                let scalar = Unicode.Scalar(bytes[place])
+                let beginsKey = scalar.properties.isAlphabetic || scalar.properties.numericType != nil
+                if !(scalar.isASCII && beginsKey) && !"-_\"']".unicodeScalars.contains(scalar) { return place }
+            }
+            while place < bytes.count && bytes[place] != UInt8(ascii: "\n") { place += 1 }
+            place += 1
+        }
+        return nil
     }
 
     /// Where the longest prefix that is UTF-8 ends.

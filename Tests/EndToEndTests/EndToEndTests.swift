@@ -102,6 +102,16 @@ struct EndToEndTests {
         }
     }
 
+    /// Calls that serving a request must not make, counted exactly under callgrind. In the release build alone, which
+    /// `scripts/test` names in MPAXOS_EXECUTABLE: debug code counts references for its checks.
+    @Test(
+        "The steady state neither allocates nor counts references",
+        .enabled(if: Scenario.runsNamedExecutable, "needs the release build, which scripts/test makes and names"),
+        arguments: Scenario.Threads.allCases)
+    func hotPath(threads: Scenario.Threads) async throws {
+        try await Scenario(script: "hotpath", name: "no-allocation").run(threads)
+    }
+
     /// Clusters of other shapes than three replicas on TCP with the defaults.
     @Suite("Shapes", .serialized)
     struct Shapes {

@@ -39,6 +39,9 @@ struct Scenario {
 
     private static let folder = URL(filePath: #filePath).deletingLastPathComponent().appending(path: "scenarios")
 
+    /// Whether the executable is one that MPAXOS_EXECUTABLE names, in place of this package's debug build.
+    static var runsNamedExecutable: Bool { ProcessInfo.processInfo.environment["MPAXOS_EXECUTABLE"] != nil }
+
     /// The executable under test: beside the test bundle, where the package's products are built.
     private static var executable: String {
         if let named = ProcessInfo.processInfo.environment["MPAXOS_EXECUTABLE"] { return named }
