@@ -74,10 +74,13 @@ struct SimulatedStorage {
         pending.removeAll(keepingCapacity: true)
     }
 
-    /// Record numbers begin anew with each life of the core.
+    /// Record numbers begin anew with each life of the core. A vote, or an established view, that outlived its promise in the
+    /// crash brings it back, as in the node's storage: before the vote is dropped.
     mutating func reopen() {
         precondition(pending.isEmpty, "a crash leaves nothing behind")
         durable = 0
+        promised = max(promised, established?.view ?? 0)
+        for case let slot? in slots where slot.view != decidedView { promised = max(promised, slot.view) }
     }
 
     mutating func trim(to newFloor: Instance, executed: Instance) {

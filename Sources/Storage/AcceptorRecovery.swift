@@ -46,8 +46,19 @@ extension AcceptorPool {
         flushGroup(newest, isValid: isValid)
         epoch = newest + 1
         repair(repairs)
+        promiseWhatIsImplied()
         write(.shutdown, first: 0, second: 0)
         fence()
+    }
+
+    /// A vote of the group under way, or the record of an established view, may have outlived the promise that it implies. The
+    /// core goes on in that view: so the promise must be there when the vote is dropped one day.
+    private func promiseWhatIsImplied() {
+        var implied = max(promised, established.view)
+        for instance in floor..<(floor + UInt64(geometry.slots)) {
+            if let vote = slots.vote(for: instance), vote.view != decidedView { implied = max(implied, vote.view) }
+        }
+        if implied > promised { record(promise: implied) }
     }
 
     /// - Returns: the cells whose two lines differ.
