@@ -167,12 +167,17 @@ extension Core {
         electionDeadline = now + configuration.suspect + random.below(configuration.suspect)
     }
 
-    mutating func receivePrepare(_ message: Message, from: ReplicaIndex, into effects: inout EffectBuffer) {
+    mutating func receivePrepare(
+        _ message: Message, from: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer
+    ) {
         guard message.view == promised else {
             precondition(message.view < promised, "higher views were adopted")
             send(.nack(view: promised), to: from, after: 0, into: &effects)
             return
         }
+        // A candidate that has much to learn asks again and again: it is not to be overtaken meanwhile.
+        if role == .candidate { role = .follower }
+        heardLeader(now: now)
         let bug = configuration.plantedBugs.contains(.promiseBeforeDurable)
         var previous = message.instance
         var sent: Instance = 0

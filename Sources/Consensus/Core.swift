@@ -303,13 +303,12 @@ package struct Core: ~Copyable {
         // promise of that view is durable, see `wantsDecided`.
         if message.view > promised && message.kind != .preVote && message.kind != .preVoteGrant {
             adoptView(message.view, now: now, into: &effects)
-            if message.kind == .prepare { heardLeader(now: now) }
         }
         var kept = false
         switch message.kind {
         case .preVote: receivePreVote(message, from: from, now: now, into: &effects)
         case .preVoteGrant: receivePreVoteGrant(message, from: from, now: now, into: &effects)
-        case .prepare: receivePrepare(message, from: from, into: &effects)
+        case .prepare: receivePrepare(message, from: from, now: now, into: &effects)
         case .promise: kept = receivePromise(message, from: from, now: now, into: &effects)
         case .propose: kept = receiveProposal(message, from: from, now: now, into: &effects)
         case .accepted: receiveAccepted(message, from: from, now: now, into: &effects)

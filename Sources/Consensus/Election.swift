@@ -154,10 +154,13 @@ extension Core {
                 instance: message.instance, election: promised, view: message.acceptedView, batch: message.batch)
         }
         if !isLast && message.instance > candidateHighest { candidateHighest = message.instance }
+        let before = peers[from].covered
         let isEnd = cover(
             PromiseSegment(
                 bound: message.bound, instance: isLast ? .max : message.instance, isEnd: message.flags.contains(.more)),
             of: from)
+        // An election lasts as long as it gets on: how long that is depends on how much there is to learn.
+        if peers[from].covered > before { restartElectionTimer(now) }
         if peers[from].covered == .max {
             completePhaseOne(now: now, into: &effects)
         } else if isEnd {

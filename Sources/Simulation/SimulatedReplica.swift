@@ -210,7 +210,7 @@ final class SimulatedReplica {
         return true
     }
 
-    /// Drops from the log what is beyond what is kept.
+    /// Drops from the log what is beyond what is kept. Asked for after every step: a log that is full brings no step that would.
     func trim(now: Microseconds) {
         guard executed > storage.floor + kept else { return }
         storage.trim(to: executed - kept, executed: executed)

@@ -80,6 +80,7 @@ package final class Simulator {
     let patience: Microseconds
     let thinkTime: Microseconds
     let proposalInterval: Microseconds
+    let bytesPerCommand: UInt32
 
     package init(seed: UInt64, options: SimulationOptions) {
         self.seed = seed
@@ -95,8 +96,11 @@ package final class Simulator {
         clients = [SimulatedClient](repeating: SimulatedClient(), count: 1 + random.index(5))
         patience = 10_000 + random.below(2 * suspect)
         thinkTime = 1 + random.below(20_000)
-        proposalInterval = 200 + random.below(8_000)
-        let window = 1 + random.index(8)
+        // Wide windows and large batches meet the limits of what a step sends at once.
+        let isWide = random.chance(perMille: 60)
+        proposalInterval = isWide ? 50 + random.below(400) : 200 + random.below(8_000)
+        bytesPerCommand = random.chance(perMille: 300) ? 1 + UInt32(random.below(400_000)) : 8
+        let window = isWide ? 16 + random.index(48) : 1 + random.index(8)
         let slotCount = 8 * window + random.index(64)
         for index in 0..<options.replicaCount {
             let configuration = Configuration(

@@ -61,7 +61,6 @@ extension Simulator {
             guard replica.executor.isCommitting && replica.executor.commitNumber == event.number else { return }
             replica.executor.endCommit()
             try answer(event.replica)
-            replica.trim(now: now)
         case .command:
             try takeCommand(Int(event.number), at: event.replica, from: event.peer)
             return
@@ -119,7 +118,7 @@ extension Simulator {
 
     func propose(_ batch: UInt32, at index: ReplicaIndex) throws(SimulationFailure) {
         let replica = replicas[index]
-        let handle = replica.seal(batch, length: UInt32(8 * store.count(of: batch)))
+        let handle = replica.seal(batch, length: bytesPerCommand * UInt32(store.count(of: batch)))
         guard
             let instance = replica.core.propose(handle, now: replica.clock.local(now), into: &replica.effects)
         else { throw failure("replica \(index) refused what it could propose") }
@@ -185,6 +184,7 @@ extension Simulator {
             try check(history.extend(checker.decided[Int(history.executed)], of: store))
         }
         try execute(index)
+        replica.trim(now: now)
         if options.invariantInterval > 0 && report.steps % options.invariantInterval == 0 {
             if let violation = replica.core.violatedInvariant() {
                 throw failure("replica \(index) violates: \(violation)")

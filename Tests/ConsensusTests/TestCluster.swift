@@ -165,8 +165,8 @@ final class TestCluster {
     }
 
     @discardableResult
-    func propose(_ value: UInt64, at index: ReplicaIndex) -> Instance? {
-        let batch = Batch(offset: value, length: 8, checksum: UInt32(truncatingIfNeeded: value))
+    func propose(_ value: UInt64, at index: ReplicaIndex, length: UInt32 = 8) -> Instance? {
+        let batch = Batch(offset: value, length: length, checksum: UInt32(truncatingIfNeeded: value))
         let instance = members[index].core.propose(batch, now: now, into: &members[index].effects)
         absorb(index)
         return instance
