@@ -43,7 +43,8 @@ enum TopologyFile {
         }
         if let offence = namelessHeader(in: bytes) {
             let (line, column) = position(of: offence, in: bytes)
-            throw TopologyError(file: file, line: line, column: column, "expected the name of a table after the bracket")
+            throw TopologyError(
+                file: file, line: line, column: column, "expected the name of a table after the bracket")
         }
         do {
             return try TOMLTable(string: text)
