@@ -118,7 +118,7 @@ import Testing
         .appended("[storage]\ndirectory = \"\"", "storage.directory: \"\" is no folder, expected the path of a folder"),
         .appended(
             "[storage]\nlog_size = \"7MiB\"",
-            "storage.log_size: \"7MiB\" is out of range, expected a size from 8 MiB to 65536 GiB"),
+            "storage.log_size: \"7MiB\" is out of range, expected a size from 8 MiB to 14 GiB"),
         .appended(
             "[storage]\nlog_size = \"8MB\"",
             "storage.log_size: \"8MB\" is not a size, expected a size like \"64MiB\" (KiB, MiB, GiB) or a number of bytes"
@@ -128,7 +128,7 @@ import Testing
             "storage.log_size: is a bool, expected a size like \"64MiB\" (KiB, MiB, GiB) or a number of bytes"),
         .appended(
             "[storage]\nstate_size = 33554431",
-            "storage.state_size: 33554431 is out of range, expected a size from 32 MiB to 65536 GiB"),
+            "storage.state_size: 33554431 is out of range, expected a size from 32 MiB to 14 GiB"),
         .appended("[protocol]\nwindow = 0", "protocol.window: 0 is out of range, expected an integer from 1 to 1024"),
         .appended(
             "[protocol]\nwindow = 1025", "protocol.window: 1025 is out of range, expected an integer from 1 to 1024"),
