@@ -55,7 +55,7 @@ package final class Simulator {
     @exclusivity(unchecked) var random: SimulationRandom
     @exclusivity(unchecked) var plan: FaultPlan
     @exclusivity(unchecked) var network: Network
-    @exclusivity(unchecked) var replicas: [SimulatedReplica] = []
+    let replicas: [SimulatedReplica]
     @exclusivity(unchecked) var clients: [SimulatedClient]
     @exclusivity(unchecked) var store = CommandStore()
     /// Reused memory.
@@ -102,6 +102,7 @@ package final class Simulator {
         bytesPerCommand = random.chance(perMille: 300) ? 1 + UInt32(random.below(400_000)) : 8
         let window = isWide ? 16 + random.index(48) : 1 + random.index(8)
         let slotCount = 8 * window + random.index(64)
+        var replicas: [SimulatedReplica] = []
         for index in 0..<options.replicaCount {
             let configuration = Configuration(
                 replica: index, replicaCount: options.replicaCount, window: window, slotCount: slotCount,
@@ -111,6 +112,7 @@ package final class Simulator {
             replicas.append(
                 SimulatedReplica(configuration: configuration, kept: kept, sessionCount: sessionCount))
         }
+        self.replicas = replicas
     }
 
     /// Runs both phases. A failure is in the report.
