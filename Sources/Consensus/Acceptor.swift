@@ -24,6 +24,7 @@ extension Core {
         acceptedRecord = promisedRecord
         commit = 0
         prepareDeadline = .max
+        isSolicited = false
     }
 
     /// The base of the promised view is learnt with the first message of its leader. Returns whether it agrees with what is known.
@@ -175,9 +176,13 @@ extension Core {
             send(.nack(view: promised), to: from, after: 0, into: &effects)
             return
         }
-        // A candidate that has much to learn asks again and again: it is not to be overtaken meanwhile.
-        if role == .candidate { role = .follower }
-        heardLeader(now: now)
+        // A candidate that has much to learn asks for one part after the other: it is not to be overtaken while it gets on.
+        if !isSolicited || message.instance > solicitedAfter {
+            isSolicited = true
+            solicitedAfter = message.instance
+            role = .follower
+            heardLeader(now: now)
+        }
         let bug = configuration.plantedBugs.contains(.promiseBeforeDurable)
         var previous = message.instance
         var sent: Instance = 0

@@ -137,6 +137,9 @@ package struct Core: ~Copyable {
     var lastContact: Microseconds = 0
     var hadContact = false
     var electionDeadline: Microseconds = .max
+    /// The candidate of the promised view has asked for promises, last for those above this instance.
+    var isSolicited = false
+    var solicitedAfter: Instance = 0
 
     // Candidate.
     var phase = Phase.preVote

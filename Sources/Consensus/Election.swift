@@ -145,8 +145,10 @@ extension Core {
         guard role == .candidate && phase == .prepare && message.view == promised else { return false }
         guard peers[from].covered != .max else { return false }
         let isLast = message.flags.contains(.last)
-        // Without a slot for it this replica cannot lead now: the election ends by its timeout.
-        guard isLast || message.instance < log.end else { return false }
+        guard isLast || message.instance < log.end else {
+            withdraw(now: now)
+            return false
+        }
         peers[from].promisedDecided = max(peers[from].promisedDecided, message.commit)
         let kept = wantsPromise(message, from: from)
         if kept {
@@ -167,6 +169,14 @@ extension Core {
             solicit(from, into: &effects)
         }
         return kept
+    }
+
+    /// Without a slot for what was accepted elsewhere this replica cannot lead now: it lets others try before it does again.
+    private mutating func withdraw(now: Microseconds) {
+        precondition(role == .candidate, "only a candidate withdraws")
+        role = .follower
+        hadContact = false
+        electionDeadline = now + 2 * configuration.suspect + random.below(configuration.suspect)
     }
 
     /// Advances what is covered of a peer's log by this segment and those that waited for it. Returns whether an answer's end

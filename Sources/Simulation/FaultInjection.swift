@@ -3,7 +3,8 @@ import Consensus
 /// Makes the drawn faults happen.
 extension Simulator {
     func injectFault() throws(SimulationFailure) {
-        guard isFaulty else { return }
+        guard isFaulty && report.faults < options.faultLimit else { return }
+        report.faults += 1
         queue.schedule(Event(kind: .fault), at: now + 1 + random.below(2 * plan.interval))
         guard let kind = plan.draw(random: &random) else { return }
         let victim = random.index(replicas.count)

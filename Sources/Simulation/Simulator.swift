@@ -10,16 +10,19 @@ package struct SimulationOptions: Sendable {
     package var invariantInterval: Int
     /// Whether each step is printed.
     package var trace: Bool
+    /// After so many faults no more are injected: to make a failure shorter.
+    package var faultLimit: Int
 
     package init(
         replicaCount: Int, plantedBugs: PlantedBugs = [], duration: Microseconds = 2_000_000,
-        invariantInterval: Int = 1, trace: Bool = false
+        invariantInterval: Int = 1, trace: Bool = false, faultLimit: Int = .max
     ) {
         self.replicaCount = replicaCount
         self.plantedBugs = plantedBugs
         self.duration = duration
         self.invariantInterval = invariantInterval
         self.trace = trace
+        self.faultLimit = faultLimit
     }
 }
 
@@ -32,6 +35,7 @@ package struct SimulationReport: Sendable {
     package var decided: UInt64 = 0
     /// Operations of clients that were answered.
     package var answered: UInt64 = 0
+    package var faults = 0
     package var crashes = 0
     package var partitions = 0
     package var transfers = 0

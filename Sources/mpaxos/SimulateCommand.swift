@@ -8,11 +8,11 @@ struct SimulateCommand: ParsableCommand {
         abstract: "Run the protocol in a deterministic simulation, with faults drawn from a seed.",
         usage: """
             mpaxos simulate --seeds A..<B [--replicas <n>] [--jobs <n>]
-            mpaxos simulate --seed N [--trace] [--replicas <n>]
+            mpaxos simulate --seed N [--trace] [--replicas <n>] [--faults <n>]
             mpaxos simulate --planted-bugs <limit>
             """,
         discussion: """
-            Stops at the first seed that violates a safety or liveness rule, with exit code 1; the same seed shows it again. \
+            Stops at the first seed that violates a safety or liveness rule, with exit code 1 and a shorter run of it if there is one. \
             --planted-bugs switches deliberate mistakes on, one after the other, and tells after how many seeds each is found.
             """)
 
@@ -39,6 +39,9 @@ struct SimulateCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Replicas, 1 to 9. (default: 1 to 7, mostly 3 or 5, by the seed)", valueName: "n"))
     var replicas: Int?
 
+    @Option(help: ArgumentHelp("The faults after which a seed has no more.", valueName: "n"))
+    var faults: Int?
+
     @Option(help: ArgumentHelp("Seeds to run at a time. (default: one a core)", valueName: "n"))
     var jobs: Int?
 
@@ -51,6 +54,8 @@ struct SimulateCommand: ParsableCommand {
         let modes = (seeds == nil ? 0 : 1) + (seed == nil ? 0 : 1) + (plantedBugs == nil ? 0 : 1)
         guard modes == 1 else { throw ValidationError("give one of --seeds A..<B, --seed N, --planted-bugs <limit>") }
         guard !trace || seed != nil else { throw ValidationError("--trace goes with --seed N") }
+        guard faults == nil || seed != nil else { throw ValidationError("--faults goes with --seed N") }
+        guard faults ?? 0 >= 0 else { throw ValidationError("--faults is \(faults ?? 0), expected at least 0") }
         guard (1...9).contains(replicas ?? 1) else {
             throw ValidationError("--replicas is \(replicas ?? 1), expected 1 to 9")
         }
@@ -78,12 +83,15 @@ struct SimulateCommand: ParsableCommand {
         )
         guard let failure = totals.failure else { return }
         print("\(failure)")
-        print("replay: mpaxos simulate --seed \(failure.seed) --replicas \(totals.replicaCount) --trace")
+        let options = SeedRun.options(seed: failure.seed, replicaCount: totals.replicaCount)
+        let limit = SeedRun.shrink(seed: failure.seed, options: options)?.options.faultLimit ?? .max
+        let faults = limit == .max ? "" : " --faults \(limit)"
+        print("replay: mpaxos simulate --seed \(failure.seed) --replicas \(totals.replicaCount)\(faults) --trace")
         throw Failure(.notSo)
     }
 
     private func replay(_ seed: UInt64) throws {
-        let options = SeedRun.options(seed: seed, replicaCount: replicas, trace: trace)
+        let options = SeedRun.options(seed: seed, replicaCount: replicas, trace: trace, faultLimit: faults ?? .max)
         let report = Simulator(seed: seed, options: options).run()
         if let failure = report.failure {
             print("\(failure)")

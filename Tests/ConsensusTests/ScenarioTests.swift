@@ -417,43 +417,4 @@ import Testing
         #expect(member.core.counters.refused == UInt64(bad.count))
         #expect(member.core.view == 0)
     }
-
-    /// Large batches come one at a time: the election takes far longer than the timeouts, and is not overtaken. (Simulator, seed
-    /// 23227 of three replicas: the same election began anew for ever.)
-    @Test func anElectionLastsAsLongAsItGetsOn() {
-        let cluster = TestCluster(5, window: 16, slotCount: 128)
-        cluster.elect(1)
-        cluster.isLost = { _, to, message in message.kind == .accepted || to == 2 || to == 4 }
-        for value in 1...16 as ClosedRange<UInt64> {
-            #expect(cluster.propose(value, at: 1, length: 1 << 20) == value)
-            cluster.settle()
-        }
-        cluster.crash(1)
-        cluster.crash(4)
-        cluster.isLost = { _, _, _ in false }
-        let (voter, candidate) = (cluster.members[0], cluster.members[2])
-        cluster.now += 700_000
-        candidate.core.tick(now: cluster.now, into: &candidate.effects)
-        cluster.absorb(2)
-        let start = cluster.now
-        for _ in 0..<60 where candidate.core.role != .leader {
-            cluster.now += 60_000
-            let arriving = cluster.inFlight
-            cluster.inFlight = []
-            for (from, send) in arriving where cluster.members[send.to].isUp {
-                cluster.deliver(send.message, from: from, to: send.to)
-            }
-            // Timers run from the first promise on.
-            for index in [0, 2, 3] where voter.core.view > 1 && cluster.members[index].core.nextDeadline <= cluster.now
-            {
-                cluster.members[index].core.tick(now: cluster.now, into: &cluster.members[index].effects)
-                cluster.absorb(index)
-            }
-        }
-        #expect(candidate.core.role == .leader)
-        #expect(candidate.core.view == 2)
-        #expect(cluster.now - start > 4 * voter.configuration.suspect)
-        #expect(voter.core.counters.elections == 0)
-        #expect(candidate.core.entry(at: 16)?.batch.offset == 16)
-    }
 }

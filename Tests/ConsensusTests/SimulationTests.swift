@@ -54,4 +54,22 @@ import Testing
         #expect(totals.done == 6 && totals.failure == nil)
         #expect(totals.decided > 60 && totals.answered > 0)
     }
+
+    @Test func failuresShrink() throws {
+        for seed in 0..<40 as Range<UInt64> {
+            let options = SimulationOptions(
+                replicaCount: 3, plantedBugs: .staleRead, duration: 1_500_000, invariantInterval: 0)
+            let whole = Simulator(seed: seed, options: options).run()
+            guard whole.failure != nil, whole.faults > 4 else {
+                if whole.failure == nil { #expect(SeedRun.shrink(seed: seed, options: options)?.steps == nil) }
+                continue
+            }
+            let shorter = try #require(SeedRun.shrink(seed: seed, options: options))
+            guard shorter.steps < whole.steps else { continue }
+            let again = Simulator(seed: seed, options: shorter.options).run()
+            #expect(again.failure != nil && again.steps == shorter.steps && again.faults <= shorter.options.faultLimit)
+            return
+        }
+        Issue.record("no failure of 40 seeds shrank")
+    }
 }
