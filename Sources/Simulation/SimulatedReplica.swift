@@ -125,6 +125,12 @@ final class SimulatedReplica {
         executor.crash(random: &random)
     }
 
+    /// Whatever was to start it again does not.
+    func stayDown() {
+        precondition(!isUp, "a replica that is up does not stay down")
+        life += 1
+    }
+
     /// The pools are formatted anew, or would be.
     func losePools(sessionCount: Int) {
         precondition(!isUp, "pools are lost while the replica is down")

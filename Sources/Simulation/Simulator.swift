@@ -167,7 +167,10 @@ package final class Simulator {
         let quorum = replicas.count / 2 + 1
         let size = quorum + random.index(order.count - quorum + 1)
         let chosen = Array(order[0..<size])
-        for index in order[size...] where replicas[index].isUp { try crash(index, restartAfter: nil) }
+        for index in order[size...] {
+            try crash(index, restartAfter: nil)
+            replicas[index].stayDown()
+        }
         trace("calm; \(chosen.sorted()) go on")
         try converge(chosen, answering: false)
         try converge(order, answering: true)
