@@ -63,7 +63,9 @@ let package = Package(
         .testTarget(name: "LoadGeneratorTests", dependencies: ["LoadGenerator", "Wire", "Messaging"]),
         .testTarget(
             name: "ReplicaTests",
-            dependencies: ["Replica", "Topology", .product(name: "Logging", package: "swift-log")]),
+            dependencies: [
+                "Replica", "Client", "StateMachines", "Topology", .product(name: "Logging", package: "swift-log"),
+            ]),
         .testTarget(name: "EndToEndTests", exclude: ["scenarios"]),
     ],
     swiftLanguageModes: [.v6]

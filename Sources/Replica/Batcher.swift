@@ -15,6 +15,8 @@ struct Batcher: ~Copyable {
     private let origin: UInt16
     private let submissions: SPSCRing<Submission>
     private let forwarded: SPSCRing<RawFrame>
+    /// Bytes of bodies taken from the ring of submissions so far: the gateway keeps count of what lies in it.
+    private let bodiesTaken: Gauge
     private var forwardedBytes = 0
     private static let mostForwardedFrames = 4096
     /// Frames of followers are held up to this many bytes; more are dropped, and their clients try again.
@@ -25,15 +27,19 @@ struct Batcher: ~Copyable {
     private var carriedSubmission: Submission?
     private let run = Frame()
     private var holdsRun = false
+    /// Whether the next batch begins with the runs of followers, or with the commands of this replica's own clients: in turn, so that
+    /// neither waits for ever where there is always enough of the other.
+    private var runsFirst = true
     /// When the oldest command began to wait; nil when none does.
     private var waitingSince: UInt64?
 
-    init(origin: Int, batchBytes: Int, delay: UInt64, submissions: SPSCRing<Submission>) {
+    init(origin: Int, batchBytes: Int, delay: UInt64, submissions: SPSCRing<Submission>, bodiesTaken: Gauge) {
         precondition(batchBytes >= CommandRecord.headerSize, "a batch has room for a command")
         self.origin = UInt16(origin)
         self.batchBytes = batchBytes
         self.delay = delay
         self.submissions = submissions
+        self.bodiesTaken = bodiesTaken
         forwarded = .allocate(capacity: Self.mostForwardedFrames)
     }
 
@@ -73,18 +79,22 @@ struct Batcher: ~Copyable {
 
     /// Bytes that the next command, or run, takes in a batch; nil when none waits.
     mutating func nextSize() -> Int? {
+        runsFirst ? nextRunSize() ?? nextOwnSize() : nextOwnSize() ?? nextRunSize()
+    }
+
+    private mutating func nextRunSize() -> Int? {
         if !holdsRun, let frame = forwarded.pop() {
             run.adopt(frame)
             holdsRun = true
         }
-        if holdsRun { return run.count - PeerHeader.size }
-        return nextOwnSize()
+        return holdsRun ? run.count - PeerHeader.size : nil
     }
 
     private mutating func nextOwnSize() -> Int? {
         if carriedSubmission == nil {
             guard let submission = submissions.pop() else { return nil }
             carried.adopt(submission.body)
+            bodiesTaken.store(bodiesTaken.load() + UInt64(carried.count))
             carriedSubmission = submission
         }
         return CommandRecord.size(bodyCount: carried.count)
@@ -100,8 +110,9 @@ struct Batcher: ~Copyable {
     mutating func shouldWait(now: UInt64) -> Bool {
         guard delay > 0 else { return false }
         let since = waitingSince ?? now
-        waitingSince = since
-        return now < since + delay && !gathered(atLeast: batchBytes)
+        let waits = now < since + delay && !gathered(atLeast: batchBytes)
+        waitingSince = waits ? since : nil
+        return waits
     }
 
     var nextDeadline: UInt64 { waitingSince.map { $0 + delay } ?? .max }
@@ -110,7 +121,19 @@ struct Batcher: ~Copyable {
     mutating func fill(_ place: UnsafeMutableRawPointer, capacity: Int) -> (bytes: Int, commands: Int) {
         var bytes = 0
         var commands = 0
-        while let size = nextSize(), holdsRun, bytes + size <= capacity {
+        if runsFirst { fillWithRuns(place, capacity, &bytes, &commands) }
+        fillWithOwn(place, capacity, &bytes, &commands)
+        if !runsFirst { fillWithRuns(place, capacity, &bytes, &commands) }
+        runsFirst.toggle()
+        waitingSince = nil
+        precondition(bytes <= capacity, "the batcher wrote past its place")
+        return (bytes, commands)
+    }
+
+    private mutating func fillWithRuns(
+        _ place: UnsafeMutableRawPointer, _ capacity: Int, _ bytes: inout Int, _ commands: inout Int
+    ) {
+        while let size = nextRunSize(), bytes + size <= capacity {
             let records = UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(run.bytes)[PeerHeader.size...])
             (place + bytes).copyMemory(from: records.baseAddress!, byteCount: records.count)
             bytes += size
@@ -119,6 +142,11 @@ struct Batcher: ~Copyable {
             run.clear()
             holdsRun = false
         }
+    }
+
+    private mutating func fillWithOwn(
+        _ place: UnsafeMutableRawPointer, _ capacity: Int, _ bytes: inout Int, _ commands: inout Int
+    ) {
         while let size = nextOwnSize(), bytes + size <= capacity, let submission = carriedSubmission {
             bytes += CommandRecord.write(
                 into: place + bytes, kind: CommandRecord.Kind(rawValue: submission.kind)!, origin: origin,
@@ -128,8 +156,5 @@ struct Batcher: ~Copyable {
             carried.clear()
             carriedSubmission = nil
         }
-        waitingSince = nil
-        precondition(bytes <= capacity, "the batcher wrote past its place")
-        return (bytes, commands)
     }
 }

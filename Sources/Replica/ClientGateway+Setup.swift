@@ -15,6 +15,7 @@ extension ClientGateway {
         try socket.setHandshakeInterval(milliseconds: 5000)
         try socket.setTCPKeepAlive(true)
         try socket.setBacklog(1024)
+        try socket.setIPv6(true)
         try socket.bind(endpoint)
         return socket
     }

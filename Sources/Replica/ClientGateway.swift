@@ -52,6 +52,9 @@ final class ClientGateway: Stage {
     /// Fused lanes: set by the engine while requests had better gather in the socket.
     private let gate: Gate?
     private var lastReceive: UInt64 = 0
+    private var isHeld = false
+    /// Bytes of bodies given to the engine so far.
+    private var bodiesSubmitted: UInt64 = 0
 
     init(
         settings: Settings, socket: consuming Socket, board: StatusBoard,
@@ -85,7 +88,7 @@ final class ClientGateway: Stage {
     }
 
     override var nextDeadline: UInt64 {
-        let release = gate?.isClosed == true ? lastReceive + Self.longestHold : .max
+        let release = isHeld && !holdsRequest ? lastReceive + Self.longestHold : .max
         return min(release, pending.pointee.nextDeadline)
     }
 
@@ -107,7 +110,7 @@ final class ClientGateway: Stage {
             work += 1
         }
         var received = 0
-        let isHeld = holdsRequest || holdsBack(now: now)
+        isHeld = holdsRequest || holdsBack(now: now)
         watch.hold(item, isHeld)
         if !isHeld, watch.isReady(item) {
             lastReceive = now
@@ -120,9 +123,8 @@ final class ClientGateway: Stage {
             }
         }
         if received > 0 {
-            submissions.publish()
-            localQueries.publish()
-            engineLane.wake()
+            if submissions.publish() { engineLane.wake() }
+            if localQueries.publish() { executorLane.wake() }
         }
         board.outstanding.store(UInt64(pending.pointee.count))
         return work + received > 0
@@ -240,7 +242,10 @@ final class ClientGateway: Stage {
     }
 
     private func admit(_ request: RequestHeader, now: UInt64, isLocal: Bool) {
-        guard !pending.pointee.isFull, pending.pointee.bodyBytes < settings.maximumOutstandingBytes,
+        // Bodies stay in the ring while there is no leader, also those whose clients were told so meanwhile.
+        let inRing = Int(bodiesSubmitted - board.bodiesTaken.load())
+        guard !pending.pointee.isFull,
+            max(inRing, pending.pointee.bodyBytes) < settings.maximumOutstandingBytes,
             isLocal ? !localQueries.isFull : !submissions.isFull
         else {
             board.rejectedBusy.add(1)
@@ -251,6 +256,7 @@ final class ClientGateway: Stage {
             command: request.command, flags: request.flags.rawValue, session: request.session,
             sequence: request.sequence, deadline: now + settings.patience, bodyCount: body.count,
             envelope: envelope.pointee)
+        if !isLocal { bodiesSubmitted += UInt64(body.count) }
         let accepted =
             isLocal
             ? localQueries.push(LocalQuery(tag: tag, position: request.position, body: body.take()))

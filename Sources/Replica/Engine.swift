@@ -1,4 +1,5 @@
 import Consensus
+import Logging
 import Messaging
 import PersistentMemory
 import Queues
@@ -25,6 +26,7 @@ final class Engine: Stage {
     private let decided: SPSCRing<DecidedBatch>
     private let links: Parker
     private let gate: Gate?
+    private let logger: Logger
     private let executor: Parker
 
     private let incoming = Frame()
@@ -33,6 +35,10 @@ final class Engine: Stage {
     private var scratch: UnsafeMutableRawBufferPointer
     /// The last instance handed to the executor.
     private var delivered: UInt64
+    private var publishedRole = Role.recovering
+    private var publishedExecuted: UInt64 = 0
+    /// The logs of the peers do not reach back to where this replica stands.
+    private var isStranded = false
     /// Since the start, once.
     private var hasCaughtUp = false
 
@@ -42,8 +48,9 @@ final class Engine: Stage {
     init(
         index: Int, memberIDs: [UInt16], core: consuming Core, startedInto effects: consuming EffectBuffer,
         acceptor: AcceptorPool, batcher: consuming Batcher, executed: UInt64, board: StatusBoard, rings: Rings,
-        parkers: Parkers, gate: Gate?
+        parkers: Parkers, gate: Gate?, logger: Logger
     ) {
+        self.logger = logger
         self.gate = gate
         self.index = index
         self.memberIDs = memberIDs
@@ -66,7 +73,9 @@ final class Engine: Stage {
 
     deinit { scratch.deallocate() }
 
-    override var nextDeadline: UInt64 { min(core.nextDeadline, batcher.nextDeadline) }
+    override var nextDeadline: UInt64 {
+        core.role == .leader ? min(core.nextDeadline, batcher.nextDeadline) : core.nextDeadline
+    }
 
     override func close() {
         batcher.discard()
@@ -90,7 +99,7 @@ final class Engine: Stage {
         }
         work += deliver()
         gate?.isClosed = core.role == .leader && inFlight >= Self.fewInFlight
-        if work > 0 { publish() }
+        if work > 0 || core.role != publishedRole || board.executed.load() != publishedExecuted { publish() }
         return work > 0
     }
 
@@ -186,6 +195,8 @@ final class Engine: Stage {
     private func room(for count: Int, instance: UInt64, now: UInt64) -> UnsafeMutableRawPointer? {
         guard count <= acceptor.largestBatch else { return nil }
         if acceptor.hasSlot(for: instance), let place = acceptor.reserve(count) { return place }
+        // What waits to be sent may name batches that are dropped here.
+        if !effects.isEmpty { commit(now: now) }
         let floor = acceptor.makeRoom(for: count, instance: instance, executed: board.executed.loadAcquiring()) {
             core.isReferenced(instance: $0, offset: $1)
         }
@@ -199,6 +210,8 @@ final class Engine: Stage {
     private func freeSlots(now: UInt64) {
         let wanted = core.highest + UInt64(acceptor.slotCount / 8)
         guard !acceptor.hasSlot(for: wanted) else { return }
+        // What waits to be sent may name batches that are dropped here.
+        if !effects.isEmpty { commit(now: now) }
         let floor = acceptor.makeRoom(for: 0, instance: wanted, executed: board.executed.loadAcquiring()) {
             core.isReferenced(instance: $0, offset: $1)
         }
@@ -342,6 +355,8 @@ final class Engine: Stage {
     }
 
     private func publish() {
+        publishedRole = core.role
+        publishedExecuted = board.executed.load()
         publishReadiness()
         board.view.store(core.view)
         board.decided.store(core.decided)
@@ -352,8 +367,16 @@ final class Engine: Stage {
             case .leader: .leader
             case .candidate: .candidate
             case .recovering: .recovering
-            case .follower: hasCaughtUp ? .follower : .recovering
+            case .follower: hasCaughtUp && !core.needsStateTransfer ? .follower : .recovering
             }
+        if core.needsStateTransfer != isStranded {
+            isStranded = core.needsStateTransfer
+            if isStranded {
+                logger.error(
+                    "cannot catch up: no peer that answers has instance \(core.decided + 1) in its log any more; this replica was away for longer than their logs reach (log_size), and serves again only if one whose log reaches back comes up"
+                )
+            }
+        }
         board.knownLeader = core.leader
         board.elections.store(core.counters.elections)
         board.resent.store(core.counters.retransmissions)

@@ -235,8 +235,8 @@ final class Executor<Machine: StateMachine>: Stage {
         _ tag: UInt64, _ status: StatusCode, session: UInt64, position: UInt64, body: UnsafeRawBufferPointer
     ) {
         // Long batches: what is executed so far is made durable, and its replies leave.
-        if heldCount == Self.mostHeld { commit() }
         frame.rebuild(copying: body)
+        if heldCount == Self.mostHeld { commit() }
         held[heldCount] = Completion(
             tag: tag, status: status.rawValue, session: session, position: position, body: frame.take())
         heldCount += 1
@@ -244,7 +244,8 @@ final class Executor<Machine: StateMachine>: Stage {
 
     private func complete(_ completion: Completion) {
         if completions.push(completion) { return }
-        // Its client is not waiting any more: the ring has room for all that are.
+        // The ring has room for the replies of all that wait; late ones, for requests that were given up, may take their place. A
+        // retry finds the reply.
         completion.body.discard()
         board.repliesLost.add(1)
     }

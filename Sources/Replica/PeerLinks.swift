@@ -24,7 +24,7 @@ final class PeerLinks: Stage {
     }
 
     /// One peer's end of a link.
-    private final class Link {
+    final class Link {
         /// The DEALER to a replica of lower index; nil where the peer connects to our ROUTER.
         let dealer: Dealer?
         /// The connection at our ROUTER whose HELLO was accepted last.
@@ -48,12 +48,13 @@ final class PeerLinks: Stage {
     final class Dealer {
         let socket: Socket
         let monitor: Monitor
-        fileprivate var item: Watch.Item?
-        fileprivate var monitorItem: Watch.Item?
+        var item: Watch.Item?
+        var monitorItem: Watch.Item?
 
         init(to endpoint: String, in context: Context, largestFrame: Int) throws(MessagingError) {
             let socket = try Socket(.dealer, in: context)
             try socket.setImmediate(true)
+            try socket.setIPv6(true)
             try socket.setSendHighWaterMark(PeerLinks.highWaterMark)
             try socket.setReceiveHighWaterMark(PeerLinks.highWaterMark)
             try socket.setReconnectInterval(milliseconds: 5, maximum: 40)
@@ -82,6 +83,7 @@ final class PeerLinks: Stage {
     ) throws(MessagingError) -> Socket {
         let router = try Socket(.router, in: context)
         try router.setRouterMandatory(true)
+        try router.setIPv6(true)
         try router.setSendHighWaterMark(highWaterMark)
         try router.setReceiveHighWaterMark(highWaterMark)
         try router.setHandshakeInterval(milliseconds: 1000)
@@ -90,22 +92,24 @@ final class PeerLinks: Stage {
         return router
     }
 
-    private let settings: Settings
-    private let router: Socket
-    private let links: [Link?]
-    private let board: StatusBoard
-    private let logger: Logger
-    private let arrivals: SPSCRing<Arrival>
+    let settings: Settings
+    let router: Socket
+    let links: [Link?]
+    let board: StatusBoard
+    let logger: Logger
+    let arrivals: SPSCRing<Arrival>
     private let departures: SPSCRing<Departure>
     private let engine: Parker
     /// Incarnations by index, own included; 0 for a replica never met.
-    private var known: [UInt64]
-    private var strangerComplaint = ""
-    private var watch: Watch?
-    private var routerItem: Watch.Item?
+    var known: [UInt64]
+    /// Microseconds: of this turn, and from when on the next complaint about a stranger may be logged.
+    var now: UInt64 = 0
+    var nextStrangerComplaint: UInt64 = 0
+    var watch: Watch?
+    var routerItem: Watch.Item?
 
-    private let identity = Frame()
-    private let frame = Frame()
+    let identity = Frame()
+    let frame = Frame()
     private let outgoing = Frame()
     private let shared = Frame()
 
@@ -140,6 +144,7 @@ final class PeerLinks: Stage {
 
     override func poll(budget: Int, now: UInt64) -> Bool {
         guard let watch, let routerItem else { preconditionFailure("polled before it was registered") }
+        self.now = now
         var work = sendDepartures(budget: budget)
         for index in 0..<links.count {
             guard let link = links[index], let dealer = link.dealer, let item = dealer.item else { continue }
@@ -152,9 +157,9 @@ final class PeerLinks: Stage {
                 link.helloAt = now + (link.isOpen ? Self.keepAlive : Self.helloAgain)
             }
             guard watch.isReady(item) else { continue }
-            if link.isOpen { link.helloAt = now + Self.keepAlive }
             work += receive(budget: budget, item) {
                 guard dealer.socket.receive(frame) else { return false }
+                if link.isOpen { link.helloAt = now + Self.keepAlive }
                 takeFromDealer(dealer, index, link)
                 return true
             }
@@ -237,7 +242,7 @@ final class PeerLinks: Stage {
         }
     }
 
-    private func send(_ frame: borrowing Frame, over link: Link) -> SendOutcome {
+    func send(_ frame: borrowing Frame, over link: Link) -> SendOutcome {
         if let dealer = link.dealer {
             if let item = dealer.item { watch?.wasUsed(item) }
             return dealer.socket.send(frame, more: false)
@@ -245,7 +250,7 @@ final class PeerLinks: Stage {
         return send(frame, along: link.route)
     }
 
-    private func send(_ frame: borrowing Frame, along route: Route) -> SendOutcome {
+    func send(_ frame: borrowing Frame, along route: Route) -> SendOutcome {
         if let routerItem { watch?.wasUsed(routerItem) }
         let outcome = route.withBytes { router.send(copying: $0, more: true) }
         return outcome == .sent ? router.send(frame, more: false) : outcome
@@ -301,205 +306,5 @@ final class PeerLinks: Stage {
             link.figures.framesMalformed.add(1)
             complain("dropped a malformed frame (\(error)) from replica \(settings.members[index].id)", about: link)
         }
-    }
-
-    /// `frame` came from a connection that is no link yet. HELLO from a replica that belongs here makes it one; any other HELLO
-    /// gets to know why not; all else is dropped.
-    private func newcomer(_ route: Route) {
-        let bytes = UnsafeRawBufferPointer(frame.bytes)
-        do throws(PeerFrameError) {
-            let header = try PeerHeader(decoding: bytes)
-            guard header.kind >= Handshake.firstKind else { return board.strangersRefused.add(1) }
-            let payload = UnsafeRawBufferPointer(rebasing: bytes[PeerHeader.size...])
-            guard case .hello(let hello) = try Handshake(header: header, payload: payload) else {
-                return board.strangersRefused.add(1)
-            }
-            judge(hello, along: route)
-        } catch .version(let version) {
-            board.strangersRefused.add(1)
-            let refusal = Handshake.Refusal(
-                .version,
-                "replica \(settings.replica) speaks version \(peerProtocolVersion) of the peer protocol, the peer version \(version): run the same release on all replicas"
-            )
-            logger.error("refused a peer: \(refusal.reason)")
-            reply(.refused(refusal), version: version) { _ = send($0, along: route) }
-        } catch {
-            board.strangersRefused.add(1)
-        }
-    }
-
-    private func judge(_ hello: Handshake.Hello, along route: Route) {
-        let index = settings.members.firstIndex { $0.id == hello.replica } ?? -1
-        guard hello.cluster == settings.cluster, index > settings.index, let link = links[index] else {
-            board.strangersRefused.add(1)
-            let refusal = Handshake.Refusal(
-                .replica,
-                "replica \(hello.replica) of cluster \"\(hello.cluster)\" is none that connects to replica \(settings.replica) of cluster \"\(settings.cluster)\": compare the topology files"
-            )
-            if strangerComplaint != refusal.reason { logger.error("refused a peer: \(refusal.reason)") }
-            strangerComplaint = refusal.reason
-            reply(.refused(refusal)) { _ = send($0, along: route) }
-            return
-        }
-        if let refusal = objection(to: hello, from: index) {
-            // The link that stands, if there is one, is another connection's: it goes on.
-            complain("refused replica \(hello.replica): \(refusal.reason)", about: link)
-            reply(.refused(refusal)) { _ = send($0, along: route) }
-            return
-        }
-        var outcome = SendOutcome.full
-        reply(.welcome(ownHello)) { outcome = send($0, along: route) }
-        guard outcome == .sent else { return }
-        let isNews = !link.isOpen || link.route != route
-        link.route = route
-        if isNews { open(link, index, hello) }
-    }
-
-    // MARK: Handshake
-
-    private func readEvents(of dealer: Dealer, _ link: Link, _ index: Int, now: UInt64) -> Int {
-        var count = 0
-        while let event = dealer.monitor.next() {
-            count += 1
-            switch event {
-            case .handshakeSucceeded:
-                link.isOpen = false
-                link.helloAt = now
-            case .disconnected:
-                if link.isOpen { logger.info("lost the link to replica \(settings.members[index].id)") }
-                link.isOpen = false
-                link.helloAt = nil
-            case .handshakeFailed(let endpoint, _):
-                complain("whoever listens at \(endpoint) does not speak ZeroMQ", about: link)
-            default: break
-            }
-        }
-        return count
-    }
-
-    private func greet(_ handshake: Handshake, _ index: Int, _ link: Link) {
-        switch handshake {
-        case .hello(let hello) where link.dealer == nil: judge(hello, along: link.route)
-        case .welcome(let hello) where link.dealer != nil:
-            if let refusal = objection(to: hello, from: index) {
-                link.isOpen = false
-                complain("will not talk to replica \(settings.members[index].id): \(refusal.reason)", about: link)
-            } else if !link.isOpen {
-                open(link, index, hello)
-            }
-        case .refused(let refusal):
-            link.isOpen = false
-            complain("replica \(settings.members[index].id) refuses this replica: \(refusal.reason)", about: link)
-        default:
-            link.figures.framesMalformed.add(1)
-        }
-    }
-
-    private func objection(to hello: Handshake.Hello, from index: Int) -> Handshake.Refusal? {
-        let member = settings.members[index]
-        if hello.cluster != settings.cluster {
-            return .init(
-                .cluster,
-                "it belongs to cluster \"\(hello.cluster)\", this is \"\(settings.cluster)\": an endpoint in a topology file points to the wrong cluster"
-            )
-        }
-        if hello.replica != member.id {
-            return .init(
-                .replica,
-                "it says it is replica \(hello.replica), replica \(member.id) was expected: compare the topology files")
-        }
-        if hello.members.map(\.id) != settings.members.map(\.id) {
-            return .init(
-                .members,
-                "its topology has the replicas \(hello.members.map(\.id)), this one's has \(settings.members.map(\.id)): use the same file on every host"
-            )
-        }
-        if known[index] != 0 && known[index] != hello.incarnation {
-            return .init(
-                .incarnation,
-                "replica \(member.id) has other pools than before (incarnation \(Self.hex(hello.incarnation)), known is \(Self.hex(known[index]))): a replica that lost its pools has forgotten its promises and may not vote; bring the old pools back"
-            )
-        }
-        for (other, theirs) in zip(0..., hello.members.map(\.incarnation)) where theirs != 0 && other != index {
-            if known[other] != 0 && known[other] != theirs {
-                return .init(
-                    .incarnation,
-                    "it knows replica \(settings.members[other].id) by incarnation \(Self.hex(theirs)), this replica by \(Self.hex(known[other])): one of them met pools that were formatted anew; bring the old pools back"
-                )
-            }
-        }
-        return nil
-    }
-
-    private func open(_ link: Link, _ index: Int, _ hello: Handshake.Hello) {
-        for (other, theirs) in zip(0..., hello.members) {
-            if theirs.peerEndpoint != settings.members[other].peerEndpoint
-                || theirs.clientEndpoint != settings.members[other].clientEndpoint
-            {
-                logger.warning(
-                    "replica \(hello.replica) has other endpoints for replica \(theirs.id) in its topology: \(theirs.peerEndpoint), \(theirs.clientEndpoint)"
-                )
-            }
-            if theirs.incarnation != 0 && known[other] == 0 {
-                known[other] = theirs.incarnation
-                announce(.hearsay, other, theirs.incarnation)
-            }
-        }
-        known[index] = hello.incarnation
-        link.isOpen = true
-        link.complaint = nil
-        logger.info("linked to replica \(hello.replica)")
-        announce(.connected, index, hello.incarnation)
-    }
-
-    private func announce(_ kind: Arrival.Kind, _ index: Int, _ incarnation: UInt64) {
-        let pushed = arrivals.push(
-            Arrival(kind: kind, peer: UInt8(index), incarnation: incarnation, frame: RawFrame()))
-        precondition(pushed, "the ring of arrivals had room")
-    }
-
-    private func complain(_ text: String, about link: Link) {
-        guard link.complaint != text else { return }
-        link.complaint = text
-        logger.error("\(text)")
-    }
-
-    private var ownHello: Handshake.Hello {
-        var members = settings.members
-        for index in 0..<members.count { members[index].incarnation = known[index] }
-        return Handshake.Hello(
-            cluster: settings.cluster, replica: settings.replica, incarnation: settings.incarnation, members: members)
-    }
-
-    private func reply(
-        _ handshake: Handshake, version: UInt8 = peerProtocolVersion, send: (borrowing Frame) -> Void
-    ) {
-        let frame = Frame()
-        handshake.encode(sender: UInt8(settings.index), version: version).withUnsafeBytes { frame.rebuild(copying: $0) }
-        send(frame)
-    }
-
-    private static func hex(_ value: UInt64) -> String { String(value, radix: 16) }
-}
-
-/// The routing id that our ROUTER gave to a connection: a zero and four bytes. A peer cannot choose one of that form.
-struct Route: Equatable {
-    static let none = Route(value: 0)
-    private static let size = 5
-    private let value: UInt64
-
-    private init(value: UInt64) { self.value = value }
-
-    init(_ identity: UnsafeRawBufferPointer) {
-        guard identity.count == Self.size, identity[0] == 0 else {
-            self = .none
-            return
-        }
-        value = 1 << 63 | UInt64(identity.loadUnaligned(fromByteOffset: 1, as: UInt32.self))
-    }
-
-    func withBytes<Result>(_ body: (UnsafeRawBufferPointer) -> Result) -> Result {
-        var bytes: UInt64 = UInt64(UInt32(truncatingIfNeeded: value)) << 8
-        return withUnsafeBytes(of: &bytes) { body(UnsafeRawBufferPointer(rebasing: $0[..<Self.size])) }
     }
 }

@@ -4,6 +4,7 @@ import Glibc
 import PersistentMemory
 import Storage
 import Topology
+import Wire
 
 /// The two pools of a replica, opened, recovered, and found to belong together.
 struct Pools {
@@ -46,6 +47,18 @@ struct Pools {
             try acceptor.settle(executed: state.executed)
         } catch {
             throw ReplicaError(.refused, error.description)
+        }
+        try check(against: topology)
+    }
+
+    /// What the topology asks for must fit into pools that were formatted, perhaps, for less.
+    func check(against topology: Topology) throws(ReplicaError) {
+        let largest = CommandRecord.size(bodyCount: topology.client.maxRequest)
+        guard largest <= acceptor.largestBatch else {
+            throw ReplicaError(
+                .refused,
+                "\(acceptor.path) was formatted for a log of \(acceptor.capacity) bytes, too small for max_request = \(topology.client.maxRequest): a request may take a quarter of it; lower max_request in the topology"
+            )
         }
     }
 

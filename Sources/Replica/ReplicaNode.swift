@@ -31,6 +31,7 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
     private let context: Context
     private let rings: Rings
     private let lanes: [Lane]
+    private let gate: Gate?
     private let acceptor: AcceptorPool
     private let isStopping = Atomic<Bool>(false)
     private let stopSignal = DispatchSemaphore(value: 0)
@@ -81,15 +82,18 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
             }
             let plan = try LanePlan(topology: topology, index: index)
             lanes = plan.lanes
+            gate = plan.gate
 
             var effects = EffectBuffer()
             let core = pools.core(topology: topology, index: index, into: &effects)
             let engine = Engine(
                 index: index, memberIDs: ids, core: core, startedInto: effects, acceptor: pools.acceptor,
                 batcher: Batcher(
-                    origin: index, batchBytes: topology.protocol.batchBytes,
-                    delay: UInt64(topology.protocol.batchDelayMicroseconds), submissions: rings.submissions),
-                executed: pools.state.executed, board: board, rings: rings, parkers: plan.parkers, gate: plan.gate)
+                    origin: index, batchBytes: min(topology.protocol.batchBytes, pools.acceptor.largestBatch),
+                    delay: UInt64(topology.protocol.batchDelayMicroseconds), submissions: rings.submissions,
+                    bodiesTaken: board.bodiesTaken),
+                executed: pools.state.executed, board: board, rings: rings, parkers: plan.parkers, gate: plan.gate,
+                logger: logger)
             let executor = Executor(
                 index: index, machine: machine, pool: pools.state, maximumRequest: topology.client.maxRequest,
                 board: board, rings: rings, parkers: plan.parkers)
@@ -117,7 +121,14 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
         )
     }
 
-    /// Runs the replica until `stop`.
+    deinit {
+        // The lanes have stopped, or never ran.
+        rings.deallocate()
+        gate?.deallocate()
+        for lane in lanes { lane.parker.deallocate() }
+    }
+
+    /// Runs the replica until `stop`. Once: to run it again, make another.
     ///
     /// - Parameter onReady: called once, when a leader is known and the replica has caught up, with the view and the
     ///   leader's id.

@@ -52,6 +52,8 @@ package final class StatusBoard: Sendable {
     package let floor: Gauge
     package let acceptorPoolUsed: Gauge
     package let acceptorPoolSize: Gauge
+    /// Bytes of clients' bodies that the engine has taken over: what the gateway gave and this leaves lies between them.
+    package let bodiesTaken: Gauge
     package let batchesProposed: Counter
     package let commandsProposed: Counter
     package let bytesProposed: Counter
@@ -117,7 +119,7 @@ package final class StatusBoard: Sendable {
         builder.beginSection()
         view = builder.gauge("view", "The view this replica is in")
         decided = builder.gauge("decided_instance", "Highest instance up to which all are known to be decided")
-        floor = builder.gauge("log_floor_instance", "Highest instance that the log no longer holds")
+        floor = builder.gauge("log_floor_instance", "Lowest instance that the log may hold")
         acceptorPoolUsed = builder.gauge("acceptor_pool_used_bytes", "Bytes of the log in use")
         acceptorPoolSize = builder.gauge("acceptor_pool_size_bytes", "Bytes that the log has room for")
         batchesProposed = builder.counter("batches_proposed_total", "Batches proposed as the leader")
@@ -133,6 +135,7 @@ package final class StatusBoard: Sendable {
         elections = builder.counter("elections_total", "Views that this replica tried to lead")
         resent = builder.counter("proposals_resent_total", "Proposals sent again to a follower that lacked them")
         caughtUpInstances = builder.counter("catch_up_instances_total", "Decided instances fetched from peers")
+        bodiesTaken = builder.hidden()
         roleWord = builder.hidden()
         leaderWord = builder.hidden()
         readyWord = builder.gauge("ready", "1 when a leader is known and the replica has caught up")

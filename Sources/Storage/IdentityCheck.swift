@@ -41,7 +41,7 @@ extension PoolError {
     static func damagedPool(_ path: String, _ what: String) -> PoolError {
         PoolError(
             .damaged,
-            "\(path): \(what); this replica must not vote with it: restore the file, or remove its pools and rejoin as a new replica"
+            "\(path): \(what); this replica must not vote with it: restore the file as it was when it last ran; the others go on without it"
         )
     }
 }

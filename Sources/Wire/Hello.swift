@@ -118,6 +118,7 @@ package enum Handshake: Equatable, Sendable {
         guard cluster.utf8.count <= 255 else { throw .field }
         let replica = UInt16(truncatingIfNeeded: try reader.integer(2))
         let incarnation = try reader.integer(8)
+        guard incarnation != 0 else { throw .field }
         let count = Int(try reader.integer(1))
         guard count >= 1, count <= largestMembers else { throw .field }
         var members: [Member] = []

@@ -1,0 +1,210 @@
+import Messaging
+import Queues
+import Wire
+
+/// How a connection becomes a link: HELLO, WELCOME, REFUSED.
+extension PeerLinks {
+    /// `frame` came from a connection that is no link yet. HELLO from a replica that belongs here makes it one; any other HELLO
+    /// gets to know why not; all else is dropped.
+    func newcomer(_ route: Route) {
+        let bytes = UnsafeRawBufferPointer(frame.bytes)
+        do throws(PeerFrameError) {
+            let header = try PeerHeader(decoding: bytes)
+            guard header.kind >= Handshake.firstKind else { return board.strangersRefused.add(1) }
+            let payload = UnsafeRawBufferPointer(rebasing: bytes[PeerHeader.size...])
+            guard case .hello(let hello) = try Handshake(header: header, payload: payload) else {
+                return board.strangersRefused.add(1)
+            }
+            judge(hello, along: route)
+        } catch .version(let version) {
+            board.strangersRefused.add(1)
+            let refusal = Handshake.Refusal(
+                .version,
+                "replica \(settings.replica) speaks version \(peerProtocolVersion) of the peer protocol, the peer version \(version): run the same release on all replicas"
+            )
+            complain(ofStranger: refusal.reason)
+            reply(.refused(refusal), version: version) { _ = send($0, along: route) }
+        } catch {
+            board.strangersRefused.add(1)
+        }
+    }
+
+    func judge(_ hello: Handshake.Hello, along route: Route) {
+        let index = settings.members.firstIndex { $0.id == hello.replica } ?? -1
+        guard hello.cluster == settings.cluster, index > settings.index, let link = links[index] else {
+            board.strangersRefused.add(1)
+            let refusal = Handshake.Refusal(
+                .replica,
+                "replica \(hello.replica) of cluster \"\(hello.cluster)\" is none that connects to replica \(settings.replica) of cluster \"\(settings.cluster)\": compare the topology files"
+            )
+            complain(ofStranger: refusal.reason)
+            reply(.refused(refusal)) { _ = send($0, along: route) }
+            return
+        }
+        if let refusal = objection(to: hello, from: index) {
+            // The link that stands, if there is one, is another connection's: it goes on.
+            complain("refused replica \(hello.replica): \(refusal.reason)", about: link)
+            reply(.refused(refusal)) { _ = send($0, along: route) }
+            return
+        }
+        var outcome = SendOutcome.full
+        reply(.welcome(ownHello)) { outcome = send($0, along: route) }
+        guard outcome == .sent else { return }
+        let isNews = !link.isOpen || link.route != route
+        link.route = route
+        if isNews { open(link, index, hello) }
+    }
+
+    func readEvents(of dealer: Dealer, _ link: Link, _ index: Int, now: UInt64) -> Int {
+        var count = 0
+        while let event = dealer.monitor.next() {
+            count += 1
+            switch event {
+            case .handshakeSucceeded:
+                link.isOpen = false
+                link.helloAt = now
+            case .disconnected:
+                if link.isOpen { logger.info("lost the link to replica \(settings.members[index].id)") }
+                link.isOpen = false
+                link.helloAt = nil
+            case .handshakeFailed(let endpoint, _):
+                complain("whoever listens at \(endpoint) does not speak ZeroMQ", about: link)
+            default: break
+            }
+        }
+        return count
+    }
+
+    func greet(_ handshake: Handshake, _ index: Int, _ link: Link) {
+        switch handshake {
+        case .hello(let hello) where link.dealer == nil: judge(hello, along: link.route)
+        case .welcome(let hello) where link.dealer != nil:
+            if let refusal = objection(to: hello, from: index) {
+                link.isOpen = false
+                complain("will not talk to replica \(settings.members[index].id): \(refusal.reason)", about: link)
+            } else if !link.isOpen {
+                open(link, index, hello)
+            }
+        case .refused(let refusal):
+            link.isOpen = false
+            complain("replica \(settings.members[index].id) refuses this replica: \(refusal.reason)", about: link)
+        default:
+            link.figures.framesMalformed.add(1)
+        }
+    }
+
+    func objection(to hello: Handshake.Hello, from index: Int) -> Handshake.Refusal? {
+        let member = settings.members[index]
+        if hello.cluster != settings.cluster {
+            return .init(
+                .cluster,
+                "it belongs to cluster \"\(hello.cluster)\", this is \"\(settings.cluster)\": an endpoint in a topology file points to the wrong cluster"
+            )
+        }
+        if hello.replica != member.id {
+            return .init(
+                .replica,
+                "it says it is replica \(hello.replica), replica \(member.id) was expected: compare the topology files")
+        }
+        if hello.members.map(\.id) != settings.members.map(\.id) {
+            return .init(
+                .members,
+                "its topology has the replicas \(hello.members.map(\.id)), this one's has \(settings.members.map(\.id)): use the same file on every host"
+            )
+        }
+        if known[index] != 0 && known[index] != hello.incarnation {
+            return .init(
+                .incarnation,
+                "replica \(member.id) has other pools than before (incarnation \(Self.hex(hello.incarnation)), known is \(Self.hex(known[index]))): a replica that lost its pools has forgotten its promises and may not vote; bring the old pools back"
+            )
+        }
+        for (other, theirs) in zip(0..., hello.members.map(\.incarnation)) where theirs != 0 && other != index {
+            if known[other] != 0 && known[other] != theirs {
+                return .init(
+                    .incarnation,
+                    "it knows replica \(settings.members[other].id) by incarnation \(Self.hex(theirs)), this replica by \(Self.hex(known[other])): one of them met pools that were formatted anew; bring the old pools back"
+                )
+            }
+        }
+        return nil
+    }
+
+    func open(_ link: Link, _ index: Int, _ hello: Handshake.Hello) {
+        for (other, theirs) in zip(0..., hello.members) {
+            if theirs.peerEndpoint != settings.members[other].peerEndpoint
+                || theirs.clientEndpoint != settings.members[other].clientEndpoint
+            {
+                logger.warning(
+                    "replica \(hello.replica) has other endpoints for replica \(theirs.id) in its topology: \(theirs.peerEndpoint), \(theirs.clientEndpoint)"
+                )
+            }
+            if theirs.incarnation != 0 && known[other] == 0 {
+                known[other] = theirs.incarnation
+                announce(.hearsay, other, theirs.incarnation)
+            }
+        }
+        known[index] = hello.incarnation
+        link.isOpen = true
+        link.complaint = nil
+        logger.info("linked to replica \(hello.replica)")
+        announce(.connected, index, hello.incarnation)
+    }
+
+    func announce(_ kind: Arrival.Kind, _ index: Int, _ incarnation: UInt64) {
+        let pushed = arrivals.push(
+            Arrival(kind: kind, peer: UInt8(index), incarnation: incarnation, frame: RawFrame()))
+        precondition(pushed, "the ring of arrivals had room")
+    }
+
+    /// At most one a second, whatever strangers send.
+    private func complain(ofStranger text: String) {
+        guard now >= nextStrangerComplaint else { return }
+        nextStrangerComplaint = now + 1_000_000
+        logger.error("refused a peer: \(text)")
+    }
+
+    func complain(_ text: String, about link: Link) {
+        guard link.complaint != text else { return }
+        link.complaint = text
+        logger.error("\(text)")
+    }
+
+    var ownHello: Handshake.Hello {
+        var members = settings.members
+        for index in 0..<members.count { members[index].incarnation = known[index] }
+        return Handshake.Hello(
+            cluster: settings.cluster, replica: settings.replica, incarnation: settings.incarnation, members: members)
+    }
+
+    func reply(
+        _ handshake: Handshake, version: UInt8 = peerProtocolVersion, send: (borrowing Frame) -> Void
+    ) {
+        let frame = Frame()
+        handshake.encode(sender: UInt8(settings.index), version: version).withUnsafeBytes { frame.rebuild(copying: $0) }
+        send(frame)
+    }
+
+    private static func hex(_ value: UInt64) -> String { String(value, radix: 16) }
+}
+
+/// The routing id that our ROUTER gave to a connection: a zero and four bytes. A peer cannot choose one of that form.
+struct Route: Equatable {
+    static let none = Route(value: 0)
+    private static let size = 5
+    private let value: UInt64
+
+    private init(value: UInt64) { self.value = value }
+
+    init(_ identity: UnsafeRawBufferPointer) {
+        guard identity.count == Self.size, identity[0] == 0 else {
+            self = .none
+            return
+        }
+        value = 1 << 63 | UInt64(identity.loadUnaligned(fromByteOffset: 1, as: UInt32.self))
+    }
+
+    func withBytes<Result>(_ body: (UnsafeRawBufferPointer) -> Result) -> Result {
+        var bytes: UInt64 = UInt64(UInt32(truncatingIfNeeded: value)) << 8
+        return withUnsafeBytes(of: &bytes) { body(UnsafeRawBufferPointer(rebasing: $0[..<Self.size])) }
+    }
+}
