@@ -37,6 +37,8 @@ final class Engine: Stage {
     private var delivered: UInt64
     private var publishedRole = Role.recovering
     private var publishedExecuted: UInt64 = 0
+    /// Of the batches accepted above an instance that is missing; at least that.
+    private var bytesAboveHole = 0
     /// The logs of the peers do not reach back to where this replica stands.
     private var isStranded = false
     /// Since the start, once.
@@ -172,6 +174,14 @@ final class Engine: Stage {
             precondition(!kept, "the core kept a batch that it did not want")
             return
         }
+        // What lies above a missing instance can neither be executed nor dropped before that instance has come: half of the log
+        // stays free for it.
+        if core.accepted >= core.highest { bytesAboveHole = 0 }
+        let isAboveHole = message.kind == .propose && message.view == core.view && message.instance > core.accepted + 1
+        guard !isAboveHole || bytesAboveHole + payload.count <= acceptor.capacity / 2 else {
+            board.batchesDropped.add(1)
+            return
+        }
         // Copied once, into the arena, where it stays if the core keeps it.
         guard let place = room(for: payload.count, instance: message.instance, now: now) else {
             // The log is full of what is not executed yet: as good as lost on the way.
@@ -187,7 +197,11 @@ final class Engine: Stage {
             board.peers[peer].framesMalformed.add(1)
             return
         }
-        if !core.receive(message, from: peer, now: now, into: &effects) { acceptor.unseal(message.batch) }
+        if core.receive(message, from: peer, now: now, into: &effects) {
+            if isAboveHole { bytesAboveHole += payload.count }
+        } else {
+            acceptor.unseal(message.batch)
+        }
     }
 
     /// Contiguous room in the log for a batch of `count` bytes, and a slot for `instance`. Nil when what is in the way is
