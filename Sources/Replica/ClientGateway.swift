@@ -177,7 +177,7 @@ final class ClientGateway: Stage {
             }
             guard routing.hasMore, socket.receive(routing) else { break }
         }
-        if routing.hasMore { drain() }
+        socket.skipRest(of: routing)
         board.requests.add(1)
         board.rejectedMalformed.add(1)
         return false
@@ -193,17 +193,7 @@ final class ClientGateway: Stage {
     private func receiveContent() -> Int {
         guard header.hasMore, socket.receive(body) else { return 1 }
         guard body.hasMore else { return 2 }
-        return 2 + drain()
-    }
-
-    /// Drops the rest of a message; says how many frames that were.
-    @discardableResult private func drain() -> Int {
-        var count = 0
-        repeat {
-            guard socket.receive(routing) else { break }
-            count += 1
-        } while routing.hasMore
-        return count
+        return 2 + socket.skipRest(of: body)
     }
 
     private func serve(_ request: RequestHeader, _ code: CommandCode, now: UInt64) {

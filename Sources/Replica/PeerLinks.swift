@@ -197,7 +197,7 @@ final class PeerLinks: Stage {
     private func takeFromDealer(_ dealer: Dealer, _ index: Int, _ link: Link) {
         if frame.hasMore {
             link.figures.framesMalformed.add(1)
-            dropRest(of: dealer.socket)
+            dealer.socket.skipRest(of: frame)
         } else {
             take(from: index, link)
         }
@@ -261,10 +261,6 @@ final class PeerLinks: Stage {
     /// Room for what one frame can lead to: the frame, and hearsay about every member.
     private var hasRoom: Bool { arrivals.free > 16 }
 
-    private func dropRest(of socket: borrowing Socket) {
-        while frame.hasMore, socket.receive(frame) {}
-    }
-
     private func takeFromRouter() {
         guard identity.hasMore, router.receive(frame) else {
             board.strangersRefused.add(1)
@@ -272,7 +268,7 @@ final class PeerLinks: Stage {
         }
         guard !frame.hasMore else {
             board.strangersRefused.add(1)
-            dropRest(of: router)
+            router.skipRest(of: frame)
             return
         }
         let route = Route(UnsafeRawBufferPointer(identity.bytes))

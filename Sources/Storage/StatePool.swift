@@ -47,7 +47,6 @@ package final class StatePool {
     // One lane owns the pool, and no access to these overlaps another: the checks of that would be a good part of a command's cost.
     @exclusivity(unchecked) private(set) var root: StateRoot
     @exclusivity(unchecked) private(set) var progress: Progress
-    private let journalCapacity: Int
 
     /// Whether the lines of root and progress are part of the commit that gathers.
     @exclusivity(unchecked) private var groupIsOpen = false
@@ -148,7 +147,6 @@ package final class StatePool {
         transaction = heap.transaction
         root = transaction.read(PersistentPointer(offset: heap.systemRoot))
         progress = transaction.read(PersistentPointer(offset: heap.progressRoot))
-        journalCapacity = transaction.journalRoom
         guard root.isSound(dataSize: UInt64(transaction.committed.count), progressSize: heap.progressSize) else {
             throw PoolError.damagedPool(pool.path, "the description of its sessions is damaged")
         }
@@ -176,9 +174,6 @@ package final class StatePool {
     package var used: Int { Int(heap.usedBytes) }
     /// Bytes of the heap.
     package var size: Int { Int(heap.capacity) }
-    package var hasUncommitted: Bool { groupIsOpen || transaction.isDirty }
-    /// More than half of the journal is used: a commit now spares one in the middle of a command.
-    package var wantsCommit: Bool { transaction.journalRoom < journalCapacity / 2 }
 
     // MARK: Commands
 
