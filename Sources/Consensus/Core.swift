@@ -469,6 +469,8 @@ package struct Core: ~Copyable {
             raiseCommit(to: acceptedDurable)
         }
         learn()
+        // What a leader knows as decided without its followers' votes, they must hear of: it may be trimmed before they have it.
+        if role == .leader && commit < decided { raiseCommit(to: decided) }
         advanceAccepted()
         scheduleCatchUp(now: now)
     }

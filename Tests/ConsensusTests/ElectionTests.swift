@@ -98,4 +98,25 @@ import Testing
         #expect(voter.core.counters.elections == 0)
         #expect(candidate.core.entry(at: 16)?.batch.offset == 16)
     }
+
+    /// A leader may hold decided values above an undecided one. Once that is decided, the commit index covers all of them: else a
+    /// follower would not know that it lacks what the leader trims. (Simulator, seed 91736 of three replicas.)
+    @Test func whatALeaderKnowsAsDecidedItTells() {
+        let cluster = TestCluster(3)
+        cluster.elect(1)
+        cluster.isLost = { _, _, _ in true }
+        cluster.crash(1)
+        let leader = cluster.members[1]
+        for value in 1...5 as ClosedRange<UInt64> {
+            let batch = Batch(offset: value, length: 8, checksum: UInt32(value))
+            leader.slots[value] = (value == 1 ? 1 : decidedView, batch)
+        }
+        cluster.start(1)
+        #expect(leader.core.role == .leader)
+        #expect(leader.core.commit == 0)
+        cluster.deliver(Message(kind: .accepted, view: 1, instance: 1, bound: 0, commit: 0), from: 0, to: 1)
+        #expect(leader.core.decided == 5)
+        #expect(leader.core.commit == 5)
+        #expect(cluster.violations.isEmpty)
+    }
 }
