@@ -5,7 +5,7 @@ let package = Package(
     name: "mPaxosSM",
     products: [
         .executable(name: "mpaxos", targets: ["mpaxos"]),
-        .library(name: "MPaxosSM", targets: ["Replica", "StateMachines", "Client"]),
+        .library(name: "MPaxosSM", targets: ["MPaxosSM"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -40,6 +40,11 @@ let package = Package(
                 "CSupport",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "FlyingFox", package: "FlyingFox"),
+            ]),
+        .target(
+            name: "MPaxosSM",
+            dependencies: [
+                "Replica", "StateMachines", "Client", "Topology", .product(name: "Logging", package: "swift-log"),
             ]),
         .executableTarget(
             name: "mpaxos",

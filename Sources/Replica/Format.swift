@@ -11,7 +11,7 @@ public enum ReplicaPools {
         for path in [member.acceptorPool, member.statePool] where FileManager.default.fileExists(atPath: path) {
             throw ReplicaError(
                 .refused,
-                "\(path) exists already: formatting would lose what the replica has promised; remove both pools yourself if that is what you want"
+                "\(path) exists already: formatting would lose what the replica has promised, and the other replicas would refuse it; to begin a new cluster, remove the pools of all replicas"
             )
         }
         do {

@@ -20,6 +20,7 @@ import Testing
             "Topology", "Logging", "FlyingFox", "FlyingSocks",
         ],
         "Client": ["Wire", "Messaging"],
+        "MPaxosSM": ["Client", "Logging", "Replica", "StateMachines", "Topology"],
         "LoadGenerator": ["Wire", "CEpoll", "Histogram"],
         "mpaxos": [
             "Replica", "Client", "LoadGenerator", "Simulation", "Topology", "Storage", "StateMachines",
