@@ -88,7 +88,7 @@ package final class Heap {
         let checksum = header.load(fromByteOffset: HeapLayout.checksumOffset, as: UInt64.self)
         guard layout.magic == HeapLayout.magic, checksum == UInt64(layout.checksum) else {
             throw PoolError(
-                .damaged, "\(pool.path): the heap's header is damaged; restore the file as it was when this replica last ran; the others go on without it")
+                .damaged, "\(pool.path): the heap's header is damaged; \(PoolError.restoreAdvice)")
         }
         guard layout.version == HeapLayout.version else {
             throw PoolError(
@@ -100,7 +100,7 @@ package final class Heap {
             header.load(fromByteOffset: HeapLayout.firstCommitOffset, as: UInt64.self) > 0
         else {
             throw PoolError(
-                .damaged, "\(pool.path): the heap's header is damaged; restore the file as it was when this replica last ran; the others go on without it")
+                .damaged, "\(pool.path): the heap's header is damaged; \(PoolError.restoreAdvice)")
         }
         try self.init(pool: pool, header: header, layout: layout, viewLimit: max(viewLimit, Pool.pageSize))
     }

@@ -213,7 +213,7 @@ extension Pool {
             root.size <= UInt64(size) - root.offset
         else {
             throw PoolError(
-                .damaged, "\(path): the region's place is damaged; restore the file as it was when this replica last ran; the others go on without it")
+                .damaged, "\(path): the region's place is damaged; \(PoolError.restoreAdvice)")
         }
         return UnsafeMutableRawBufferPointer(start: cpm_direct(pool, root.offset), count: Int(root.size))
     }
@@ -234,7 +234,7 @@ extension Pool {
         guard got == head.count else {
             throw PoolError(
                 .damaged,
-                "\(path): \(size == 0 ? "empty" : "truncated to \(size) bytes"), not a whole pool; restore the file as it was when this replica last ran; the others go on without it"
+                "\(path): \(size == 0 ? "empty" : "truncated to \(size) bytes"), not a whole pool; \(PoolError.restoreAdvice)"
             )
         }
         guard Array(head[0..<8]) == Array("PMEMOBJ\0".utf8) else {
@@ -250,7 +250,7 @@ extension Pool {
         guard size == wanted else {
             throw PoolError(
                 .damaged,
-                "\(path): \(size) bytes long, but made with \(wanted): truncated or padded; restore the file as it was when this replica last ran; the others go on without it"
+                "\(path): \(size) bytes long, but made with \(wanted): truncated or padded; \(PoolError.restoreAdvice)"
             )
         }
         // A copy may have holes; on a full file system a store into one kills the process later.
@@ -286,7 +286,7 @@ extension Pool {
         case EINVAL:
             return PoolError(
                 .damaged,
-                "\(path): damaged: \(String(cString: pmemobj_errormsg())); restore the file as it was when this replica last ran; the others go on without it"
+                "\(path): damaged: \(String(cString: pmemobj_errormsg())); \(PoolError.restoreAdvice)"
             )
         default:
             return PoolError(.io, "\(path): cannot open: \(String(cString: strerror(code)))")

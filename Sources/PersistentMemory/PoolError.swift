@@ -17,6 +17,9 @@ package struct PoolError: Error, CustomStringConvertible {
         case io
     }
 
+    /// What to do about a pool that cannot be trusted.
+    static let restoreAdvice = "restore the file as it was when this replica last ran; the others go on without it"
+
     package let kind: Kind
     package let description: String
 

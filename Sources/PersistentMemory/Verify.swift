@@ -109,6 +109,6 @@ extension Heap {
     }
 
     private func damage(_ what: String) -> PoolError {
-        PoolError(.damaged, "\(path): the heap is damaged: \(what); restore the file as it was when this replica last ran; the others go on without it")
+        PoolError(.damaged, "\(path): the heap is damaged: \(what); \(PoolError.restoreAdvice)")
     }
 }

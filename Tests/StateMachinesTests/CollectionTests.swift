@@ -106,7 +106,7 @@ import Testing
             #expect(throws: Refusal.full) { try queue.enqueue(1, in: store.transaction) }
         }
         #expect(store.heap.usedBytes == full)
-        hoard.forEach { store.transaction.free($0) }
+        for block in hoard { store.transaction.free(block) }
         try array.append(1, in: store.transaction)
         try queue.enqueue(2, in: store.transaction)
         #expect(array.get(0, in: store.transaction) == 1)
