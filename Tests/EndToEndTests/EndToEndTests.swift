@@ -120,12 +120,14 @@ struct EndToEndTests {
             try await Scenario(script: "shapes", name: "numbers-of-replicas").run(threads)
         }
 
-        @Test func idsThatAreNoIndices() async throws {
-            try await Scenario(script: "shapes", name: "sparse-ids").run()
+        @Test(arguments: Scenario.Threads.allCases)
+        func idsThatAreNoIndices(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "shapes", name: "sparse-ids").run(threads)
         }
 
-        @Test func endpointsOfIPC() async throws {
-            try await Scenario(script: "shapes", name: "local-sockets").run()
+        @Test(arguments: Scenario.Threads.allCases)
+        func endpointsOfIPC(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "shapes", name: "local-sockets").run(threads)
         }
 
         @Test(arguments: Scenario.Threads.allCases)
@@ -133,8 +135,9 @@ struct EndToEndTests {
             try await Scenario(script: "shapes", name: "narrow-pipeline").run(threads)
         }
 
-        @Test func moreSmallBatchesThanSlots() async throws {
-            try await Scenario(script: "shapes", name: "small-batches").run()
+        @Test(arguments: Scenario.Threads.allCases)
+        func moreSmallBatchesThanSlots(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "shapes", name: "small-batches").run(threads)
         }
     }
 
