@@ -112,9 +112,10 @@ struct Checker {
         return nil
     }
 
-    /// Before a crash, and at the end: entries known to be decided agree, also beyond the contiguous ones.
+    /// Before a crash, and at the end: entries known to be decided agree, also those that `compare` has not come to: the ones
+    /// beyond a gap, and those of a step that a crash cuts short.
     mutating func compareMarks(_ replica: ReplicaIndex, _ core: borrowing Core) -> String? {
-        var instance = core.decided + 1
+        var instance = compared[replica] + 1
         while instance <= core.highest {
             if let entry = core.entry(at: instance), entry.isDecided {
                 let batch = entry.batch.checksum
