@@ -401,7 +401,9 @@ final class Engine: Stage {
     private func publishReadiness() {
         let behind = core.known - min(core.known, board.executed.load())
         let hasLeader = core.role == .leader ? core.isFollowed : core.leader != nil
-        board.isReady = hasLeader && behind <= UInt64(core.configuration.window)
+        // The first time strictly: but for what is under way. Later a burst may put some more between.
+        let tolerated = hasCaughtUp ? UInt64(core.configuration.window) : 2
+        board.isReady = hasLeader && behind <= tolerated && !core.needsStateTransfer
         hasCaughtUp = hasCaughtUp || board.isReady
     }
 }

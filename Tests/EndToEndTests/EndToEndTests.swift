@@ -92,6 +92,11 @@ struct EndToEndTests {
         }
 
         @Test(arguments: Scenario.Threads.allCases)
+        func absenceBeyondTheLog(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "crashes", name: "beyond-the-log").run(threads)
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
         func logThatWraps(threads: Scenario.Threads) async throws {
             try await Scenario(script: "crashes", name: "log-wraps").run(threads)
         }
