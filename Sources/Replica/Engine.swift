@@ -209,13 +209,7 @@ final class Engine: Stage {
     private func room(for count: Int, instance: UInt64, now: UInt64) -> UnsafeMutableRawPointer? {
         guard count <= acceptor.largestBatch else { return nil }
         if acceptor.hasSlot(for: instance), let place = acceptor.reserve(count) { return place }
-        // What waits to be sent may name batches that are dropped here.
-        if !effects.isEmpty { commit(now: now) }
-        let floor = acceptor.makeRoom(for: count, instance: instance, executed: board.executed.loadAcquiring()) {
-            core.isReferenced(instance: $0, offset: $1)
-        }
-        makeRoomForEffects(now: now)
-        core.advanceFloor(to: floor, now: now, into: &effects)
+        dropOldest(for: count, instance: instance, now: now)
         return acceptor.hasSlot(for: instance) ? acceptor.reserve(count) : nil
     }
 
@@ -224,12 +218,16 @@ final class Engine: Stage {
     private func freeSlots(now: UInt64) {
         let wanted = core.highest + UInt64(acceptor.slotCount / 8)
         guard !acceptor.hasSlot(for: wanted) else { return }
+        dropOldest(for: 0, instance: wanted, now: now)
+    }
+
+    /// Lets the log give up what is executed, for `count` bytes and a slot of `instance`, as far as it can.
+    private func dropOldest(for count: Int, instance: UInt64, now: UInt64) {
         // What waits to be sent may name batches that are dropped here.
         if !effects.isEmpty { commit(now: now) }
-        let floor = acceptor.makeRoom(for: 0, instance: wanted, executed: board.executed.loadAcquiring()) {
+        let floor = acceptor.makeRoom(for: count, instance: instance, executed: board.executed.loadAcquiring()) {
             core.isReferenced(instance: $0, offset: $1)
         }
-        makeRoomForEffects(now: now)
         core.advanceFloor(to: floor, now: now, into: &effects)
     }
 

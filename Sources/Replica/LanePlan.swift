@@ -51,7 +51,7 @@ struct LanePlan {
             lanes[2].add(engine)
             lanes[3].add(executor)
         } else {
-            // In the order in which a request passes, so that one turn of the lane takes it as far as it can go.
+            // What arrives first, then what works on it: one turn of the lane takes a request as far as it can go.
             for stage in [links, gateway, engine, executor] { lanes[0].add(stage) }
         }
     }

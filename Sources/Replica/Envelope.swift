@@ -1,0 +1,31 @@
+/// The routing frames in front of a request, up to and with the first empty one: kept as they came, echoed in front of
+/// the reply (RFC 28/REQREP). Packed as length (u16) and bytes, frame after frame.
+struct Envelope: ~Copyable {
+    static let maximumFrames = 8
+    static let maximumFrameSize = 256
+    static let maximumSize = 2112
+
+    private let storage: UnsafeMutableRawPointer
+    private(set) var size = 0
+    private(set) var frames = 0
+
+    init() { storage = .allocate(byteCount: Self.maximumSize, alignment: 8) }
+    deinit { storage.deallocate() }
+
+    var packed: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: storage, count: size) }
+
+    mutating func clear() {
+        size = 0
+        frames = 0
+    }
+
+    /// False when the envelope has more or longer frames than MPX/1 allows.
+    mutating func append(_ frame: UnsafeRawBufferPointer) -> Bool {
+        guard frames < Self.maximumFrames, frame.count <= Self.maximumFrameSize else { return false }
+        storage.storeBytes(of: UInt16(frame.count), toByteOffset: size, as: UInt16.self)
+        if let base = frame.baseAddress { (storage + size + 2).copyMemory(from: base, byteCount: frame.count) }
+        size += 2 + frame.count
+        frames += 1
+        return true
+    }
+}
