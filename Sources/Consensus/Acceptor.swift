@@ -99,7 +99,7 @@ extension Core {
     /// How far above the decided prefix a follower accepts, and a leader sends.
     var lookahead: UInt64 { 4 * window }
 
-    func wantsProposal(_ message: Message) -> Bool {
+    @inline(__always) func wantsProposal(_ message: Message) -> Bool {
         guard message.view >= promised && message.instance > decided else { return false }
         guard log.fits(message.instance) && message.instance <= learned + lookahead else { return false }
         if message.view == promised && baseKnown && base != message.bound { return false }

@@ -62,7 +62,7 @@ extension Core {
         return peer
     }
 
-    func receiveCatchUpRequest(_ message: Message, from: ReplicaIndex, into effects: inout EffectBuffer) {
+    mutating func receiveCatchUpRequest(_ message: Message, from: ReplicaIndex, into effects: inout EffectBuffer) {
         // Answers speak in the promised view: it is not below the one in which the values were decided.
         guard promised > 0 && message.instance <= decided else { return }
         if message.instance < served {
@@ -90,7 +90,7 @@ extension Core {
     /// Which decided values are kept. A decided value counts as accepted in acknowledgements to the leader of the promised view:
     /// sound only if it was decided in a view not above the promised one. So the promise must be as high as the view in which
     /// the sender speaks, and durable before the value is, lest a crash keep the value and lose the promise.
-    func wantsDecided(_ message: Message) -> Bool {
+    @inline(__always) func wantsDecided(_ message: Message) -> Bool {
         if !configuration.plantedBugs.contains(.decidedWithoutView) {
             guard message.view <= promised && promisedRecord <= durableRecord else { return false }
         }

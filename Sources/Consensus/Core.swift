@@ -1,5 +1,5 @@
 /// What a replica is busy with.
-package enum Role: UInt8, Sendable, BitwiseCopyable {
+@usableFromInline package enum Role: UInt8, Sendable, BitwiseCopyable {
     /// Being rebuilt from storage: between `init` and `start`.
     case recovering
     case follower
@@ -62,7 +62,7 @@ struct Peer: BitwiseCopyable {
 /// Everything is allocated in `init`. Steps are deterministic, allocate nothing, count no references and take no locks: the
 /// compiler proves it in release builds (`@_noLocks`; debug builds see one file at a time, which is not enough for the proof).
 /// Steps are the methods with `now` and `into`. Not thread-safe: one owner. Before each step `effects.hasRoom` must hold. Roles are in extensions, one a file.
-package struct Core: ~Copyable {
+@usableFromInline package struct Core: ~Copyable {
     /// Most records, and most sends, of one step.
     package static let effectsPerStep = 384
     /// Most entries a step sends to one peer, or persists, at once.
@@ -89,12 +89,15 @@ package struct Core: ~Copyable {
     let window: UInt64
     let peers: UnsafeMutablePointer<Peer>
     var random: Random
-    package internal(set) var role = Role.recovering
+    @usableFromInline package internal(set) var role = Role.recovering
     package internal(set) var counters = Counters()
 
     // Durability.
     var lastRecord: LogSequenceNumber = 0
     var durableRecord: LogSequenceNumber = 0
+    /// All records up to this one were there at `watchedSince`: while it is not durable, the oldest record waits since then, or longer.
+    var watchedRecord: LogSequenceNumber = 0
+    var watchedSince: Microseconds = 0
 
     // Acceptor.
     var log: LogIndex
@@ -124,7 +127,7 @@ package struct Core: ~Copyable {
     package internal(set) var served: Instance
     /// A peer answered that the next instance is below its log's floor. False again as soon as another peer helps.
     package internal(set) var needsStateTransfer = false
-    var catchUpDeadline: Microseconds = .max
+    @usableFromInline var catchUpDeadline: Microseconds = .max
     var catchUpRotation = 0
     /// `learned` when the deadline was set.
     var catchUpMark: Instance = 0
@@ -136,7 +139,7 @@ package struct Core: ~Copyable {
     var leaderActive = false
     var lastContact: Microseconds = 0
     var hadContact = false
-    var electionDeadline: Microseconds = .max
+    @usableFromInline var electionDeadline: Microseconds = .max
     /// The candidate of the promised view has asked for promises, last for those above this instance.
     var isSolicited = false
     var solicitedAfter: Instance = 0
@@ -145,7 +148,7 @@ package struct Core: ~Copyable {
     var phase = Phase.preVote
     var targetView: View = 0
     var votes: UInt16 = 0
-    var prepareDeadline: Microseconds = .max
+    @usableFromInline var prepareDeadline: Microseconds = .max
     var candidateHighest: Instance = 0
     var adoptCursor: Instance = 0
     /// What must be durable before the election goes on.
@@ -262,7 +265,7 @@ package struct Core: ~Copyable {
     }
 
     /// When `tick` has something to do; it may lie in the past. `.max`: never, by itself.
-    package var nextDeadline: Microseconds {
+    @inlinable package var nextDeadline: Microseconds {
         switch role {
         case .leader: min(catchUpDeadline, leaderDeadline)
         case .candidate: min(catchUpDeadline, min(electionDeadline, prepareDeadline))
@@ -429,15 +432,28 @@ package struct Core: ~Copyable {
         return lastRecord
     }
 
-    func send(
+    mutating func send(
         _ message: Message, to peer: ReplicaIndex, after: LogSequenceNumber, into effects: inout EffectBuffer
     ) {
         precondition(peer != me, "a replica sends nothing to itself")
         effects.append(Send(after: after > durableRecord ? after : 0, to: peer, message: message))
     }
 
+    mutating func watchStorage(now: Microseconds) {
+        guard durableRecord >= watchedRecord else { return }
+        watchedRecord = lastRecord
+        watchedSince = now
+    }
+
+    /// Whether a record has not become durable for several suspect periods. Who cannot keep what it says can say nothing new: it
+    /// is not to lead, and its voice is worth nothing in elections.
+    func isStuck(now: Microseconds) -> Bool {
+        durableRecord < watchedRecord && now >= watchedSince + 3 * configuration.suspect
+            && !configuration.plantedBugs.contains(.stuckStorageUnnoticed)
+    }
+
     /// Nobody's view or instance gets near the limit, and leaders alone speak as leaders.
-    func isPlausible(_ message: Message, from: ReplicaIndex) -> Bool {
+    @inline(__always) func isPlausible(_ message: Message, from: ReplicaIndex) -> Bool {
         guard from >= 0 && from < memberCount && from != me else { return false }
         guard
             message.view > 0 && message.view < plausibleLimit && message.instance < plausibleLimit
@@ -461,6 +477,7 @@ package struct Core: ~Copyable {
 
     /// Brings all that follows from what is known up to date: the acknowledged prefix, votes, decisions, what is missing.
     mutating func settle(now: Microseconds) {
+        watchStorage(now: now)
         advanceAccepted()
         if role == .leader {
             countVotes()

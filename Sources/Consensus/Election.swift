@@ -27,6 +27,12 @@ extension Core {
     /// Asks the others first whether they miss a leader too: a replica that was cut off deposes nobody when it is back.
     mutating func beginElection(now: Microseconds, into effects: inout EffectBuffer) {
         precondition(role != .recovering, "a core is started first")
+        guard !isStuck(now: now) else {
+            // Each promise that never gets durable, and so is never sent, would depose whoever is elected meanwhile.
+            role = .follower
+            restartElectionTimer(now)
+            return
+        }
         counters.elections += 1
         role = .candidate
         phase = .preVote
@@ -41,7 +47,7 @@ extension Core {
     }
 
     /// Says (again) to a peer what this candidate waits for.
-    func solicit(_ peer: ReplicaIndex, into effects: inout EffectBuffer) {
+    mutating func solicit(_ peer: ReplicaIndex, into effects: inout EffectBuffer) {
         switch phase {
         case .preVote:
             if votes & (1 << UInt16(peer)) == 0 {
@@ -88,7 +94,7 @@ extension Core {
         let hearsLeader =
             hadContact && now < lastContact + configuration.suspect
             && leadingReplica(of: promised, among: memberCount) != from
-        guard !hearsLeader else { return }
+        guard !hearsLeader && !isStuck(now: now) else { return }
         // A leader that had to fetch much before it could serve, or could not even fetch it from here, helps nobody.
         guard message.commit + window >= decided && message.commit + 1 >= served else { return }
         send(.preVoteGrant(view: message.view), to: from, after: 0, into: &effects)

@@ -47,7 +47,7 @@ extension Core {
     }
 
     /// Sends a follower what it lacks, within what it would accept and what a step may send.
-    func pump(_ peer: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer) {
+    mutating func pump(_ peer: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer) {
         precondition(role == .leader && peer != me, "a leader proposes to others")
         let limit = min(nextInstance - 1, min(peers[peer].decided, peers[peer].acked) + lookahead)
         if peers[peer].next < log.floor { peers[peer].next = log.floor }
@@ -71,7 +71,8 @@ extension Core {
         }
     }
 
-    func sendHeartbeat(to peer: ReplicaIndex, quiet: Bool, now: Microseconds, into effects: inout EffectBuffer) {
+    mutating func sendHeartbeat(to peer: ReplicaIndex, quiet: Bool, now: Microseconds, into effects: inout EffectBuffer)
+    {
         precondition(role == .leader, "only a leader sends heartbeats")
         send(
             .heartbeat(view: promised, highest: nextInstance - 1, base: base, commit: commit, quiet: quiet),
@@ -112,7 +113,8 @@ extension Core {
     /// Forgets what was sent to a follower beyond what it acknowledged.
     private mutating func sendAgain(_ peer: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer) {
         let first = max(peers[peer].acked + 1, log.floor)
-        if peers[peer].next > first {
+        // What waits for its record has not left yet, and will.
+        if peers[peer].next > first && log[first].record <= durableRecord {
             counters.retransmissions += peers[peer].next - first
             peers[peer].next = first
         }
@@ -143,15 +145,17 @@ extension Core {
     }
 
     /// When a follower that still talks has not acknowledged for so long that it must have lost something.
-    private func resendDeadline(_ peer: ReplicaIndex) -> Microseconds {
+    @inline(__always) private func resendDeadline(_ peer: ReplicaIndex) -> Microseconds {
         guard peers[peer].next > peers[peer].acked + 1 else { return .max }
         let due = peers[peer].lastProgress + configuration.retransmit
         return due <= peers[peer].lastHeard + configuration.suspect ? due : .max
     }
 
-    private func isUntold(_ peer: ReplicaIndex) -> Bool { quorum > 2 && peers[peer].toldCommit < commit }
+    @inline(__always) private func isUntold(_ peer: ReplicaIndex) -> Bool {
+        quorum > 2 && peers[peer].toldCommit < commit
+    }
 
-    var leaderDeadline: Microseconds {
+    @usableFromInline var leaderDeadline: Microseconds {
         var deadline = Microseconds.max
         for peer in 0..<memberCount where peer != me {
             // With larger quorums followers cannot decide by themselves: what no proposal carried is told at once.
@@ -167,7 +171,8 @@ extension Core {
         for peer in 0..<memberCount where peer != me && now < peers[peer].lastHeard + 2 * configuration.suspect {
             heard += 1
         }
-        if heard < quorum {
+        // The others could do without its votes, but not without its proposals.
+        if heard < quorum || (quorum < memberCount && isStuck(now: now)) {
             stepDown(now: now)
             return
         }

@@ -19,6 +19,8 @@ package struct Entry: BitwiseCopyable, Hashable, Sendable {
 struct LogIndex: ~Copyable {
     private let slots: UnsafeMutablePointer<Entry>
     let slotCount: UInt64
+    /// The ring has a power of two of places, if need be more than are used.
+    private let mask: UInt64
     /// The lowest instance that may be present.
     private(set) var floor: Instance
     /// The highest instance that was ever present, or floor - 1.
@@ -30,8 +32,11 @@ struct LogIndex: ~Copyable {
         self.slotCount = UInt64(slotCount)
         self.floor = floor
         highest = floor - 1
-        slots = .allocate(capacity: slotCount)
-        slots.initialize(repeating: .none, count: slotCount)
+        var places = 1
+        while places < slotCount { places *= 2 }
+        mask = UInt64(places - 1)
+        slots = .allocate(capacity: places)
+        slots.initialize(repeating: .none, count: places)
     }
 
     deinit { slots.deallocate() }
@@ -41,32 +46,34 @@ struct LogIndex: ~Copyable {
 
     func fits(_ instance: Instance) -> Bool { instance >= floor && instance < end }
 
+    private func place(_ instance: Instance) -> Int { Int(truncatingIfNeeded: instance & mask) }
+
     /// `.none` for what is absent, also outside of the range.
     subscript(_ instance: Instance) -> Entry {
         guard fits(instance) else { return .none }
-        return slots[Int(instance % slotCount)]
+        return slots[place(instance)]
     }
 
     mutating func set(_ instance: Instance, _ entry: Entry) {
         precondition(fits(instance), "an entry is put within the log")
         precondition(entry.view > 0, "an entry has a view")
-        slots[Int(instance % slotCount)] = entry
+        slots[place(instance)] = entry
         if instance > highest { highest = instance }
     }
 
     mutating func markDecided(_ instance: Instance) {
         precondition(fits(instance), "a decided entry is within the log")
-        precondition(slots[Int(instance % slotCount)].view > 0, "a decided entry has a value")
-        slots[Int(instance % slotCount)].isDecided = true
+        precondition(slots[place(instance)].view > 0, "a decided entry has a value")
+        slots[place(instance)].isDecided = true
     }
 
     mutating func advanceFloor(to newFloor: Instance) {
         precondition(newFloor >= floor, "the floor only rises")
         if newFloor - floor >= slotCount {
-            slots.update(repeating: .none, count: Int(slotCount))
+            slots.update(repeating: .none, count: Int(mask + 1))
         } else {
             while floor < newFloor {
-                slots[Int(floor % slotCount)] = .none
+                slots[place(floor)] = .none
                 floor += 1
             }
         }

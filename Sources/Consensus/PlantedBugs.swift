@@ -24,6 +24,9 @@ package struct PlantedBugs: OptionSet, Hashable, Sendable {
     /// A decided value from a higher view is kept without promising that view first.
     package static var decidedWithoutView: PlantedBugs { PlantedBugs(rawValue: 1 << 8) }
 
+    /// Whose storage is stuck goes on to lead and to campaign.
+    package static var stuckStorageUnnoticed: PlantedBugs { PlantedBugs(rawValue: 1 << 9) }
+
     // MARK: Around the core: the core knows nothing of these, the simulated storage and executor do
 
     /// The sessions are committed apart from what the commands changed.
@@ -52,7 +55,8 @@ package struct PlantedBugs: OptionSet, Hashable, Sendable {
             ("promiseBeforeDurable", .promiseBeforeDurable), ("commitWithoutView", .commitWithoutView),
             ("acceptedBeforeDurable", .acceptedBeforeDurable), ("establishedTooEarly", .establishedTooEarly),
             ("adoptFirstReported", .adoptFirstReported), ("proposeBeforeDurable", .proposeBeforeDurable),
-            ("decidedWithoutView", .decidedWithoutView), ("sessionsOutsideCommit", .sessionsOutsideCommit),
+            ("decidedWithoutView", .decidedWithoutView), ("stuckStorageUnnoticed", .stuckStorageUnnoticed),
+            ("sessionsOutsideCommit", .sessionsOutsideCommit),
             ("replyBeforeCommit", .replyBeforeCommit), ("staleRead", .staleRead), ("catchUpSkips", .catchUpSkips),
             ("slotInPlace", .slotInPlace), ("amnesia", .amnesia), ("retryRunsAgain", .retryRunsAgain),
             ("recordsForgotten", .recordsForgotten), ("useOrderForgotten", .useOrderForgotten),

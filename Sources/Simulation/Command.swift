@@ -1,8 +1,8 @@
 import Consensus
 
 /// A command as it travels: each attempt of a client is one of its own, with the replica that is to answer.
-struct Command {
-    enum Kind: UInt8 {
+struct Command: BitwiseCopyable {
+    enum Kind: UInt8, BitwiseCopyable {
         case open
         case submit
         case close
@@ -25,22 +25,29 @@ struct Command {
     var origin: ReplicaIndex = 0
 }
 
-struct Reply: Hashable {
+struct Reply: BitwiseCopyable, Hashable {
     var status: OrderedStatus
     var session: UInt64 = 0
     var position: UInt64 = 0
     var value: UInt64 = 0
 }
 
+/// A reply, and to which command.
+struct Answer: BitwiseCopyable {
+    var command: Int
+    var reply: Reply
+}
+
 /// All commands and the batches made of them, by number. What is in a batch never changes: so one copy serves all replicas,
 /// each of which knows the batch by a handle of its own.
-struct CommandStore {
-    private(set) var commands: [Command] = []
-    private var batches: [Range<Int>] = [0..<0]
-    private var members: [Int32] = []
+struct CommandStore: ~Copyable {
+    private var commands = Buffer<Command>(capacity: 1024)
+    /// Where the members of each batch begin; where those of the next will.
+    private var firsts = Buffer<Int32>(repeating: 0, count: 2)
+    private var members = Buffer<Int32>(capacity: 1024)
 
     /// The number of the next batch. 0 is the no-op.
-    var nextBatch: UInt32 { UInt32(batches.count) }
+    var nextBatch: UInt32 { UInt32(firsts.count - 1) }
 
     subscript(_ number: Int) -> Command { commands[number] }
 
@@ -49,15 +56,15 @@ struct CommandStore {
         return commands.count - 1
     }
 
-    mutating func makeBatch(of numbers: ArraySlice<Int>) -> UInt32 {
-        precondition(!numbers.isEmpty, "a batch has commands")
-        let first = members.count
-        for number in numbers { members.append(Int32(number)) }
-        batches.append(first..<members.count)
-        return UInt32(batches.count - 1)
+    /// Of the first `count` of `numbers`.
+    mutating func makeBatch(of numbers: borrowing Buffer<Int>, count: Int) -> UInt32 {
+        precondition(count > 0, "a batch has commands")
+        for index in 0..<count { members.append(Int32(numbers[index])) }
+        firsts.append(Int32(members.count))
+        return nextBatch - 1
     }
 
-    func count(of batch: UInt32) -> Int { batches[Int(batch)].count }
+    func count(of batch: UInt32) -> Int { Int(firsts[Int(batch) + 1] - firsts[Int(batch)]) }
 
-    func number(_ index: Int, of batch: UInt32) -> Int { Int(members[batches[Int(batch)].lowerBound + index]) }
+    func number(_ index: Int, of batch: UInt32) -> Int { Int(members[Int(firsts[Int(batch)]) + index]) }
 }

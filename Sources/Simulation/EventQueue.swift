@@ -3,7 +3,7 @@ import Consensus
 /// Something that will happen to one replica, or to the simulation as a whole.
 struct Event: BitwiseCopyable {
     enum Kind: UInt8, BitwiseCopyable {
-        /// `message` arrives at `replica` from `peer`.
+        /// The message at place `number` of the queue arrives at `replica` from `peer`.
         case message
         /// The replica's timer.
         case tick
@@ -31,38 +31,43 @@ struct Event: BitwiseCopyable {
         case transferCheck
     }
 
-    var kind: Kind
-    var replica: ReplicaIndex = 0
+    let kind: Kind
+    private let replicaByte: Int8
+    private let peerByte: Int8
     /// Events of an earlier life of the replica are void.
-    var life: UInt32 = 0
-    var peer: ReplicaIndex = 0
-    var number: UInt64 = 0
-    var message = Message(kind: .nack, view: 0)
+    let life: UInt32
+    let number: UInt64
+
+    var replica: ReplicaIndex { ReplicaIndex(replicaByte) }
+    var peer: ReplicaIndex { ReplicaIndex(peerByte) }
+
+    init(kind: Kind, replica: ReplicaIndex = 0, life: UInt32 = 0, peer: ReplicaIndex = 0, number: UInt64 = 0) {
+        self.kind = kind
+        replicaByte = Int8(replica)
+        peerByte = Int8(peer)
+        self.life = life
+        self.number = number
+    }
 }
 
-/// Events in the order of their times; of equal times, in the order of their scheduling. A heap of small keys: the events stay
-/// where they are. Plain memory, since the queue is the hottest part of a simulation.
+/// Events in the order of their times; of equal times, in the order of their scheduling. A heap with four children a node; the
+/// messages stay where they are.
 struct EventQueue: ~Copyable {
     /// Time and order in one word: less than 2^24 events wait at one moment, and a run takes less than 2^40 us.
-    private struct Key: BitwiseCopyable {
+    struct Node: BitwiseCopyable {
         var word: UInt64
-        var place: Int
+        var event: Event
     }
 
     private static let orderBits: UInt64 = 24
     private var capacity = 1024
-    private var heap = UnsafeMutablePointer<Key>.allocate(capacity: 1024)
-    private var events = UnsafeMutablePointer<Event>.allocate(capacity: 1024)
+    private var heap = UnsafeMutablePointer<Node>.allocate(capacity: 1024)
     private var count = 0
-    /// Places of `events` in use or free, and those free.
-    private var placeCount = 0
-    private var free: [Int] = []
     private var order: UInt64 = 0
+    private var messages = Buffer<Message>(capacity: 256)
+    private var freePlaces = Buffer<Int>(capacity: 256)
 
-    deinit {
-        heap.deallocate()
-        events.deallocate()
-    }
+    deinit { heap.deallocate() }
 
     var nextTime: Microseconds? { count == 0 ? nil : heap[0].word >> Self.orderBits }
 
@@ -70,56 +75,72 @@ struct EventQueue: ~Copyable {
         precondition(time < 1 << (64 - Self.orderBits), "a run ends before the time does")
         if count == capacity { grow() }
         order = (order + 1) & (1 << Self.orderBits - 1)
-        let place: Int
-        if let reused = free.popLast() {
-            place = reused
-        } else {
-            place = placeCount
-            placeCount += 1
-        }
-        (events + place).initialize(to: event)
-        let key = Key(word: time << Self.orderBits | order, place: place)
+        let word = time << Self.orderBits | order
         var child = count
         count += 1
         while child > 0 {
-            let parent = (child - 1) / 2
-            guard key.word < heap[parent].word else { break }
+            let parent = (child - 1) / 4
+            guard word < heap[parent].word else { break }
             heap[child] = heap[parent]
             child = parent
         }
-        heap[child] = key
+        heap[child] = Node(word: word, event: event)
+    }
+
+    /// `message` arrives at `replica` from `peer`.
+    mutating func schedule(
+        _ message: Message, from peer: ReplicaIndex, to replica: ReplicaIndex, at time: Microseconds
+    ) {
+        let place: Int
+        if let free = freePlaces.popLast() {
+            place = free
+            messages[place] = message
+        } else {
+            place = messages.count
+            messages.append(message)
+        }
+        schedule(Event(kind: .message, replica: replica, peer: peer, number: UInt64(place)), at: time)
     }
 
     mutating func next() -> (time: Microseconds, event: Event)? {
         guard count > 0 else { return nil }
         let first = heap[0]
         count -= 1
-        if count > 0 {
-            let last = heap[count]
-            var parent = 0
-            while true {
-                var least = 2 * parent + 1
-                guard least < count else { break }
-                if least + 1 < count && heap[least + 1].word < heap[least].word { least += 1 }
-                guard heap[least].word < last.word else { break }
-                heap[parent] = heap[least]
-                parent = least
+        if count > 0 { sink(heap[count]) }
+        return (first.word >> Self.orderBits, first.event)
+    }
+
+    /// The message of an event, which is over with that.
+    mutating func takeMessage(_ event: Event) -> Message {
+        precondition(event.kind == .message, "the event brings a message")
+        freePlaces.append(Int(event.number))
+        return messages[Int(event.number)]
+    }
+
+    /// Puts `node` in at the root.
+    private mutating func sink(_ node: Node) {
+        var parent = 0
+        while true {
+            let child = 4 * parent + 1
+            guard child < count else { break }
+            var least = child
+            var word = heap[child].word
+            for other in child + 1..<min(child + 4, max(count, child + 1)) where heap[other].word < word {
+                least = other
+                word = heap[other].word
             }
-            heap[parent] = last
+            guard word < node.word else { break }
+            heap[parent] = heap[least]
+            parent = least
         }
-        free.append(first.place)
-        return (first.word >> Self.orderBits, events[first.place])
+        heap[parent] = node
     }
 
     private mutating func grow() {
-        let largerHeap = UnsafeMutablePointer<Key>.allocate(capacity: 2 * capacity)
-        largerHeap.moveInitialize(from: heap, count: count)
+        let larger = UnsafeMutablePointer<Node>.allocate(capacity: 2 * capacity)
+        larger.moveInitialize(from: heap, count: count)
         heap.deallocate()
-        heap = largerHeap
-        let largerEvents = UnsafeMutablePointer<Event>.allocate(capacity: 2 * capacity)
-        largerEvents.moveInitialize(from: events, count: placeCount)
-        events.deallocate()
-        events = largerEvents
+        heap = larger
         capacity *= 2
     }
 }

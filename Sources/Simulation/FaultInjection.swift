@@ -7,13 +7,13 @@ extension Simulator {
         report.faults += 1
         queue.schedule(Event(kind: .fault), at: now + 1 + random.below(2 * plan.interval))
         guard let kind = plan.draw(random: &random) else { return }
-        let victim = random.index(replicas.count)
-        let replica = replicas[victim]
+        let victim = random.index(replicaCount)
+        let replica = replicas + victim
         switch kind {
         case .crash: try crash(victim, restartAfter: downTime())
         case .crashAll:
             let delay = downTime()
-            for index in replicas.indices { try crash(index, restartAfter: delay + random.below(5_000)) }
+            for index in indices { try crash(index, restartAfter: delay + random.below(5_000)) }
         case .crashLeader:
             if let leader = leaderIndex() { try crash(leader, restartAfter: downTime()) }
         case .pause: pause(victim)
@@ -21,32 +21,33 @@ extension Simulator {
             if let leader = leaderIndex() { pause(leader) }
         case .slowStorage:
             trace("\(victim) has slow storage")
-            replica.slowUntil = now + random.below(plan.span)
-            replica.slowBy = 1 + random.below(50_000)
+            replica.pointee.slowUntil = now + random.below(plan.span)
+            replica.pointee.slowBy = 1 + random.below(50_000)
         case .stuckStorage:
             trace("\(victim) has stuck storage")
-            replica.slowUntil = now + random.below(plan.span)
-            replica.slowBy = 2 * plan.span
+            replica.pointee.slowUntil = now + random.below(plan.span)
+            replica.pointee.slowBy = 2 * plan.span
         case .split, .oneWay, .ring, .isolateLeader: partition(kind)
         case .mute: mute(random.chance(perMille: 500) ? victim : leaderIndex() ?? victim)
         case .rotate: rotate()
         case .trap:
             traps = 1 + random.index(3)
-            replica.slowUntil = now + random.below(plan.span)
-            replica.slowBy = 1 + random.below(replica.configuration.suspect / 2)
+            replica.pointee.slowUntil = now + random.below(plan.span)
+            replica.pointee.slowBy = 1 + random.below(replica.pointee.configuration.suspect / 2)
         case .silence: silences = 1 + random.index(4)
         case .clockJump:
             trace("\(victim)'s clock jumps")
-            changeClock(victim, rate: nil, jump: random.below(4 * replica.configuration.suspect))
+            changeClock(victim, rate: nil, jump: random.below(4 * replica.pointee.configuration.suspect))
         case .clockRate:
             trace("\(victim)'s clock changes its pace")
             changeClock(victim, rate: 300 + random.below(3_000), jump: 0)
         case .lag:
             trace("\(victim) is slow")
-            replica.lag = random.chance(perMille: 300) ? 0 : random.below(replica.configuration.suspect / 2)
+            replica.pointee.lag =
+                random.chance(perMille: 300) ? 0 : random.below(replica.pointee.configuration.suspect / 2)
         case .fullLog:
             trace("\(victim) has no room for batches")
-            replica.fullUntil = now + random.below(plan.span)
+            replica.pointee.fullUntil = now + random.below(plan.span)
         case .losePools: try losePools(victim)
         case .clientDeath: killClient()
         }
@@ -57,7 +58,7 @@ extension Simulator {
     }
 
     private func leaderIndex() -> ReplicaIndex? {
-        replicas.indices.filter { replicas[$0].isUp && replicas[$0].core.role == .leader }
+        indices.filter { replicas[$0].isUp && replicas[$0].core.role == .leader }
             .randomElement(using: &random)
     }
 
@@ -75,15 +76,15 @@ extension Simulator {
     }
 
     /// A crash aimed at the moments at which the order of records matters, and what of them it spares; nil: no such moment.
-    func trap(for replica: SimulatedReplica) -> SimulatedStorage.CrashMode? {
-        guard traps > 0 && isFaulty && replica.effects.recordCount > 0 else { return nil }
+    func trap(for replica: UnsafeMutablePointer<SimulatedReplica>) -> SimulatedStorage.CrashMode? {
+        guard traps > 0 && isFaulty && effects.recordCount > 0 else { return nil }
         var mode: SimulatedStorage.CrashMode?
-        for record in replica.effects.records {
+        for record in effects.records {
             switch record.kind {
             case .established: mode = .promises
             case .promise: break
             case .accept:
-                if record.view == decidedView && replica.storage.hasPendingPromise { mode = .acceptances }
+                if record.view == decidedView && replica.pointee.storage.hasPendingPromise { mode = .acceptances }
             }
         }
         guard let mode, random.chance(perMille: 700) else { return nil }
@@ -94,18 +95,18 @@ extension Simulator {
     /// The leader decided, or accepted, something that nobody else knows yet: what the step had to say is lost, and what it
     /// has to say later too.
     func silence(_ index: ReplicaIndex, hasProposed: Bool) throws(SimulationFailure) -> Bool {
-        let replica = replicas[index]
-        guard replica.isUp && replica.core.role == .leader else { return false }
-        let hasDecided = replica.core.commit > replica.lastCommit
+        let replica = replicas + index
+        guard replica.pointee.isUp && replica.pointee.core.role == .leader else { return false }
+        let hasDecided = replica.pointee.core.commit > replica.pointee.lastCommit
         guard hasDecided || hasProposed else { return false }
         guard isFaulty && random.chance(perMille: 200) else { return false }
         silences -= 1
-        trace("\(index) decided \(replica.core.commit), and is silenced")
+        trace("\(index) decided \(replica.pointee.core.commit), and is silenced")
         if random.chance(perMille: 200) {
             // When it learns what came after it, that is slow to become durable.
             traps += 1
-            replica.slowUntil = now + 2 * plan.span
-            replica.slowBy = 2 * replica.configuration.suspect
+            replica.pointee.slowUntil = now + 2 * plan.span
+            replica.pointee.slowBy = 2 * replica.pointee.configuration.suspect
         }
         switch random.below(5) {
         case 0: try crash(index, restartAfter: downTime())
@@ -120,13 +121,13 @@ extension Simulator {
     /// Cuts a majority off from the rest, and so that it has as few members as can be of the one before: what the one has
     /// chosen, the other may find at one replica only.
     private func rotate(without excluded: ReplicaIndex = -1) {
-        let count = replicas.count
+        let count = replicaCount
         guard count > 2 else { return }
         let quorum = count / 2 + 1
         network.heal(rotation)
-        var order = replicas.indices.filter { majority >> UInt16($0) & 1 == 0 }
+        var order = indices.filter { majority >> UInt16($0) & 1 == 0 }
         order.shuffle(using: &random)
-        var others = replicas.indices.filter { majority >> UInt16($0) & 1 != 0 }
+        var others = indices.filter { majority >> UInt16($0) & 1 != 0 }
         others.shuffle(using: &random)
         order += others
         if let place = order.firstIndex(of: excluded) { order.append(order.remove(at: place)) }
@@ -141,8 +142,8 @@ extension Simulator {
     /// Its pools are gone, and it is not let in again; a majority stays.
     private func losePools(_ index: ReplicaIndex) throws(SimulationFailure) {
         let isForgotten = options.plantedBugs.contains(.amnesia)
-        let lost = replicas.count { $0.isLost }
-        guard isForgotten || lost + 1 <= replicas.count - (replicas.count / 2 + 1) else { return }
+        let lost = indices.count { replicas[$0].isLost }
+        guard isForgotten || lost + 1 <= replicaCount - (replicaCount / 2 + 1) else { return }
         guard replicas[index].isUp else { return }
         trace("\(index) loses its pools")
         try crash(index, restartAfter: isForgotten ? downTime() : nil)
@@ -154,7 +155,7 @@ extension Simulator {
 
     /// One replica, or the ways to it or from it, loses some kinds of messages: what a plain loss does only by a long chance.
     private func mute(_ index: ReplicaIndex) {
-        guard replicas.count > 1 else { return }
+        guard replicaCount > 1 else { return }
         let choices: [[Message.Kind]] = [
             [.propose], [.accepted], [.heartbeat], [.decided], [.promise], [.propose, .heartbeat],
             [.propose, .decided], [.accepted, .nack], [.nack, .heartbeat], [.catchUpRequest],
@@ -162,7 +163,7 @@ extension Simulator {
         var kinds: UInt16 = 0
         for kind in choices[random.index(choices.count)] { kinds |= 1 << UInt16(kind.rawValue) }
         var peer = -1
-        if random.chance(perMille: 500) { peer = (index + 1 + random.index(replicas.count - 1)) % replicas.count }
+        if random.chance(perMille: 500) { peer = (index + 1 + random.index(replicaCount - 1)) % replicaCount }
         let isOutward = random.chance(perMille: 500)
         let number = network.mute(kinds, from: isOutward ? index : peer, to: isOutward ? peer : index)
         trace("mute \(number): kinds \(String(kinds, radix: 2)) \(isOutward ? "from" : "to") \(index), \(peer)")
@@ -170,8 +171,8 @@ extension Simulator {
     }
 
     private func partition(_ kind: FaultPlan.Kind) {
-        guard replicas.count > 1 else { return }
-        let count = replicas.count
+        guard replicaCount > 1 else { return }
+        let count = replicaCount
         let mask = random.next()
         let bothWays = kind == .split || random.chance(perMille: 500)
         let leader = leaderIndex() ?? random.index(count)

@@ -3,8 +3,8 @@ import Consensus
 /// What the clients see, against the one order of the decided log: the log executed once more, without faults, as the sequential
 /// specification, and the positions in the replies as the order that they claim. Replies that agree with the specification at
 /// their positions, and positions that respect real time, make the history linearizable.
-struct History {
-    struct Operation {
+struct History: ~Copyable {
+    struct Operation: BitwiseCopyable {
         var isQuery: Bool
         /// Retried without a session, or given up: may take effect more than once, or not at all.
         var isExactlyOnce: Bool
@@ -13,24 +13,24 @@ struct History {
         var effect: UInt64 = 0
     }
 
-    private struct Effect {
+    struct Effect: BitwiseCopyable {
         var operation: Int
         var reply: Reply
     }
 
-    private struct Version {
+    struct Version: BitwiseCopyable {
         var position: UInt64
         var value: UInt64
     }
 
     private var state: ReplicatedState
-    private var digests: [UInt64]
-    private var positions: [UInt64] = [0]
+    private var digests = Buffer<UInt64>()
+    private var positions = Buffer<UInt64>(repeating: 0, count: 1)
     /// What took effect at each position; index 0 is not one.
-    private var effects: [Effect?] = [nil]
+    private var effects = Buffer<Effect>(capacity: 1024)
     private var versions = [[Version]](
         repeating: [Version(position: 0, value: 0)], count: ReplicatedState.registerCount)
-    private(set) var operations: [Operation] = []
+    private var operations = Buffer<Operation>(capacity: 1024)
     private(set) var acknowledged: UInt64 = 0
     private(set) var highestAcknowledged: UInt64 = 0
     /// The highest position that each replica told.
@@ -38,7 +38,8 @@ struct History {
 
     init(replicaCount: Int, sessionCount: Int) {
         state = ReplicatedState(sessionCount: sessionCount)
-        digests = [state.digest]
+        digests.append(state.digest)
+        effects.append(Effect(operation: -1, reply: Reply(status: .ok)))
         told = [UInt64](repeating: 0, count: replicaCount)
     }
 
@@ -51,7 +52,7 @@ struct History {
     }
 
     /// The next instance is decided.
-    mutating func extend(_ batch: UInt32, of store: CommandStore) -> String? {
+    mutating func extend(_ batch: UInt32, of store: borrowing CommandStore) -> String? {
         for index in 0..<store.count(of: batch) {
             let command = store[store.number(index, of: batch)]
             let before = state.position
@@ -102,7 +103,8 @@ struct History {
             }
             return nil
         }
-        guard let effect = effects[Int(reply.position)], effect.operation == command.operation else {
+        let effect = effects[Int(reply.position)]
+        guard effect.operation == command.operation else {
             return "operation \(command.operation) did not take effect at \(reply.position), as its reply says"
         }
         guard effect.reply == reply else {

@@ -1,30 +1,30 @@
 import Consensus
 
 /// Decides whether and when messages arrive.
-struct Network {
+struct Network: ~Copyable {
     private let count: Int
     /// How many partitions block the way from a to b, at a * count + b.
-    private var blocks: [Int]
+    private var blocks: Buffer<Int>
     /// The ways that each partition blocks.
     private var partitions: [UInt64: [Int]] = [:]
     private var nextPartition: UInt64 = 0
     /// Kinds of messages that do not get from one replica, or to another; -1: any.
-    private struct Mute {
+    struct Mute: BitwiseCopyable {
         var number: UInt64
         var from: ReplicaIndex
         var to: ReplicaIndex
         var kinds: UInt16
     }
-    private var mutes: [Mute] = []
+    private var mutes = Buffer<Mute>()
     var plan: FaultPlan
 
     init(count: Int, plan: FaultPlan) {
         self.count = count
         self.plan = plan
-        blocks = [Int](repeating: 0, count: count * count)
+        blocks = Buffer(repeating: 0, count: count * count)
     }
 
-    func isOpen(from: ReplicaIndex, to: ReplicaIndex) -> Bool { blocks[from * count + to] == 0 }
+    @inline(__always) func isOpen(from: ReplicaIndex, to: ReplicaIndex) -> Bool { blocks[from * count + to] == 0 }
 
     /// Delays of the copies of one message: none when it is lost, two when it is duplicated.
     mutating func deliveries(
@@ -37,15 +37,15 @@ struct Network {
         return (first, nil)
     }
 
-    private func isMuted(_ kind: Message.Kind, from: ReplicaIndex, to: ReplicaIndex) -> Bool {
-        for mute in mutes
+    @inline(__always) private func isMuted(_ kind: Message.Kind, from: ReplicaIndex, to: ReplicaIndex) -> Bool {
+        for mute in mutes.elements
         where (mute.from < 0 || mute.from == from) && (mute.to < 0 || mute.to == to)
             && mute.kinds >> UInt16(kind.rawValue) & 1 != 0
         { return true }
         return false
     }
 
-    func delay(random: inout SimulationRandom) -> Microseconds {
+    @inline(__always) func delay(random: inout SimulationRandom) -> Microseconds {
         var delay = plan.delay
         if plan.jitter > 0 { delay += random.below(plan.jitter) }
         if plan.straggle > 0 && random.chance(perMille: plan.stragglers) { delay += random.below(plan.straggle) }
@@ -72,7 +72,12 @@ struct Network {
     }
 
     mutating func heal(_ partition: UInt64) {
-        mutes.removeAll { $0.number == partition }
+        var kept = 0
+        for mute in mutes.elements where mute.number != partition {
+            mutes[kept] = mute
+            kept += 1
+        }
+        mutes.truncate(to: kept)
         guard let ways = partitions.removeValue(forKey: partition) else { return }
         for way in ways { blocks[way] -= 1 }
     }
@@ -80,6 +85,6 @@ struct Network {
     mutating func healAll() {
         partitions.removeAll()
         mutes.removeAll()
-        for way in blocks.indices { blocks[way] = 0 }
+        blocks.elements.update(repeating: 0)
     }
 }

@@ -2,8 +2,8 @@ import Consensus
 
 /// What is replicated: registers with a bound on the room they take, sessions by the very rules of the node, the position;
 /// and beside it how far it is executed.
-struct ReplicatedState {
-    struct Session {
+struct ReplicatedState: BitwiseCopyable {
+    struct Session: BitwiseCopyable {
         var id: UInt64 = 0
         var sequence: UInt64 = 0
         var reply = Reply(status: .ok)
@@ -11,11 +11,13 @@ struct ReplicatedState {
     }
 
     static let registerCount = 4
+    static let mostSessions = 8
     static let room: UInt32 = 100
 
-    private(set) var registers = [UInt64](repeating: 0, count: registerCount)
-    private var sizes = [UInt32](repeating: 0, count: registerCount)
-    private var sessions: [Session]
+    private(set) var registers = [4 of UInt64](repeating: 0)
+    private var sizes = [4 of UInt32](repeating: 0)
+    private var sessions = [8 of Session](repeating: Session())
+    private let sessionCount: Int
     private var openings: UInt64 = 0
     private(set) var position: UInt64 = 0
 
@@ -25,7 +27,10 @@ struct ReplicatedState {
     private(set) var records = 0
     private var useClock: UInt64 = 0
 
-    init(sessionCount: Int) { sessions = [Session](repeating: Session(), count: sessionCount) }
+    init(sessionCount: Int) {
+        precondition(sessionCount <= Self.mostSessions, "the sessions have room")
+        self.sessionCount = sessionCount
+    }
 
     mutating func endInstance() {
         executed += 1
@@ -41,7 +46,7 @@ struct ReplicatedState {
         case .submit: kind = .submit
         case .close: kind = .close
         }
-        let slot = command.session == 0 ? nil : sessions.firstIndex { $0.id == command.session }
+        let slot = command.session == 0 ? nil : slot(of: command.session)
         var ruling = SessionRules.ruling(
             kind: kind, session: command.session, sequence: command.sequence,
             lastSequence: slot.map { sessions[$0].sequence })
@@ -77,8 +82,9 @@ struct ReplicatedState {
     }
 
     private mutating func run(_ command: Command) -> Reply {
-        let others = sizes.reduce(0, +) - sizes[command.register]
-        guard others + command.size <= Self.room else {
+        var size = command.size
+        for register in sizes.indices where register != command.register { size += sizes[register] }
+        guard size <= Self.room else {
             return Reply(status: .full, session: command.session, position: position)
         }
         let old = registers[command.register]
@@ -87,13 +93,18 @@ struct ReplicatedState {
         return Reply(status: .ok, session: command.session, position: position, value: old)
     }
 
+    private func slot(of session: UInt64) -> Int? {
+        for slot in 0..<sessionCount where sessions[slot].id == session { return slot }
+        return nil
+    }
+
+    /// In a free slot, or in that of the session used longest ago.
     private mutating func open() -> UInt64 {
         openings += 1
-        let slot: Int
-        if let free = sessions.firstIndex(where: { $0.id == 0 }) {
-            slot = free
-        } else {
-            slot = sessions.indices.min { sessions[$0].lastUse < sessions[$1].lastUse }!
+        var slot = 0
+        for other in 0..<sessionCount {
+            if sessions[slot].id == 0 { break }
+            if sessions[other].id == 0 || sessions[other].lastUse < sessions[slot].lastUse { slot = other }
         }
         sessions[slot] = Session(id: SessionRules.id(opening: openings, slot: slot))
         use(slot)
@@ -113,10 +124,10 @@ struct ReplicatedState {
             hash = (hash ^ hash >> 29) &* 0xBF58_476D_1CE4_E5B9
         }
         for register in registers.indices { mix(registers[register] << 8 ^ UInt64(sizes[register])) }
-        for session in sessions where session.id != 0 {
-            mix(session.id)
-            mix(session.sequence << 8 ^ UInt64(session.reply.status.rawValue))
-            mix(session.reply.position << 32 ^ session.reply.value)
+        for slot in 0..<sessionCount where sessions[slot].id != 0 {
+            mix(sessions[slot].id)
+            mix(sessions[slot].sequence << 8 ^ UInt64(sessions[slot].reply.status.rawValue))
+            mix(sessions[slot].reply.position << 32 ^ sessions[slot].reply.value)
         }
         return hash
     }
@@ -131,7 +142,7 @@ struct ReplicatedState {
 
     mutating func forgetRecords() { records = 0 }
 
-    mutating func forgetUses() { for slot in sessions.indices { sessions[slot].lastUse = 0 } }
+    mutating func forgetUses() { for slot in 0..<sessionCount { sessions[slot].lastUse = 0 } }
 
     mutating func skip(to instance: Instance) {
         executed = instance

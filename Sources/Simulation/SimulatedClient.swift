@@ -1,9 +1,9 @@
 import Consensus
 
 /// A client: one operation at a time, repeated until it is answered, in a session of its own.
-struct SimulatedClient {
+struct SimulatedClient: BitwiseCopyable {
     /// What it does now; every attempt carries it.
-    struct Current {
+    struct Current: BitwiseCopyable {
         var command: Command
         var isLocal: Bool
         /// The highest position that this client had seen when it began.
@@ -25,8 +25,8 @@ struct SimulatedClient {
 /// What clients do, and what replicas do for them.
 extension Simulator {
     func startClients() {
-        for index in clients.indices {
-            clients[index].replica = random.index(replicas.count)
+        for index in 0..<clients.count {
+            clients[index].replica = random.index(replicaCount)
             schedule(client: index, after: random.below(50_000))
         }
     }
@@ -42,7 +42,7 @@ extension Simulator {
         if clients[index].current == nil { clients[index].current = begin(index) }
         guard var current = clients[index].current else { return }
         current.attempts += 1
-        if current.attempts > 1 { clients[index].replica = random.index(replicas.count) }
+        if current.attempts > 1 { clients[index].replica = random.index(replicaCount) }
         clients[index].current = current
         var command = current.command
         command.origin = clients[index].replica
@@ -92,11 +92,11 @@ extension Simulator {
 
     /// A command arrives at a replica.
     func takeCommand(_ number: Int, at index: ReplicaIndex, from peer: ReplicaIndex) throws(SimulationFailure) {
-        let replica = replicas[index]
+        let replica = replicas + index
         let command = store[number]
         if command.kind == .query && peer < 0 {
-            let isStale = options.plantedBugs.contains(.staleRead) && replica.core.role == .leader
-            let state = isStale ? replica.executor.working : replica.executor.committed
+            let isStale = options.plantedBugs.contains(.staleRead) && replica.pointee.core.role == .leader
+            let state = isStale ? replica.pointee.executor.working : replica.pointee.executor.committed
             if let client = clients[Int(command.client)].current, client.command.operation == command.operation,
                 client.isLocal || isStale
             {
@@ -106,28 +106,28 @@ extension Simulator {
                 return
             }
         }
-        guard replica.inbox.count < 32 else { return }
-        replica.inbox.append(number)
+        guard replica.pointee.inbox.count < 32 else { return }
+        replica.pointee.inbox.append(number)
         try proposeOrForward(index)
     }
 
     /// A leader proposes what waits, all that is there at once; others hand it on to the leader they know.
     func proposeOrForward(_ index: ReplicaIndex) throws(SimulationFailure) {
-        let replica = replicas[index]
-        guard replica.isUp && !replica.inbox.isEmpty else { return }
-        if replica.core.role == .leader {
-            while !replica.inbox.isEmpty && replica.isUp && replica.core.canPropose {
-                let count = min(replica.inbox.count, 1 + random.index(4))
-                let batch = store.makeBatch(of: replica.inbox[0..<count])
-                replica.inbox.removeFirst(count)
+        let replica = replicas + index
+        guard replica.pointee.isUp && !replica.pointee.inbox.isEmpty else { return }
+        if replica.pointee.core.role == .leader {
+            while !replica.pointee.inbox.isEmpty && replica.pointee.isUp && replica.pointee.core.canPropose {
+                let count = min(replica.pointee.inbox.count, 1 + random.index(4))
+                let batch = store.makeBatch(of: replica.pointee.inbox, count: count)
+                replica.pointee.inbox.removeFirst(count)
                 try propose(batch, at: index)
             }
-        } else if let leader = replica.core.leader, leader != index {
-            for number in replica.inbox {
+        } else if let leader = replica.pointee.core.leader, leader != index {
+            for number in replica.pointee.inbox.elements {
                 guard network.isOpen(from: index, to: leader) else { break }
                 carry(Event(kind: .command, replica: leader, peer: index, number: UInt64(number)))
             }
-            replica.inbox.removeAll(keepingCapacity: true)
+            replica.pointee.inbox.removeAll()
         }
     }
 
@@ -135,13 +135,13 @@ extension Simulator {
     func reply(_ index: ReplicaIndex, _ number: Int, _ reply: Reply) throws(SimulationFailure) {
         let command = store[number]
         try check(history.replied(index, command, reply))
-        replies.append((number, reply))
+        replies.append(Answer(command: number, reply: reply))
         carry(Event(kind: .reply, number: UInt64(replies.count - 1)))
     }
 
     func takeReply(_ place: Int) throws(SimulationFailure) {
-        let (number, reply) = replies[place]
-        let command = store[number]
+        let reply = replies[place].reply
+        let command = store[replies[place].command]
         let index = Int(command.client)
         guard let current = clients[index].current, current.command.operation == command.operation else { return }
         let isLocal = current.isLocal && command.kind == .query
@@ -167,7 +167,6 @@ extension Simulator {
 
     /// A client dies, whatever it waited for, and comes back knowing nothing.
     func killClient() {
-        guard !clients.isEmpty else { return }
         let index = random.index(clients.count)
         trace("client \(index) dies")
         let completed = clients[index].completed

@@ -1,7 +1,7 @@
 import Consensus
 
 /// A replica's state and its commits: what is executed becomes durable as a whole, some time later; then its replies leave.
-struct SimulatedExecutor {
+struct SimulatedExecutor: ~Copyable {
     private let bugs: PlantedBugs
     /// Survives a crash.
     private(set) var committed: ReplicatedState
@@ -11,7 +11,7 @@ struct SimulatedExecutor {
     /// Counts commits, so that one is not ended twice.
     private(set) var commitNumber: UInt64 = 0
     /// What waits for the commit: numbers of commands that this replica is to answer.
-    private(set) var replies: [(command: Int, reply: Reply)] = []
+    private(set) var replies = Buffer<Answer>()
 
     init(sessionCount: Int, bugs: PlantedBugs) {
         self.bugs = bugs
@@ -22,7 +22,7 @@ struct SimulatedExecutor {
     mutating func apply(_ command: Command, number: Int, isMine: Bool) {
         precondition(!isCommitting, "a commit ends before the next one begins")
         let reply = working.apply(command, bugs: bugs)
-        if isMine { replies.append((number, reply)) }
+        if isMine { replies.append(Answer(command: number, reply: reply)) }
     }
 
     mutating func endInstance() { working.endInstance() }
@@ -39,10 +39,7 @@ struct SimulatedExecutor {
         isCommitting = false
     }
 
-    mutating func takeReplies() -> [(command: Int, reply: Reply)] {
-        defer { replies.removeAll(keepingCapacity: true) }
-        return replies
-    }
+    mutating func repliesLeft() { replies.removeAll() }
 
     /// A commit in progress is there or is not.
     mutating func crash(random: inout SimulationRandom) {

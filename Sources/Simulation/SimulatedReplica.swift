@@ -1,41 +1,40 @@
 import Consensus
 
-/// One replica: the core, and what an engine would do around it. Unchecked for exclusive access, as the simulator.
-final class SimulatedReplica {
+/// One replica: the core, and what an engine would do around it. The simulator keeps them in plain memory.
+struct SimulatedReplica: ~Copyable {
     let configuration: Configuration
     /// How many executed instances stay in the log.
     private let kept: UInt64
     /// Holds a core while `isUp`. An optional would have to be consumed to be looked into.
     private let coreMemory = UnsafeMutablePointer<Core>.allocate(capacity: 1)
-    @exclusivity(unchecked) private(set) var isUp = false
+    private(set) var isUp = false
     /// The pools are gone: the others would not have it back.
     var isLost = false
-    @exclusivity(unchecked) var storage: SimulatedStorage
-    @exclusivity(unchecked) var executor: SimulatedExecutor
-    @exclusivity(unchecked) var effects = EffectBuffer(capacity: 1024)
-    @exclusivity(unchecked) var clock = SimulatedClock()
+    var storage: SimulatedStorage
+    var executor: SimulatedExecutor
+    var clock = SimulatedClock()
     /// Sends whose records are not durable yet.
-    @exclusivity(unchecked) var waiting: [Send] = []
-    /// Reused memory.
-    @exclusivity(unchecked) var spareSends: [Send] = []
+    var waiting = Buffer<Send>()
     /// Numbers of commands that clients, and other replicas, want to have proposed.
-    @exclusivity(unchecked) var inbox: [Int] = []
-    @exclusivity(unchecked) private(set) var life: UInt32 = 0
-    @exclusivity(unchecked) var pausedUntil: Microseconds = 0
-    @exclusivity(unchecked) var slowUntil: Microseconds = 0
+    var inbox = Buffer<Int>()
+    private(set) var life: UInt32 = 0
+    var pausedUntil: Microseconds = 0
+    var slowUntil: Microseconds = 0
     var slowBy: Microseconds = 0
     /// No room for the bytes of batches from others.
-    @exclusivity(unchecked) var fullUntil: Microseconds = 0
+    var fullUntil: Microseconds = 0
     /// How much later than others it sees and says everything.
-    @exclusivity(unchecked) var lag: Microseconds = 0
-    @exclusivity(unchecked) var flushAt: Microseconds = 0
+    var lag: Microseconds = 0
+    var flushAt: Microseconds = 0
     /// The leader's commit index after the step before, while somebody watches it.
     var lastCommit: Instance = 0
     /// When the next tick is scheduled.
-    @exclusivity(unchecked) var tickAt: Microseconds = .max
-    @exclusivity(unchecked) private var isLazy = false
+    var tickAt: Microseconds = .max
+    private var isLazy = false
+    /// Its storage takes everything and makes nothing durable.
+    var isStuck = false
     /// The batch at each offset of this replica's arena; which offset means what differs from replica to replica.
-    @exclusivity(unchecked) private var arena: [UInt32] = [0]
+    private var arena: Buffer<UInt32>
     /// Counters of earlier lives.
     private var elections: UInt64 = 0
     private var leaderships: UInt64 = 0
@@ -48,7 +47,7 @@ final class SimulatedReplica {
         storage = SimulatedStorage(slotCount: configuration.slotCount, bugs: configuration.plantedBugs)
         executor = SimulatedExecutor(sessionCount: sessionCount, bugs: configuration.plantedBugs)
         // Two replicas' offsets never agree by chance.
-        for _ in 0..<(configuration.replica * 1000) { arena.append(0) }
+        arena = Buffer(repeating: 0, count: 1 + configuration.replica * 1000)
     }
 
     deinit {
@@ -58,13 +57,13 @@ final class SimulatedReplica {
 
     /// The running core.
     var core: Core {
-        _read {
+        unsafeAddress {
             precondition(isUp, "a replica that is down has no core")
-            yield coreMemory.pointee
+            return UnsafePointer(coreMemory)
         }
-        _modify {
+        nonmutating unsafeMutableAddress {
             precondition(isUp, "a replica that is down has no core")
-            yield &coreMemory.pointee
+            return coreMemory
         }
     }
 
@@ -74,38 +73,38 @@ final class SimulatedReplica {
     // MARK: The arena
 
     /// Room for a batch's bytes, and its handle.
-    func seal(_ batch: UInt32, length: UInt32) -> Batch {
+    mutating func seal(_ batch: UInt32, length: UInt32) -> Batch {
         guard batch != 0 else { return .noop }
         arena.append(batch)
         return Batch(offset: UInt64(arena.count - 1), length: length, checksum: batch)
     }
 
     /// The core does not keep the batch that was sealed last: its room is used again.
-    func unseal(_ batch: Batch) {
+    mutating func unseal(_ batch: Batch) {
         guard !batch.isNoop else { return }
         precondition(batch.offset == UInt64(arena.count - 1), "the newest batch is dropped")
-        arena.removeLast()
+        arena.truncate(to: arena.count - 1)
     }
 
     /// Whether a handle that the core uses is one of this replica's, and means what it says.
-    func holds(_ batch: Batch) -> Bool {
+    @inline(__always) func holds(_ batch: Batch) -> Bool {
         batch.isNoop || (batch.offset < UInt64(arena.count) && arena[Int(batch.offset)] == batch.checksum)
     }
 
     // MARK: Lives
 
-    func start(now: Microseconds) {
+    mutating func start(now: Microseconds, into effects: inout EffectBuffer) {
         precondition(!isUp && !isLost, "a replica starts once a life")
         life += 1
         storage.reopen()
-        effects.removeAll()
         flushAt = now
         tickAt = .max
         var started = Core(
             configuration: configuration, promised: storage.promised, established: storage.established,
             floor: storage.floor, executed: executed)
         for instance in storage.floor..<(storage.floor + UInt64(configuration.slotCount)) {
-            if let slot = storage[instance] {
+            let slot = storage[instance]
+            if slot.view > 0 {
                 started.restore(instance: instance, view: slot.view, batch: slot.batch)
             }
         }
@@ -114,31 +113,31 @@ final class SimulatedReplica {
         isUp = true
     }
 
-    func crash(random: inout SimulationRandom, mode: SimulatedStorage.CrashMode?) {
+    mutating func crash(random: inout SimulationRandom, mode: SimulatedStorage.CrashMode?) {
         retire()
-        waiting.removeAll(keepingCapacity: true)
-        inbox.removeAll(keepingCapacity: true)
-        effects.removeAll()
+        waiting.removeAll()
+        inbox.removeAll()
         life += 1
         pausedUntil = 0
+        isStuck = false
         storage.crash(random: &random, mode: mode)
         executor.crash(random: &random)
     }
 
     /// Whatever was to start it again does not.
-    func stayDown() {
+    mutating func stayDown() {
         precondition(!isUp, "a replica that is up does not stay down")
         life += 1
     }
 
     /// The pools are formatted anew, or would be.
-    func losePools(sessionCount: Int) {
+    mutating func losePools(sessionCount: Int) {
         precondition(!isUp, "pools are lost while the replica is down")
         storage = SimulatedStorage(slotCount: configuration.slotCount, bugs: configuration.plantedBugs)
         executor = SimulatedExecutor(sessionCount: sessionCount, bugs: configuration.plantedBugs)
     }
 
-    private func retire() {
+    private mutating func retire() {
         elections += core.counters.elections
         leaderships += core.counters.leaderships
         caughtUp += core.counters.caughtUp
@@ -147,7 +146,7 @@ final class SimulatedReplica {
         isUp = false
     }
 
-    func count(into report: inout SimulationReport) {
+    mutating func count(into report: inout SimulationReport) {
         if isUp { retire() }
         report.elections += elections
         report.leaderships += leaderships
@@ -156,43 +155,31 @@ final class SimulatedReplica {
     }
 
     /// The faults end.
-    func calm(now: Microseconds) {
+    mutating func calm(now: Microseconds) {
         slowUntil = 0
         flushAt = now
         fullUntil = 0
         lag = 0
         isLazy = false
+        isStuck = false
         if pausedUntil > now { pausedUntil = now }
         clock.change(now: now, rate: 1000, jump: 0)
     }
 
-    func flushDelay(_ plan: FaultPlan, now: Microseconds, random: inout SimulationRandom) -> Microseconds {
-        var delay = plan.flush + random.below(plan.flush + 1)
+    @inline(__always) func flushDelay(_ flush: Microseconds, now: Microseconds, random: inout SimulationRandom)
+        -> Microseconds
+    {
+        var delay = flush + random.below(flush + 1)
         if now < slowUntil { delay += random.below(slowBy + 1) }
         return delay
     }
 
-    /// Moves the sends that rested on records up to `number`, in order, to `spareSends`.
-    func takeReady(through number: LogSequenceNumber) {
-        spareSends.removeAll(keepingCapacity: true)
-        var left = 0
-        for send in waiting {
-            if send.after <= number {
-                spareSends.append(send)
-            } else {
-                waiting[left] = send
-                left += 1
-            }
-        }
-        waiting.removeLast(waiting.count - left)
-    }
-
     // MARK: Executing
 
-    var hasToExecute: Bool { core.decided > executor.committed.executed && !executor.isCommitting }
+    @inline(__always) var hasToExecute: Bool { core.decided > executor.committed.executed && !executor.isCommitting }
 
     /// Executes some of what is decided, now and then nothing yet. Returns whether there is something to commit.
-    func execute(_ store: CommandStore, random: inout SimulationRandom) -> Bool {
+    mutating func execute(_ store: borrowing CommandStore, random: inout SimulationRandom) -> Bool {
         precondition(hasToExecute, "one commit at a time")
         if random.chance(perMille: 5) { isLazy.toggle() }
         guard !isLazy || core.decided > executed + UInt64(configuration.window) else { return false }
@@ -217,10 +204,11 @@ final class SimulatedReplica {
     }
 
     /// Drops from the log what is beyond what is kept. Asked for after every step: a log that is full brings no step that would.
-    func trim(now: Microseconds) {
+    mutating func trim(now: Microseconds, into effects: inout EffectBuffer) {
         guard executed > storage.floor + kept else { return }
         storage.trim(to: executed - kept, executed: executed)
         core.advanceFloor(to: storage.floor, now: clock.local(now), into: &effects)
+        precondition(effects.isEmpty, "to trim has no effects")
     }
 
     var summary: String {

@@ -1,10 +1,13 @@
 import Consensus
 
 /// A replica's persistent log: what is fenced survives a crash; of what is not, any subset may.
-struct SimulatedStorage {
-    struct Slot: Hashable {
+struct SimulatedStorage: ~Copyable {
+    struct Slot: BitwiseCopyable {
+        /// 0: the slot is empty.
         var view: View
         var batch: Batch
+
+        static var empty: Slot { Slot(view: 0, batch: .noop) }
     }
 
     /// Which of the unfenced records survive a crash.
@@ -19,26 +22,30 @@ struct SimulatedStorage {
     private let bugs: PlantedBugs
     private(set) var promised: View = 0
     private(set) var established: EstablishedView?
+    private let slotCount: UInt64
     /// A ring, as the core's.
-    private var slots: [Slot?]
+    private var slots: Buffer<Slot>
     private(set) var floor: Instance = 1
-    private var pending: [Record] = []
+    private var pending = Buffer<Record>()
     private(set) var durable: LogSequenceNumber = 0
 
     init(slotCount: Int, bugs: PlantedBugs) {
         self.bugs = bugs
-        slots = [Slot?](repeating: nil, count: slotCount)
+        self.slotCount = UInt64(slotCount)
+        slots = Buffer(repeating: .empty, count: slotCount)
     }
 
-    subscript(_ instance: Instance) -> Slot? {
-        guard instance >= floor && instance < floor + UInt64(slots.count) else { return nil }
-        return slots[Int(instance % UInt64(slots.count))]
-    }
+    private func place(_ instance: Instance) -> Int { Int(truncatingIfNeeded: instance % slotCount) }
 
-    var hasPendingPromise: Bool { pending.contains { $0.kind == .promise } }
+    private func fits(_ instance: Instance) -> Bool { instance >= floor && instance < floor + slotCount }
+
+    /// Empty for what is not there.
+    subscript(_ instance: Instance) -> Slot { fits(instance) ? slots[place(instance)] : .empty }
+
+    var hasPendingPromise: Bool { pending.elements.contains { $0.kind == .promise } }
 
     mutating func write(_ record: Record) {
-        precondition(pending.last.map { $0.number < record.number } ?? true, "records are numbered in order")
+        precondition((pending.last?.number ?? 0) < record.number, "records are numbered in order")
         pending.append(record)
     }
 
@@ -56,7 +63,7 @@ struct SimulatedStorage {
     /// - Parameter mode: which; nil: drawn.
     mutating func crash(random: inout SimulationRandom, mode wanted: CrashMode?) {
         let mode = wanted ?? CrashMode(rawValue: UInt8(random.below(6))) ?? .any
-        for record in pending {
+        for record in pending.elements {
             let survives =
                 switch mode {
                 case .all: true
@@ -67,11 +74,11 @@ struct SimulatedStorage {
                 }
             if survives {
                 apply(record)
-            } else if bugs.contains(.slotInPlace) && record.kind == .accept && self[record.instance] != nil {
-                slots[Int(record.instance % UInt64(slots.count))] = nil
+            } else if bugs.contains(.slotInPlace) && record.kind == .accept && fits(record.instance) {
+                slots[place(record.instance)] = .empty
             }
         }
-        pending.removeAll(keepingCapacity: true)
+        pending.removeAll()
     }
 
     /// Record numbers begin anew with each life of the core. A vote, or an established view, that outlived its promise in the
@@ -80,13 +87,13 @@ struct SimulatedStorage {
         precondition(pending.isEmpty, "a crash leaves nothing behind")
         durable = 0
         promised = max(promised, established?.view ?? 0)
-        for case let slot? in slots where slot.view != decidedView { promised = max(promised, slot.view) }
+        for slot in slots.elements where slot.view != decidedView { promised = max(promised, slot.view) }
     }
 
     mutating func trim(to newFloor: Instance, executed: Instance) {
         precondition(newFloor <= executed + 1, "only what is executed is trimmed")
         while floor < newFloor {
-            slots[Int(floor % UInt64(slots.count))] = nil
+            slots[place(floor)] = .empty
             floor += 1
         }
     }
@@ -97,8 +104,8 @@ struct SimulatedStorage {
         precondition(pending.isEmpty, "a transfer is for a stopped replica")
         promised = max(promised, giversPromise)
         let newFloor = executed + 1
-        if newFloor >= floor + UInt64(slots.count) {
-            for place in slots.indices { slots[place] = nil }
+        if newFloor >= floor + slotCount {
+            slots.elements.update(repeating: .empty)
             floor = newFloor
         } else {
             trim(to: newFloor, executed: executed)
@@ -110,8 +117,7 @@ struct SimulatedStorage {
         case .promise: promised = max(promised, record.view)
         case .established: established = EstablishedView(view: record.view, base: record.instance)
         case .accept:
-            guard record.instance >= floor && record.instance < floor + UInt64(slots.count) else { return }
-            slots[Int(record.instance % UInt64(slots.count))] = Slot(view: record.view, batch: record.batch)
+            if fits(record.instance) { slots[place(record.instance)] = Slot(view: record.view, batch: record.batch) }
         }
     }
 }

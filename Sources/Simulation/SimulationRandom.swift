@@ -14,7 +14,7 @@ struct SimulationRandom: RandomNumberGenerator {
 
     mutating func below(_ bound: UInt64) -> UInt64 {
         precondition(bound > 0, "a range has members")
-        return next() % bound
+        return next().multipliedFullWidth(by: bound).high
     }
 
     mutating func index(_ count: Int) -> Int { Int(below(UInt64(count))) }

@@ -59,12 +59,14 @@ package final class Simulator {
     @exclusivity(unchecked) var random: SimulationRandom
     @exclusivity(unchecked) var plan: FaultPlan
     @exclusivity(unchecked) var network: Network
-    let replicas: [SimulatedReplica]
-    @exclusivity(unchecked) var clients: [SimulatedClient]
+    let replicas: UnsafeMutablePointer<SimulatedReplica>
+    let indices: Range<ReplicaIndex>
+    @exclusivity(unchecked) var clients: Buffer<SimulatedClient>
     @exclusivity(unchecked) var store = CommandStore()
     /// Reused memory.
-    @exclusivity(unchecked) var spare: [Int] = []
-    @exclusivity(unchecked) var replies: [(command: Int, reply: Reply)] = []
+    @exclusivity(unchecked) var effects = EffectBuffer(capacity: 1024)
+    @exclusivity(unchecked) var spare = Buffer<Int>()
+    @exclusivity(unchecked) var replies = Buffer<Answer>()
     @exclusivity(unchecked) var checker: Checker
     @exclusivity(unchecked) var history: History
     @exclusivity(unchecked) var queue = EventQueue()
@@ -97,7 +99,7 @@ package final class Simulator {
         sessionCount = 2 + random.index(6)
         history = History(replicaCount: options.replicaCount, sessionCount: sessionCount)
         report = SimulationReport(seed: seed)
-        clients = [SimulatedClient](repeating: SimulatedClient(), count: 1 + random.index(5))
+        clients = Buffer(repeating: SimulatedClient(), count: 1 + random.index(5))
         patience = 10_000 + random.below(2 * suspect)
         thinkTime = 1 + random.below(20_000)
         // Wide windows and large batches meet the limits of what a step sends at once.
@@ -106,30 +108,37 @@ package final class Simulator {
         bytesPerCommand = random.chance(perMille: 300) ? 1 + UInt32(random.below(400_000)) : 8
         let window = isWide ? 16 + random.index(48) : 1 + random.index(8)
         let slotCount = 8 * window + random.index(64)
-        var replicas: [SimulatedReplica] = []
-        for index in 0..<options.replicaCount {
+        indices = 0..<options.replicaCount
+        replicas = .allocate(capacity: options.replicaCount)
+        for index in indices {
             let configuration = Configuration(
                 replica: index, replicaCount: options.replicaCount, window: window, slotCount: slotCount,
                 heartbeat: suspect / 5, suspect: suspect, retransmit: suspect / 5, seed: random.next(),
                 plantedBugs: options.plantedBugs)
             let kept = UInt64(window + random.index(slotCount - 6 * window))
-            replicas.append(
-                SimulatedReplica(configuration: configuration, kept: kept, sessionCount: sessionCount))
+            (replicas + index).initialize(
+                to: SimulatedReplica(configuration: configuration, kept: kept, sessionCount: sessionCount))
         }
-        self.replicas = replicas
     }
+
+    deinit {
+        replicas.deinitialize(count: indices.count)
+        replicas.deallocate()
+    }
+
+    var replicaCount: Int { indices.count }
 
     /// Runs both phases. A failure is in the report.
     package func run() -> SimulationReport {
         do {
             standsFirst = random.chance(perMille: 500)
-            for index in replicas.indices { try start(index) }
+            for index in indices { try start(index) }
             queue.schedule(Event(kind: .proposal), at: proposalInterval)
             if plan.interval > 0 { queue.schedule(Event(kind: .fault), at: random.below(plan.interval) + 1) }
             startClients()
             try runUntil(options.duration)
             try runLiveness()
-            for index in replicas.indices {
+            for index in indices {
                 if replicas[index].isUp { try check(checker.compareMarks(index, replicas[index].core)) }
             }
         } catch {
@@ -138,7 +147,7 @@ package final class Simulator {
         report.time = now
         report.decided = checker.highestDecided
         report.answered = history.acknowledged
-        for replica in replicas { replica.count(into: &report) }
+        for index in indices { replicas[index].count(into: &report) }
         return report
     }
 
@@ -162,9 +171,9 @@ package final class Simulator {
         network.plan = calm
         plan = calm
         // A majority, of which nobody else is needed.
-        var order = replicas.indices.filter { !replicas[$0].isLost }
+        var order = indices.filter { !replicas[$0].isLost }
         order.shuffle(using: &random)
-        let quorum = replicas.count / 2 + 1
+        let quorum = replicaCount / 2 + 1
         let size = quorum + random.index(order.count - quorum + 1)
         let chosen = Array(order[0..<size])
         for index in order[size...] {
@@ -172,12 +181,22 @@ package final class Simulator {
             replicas[index].stayDown()
         }
         trace("calm; \(chosen.sorted()) go on")
-        try converge(chosen, answering: false)
+        try converge(chosen)
         try converge(order, answering: true)
+        if order.count > quorum && random.chance(perMille: 300) { try stickLeader(of: order) }
+    }
+
+    /// The leader takes records and makes none durable: the others must do without it, and have it back when its storage goes on.
+    private func stickLeader(of members: [ReplicaIndex]) throws(SimulationFailure) {
+        guard let leader = members.first(where: { replicas[$0].core.role == .leader }) else { return }
+        trace("\(leader) has stuck storage")
+        replicas[leader].isStuck = true
+        try converge(members.filter { $0 != leader })
+        try converge(members)
     }
 
     /// All of `members` must decide new values within a bound.
-    private func converge(_ members: [ReplicaIndex], answering: Bool) throws(SimulationFailure) {
+    private func converge(_ members: [ReplicaIndex], answering: Bool = false) throws(SimulationFailure) {
         for index in members {
             calm(index)
             if !replicas[index].isUp { try start(index) }
@@ -190,17 +209,17 @@ package final class Simulator {
         let window = UInt64(replicas[members[0]].configuration.window)
         let firstNew = store.nextBatch
         let mark = checker.highestDecided + 2 * window + 8
-        let completed = clients.map(\.completed)
+        let completed = clients.elements.map(\.completed)
         let bound = now + 80 * replicas[members[0]].configuration.suspect + (answering ? 40 * patience : 0)
         let isDone = { [self] in
             members.allSatisfy { replicas[$0].executed >= mark }
-                && checker.decided[Int(mark - 1)...].contains { $0 >= firstNew }
-                && (!answering || zip(clients, completed).allSatisfy { $0.completed > $1 })
+                && checker.hasDecided(from: mark, batch: firstNew)
+                && (!answering || zip(clients.elements, completed).allSatisfy { $0.completed > $1 })
         }
         try runUntil(bound, orWhen: isDone)
         guard isDone() else {
             let states = members.map { "\($0): \(replicas[$0].summary)" }.joined(separator: "; ")
-            let answers = zip(clients, completed).map { $0.completed - $1 }
+            let answers = zip(clients.elements, completed).map { $0.completed - $1 }
             throw failure(
                 "replicas \(members) did not reach \(mark) within the bound, with \(answers) answers: \(states)")
         }

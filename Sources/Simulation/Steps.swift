@@ -15,8 +15,10 @@ extension Simulator {
             reportLinks()
             return
         case .restart:
-            let replica = replicas[event.replica]
-            if replica.life == event.life && !replica.isUp && !replica.isLost { try start(event.replica) }
+            let replica = replicas + event.replica
+            if replica.pointee.life == event.life && !replica.pointee.isUp && !replica.pointee.isLost {
+                try start(event.replica)
+            }
             return
         case .client:
             clientTurn(event.replica, event.number)
@@ -26,40 +28,45 @@ extension Simulator {
             return
         default: break
         }
-        let replica = replicas[event.replica]
+        let replica = replicas + event.replica
         if event.kind == .message || event.kind == .command {
             // The network does not care for lives.
-            guard replica.isUp else { return }
+            guard replica.pointee.isUp else {
+                if event.kind == .message { _ = queue.takeMessage(event) }
+                return
+            }
         } else {
-            guard replica.isUp && replica.life == event.life else { return }
+            guard replica.pointee.isUp && replica.pointee.life == event.life else { return }
         }
-        if replica.pausedUntil > now {
-            queue.schedule(event, at: replica.pausedUntil)
+        if replica.pointee.pausedUntil > now {
+            queue.schedule(event, at: replica.pointee.pausedUntil)
             return
         }
         try handle(event, at: replica)
     }
 
-    private func handle(_ event: Event, at replica: SimulatedReplica) throws(SimulationFailure) {
+    private func handle(_ event: Event, at replica: UnsafeMutablePointer<SimulatedReplica>) throws(SimulationFailure) {
         switch event.kind {
         case .message:
-            trace("\(event.peer) -> \(event.replica) \(event.message)")
-            guard try receive(event.message, from: event.peer, at: replica) else { return }
+            let message = queue.takeMessage(event)
+            trace("\(event.peer) -> \(event.replica) \(message)")
+            guard try receive(message, from: event.peer, at: replica) else { return }
         case .tick:
-            guard replica.tickAt == event.number else { return }
-            replica.tickAt = .max
-            replica.core.tick(now: replica.clock.local(now), into: &replica.effects)
+            guard replica.pointee.tickAt == event.number else { return }
+            replica.pointee.tickAt = .max
+            replica.pointee.core.tick(now: replica.pointee.clock.local(now), into: &effects)
         case .flush:
-            guard event.number > replica.storage.durable else { return }
-            replica.storage.fence(through: event.number)
-            replica.core.durable(event.number, now: replica.clock.local(now), into: &replica.effects)
-            replica.takeReady(through: event.number)
-            try dispatchSpare(from: event.replica)
+            guard event.number > replica.pointee.storage.durable else { return }
+            replica.pointee.storage.fence(through: event.number)
+            replica.pointee.core.durable(event.number, now: replica.pointee.clock.local(now), into: &effects)
+            try dispatchReady(from: event.replica)
         case .linkUp:
-            replica.core.connected(event.peer, now: replica.clock.local(now), into: &replica.effects)
+            replica.pointee.core.connected(event.peer, now: replica.pointee.clock.local(now), into: &effects)
         case .commit:
-            guard replica.executor.isCommitting && replica.executor.commitNumber == event.number else { return }
-            replica.executor.endCommit()
+            guard replica.pointee.executor.isCommitting && replica.pointee.executor.commitNumber == event.number else {
+                return
+            }
+            replica.pointee.executor.endCommit()
             try answer(event.replica)
         case .command:
             try takeCommand(Int(event.number), at: event.replica, from: event.peer)
@@ -70,26 +77,30 @@ extension Simulator {
         default: break
         }
         try afterStep(event.replica)
-        if !replica.inbox.isEmpty { try proposeOrForward(event.replica) }
+        if !replica.pointee.inbox.isEmpty { try proposeOrForward(event.replica) }
     }
 
     /// Returns false when there was no room even to look at the message.
     private func receive(
-        _ sent: Message, from peer: ReplicaIndex, at replica: SimulatedReplica
+        _ sent: Message, from peer: ReplicaIndex, at replica: UnsafeMutablePointer<SimulatedReplica>
     ) throws(SimulationFailure) -> Bool {
         var message = sent
-        let hasBytes = message.carriesBatch && !message.batch.isNoop
+        let mayBeKept = message.kind == .propose || message.kind == .decided || message.kind == .promise
+        let hasBytes = !message.batch.isNoop
         let isWanted =
-            replica.core.wants(message, from: peer) || options.plantedBugs.contains(.decidedWithoutView)
+            mayBeKept
+            && (replica.pointee.core.wants(message, from: peer) || options.plantedBugs.contains(.decidedWithoutView))
         if hasBytes && isWanted {
             // Without room for the bytes, the message is lost.
-            if replica.fullUntil > now { return false }
-            message.batch = replica.seal(message.batch.checksum, length: message.batch.length)
+            if replica.pointee.fullUntil > now { return false }
+            message.batch = replica.pointee.seal(message.batch.checksum, length: message.batch.length)
         }
-        let isKept = replica.core.receive(
-            message, from: peer, now: replica.clock.local(now), into: &replica.effects)
-        if hasBytes && isWanted && !isKept { replica.unseal(message.batch) }
-        if isKept && !isWanted { throw failure("replica \(replica.configuration.replica) kept what it did not want") }
+        let isKept = replica.pointee.core.receive(
+            message, from: peer, now: replica.pointee.clock.local(now), into: &effects)
+        if hasBytes && isWanted && !isKept { replica.pointee.unseal(message.batch) }
+        if isKept && !isWanted {
+            throw failure("replica \(replica.pointee.configuration.replica) kept what it did not want")
+        }
         if isKept && !message.carriesBatch { throw failure("kept the batch of \(message)") }
         return true
     }
@@ -97,12 +108,13 @@ extension Simulator {
     /// Commands for which nobody waits, each proposed once only.
     private func proposeSomewhere() throws(SimulationFailure) {
         queue.schedule(Event(kind: .proposal), at: now + 1 + random.below(2 * proposalInterval))
-        let first = random.index(replicas.count)
-        for offset in replicas.indices {
-            let index = (first + offset) % replicas.count
-            let replica = replicas[index]
-            guard replica.isUp && replica.pausedUntil <= now && replica.core.canPropose else { continue }
-            spare.removeAll(keepingCapacity: true)
+        let first = random.index(replicaCount)
+        for offset in indices {
+            let index = (first + offset) % replicaCount
+            let replica = replicas + index
+            guard replica.pointee.isUp && replica.pointee.pausedUntil <= now else { continue }
+            guard replica.pointee.core.role == .leader && replica.pointee.core.canPropose else { continue }
+            spare.removeAll()
             for _ in 0...random.index(3) {
                 var command = Command(
                     kind: .submit, client: -1, operation: history.begin(isQuery: false, isExactlyOnce: true))
@@ -110,17 +122,17 @@ extension Simulator {
                 command.value = UInt64(command.operation) + 1
                 spare.append(store.add(command))
             }
-            try propose(store.makeBatch(of: spare[...]), at: index)
+            try propose(store.makeBatch(of: spare, count: spare.count), at: index)
             // Mostly one leader; sometimes two believe to be.
             if random.chance(perMille: 500) { return }
         }
     }
 
     func propose(_ batch: UInt32, at index: ReplicaIndex) throws(SimulationFailure) {
-        let replica = replicas[index]
-        let handle = replica.seal(batch, length: bytesPerCommand * UInt32(store.count(of: batch)))
+        let replica = replicas + index
+        let handle = replica.pointee.seal(batch, length: bytesPerCommand * UInt32(store.count(of: batch)))
         guard
-            let instance = replica.core.propose(handle, now: replica.clock.local(now), into: &replica.effects)
+            let instance = replica.pointee.core.propose(handle, now: replica.pointee.clock.local(now), into: &effects)
         else { throw failure("replica \(index) refused what it could propose") }
         trace("\(index) proposes \(batch) for \(instance)")
         try afterStep(index)
@@ -128,65 +140,63 @@ extension Simulator {
 
     /// Takes over the effects of a step, lets the replica execute, and checks.
     func afterStep(_ index: ReplicaIndex) throws(SimulationFailure) {
-        let replica = replicas[index]
+        let replica = replicas + index
         report.steps += 1
         if let mode = trap(for: replica) {
             trace("\(index) falls into a trap")
-            for record in replica.effects.records { replica.storage.write(record) }
-            try crash(index, restartAfter: random.below(replica.configuration.suspect), mode: mode)
+            for record in effects.records { replica.pointee.storage.write(record) }
+            try crash(index, restartAfter: random.below(replica.pointee.configuration.suspect), mode: mode)
             return
         }
-        let hasRecords = replica.effects.recordCount > 0
+        let hasRecords = effects.recordCount > 0
         if hasRecords {
             var crashChance = plan.crashAtWrite
-            for record in replica.effects.records {
-                guard replica.holds(record.batch) else {
+            for record in effects.records {
+                guard replica.pointee.holds(record.batch) else {
                     throw failure("replica \(index) wants to keep \(record), whose bytes it has not")
                 }
-                replica.storage.write(record)
+                replica.pointee.storage.write(record)
                 if record.kind != .accept { crashChance = 10 * plan.crashAtWrite }
             }
             if crashChance > 0 && random.chance(perMille: crashChance) {
-                replica.effects.removeAll()
                 try crash(index, restartAfter: downTime())
                 return
             }
-            let last = replica.core.newestRecord
-            replica.flushAt = max(replica.flushAt, now + replica.flushDelay(plan, now: now, random: &random))
-            queue.schedule(
-                Event(kind: .flush, replica: index, life: replica.life, number: last), at: replica.flushAt)
+            let last = replica.pointee.core.newestRecord
+            if !replica.pointee.isStuck {
+                let due = now + replica.pointee.flushDelay(plan.flush, now: now, random: &random)
+                replica.pointee.flushAt = max(replica.pointee.flushAt, due)
+                queue.schedule(
+                    Event(kind: .flush, replica: index, life: replica.pointee.life, number: last),
+                    at: replica.pointee.flushAt)
+            }
         }
         if silences > 0 {
             if try silence(index, hasProposed: hasRecords) {
-                guard replica.isUp else { return }
-                replica.effects.removeAll()
+                guard replica.pointee.isUp else { return }
+                effects.removeAll()
             }
-            replica.lastCommit = replica.core.commit
+            replica.pointee.lastCommit = replica.pointee.core.commit
         }
-        if replica.effects.sendCount > 0 {
-            replica.spareSends.removeAll(keepingCapacity: true)
-            for send in replica.effects.sends {
-                if send.after > replica.storage.durable {
-                    replica.waiting.append(send)
-                } else {
-                    replica.spareSends.append(send)
-                }
+        for place in 0..<effects.sendCount {
+            let after = effects.sends[place].after
+            if after > replica.pointee.storage.durable {
+                replica.pointee.waiting.append(effects.sends[place])
+            } else {
+                try dispatch(effects.sends[place], from: index)
             }
-            replica.effects.removeAll()
-            try dispatchSpare(from: index)
-        } else {
-            replica.effects.removeAll()
         }
-        if replica.core.decided > checker.compared[index] {
-            try check(checker.compare(index, replica.core, replica.storage))
+        if hasRecords || effects.sendCount > 0 { effects.removeAll() }
+        if replica.pointee.core.decided > checker.compared[index] {
+            try check(checker.compare(index, replica.pointee.core, replica.pointee.storage))
         }
         while history.executed < checker.highestDecided {
-            try check(history.extend(checker.decided[Int(history.executed)], of: store))
+            try check(history.extend(checker.batch(of: history.executed + 1), of: store))
         }
         try execute(index)
-        replica.trim(now: now)
+        replica.pointee.trim(now: now, into: &effects)
         if options.invariantInterval > 0 && report.steps % options.invariantInterval == 0 {
-            if let violation = replica.core.violatedInvariant() {
+            if let violation = replica.pointee.core.violatedInvariant() {
                 throw failure("replica \(index) violates: \(violation)")
             }
         }
@@ -194,64 +204,79 @@ extension Simulator {
     }
 
     private func execute(_ index: ReplicaIndex) throws(SimulationFailure) {
-        let replica = replicas[index]
-        guard replica.hasToExecute && replica.execute(store, random: &random) else { return }
-        if replica.executor.working.records == 0 { try check(history.compare(index, replica.executor.working)) }
+        let replica = replicas + index
+        guard replica.pointee.hasToExecute && replica.pointee.execute(store, random: &random) else { return }
+        if replica.pointee.executor.working.records == 0 {
+            try check(history.compare(index, replica.pointee.executor.working))
+        }
         if options.plantedBugs.contains(.replyBeforeCommit) { try answer(index) }
-        let delay = replica.flushDelay(plan, now: now, random: &random)
-        scheduleCommit(index, at: now + delay)
+        let delay = replica.pointee.flushDelay(plan.flush, now: now, random: &random)
+        if !replica.pointee.isStuck { scheduleCommit(index, at: now + delay) }
     }
 
     private func scheduleCommit(_ index: ReplicaIndex, at time: Microseconds) {
-        let replica = replicas[index]
+        let replica = replicas + index
         queue.schedule(
-            Event(kind: .commit, replica: index, life: replica.life, number: replica.executor.commitNumber), at: time)
+            Event(
+                kind: .commit, replica: index, life: replica.pointee.life, number: replica.pointee.executor.commitNumber
+            ), at: time)
     }
 
     /// The faults end for a replica that runs: what its storage holds up is done, its clock is right.
     func calm(_ index: ReplicaIndex) {
-        let replica = replicas[index]
-        replica.calm(now: now)
-        guard replica.isUp else { return }
+        let replica = replicas + index
+        replica.pointee.calm(now: now)
+        guard replica.pointee.isUp else { return }
         queue.schedule(
-            Event(kind: .flush, replica: index, life: replica.life, number: replica.core.newestRecord), at: now + 1)
-        if replica.executor.isCommitting { scheduleCommit(index, at: now + 1) }
-        replica.tickAt = .max
+            Event(kind: .flush, replica: index, life: replica.pointee.life, number: replica.pointee.core.newestRecord),
+            at: now + 1)
+        if replica.pointee.executor.isCommitting { scheduleCommit(index, at: now + 1) }
+        replica.pointee.tickAt = .max
         scheduleTick(index)
     }
 
     private func answer(_ index: ReplicaIndex) throws(SimulationFailure) {
-        for (number, reply) in replicas[index].executor.takeReplies() { try self.reply(index, number, reply) }
+        for place in 0..<replicas[index].executor.replies.count {
+            let answer = replicas[index].executor.replies[place]
+            try reply(index, answer.command, answer.reply)
+        }
+        replicas[index].executor.repliesLeft()
     }
 
     func scheduleTick(_ index: ReplicaIndex) {
-        let replica = replicas[index]
-        let deadline = max(replica.clock.global(replica.core.nextDeadline), now + 1)
-        if deadline < replica.tickAt {
-            replica.tickAt = deadline
-            queue.schedule(Event(kind: .tick, replica: index, life: replica.life, number: deadline), at: deadline)
+        let replica = replicas + index
+        let deadline = max(replica.pointee.clock.global(replica.pointee.core.nextDeadline), now + 1)
+        if deadline < replica.pointee.tickAt {
+            replica.pointee.tickAt = deadline
+            queue.schedule(
+                Event(kind: .tick, replica: index, life: replica.pointee.life, number: deadline), at: deadline)
         }
     }
 
-    /// Sends what is in `spareSends`.
-    private func dispatchSpare(from index: ReplicaIndex) throws(SimulationFailure) {
-        let replica = replicas[index]
-        for place in replica.spareSends.indices {
-            let send = replica.spareSends[place]
-            if send.message.carriesBatch && !replica.holds(send.message.batch) {
-                throw failure("replica \(index) sends \(send.message), whose bytes it has not")
+    /// Sends, in order, what waited for records that are durable now.
+    private func dispatchReady(from index: ReplicaIndex) throws(SimulationFailure) {
+        let replica = replicas + index
+        var left = 0
+        for place in 0..<replica.pointee.waiting.count {
+            if replica.pointee.waiting[place].after <= replica.pointee.storage.durable {
+                try dispatch(replica.pointee.waiting[place], from: index)
+            } else {
+                replica.pointee.waiting[left] = replica.pointee.waiting[place]
+                left += 1
             }
-            try dispatch(send, from: index)
         }
+        replica.pointee.waiting.truncate(to: left)
     }
 
     private func dispatch(_ send: Send, from: ReplicaIndex) throws(SimulationFailure) {
+        if !replicas[from].holds(send.message.batch) {
+            throw failure("replica \(from) sends \(send.message), whose bytes it has not")
+        }
         try check(checker.sent(send.message, by: from))
         let (first, second) = network.deliveries(
             of: send.message.kind, from: from, to: send.to, random: &random)
         let lag = replicas[from].lag + replicas[send.to].lag
-        let event = Event(kind: .message, replica: send.to, peer: from, message: send.message)
-        if let first { queue.schedule(event, at: now + first + lag) }
-        if let second { queue.schedule(event, at: now + second + lag) }
+        if let first { queue.schedule(send.message, from: from, to: send.to, at: now + first + lag) }
+        if let second { queue.schedule(send.message, from: from, to: send.to, at: now + second + lag) }
     }
 }

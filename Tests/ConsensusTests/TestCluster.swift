@@ -69,12 +69,13 @@ final class TestCluster {
     /// Messages for which this holds are lost.
     var isLost: (_ from: ReplicaIndex, _ to: ReplicaIndex, _ message: Message) -> Bool = { _, _, _ in false }
 
-    init(_ count: Int, window: Int = 8, slotCount: Int = 128) {
+    init(_ count: Int, window: Int = 8, slotCount: Int = 128, plantedBugs: PlantedBugs = []) {
         for index in 0..<count {
             members.append(
                 Member(
                     configuration: Configuration(
-                        replica: index, replicaCount: count, window: window, slotCount: slotCount, seed: 7)))
+                        replica: index, replicaCount: count, window: window, slotCount: slotCount, seed: 7,
+                        plantedBugs: plantedBugs)))
         }
         for index in 0..<count { start(index) }
     }
