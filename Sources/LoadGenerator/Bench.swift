@@ -19,7 +19,7 @@ package final class Bench: Sendable {
         isStopped.store(true, ordering: .relaxed)
     }
 
-    /// Runs the load on the calling thread. `progress` is called on it about once a second.
+    /// Runs the load on the calling thread. `progress` is called on it once an interval.
     package func run(progress: (BenchProgress) -> Void) throws(BenchError) -> BenchResult {
         if let problem = configuration.problem { throw BenchError(.usage, problem) }
         var endpoints: [Endpoint] = []
@@ -27,28 +27,47 @@ package final class Bench: Sendable {
         let replicas = try meetReplicas(endpoints)
 
         var loop = try LoadLoop(configuration, endpoints: endpoints, leader: replicas.leader)
-        var reporter = Reporter()
+        var reporter = Reporter(interval: configuration.interval)
         try openSessions(&loop, &reporter, progress)
 
-        loop.start(now: MonotonicClock.now())
-        try pass(configuration.warmup, in: .warmup, &loop, &reporter, progress)
-        reporter.collect(&loop)
-
-        var measurement = Measurement(replicas.processes, startingWith: loop.completed)
-        loop.counts.errors = 0
-        reporter.total.reset()
-        try pass(configuration.seconds, in: .measuring, &loop, &reporter, progress)
-        measurement.end(completed: loop.completed)
-        let counts = loop.counts
-        reporter.collect(&loop)
-        let result = measurement.result(reporter.total, counts)
+        var total = Tally(replicas: replicas.processes.map { _ in 0 })
+        var steps: [BenchFigures] = []
+        for (step, level) in configuration.levels.enumerated() {
+            if step > 0 && isStopped.load(ordering: .relaxed) { break }
+            reporter.step = step
+            let now = MonotonicClock.now()
+            if step == 0 { loop.start(level, now: now) } else { loop.change(to: level, now: now) }
+            let tally = try measure(replicas, &loop, &reporter, progress)
+            total.add(tally)
+            steps.append(tally.figures(level, replicas: replicas.ids))
+        }
+        // What befell the run while it opened and warmed up is told too, but is no error of the measurement.
+        let errors = total.counts.errors
+        total.counts = loop.counts
+        total.counts.errors = errors
 
         loop.drain()
         try pass(1, in: .closing, &loop, &reporter, progress, unless: { $0.pendingSessions == 0 })
         loop.closeAll(now: MonotonicClock.now())
         // Whatever the cluster does now, the measurement stands.
         try? pass(2, in: .closing, &loop, &reporter, progress, unless: { $0.pendingSessions == 0 })
-        return result
+        return BenchResult(
+            total: total.figures(steps.last!.level, replicas: replicas.ids), steps: steps, series: reporter.series,
+            distribution: total.latencies.percentiles(ticksPerHalfDistance: 5).map {
+                ($0.percentile, Double($0.value) / 1000)
+            })
+    }
+
+    /// Warms up, then measures.
+    private func measure(
+        _ replicas: Replicas, _ loop: inout LoadLoop, _ reporter: inout Reporter, _ progress: (BenchProgress) -> Void
+    ) throws(BenchError) -> Tally {
+        try pass(configuration.warmup, in: .warmup, &loop, &reporter, progress)
+        let measurement = Measurement(replicas.processes, loop)
+        try pass(configuration.seconds, in: .measuring, &loop, &reporter, progress)
+        var tally = measurement.end(loop)
+        tally.latencies = reporter.endMeasurement(&loop)
+        return tally
     }
 
     // MARK: Before the load
@@ -56,8 +75,10 @@ package final class Bench: Sendable {
     private struct Replicas {
         /// Index of the leader's endpoint; 0 when only `all` is asked for and none is known.
         var leader: Int
-        /// Their processes, when all replicas run on this host and say so.
-        var processes: [Int32]?
+        /// Of those that answered.
+        var ids: [Int]
+        /// Their processes, as far as they run on this host and say so.
+        var processes: [Int32?]
     }
 
     /// Asks all replicas for their STATUS until one answers and, for `--to leader`, a leader that answers is known.
@@ -72,9 +93,9 @@ package final class Bench: Sendable {
             answered = answered || statuses.contains { $0 != nil }
             if leader != nil || configuration.target == .all && answered {
                 let answering = zip(endpoints, statuses).compactMap { $1 == nil ? nil : ($0, $1!) }
-                let processes = answering.compactMap { $0.isLocal ? $1.pid : nil }
                 return Replicas(
-                    leader: leader ?? 0, processes: processes.count == answering.count ? processes : nil)
+                    leader: leader ?? 0, ids: answering.map(\.1.id),
+                    processes: answering.map { $0.isLocal ? $1.pid : nil })
             }
             // Nothing but the next try to wait for.
             var pause = timespec(tv_sec: 0, tv_nsec: 50_000_000)
@@ -102,14 +123,14 @@ package final class Bench: Sendable {
 
     // MARK: Time
 
-    /// Lets the loop turn for `seconds`, or until `isDone`, reporting once a second.
+    /// Lets the loop turn for `seconds`, or until `isDone`, reporting once an interval.
     private func pass(
         _ seconds: Double, in phase: BenchProgress.Phase, _ loop: inout LoadLoop, _ reporter: inout Reporter,
         _ progress: (BenchProgress) -> Void, unless isDone: (borrowing LoadLoop) -> Bool = { _ in false }
     ) throws(BenchError) {
         let start = MonotonicClock.now()
         let end = start + UInt64(seconds * 1e9)
-        reporter.begin(loop.completed, now: start)
+        reporter.begin(phase, &loop, now: start)
         var now = start
         while now < end && !isDone(loop) && (phase == .closing || !isStopped.load(ordering: .relaxed)) {
             loop.turn(until: min(end, reporter.due, now + 100_000_000))

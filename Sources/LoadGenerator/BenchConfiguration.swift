@@ -17,6 +17,18 @@ package struct BenchConfiguration: Sendable {
 
     package enum KeyDistribution: Sendable, Equatable {
         case uniform
+        /// Key k with a weight of 1 / (k + 1)^exponent: `key-000000000000` is the one most asked for.
+        case zipf(exponent: Double)
+    }
+
+    /// How keys are read.
+    package enum Reads: Sendable, Equatable, CaseIterable {
+        /// Linearizable, as QUERY.
+        case query
+        /// From the asked replica's own state, no older than what the session has seen (QUERY with LOCAL).
+        case local
+        /// Through the log, as SUBMIT.
+        case ordered
     }
 
     /// Client endpoints of all replicas (`tcp://host:port` or `ipc://path`), by ascending id.
@@ -26,17 +38,29 @@ package struct BenchConfiguration: Sendable {
     /// TCP connections that the sessions share evenly; nil: as many as sessions, up to 100.
     package var connections: Int?
     package var load = Load.closed
+    /// Levels one after the other, each warmed up and measured: rates of an open loop, or clients of a closed one (at
+    /// most `sessions`). Empty: one step, with `load` and `sessions` as they are.
+    package var ramp: [Double] = []
+    /// In a closed loop: requests outstanding at once, all sessions together, which then send in turn; nil: one of every
+    /// session.
+    package var outstanding: Int?
     package var target = Target.leader
-    /// Bytes of a value that is put.
-    package var valueSize = 128
+    /// Bytes of a value that is put, drawn evenly.
+    package var valueSizes = 128...128
     /// Keys are drawn from `key-000000000000` up to this many.
     package var keys: UInt64 = 100_000
     package var keyDistribution = KeyDistribution.uniform
-    /// Share of requests that are reads (QUERY with get), 0 to 1. The others are puts.
+    /// Share of requests that are reads, 0 to 1. What is neither read, delete nor create is a put.
     package var readShare = 0.0
+    package var reads = Reads.query
+    package var deleteShare = 0.0
+    /// Share of swaps that set a key if it is absent.
+    package var createShare = 0.0
     /// Measured seconds, after `warmup` seconds that are not measured.
     package var seconds = 10.0
     package var warmup = 2.0
+    /// Seconds of each entry of the time series, and between reports of progress.
+    package var interval = 1.0
     /// Seconds that the cluster has to open all sessions before the run fails.
     package var timeout = 10.0
     /// Seconds after which an unanswered request is sent again with the same sequence.
@@ -49,6 +73,15 @@ package struct BenchConfiguration: Sendable {
 
     package var connectionCount: Int { connections ?? min(sessions, 100) }
 
+    package var isOpenLoop: Bool { load != .closed }
+
+    /// Of each step: requests a second in an open loop, clients in a closed one.
+    package var levels: [Double] {
+        if !ramp.isEmpty { return ramp }
+        if case .open(let rate) = load { return [rate] }
+        return [Double(sessions)]
+    }
+
     /// The first value out of its range, in words for the user; nil when all is well.
     package var problem: String? {
         if endpoints.isEmpty { return "no client endpoints to send to" }
@@ -58,19 +91,53 @@ package struct BenchConfiguration: Sendable {
         if connectionCount < 1 || connectionCount > sessions || connectionCount > 60_000 {
             return "connections: \(connectionCount) given, 1 to the number of clients (\(sessions)) expected"
         }
-        if case .open(let rate) = load, !(rate >= 0.1 && rate <= 100_000_000) {
-            return "rate: \(rate) given, 0.1 to 100000000 requests a second expected"
-        }
-        if valueSize < 0 || valueSize > 16 << 20 { return "value size: \(valueSize) given, 0 to 16 MiB expected" }
+        if let problem = loadProblem ?? mixProblem { return problem }
         if keys < 1 || keys > RequestTemplate.largestKeyCount {
             return "keys: \(keys) given, 1 to \(RequestTemplate.largestKeyCount) expected"
         }
-        if !(readShare >= 0 && readShare <= 1) { return "read share: \(readShare) given, 0 to 1 expected" }
         if !(seconds > 0 && seconds <= 1e6) { return "seconds: \(seconds) given, a positive number expected" }
         if !(warmup >= 0 && warmup <= 1e6) { return "warmup: \(warmup) given, 0 or a positive number expected" }
         if !(timeout > 0 && timeout <= 1e6) { return "timeout: \(timeout) given, a positive number expected" }
         if !(requestTimeout > 0.001 && requestTimeout <= 1e6) {
             return "request timeout: \(requestTimeout) given, more than a millisecond expected"
+        }
+        if !(interval >= 0.01 && interval <= 3600) {
+            return "interval: \(interval) given, 0.01 to 3600 seconds expected"
+        }
+        return nil
+    }
+
+    private var loadProblem: String? {
+        for level in levels {
+            if isOpenLoop {
+                if !(level >= 0.1 && level <= 100_000_000) {
+                    return "rate: \(level) given, 0.1 to 100000000 requests a second expected"
+                }
+            } else if !(level >= 1 && level <= Double(sessions) && level == level.rounded()) {
+                return "clients: \(level) given in a ramp, 1 to \(sessions) expected"
+            }
+        }
+        if let outstanding {
+            if isOpenLoop || !ramp.isEmpty { return "outstanding: only for a closed loop without a ramp" }
+            if outstanding < 1 || outstanding > sessions {
+                return "outstanding: \(outstanding) given, 1 to the number of clients (\(sessions)) expected"
+            }
+        }
+        return nil
+    }
+
+    private var mixProblem: String? {
+        if valueSizes.lowerBound < 0 || valueSizes.upperBound > 16 << 20 {
+            return "value size: \(valueSizes) given, 0 to 16 MiB expected"
+        }
+        let shares = [("read", readShare), ("delete", deleteShare), ("create", createShare)]
+        for (name, share) in shares where !(share >= 0 && share <= 1) {
+            return "\(name) share: \(share) given, 0 to 1 expected"
+        }
+        let sum = shares.reduce(0) { $0 + $1.1 }
+        if sum > 1 + 1e-9 { return "shares of reads, deletes and creates: \(sum) together, at most 1 expected" }
+        if case .zipf(let exponent) = keyDistribution, !(exponent > 0 && exponent <= 100) {
+            return "zipf exponent: \(exponent) given, more than 0 and at most 100 expected"
         }
         return nil
     }

@@ -1,10 +1,12 @@
-/// How a run stands, about once a second.
+/// How a run stands, once an interval.
 package struct BenchProgress: Sendable {
     package enum Phase: String, Sendable {
         case opening, warmup, measuring, closing
     }
 
     package let phase: Phase
+    /// Of a ramp: which step, from 0.
+    package let step: Int
     /// Seconds since the phase began.
     package let elapsed: Double
     /// Completed requests a second, since the last report.
@@ -17,7 +19,8 @@ package struct BenchProgress: Sendable {
     package let counts: BenchCounts
 }
 
-/// What happened besides success. All since the run began but for `errors`, which starts anew with the measurement.
+/// What happened besides success: since the run began, but for errors, in the figures of a whole run; in that time alone in
+/// those of a step or an interval.
 package struct BenchCounts: Sendable, Equatable {
     /// Requests that ended otherwise than with OK and a reply that belongs to them.
     package var errors = 0
@@ -28,16 +31,71 @@ package struct BenchCounts: Sendable, Equatable {
     package var timeouts = 0
     /// Connections lost, or given up for another replica, after they had stood.
     package var disconnects = 0
+    /// Connections that stood again.
+    package var reconnects = 0
     /// Sessions that had to be opened again.
     package var expired = 0
     /// Replies that belonged to no outstanding request: the second answer to a retried one.
     package var unexpected = 0
 
     package init() {}
+
+    func since(_ before: BenchCounts) -> BenchCounts {
+        var difference = BenchCounts()
+        for field in BenchCounts.fields { difference[keyPath: field] = self[keyPath: field] - before[keyPath: field] }
+        return difference
+    }
+
+    private static var fields: [WritableKeyPath<BenchCounts, Int>] {
+        [\.errors, \.busy, \.noLeader, \.redirects, \.timeouts, \.disconnects, \.reconnects, \.expired, \.unexpected]
+    }
+
+    /// All but the errors, which stand elsewhere.
+    func write(to object: inout JSONText) {
+        object.add("busy", busy)
+        object.add("no_leader", noLeader)
+        object.add("redirects", redirects)
+        object.add("timeouts", timeouts)
+        object.add("disconnects", disconnects)
+        object.add("reconnects", reconnects)
+        object.add("expired", expired)
+    }
 }
 
-/// What was measured. Latencies in microseconds.
-package struct BenchResult: Sendable {
+/// One stretch of the measured time.
+package struct BenchInterval: Sendable {
+    package var step: Int
+    /// Seconds since the measurement of the first step began, at the end of the interval; warm-ups between steps included.
+    package var at: Double
+    package var seconds: Double
+    package var completed: UInt64
+    /// Microseconds; 0 when nothing completed.
+    package var p50: Double
+    package var p99: Double
+    package var max: Double
+    package var counts: BenchCounts
+
+    package var rate: Double { Double(completed) / seconds }
+
+    var json: JSONText {
+        var object = JSONText()
+        object.add("at", at)
+        object.add("seconds", seconds)
+        object.add("step", step)
+        object.add("rate", rate)
+        object.add("p50_us", p50)
+        object.add("p99_us", p99)
+        object.add("max_us", max)
+        object.add("errors", counts.errors)
+        counts.write(to: &object)
+        return object
+    }
+}
+
+/// What was measured in a step, or in all steps together. Latencies in microseconds.
+package struct BenchFigures: Sendable {
+    /// Requests a second that were to start, in an open loop; clients, in a closed one. Of all steps together: the last.
+    package var level: Double
     /// Completed requests a second.
     package var rate: Double
     package var p50: Double
@@ -48,41 +106,70 @@ package struct BenchResult: Sendable {
     package var mean: Double
     package var completed: UInt64
     package var seconds: Double
-    /// CPU time of all replica processes together, per request; nil unless all that answered run on this host.
+    /// CPU time of all replica processes together, per request; nil unless all that answered run on this host, and lived.
     package var replicaProcessorTime: Double?
+    /// The same of each replica by its id; nil for one that is elsewhere or died.
+    package var processorTimes: [(replica: Int, time: Double?)]
     /// CPU time of this process, per request.
     package var generatorProcessorTime: Double
     package var counts: BenchCounts
 
-    /// One object in one line.
-    package var json: String {
-        let fields: [(String, String)] = [
-            ("rate", Self.text(rate)),
-            ("p50_us", Self.text(p50)),
-            ("p90_us", Self.text(p90)),
-            ("p99_us", Self.text(p99)),
-            ("p999_us", Self.text(p999)),
-            ("max_us", Self.text(max)),
-            ("mean_us", Self.text(mean)),
-            ("errors", "\(counts.errors)"),
-            ("seconds", Self.text(seconds)),
-            ("completed", "\(completed)"),
-            ("replica_cpu_us", replicaProcessorTime.map(Self.text) ?? "null"),
-            ("generator_cpu_us", Self.text(generatorProcessorTime)),
-            ("busy", "\(counts.busy)"),
-            ("no_leader", "\(counts.noLeader)"),
-            ("redirects", "\(counts.redirects)"),
-            ("timeouts", "\(counts.timeouts)"),
-            ("disconnects", "\(counts.disconnects)"),
-            ("expired", "\(counts.expired)"),
-        ]
-        return "{" + fields.map { "\"\($0)\":\($1)" }.joined(separator: ",") + "}"
+    var json: JSONText {
+        var object = JSONText()
+        object.add("rate", rate)
+        object.add("p50_us", p50)
+        object.add("p90_us", p90)
+        object.add("p99_us", p99)
+        object.add("p999_us", p999)
+        object.add("max_us", max)
+        object.add("mean_us", mean)
+        object.add("errors", counts.errors)
+        object.add("seconds", seconds)
+        object.add("completed", Int(completed))
+        object.add("replica_cpu_us", replicaProcessorTime)
+        object.add("generator_cpu_us", generatorProcessorTime)
+        counts.write(to: &object)
+        object.add(
+            "replicas",
+            processorTimes.map { replica, time in
+                var entry = JSONText()
+                entry.add("id", replica)
+                entry.add("cpu_us", time)
+                return entry
+            })
+        return object
     }
+}
 
-    /// With three decimals at most; JSON knows no infinities.
-    private static func text(_ value: Double) -> String {
-        guard value.isFinite else { return "null" }
-        let rounded = (value * 1000).rounded() / 1000
-        return rounded == rounded.rounded() && abs(rounded) < 1e15 ? "\(Int64(rounded))" : "\(rounded)"
+/// The outcome of a run.
+package struct BenchResult: Sendable {
+    /// All steps together.
+    package var total: BenchFigures
+    /// One, or those of a ramp.
+    package var steps: [BenchFigures]
+    package var series: [BenchInterval]
+    /// Points of the distribution of all latencies, ever denser towards its end: share of requests in percent, microseconds.
+    package var distribution: [(percentile: Double, latency: Double)]
+
+    /// One object in one line: the figures of all steps together, and in arrays what they are made of.
+    package var json: String {
+        var object = total.json
+        object.add(
+            "steps",
+            steps.map { step in
+                var entry = step.json
+                entry.add("level", step.level)
+                return entry
+            })
+        object.add("series", series.map(\.json))
+        object.add(
+            "percentiles",
+            distribution.map { percentile, latency in
+                var entry = JSONText()
+                entry.add("percent", percentile)
+                entry.add("us", latency)
+                return entry
+            })
+        return object.text
     }
 }

@@ -21,16 +21,10 @@ enum ProcessorTime {
         MonotonicClock.nanoseconds(of: CLOCK_PROCESS_CPUTIME_ID) ?? 0
     }
 
-    /// Nanoseconds that all of `processes` have used together; nil when one of them is not there.
-    static func of(_ processes: [Int32]) -> UInt64? {
-        var sum: UInt64 = 0
-        for process in processes {
-            var clock = clockid_t()
-            guard process > 0, clock_getcpuclockid(process, &clock) == 0,
-                let time = MonotonicClock.nanoseconds(of: clock)
-            else { return nil }
-            sum += time
-        }
-        return sum
+    /// Nanoseconds that a process has used; nil when it is not there.
+    static func of(_ process: Int32) -> UInt64? {
+        var clock = clockid_t()
+        guard process > 0, clock_getcpuclockid(process, &clock) == 0 else { return nil }
+        return MonotonicClock.nanoseconds(of: clock)
     }
 }

@@ -32,8 +32,13 @@ struct Epoll: ~Copyable {
     func wait(nanoseconds: UInt64) -> Int {
         var time = timespec(
             tv_sec: Int(nanoseconds / 1_000_000_000), tv_nsec: Int(nanoseconds % 1_000_000_000))
-        let count = epoll_pwait2(descriptor, events, Int32(Epoll.capacity), &time, nil)
-        precondition(count >= 0 || errno == EINTR, "epoll_pwait2 failed on a set of its own")
+        var count = epoll_pwait2(descriptor, events, Int32(Epoll.capacity), &time, nil)
+        // Kernels before 5.11, and valgrind, know milliseconds only. Rounded down: too early is better than late.
+        if count < 0 && errno == ENOSYS {
+            let milliseconds = Int32(clamping: nanoseconds / 1_000_000)
+            count = epoll_wait(descriptor, events, Int32(Epoll.capacity), milliseconds)
+        }
+        precondition(count >= 0 || errno == EINTR, "waiting failed on a set of its own")
         return max(0, Int(count))
     }
 

@@ -23,6 +23,8 @@ struct Link {
     var output = ByteQueue(capacity: 16 << 10)
     private var waitsForRoom = false
     var isDirty = false
+    /// It was up before.
+    var hasStood = false
     /// Nanoseconds before which no connection is attempted.
     var retryAt: UInt64 = 0
     var redirectedAt: UInt64 = 0

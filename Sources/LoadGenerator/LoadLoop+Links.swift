@@ -54,6 +54,8 @@ extension LoadLoop {
     /// The handshake is done: everything outstanding of this link's sessions goes out, again or for the first time.
     mutating func linkIsUp(_ number: Int, now: UInt64) {
         links[number].state = .up
+        if links[number].hasStood { counts.reconnects += 1 }
+        links[number].hasStood = true
         var session = number
         while session < sessionCount {
             if sessions[session].pending != .nothing && !sessions[session].isWaiting { transmit(session, now: now) }

@@ -99,7 +99,10 @@ extension LoadLoop {
         case .ok:
             links[link].leaderlessSince = 0
             switch sessions[number].pending {
-            case .operation: finish(number, isGood: isGood(body), now: now)
+            case .operation:
+                let session = sessions + number
+                session.pointee.position = max(session.pointee.position, header.position)
+                finish(number, isGood: session.pointee.operation.isAnswered(by: body), now: now)
             case .open: opened(number, id: header.session, now: now)
             case .close, .nothing: closed(number)
             }
@@ -116,11 +119,6 @@ extension LoadLoop {
         case .malformed, .tooLarge:
             reject(header, body)
         }
-    }
-
-    /// Replies of put and get: tag 0 or 1, then the value there was, if any.
-    @inline(__always) private func isGood(_ body: UnsafeRawBufferPointer) -> Bool {
-        body.count >= 1 && (body[0] == 1 || body[0] == 0 && body.count == 1)
     }
 
     /// An operation is over: counts it, and begins the session's next.
@@ -151,7 +149,10 @@ extension LoadLoop {
             } else {
                 idle.push(number)
             }
-        } else {
+        } else if takesTurns {
+            idle.push(number)
+            if let next = idle.pop() { begin(next, start: now, now: now) }
+        } else if number < activeSessions {
             begin(number, start: now, now: now)
         }
     }
@@ -218,7 +219,8 @@ extension LoadLoop {
         if header.status == .tooLarge {
             let limit = body.count == 4 ? UInt32(littleEndian: body.loadUnaligned(as: UInt32.self)) : 0
             failure = BenchError(
-                .usage, "values of \(configuration.valueSize) bytes are refused: requests may have \(limit) bytes")
+                .usage,
+                "values of \(configuration.valueSizes.upperBound) bytes are refused: requests may have \(limit) bytes")
         } else {
             failure = BenchError(
                 .usage, "the replica refuses the requests as malformed: \(String(decoding: body, as: UTF8.self))")

@@ -25,7 +25,7 @@ struct LoadLoop: ~Copyable {
     let templates: Templates
     var workload: Workload
     var schedule: ArrivalSchedule?
-    /// Open sessions without a request, in an open loop.
+    /// Open sessions without a request, in an open loop or when sessions take turns.
     var idle: NumberQueue
     /// Links with output that is not yet sent.
     var dirty: NumberQueue
@@ -42,19 +42,47 @@ struct LoadLoop: ~Copyable {
     var latencies: Histogram<UInt64>
     /// Ends the run when set.
     var failure: BenchError?
+    /// Sessions below this number send, in a closed loop; a ramp raises it.
+    var activeSessions = 0
+    /// Fewer requests are outstanding than there are sessions, which send in turn.
+    let takesTurns: Bool
     private var nextSweep: UInt64 = 0
+    private var nextSessionSweep: UInt64 = 0
 
     struct Templates {
         let open: RequestTemplate
         let close: RequestTemplate
-        let get: RequestTemplate
         let put: RequestTemplate
+        let query: RequestTemplate
+        let localQuery: RequestTemplate
+        let orderedGet: RequestTemplate
+        let delete: RequestTemplate
+        let create: RequestTemplate
+
+        init(_ flags: RequestFlags, valueSizes: ClosedRange<Int>) {
+            open = .open(flags)
+            close = .close(flags)
+            put = .put(flags, valueSizes: valueSizes)
+            query = .get(.query, flags)
+            localQuery = .get(.query, flags.union(.local))
+            orderedGet = .get(.submit, flags)
+            delete = .delete(flags)
+            create = .create(flags, valueSizes: valueSizes)
+        }
+
+        @inline(__always) func operation(_ operation: Operation) -> RequestTemplate {
+            switch operation {
+            case .put: put
+            case .query: query
+            case .localQuery: localQuery
+            case .orderedGet: orderedGet
+            case .delete: delete
+            case .create: create
+            }
+        }
 
         func release() {
-            open.release()
-            close.release()
-            get.release()
-            put.release()
+            for template in [open, close, put, query, localQuery, orderedGet, delete, create] { template.release() }
         }
     }
 
@@ -80,10 +108,9 @@ struct LoadLoop: ~Copyable {
         sessions = .allocate(capacity: sessionCount)
         for number in 0..<sessionCount { (sessions + number).initialize(to: Session(number: number)) }
         let flags: RequestFlags = configuration.target == .leader ? .noForward : []
-        templates = Templates(
-            open: .open(flags), close: .close(flags), get: .get(flags),
-            put: .put(flags, valueSize: configuration.valueSize))
+        templates = Templates(flags, valueSizes: configuration.valueSizes)
         workload = Workload(configuration)
+        takesTurns = configuration.outstanding.map { $0 < configuration.sessions } ?? false
         idle = NumberQueue(capacity: sessionCount)
         dirty = NumberQueue(capacity: linkCount)
         latencies = LoadLoop.emptyHistogram()
@@ -106,14 +133,30 @@ struct LoadLoop: ~Copyable {
     }
 
     /// All sessions are open: lets the requests flow.
-    mutating func start(now: UInt64) {
+    ///
+    /// - Parameter level: of the first step.
+    mutating func start(_ level: Double, now: UInt64) {
         precondition(phase == .opening && openSessions == sessionCount, "the load starts when all sessions are open")
         phase = .running
-        if case .open(let rate) = configuration.load {
-            schedule = ArrivalSchedule(rate: rate, origin: now)
+        if configuration.isOpenLoop {
             for number in 0..<sessionCount { idle.push(number) }
-        } else {
-            for number in 0..<sessionCount { begin(number, start: now, now: now) }
+        } else if takesTurns {
+            let first = configuration.outstanding!
+            for number in first..<sessionCount { idle.push(number) }
+            for number in 0..<first { begin(number, start: now, now: now) }
+        }
+        change(to: level, now: now)
+    }
+
+    /// Goes on with another rate, or another number of clients. What an open loop was late with is forgotten.
+    mutating func change(to level: Double, now: UInt64) {
+        if configuration.isOpenLoop {
+            schedule = ArrivalSchedule(rate: level, origin: now)
+        } else if !takesTurns {
+            activeSessions = Int(level)
+            for number in 0..<activeSessions where sessions[number].pending == .nothing {
+                begin(number, start: now, now: now)
+            }
         }
     }
 
@@ -165,6 +208,16 @@ struct LoadLoop: ~Copyable {
     /// Looks after what no event tells of: retries that are due, replies and connections that do not come.
     private mutating func sweep(_ now: UInt64) {
         let patience = UInt64(configuration.requestTimeout * 1e9)
+        if waitingSessions > 0 || now >= nextSessionSweep {
+            sweepSessions(now, patience: patience)
+            nextSessionSweep = now + min(100_000_000, patience / 4)
+        }
+        sweepLinks(now, patience: 3 * patience)
+        // Waits are given in milliseconds; all else is slow.
+        nextSweep = now + (waitingSessions > 0 ? 1_000_000 : min(20_000_000, patience / 4))
+    }
+
+    private mutating func sweepSessions(_ now: UInt64, patience: UInt64) {
         for number in 0..<sessionCount where sessions[number].pending != .nothing {
             let session = sessions + number
             if session.pointee.isWaiting {
@@ -178,9 +231,6 @@ struct LoadLoop: ~Copyable {
                 }
             }
         }
-        sweepLinks(now, patience: 3 * patience)
-        // Waits are given in milliseconds; all else is slow.
-        nextSweep = now + (waitingSessions > 0 ? 1_000_000 : min(20_000_000, patience / 4))
     }
 
     // MARK: Requests
@@ -190,8 +240,9 @@ struct LoadLoop: ~Copyable {
         let session = sessions + number
         session.pointee.advance()
         session.pointee.start = start
-        session.pointee.isRead = workload.nextIsRead()
+        session.pointee.operation = workload.nextOperation()
         session.pointee.key = workload.nextKey()
+        session.pointee.valueSize = UInt32(truncatingIfNeeded: workload.nextValueSize())
         ask(number, .operation, now: now)
     }
 
@@ -214,20 +265,25 @@ struct LoadLoop: ~Copyable {
         session.pointee.sentAt = now
         let template: RequestTemplate
         var id = session.pointee.id
+        var position: UInt64 = 0
         switch session.pointee.pending {
         case .open:
             template = templates.open
             id = 0
-        case .operation where session.pointee.isRead:
-            template = templates.get
-            id = 0
-        case .operation: template = templates.put
+        case .operation:
+            let operation = session.pointee.operation
+            template = templates.operation(operation)
+            if operation.isQuery { id = 0 }
+            if operation == .localQuery { position = session.pointee.position }
         case .close: template = templates.close
         case .nothing: preconditionFailure("a session without a request has nothing to send")
         }
-        let place = link.pointee.output.reserve(template.count)
-        template.write(into: place, session: id, sequence: session.pointee.sequence, key: session.pointee.key)
-        link.pointee.output.commit(template.count)
+        let valueSize = Int(session.pointee.valueSize)
+        let count = template.count(valueSize: valueSize)
+        template.write(
+            into: link.pointee.output.reserve(count), session: id, sequence: session.pointee.sequence,
+            position: position, key: session.pointee.key, valueSize: valueSize)
+        link.pointee.output.commit(count)
         if !link.pointee.isDirty {
             link.pointee.isDirty = true
             dirty.push(linkNumber)

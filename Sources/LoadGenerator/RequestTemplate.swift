@@ -1,62 +1,73 @@
 import Wire
 
-/// One request as it goes over the connection, delimiter and both frames, of which only session, sequence and key
-/// differ from one sending to the next.
+/// One request as it goes over the connection, delimiter and both frames, of which only session, sequence, position,
+/// key and the length of the value differ from one sending to the next.
 struct RequestTemplate {
     static let largestKeyCount: UInt64 = 1_000_000_000_000
     static let keySize = 16
 
     private let base: UnsafeMutableRawPointer
-    let count: Int
+    /// Bytes with the longest value.
+    private let fullCount: Int
+    /// Bytes of the longest value.
+    private let fullValue: Int
     /// Where the 12 digits of the key are; nil for requests without one.
     private let digits: Int?
-    /// Where the value's first 8 bytes are, which are made to differ; nil when it is shorter.
-    private let salt: Int?
+    /// Where the value is.
+    private let valueOffset: Int
+    /// Where the length of the body is, 8 bytes; nil when all values are of one size.
+    private let lengthOffset: Int?
 
     private static let headerOffset = 4
-    private static let keyPrefix = Array("key-".utf8)
+    private static let key = Array("key-".utf8) + [UInt8](repeating: 0, count: 12)
 
-    static func open(_ flags: RequestFlags) -> RequestTemplate {
-        RequestTemplate(.open, flags, body: [], digits: nil, salt: nil)
+    static func open(_ flags: RequestFlags) -> RequestTemplate { RequestTemplate(.open, flags) }
+    static func close(_ flags: RequestFlags) -> RequestTemplate { RequestTemplate(.close, flags) }
+    static func status() -> RequestTemplate { RequestTemplate(.status, []) }
+
+    static func get(_ command: CommandCode, _ flags: RequestFlags) -> RequestTemplate {
+        RequestTemplate(command, flags, body: KeyValueCommand.get(key: key).body)
     }
 
-    static func close(_ flags: RequestFlags) -> RequestTemplate {
-        RequestTemplate(.close, flags, body: [], digits: nil, salt: nil)
+    static func delete(_ flags: RequestFlags) -> RequestTemplate {
+        RequestTemplate(.submit, flags, body: KeyValueCommand.delete(key: key).body)
     }
 
-    static func status() -> RequestTemplate {
-        RequestTemplate(.status, [], body: [], digits: nil, salt: nil)
+    static func put(_ flags: RequestFlags, valueSizes: ClosedRange<Int>) -> RequestTemplate {
+        let body = KeyValueCommand.put(key: key, value: value(valueSizes.upperBound)).body
+        return RequestTemplate(.submit, flags, body: body, valueSizes: valueSizes)
     }
 
-    static func get(_ flags: RequestFlags) -> RequestTemplate {
-        let body = KeyValueCommand.get(key: keyPrefix + [UInt8](repeating: 0, count: 12)).body
-        return RequestTemplate(.query, flags, body: body, digits: body.count - 12, salt: nil)
+    static func create(_ flags: RequestFlags, valueSizes: ClosedRange<Int>) -> RequestTemplate {
+        let new = value(valueSizes.upperBound)
+        let body = KeyValueCommand.compareAndSwap(key: key, expected: nil, new: new).body
+        return RequestTemplate(.submit, flags, body: body, valueSizes: valueSizes)
     }
 
-    static func put(_ flags: RequestFlags, valueSize: Int) -> RequestTemplate {
-        let value = (0..<valueSize).map { UInt8(ascii: "a") + UInt8($0 % 26) }
-        let body = KeyValueCommand.put(key: keyPrefix + [UInt8](repeating: 0, count: 12), value: value).body
-        let valueOffset = body.count - valueSize
-        return RequestTemplate(
-            .submit, flags, body: body, digits: valueOffset - 12, salt: valueSize >= 8 ? valueOffset : nil)
-    }
+    private static func value(_ size: Int) -> [UInt8] { (0..<size).map { UInt8(ascii: "a") + UInt8($0 % 26) } }
 
-    private init(_ command: CommandCode, _ flags: RequestFlags, body: [UInt8], digits: Int?, salt: Int?) {
+    private init(
+        _ command: CommandCode, _ flags: RequestFlags, body: [UInt8] = [], valueSizes: ClosedRange<Int> = 0...0
+    ) {
         var bytes: [UInt8] = [1, 0, 1, UInt8(clientHeaderSize)] + [UInt8](repeating: 0, count: clientHeaderSize)
         bytes.withUnsafeMutableBytes {
             RequestHeader(command, flags: flags).encode(into: $0.baseAddress! + RequestTemplate.headerOffset)
         }
-        if body.count < 256 {
+        let varies = valueSizes.count > 1
+        lengthOffset = varies ? bytes.count + 1 : nil
+        // A long frame may hold a short body: no need to tell sizes that vary apart.
+        if body.count < 256 && !varies {
             bytes += [0, UInt8(body.count)]
         } else {
             bytes.append(2)
             withUnsafeBytes(of: UInt64(body.count).bigEndian) { bytes.append(contentsOf: $0) }
         }
-        self.digits = digits.map { bytes.count + $0 }
-        self.salt = salt.map { bytes.count + $0 }
+        digits = body.isEmpty ? nil : bytes.count + 5 + RequestTemplate.keySize - 12
         bytes += body
-        count = bytes.count
-        base = .allocate(byteCount: count, alignment: 16)
+        fullCount = bytes.count
+        fullValue = valueSizes.upperBound
+        valueOffset = bytes.count - valueSizes.upperBound
+        base = .allocate(byteCount: fullCount, alignment: 16)
         bytes.withUnsafeBytes { base.copyMemory(from: $0.baseAddress!, byteCount: $0.count) }
     }
 
@@ -64,12 +75,26 @@ struct RequestTemplate {
         base.deallocate()
     }
 
-    /// Writes the `count` bytes of the request at `place`.
+    /// Bytes of the request with a value of `valueSize` bytes.
+    @inline(__always) func count(valueSize: Int) -> Int {
+        lengthOffset == nil ? fullCount : fullCount - fullValue + valueSize
+    }
+
+    /// Writes the request at `place`: as many bytes as `count` says.
     @inline(__always)
-    func write(into place: UnsafeMutableRawPointer, session: UInt64, sequence: UInt64, key: UInt64) {
+    func write(
+        into place: UnsafeMutableRawPointer, session: UInt64, sequence: UInt64, position: UInt64 = 0, key: UInt64 = 0,
+        valueSize: Int = 0
+    ) {
+        let count = count(valueSize: valueSize)
         place.copyMemory(from: base, byteCount: count)
         place.storeInteger(session, RequestTemplate.headerOffset + 8)
         place.storeInteger(sequence, RequestTemplate.headerOffset + 16)
+        place.storeInteger(position, RequestTemplate.headerOffset + 24)
+        if let lengthOffset {
+            // The body begins right after its length.
+            place.storeInteger(UInt64(count - lengthOffset - 8).byteSwapped, lengthOffset)
+        }
         if let digits {
             var rest = key
             var at = digits + 11
@@ -80,6 +105,7 @@ struct RequestTemplate {
                 at -= 1
             }
         }
-        if let salt { place.storeInteger(sequence &* 0x9E37_79B9_7F4A_7C15, salt) }
+        // Values are made to differ.
+        if count - valueOffset >= 8 { place.storeInteger(sequence &* 0x9E37_79B9_7F4A_7C15, valueOffset) }
     }
 }

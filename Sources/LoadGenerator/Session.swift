@@ -26,8 +26,11 @@ struct Session {
     /// Nanoseconds before which a request that was turned away is not sent again.
     var retryAt: UInt64 = 0
     var key: UInt64 = 0
+    /// Latest position of the state machine that it has seen.
+    var position: UInt64 = 0
+    var valueSize: UInt32 = 0
     var pending = Pending.nothing
-    var isRead = false
+    var operation = Operation.put
     /// Turned away with BUSY or NO_LEADER: `retryAt` counts.
     var isWaiting = false
     /// The session expired under an operation, which is to be sent again in the next.

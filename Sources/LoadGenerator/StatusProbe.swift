@@ -94,9 +94,9 @@ enum StatusProbe {
     private static func request() -> [UInt8] {
         let template = RequestTemplate.status()
         defer { template.release() }
-        return [UInt8](unsafeUninitializedCapacity: template.count) { buffer, count in
-            template.write(into: UnsafeMutableRawPointer(buffer.baseAddress!), session: 0, sequence: 1, key: 0)
-            count = template.count
+        return [UInt8](unsafeUninitializedCapacity: template.count(valueSize: 0)) { buffer, count in
+            template.write(into: UnsafeMutableRawPointer(buffer.baseAddress!), session: 0, sequence: 1)
+            count = template.count(valueSize: 0)
         }
     }
 

@@ -2,55 +2,61 @@
 struct Workload {
     private var state: UInt64
     private let keys: UInt64
-    /// A draw below this is a read.
-    private let readThreshold: UInt64
-    private let readsOnly: Bool
+    private let zipf: Zipf?
+    private let smallest: Int
+    private let sizes: UInt64
+    private let reads: Operation
+    /// A draw below the first threshold is a read, below the next a delete, below the last a create.
+    private let readLimit: UInt64
+    private let deleteLimit: UInt64
+    private let createLimit: UInt64
 
     init(_ configuration: BenchConfiguration) {
         // Any seed but zero will do for xorshift; neighbouring seeds shall not give neighbouring streams.
         state = (configuration.seed &+ 1) &* 0x9E37_79B9_7F4A_7C15 | 1
         keys = configuration.keys
-        readsOnly = configuration.readShare >= 1
-        readThreshold = readsOnly ? .max : UInt64(configuration.readShare * 0x1p64)
+        switch configuration.keyDistribution {
+        case .uniform: zipf = nil
+        case .zipf(let exponent): zipf = Zipf(count: configuration.keys, exponent: exponent)
+        }
+        smallest = configuration.valueSizes.lowerBound
+        sizes = UInt64(configuration.valueSizes.count)
+        switch configuration.reads {
+        case .query: reads = .query
+        case .local: reads = .localQuery
+        case .ordered: reads = .orderedGet
+        }
+        let deletes = configuration.readShare + configuration.deleteShare
+        readLimit = Workload.limit(configuration.readShare)
+        deleteLimit = Workload.limit(deletes)
+        createLimit = Workload.limit(deletes + configuration.createShare)
     }
 
-    mutating func nextIsRead() -> Bool {
-        readsOnly || readThreshold > 0 && draw() < readThreshold
+    @inline(__always) mutating func nextOperation() -> Operation {
+        if createLimit == 0 { return .put }
+        // 63 bits, so that a limit can lie above them all.
+        let drawn = draw() >> 1
+        if drawn < readLimit { return reads }
+        if drawn < deleteLimit { return .delete }
+        return drawn < createLimit ? .create : .put
     }
 
-    mutating func nextKey() -> UInt64 {
+    @inline(__always) mutating func nextKey() -> UInt64 {
+        if let zipf { return zipf.rank { Double(draw() >> 11) * 0x1p-53 } }
         // The high half of the product is uniform below `keys`.
-        draw().multipliedFullWidth(by: keys).high
+        return draw().multipliedFullWidth(by: keys).high
     }
+
+    @inline(__always) mutating func nextValueSize() -> Int {
+        sizes == 1 ? smallest : smallest + Int(draw().multipliedFullWidth(by: sizes).high)
+    }
+
+    private static func limit(_ share: Double) -> UInt64 { UInt64(min(share, 1) * 0x1p63) }
 
     private mutating func draw() -> UInt64 {
         state ^= state << 13
         state ^= state >> 7
         state ^= state << 17
         return state &* 0x2545_F491_4F6C_DD1D
-    }
-}
-
-/// When the requests of an open loop are meant to start.
-struct ArrivalSchedule {
-    private let origin: UInt64
-    private let interval: Double
-    private var issued: UInt64 = 0
-
-    /// - Parameters:
-    ///   - rate: requests a second.
-    ///   - origin: nanoseconds at which the first is due.
-    init(rate: Double, origin: UInt64) {
-        precondition(rate > 0, "a schedule needs a rate")
-        interval = 1e9 / rate
-        self.origin = origin
-    }
-
-    /// Nanoseconds at which the next request is due. Computed from its number, so that errors don't add up.
-    var next: UInt64 { origin + UInt64(Double(issued) * interval) }
-
-    mutating func take() -> UInt64 {
-        defer { issued += 1 }
-        return next
     }
 }

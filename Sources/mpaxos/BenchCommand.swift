@@ -9,58 +9,101 @@ struct BenchCommand: ParsableCommand {
         abstract: "Load a cluster, and measure throughput and latency.",
         discussion: """
             Without --rate every client sends its next request when the last is answered. With --rate requests start on \
-            a schedule, and latency counts from the intended start. Progress goes to standard error, the result to \
-            standard output; ctrl-C ends the run early.
+            a schedule, and latency counts from the intended start. Several clients or rates with commas between are a \
+            ramp: each is warmed up and measured in turn. Progress goes to standard error, the result to standard \
+            output; ctrl-C ends the run early.
             """)
 
     enum Target: String, ExpressibleByArgument, CaseIterable { case leader, all }
+    enum Reads: String, ExpressibleByArgument, CaseIterable { case query, local, ordered }
 
     @OptionGroup var topology: TopologyOptions
 
-    @Option(help: ArgumentHelp("Sessions, each with at most one request outstanding.", valueName: "n"))
-    var clients = 100
+    @Option(
+        help: ArgumentHelp("Sessions, each with at most one request outstanding. (default: 100)", valueName: "n,..."))
+    var clients = Levels(argument: "100")!
 
     @Option(
         help: ArgumentHelp(
             "Connections that the clients share. (default: as many as clients, up to 100)", valueName: "c"))
     var connections: Int?
 
-    @Option(help: ArgumentHelp("Requests a second: an open loop.", valueName: "r"))
-    var rate: Double?
+    @Option(
+        help: ArgumentHelp(
+            "Without --rate: requests outstanding at once; the clients take turns. (default: one of each client)",
+            valueName: "n"))
+    var outstanding: Int?
 
-    @Option(help: ArgumentHelp("Bytes of a value.", valueName: "bytes"))
-    var valueSize = 128
+    @Option(help: ArgumentHelp("Requests a second: an open loop.", valueName: "r,..."))
+    var rate: Levels?
 
-    @Option(help: ArgumentHelp("Number of keys, drawn evenly.", valueName: "n"))
+    @Option(help: ArgumentHelp("Bytes of a value, or a range like 16-1024. (default: 128)", valueName: "bytes"))
+    var valueSize = SizeRange(argument: "128")!
+
+    @Option(help: ArgumentHelp("Number of keys.", valueName: "n"))
     var keys: UInt64 = 100_000
 
-    @Option(help: ArgumentHelp("Share of reads, 0 to 1; the rest are puts.", valueName: "share"))
+    @Option(
+        help: ArgumentHelp(
+            "How keys are drawn: uniform, zipf (exponent 0.99), or zipf:EXPONENT. (default: uniform)", valueName: "name"
+        ))
+    var distribution = KeyDistributionArgument(argument: "uniform")!
+
+    @Option(help: ArgumentHelp("Share of reads, 0 to 1; what is nothing else is a put.", valueName: "share"))
     var readShare = 0.0
 
-    @Option(help: ArgumentHelp("Seconds that are measured.", valueName: "s"))
+    @Option(help: "Reads are linearizable queries, answered by the asked replica as it is, or ordered in the log.")
+    var reads = Reads.query
+
+    @Option(help: ArgumentHelp("Share of deletes, 0 to 1.", valueName: "share"))
+    var deleteShare = 0.0
+
+    @Option(help: ArgumentHelp("Share of swaps that set a key if it is absent, 0 to 1.", valueName: "share"))
+    var createShare = 0.0
+
+    @Option(help: ArgumentHelp("Seconds that are measured, of each step.", valueName: "s"))
     var seconds = 10.0
 
-    @Option(help: ArgumentHelp("Seconds of load before the measurement.", valueName: "s"))
+    @Option(help: ArgumentHelp("Seconds of load before the measurement, of each step.", valueName: "s"))
     var warmup = 2.0
 
     @Option(help: "Whom to send to: the leader, or all replicas alike.")
     var to = Target.leader
 
+    @Option(help: ArgumentHelp("Seconds until an unanswered request is sent again.", valueName: "s"))
+    var requestTimeout = 1.0
+
+    @Option(help: ArgumentHelp("Seconds between lines of progress, and of the time series in JSON.", valueName: "s"))
+    var interval = 1.0
+
+    @Option(help: ArgumentHelp("Keys and operations are drawn from this: equal seeds, equal draws.", valueName: "n"))
+    var seed: UInt64 = 1
+
     @Flag(help: "Print the result as one JSON object.")
     var json = false
+
+    @Flag(help: "Show progress even when standard error is no terminal.")
+    var progress = false
 
     @OptionGroup var timeout: TimeoutOptions
 
     func run() throws {
+        if rate != nil && clients.values.count > 1 {
+            throw Failure(.usage, "--clients has several numbers, one expected with --rate")
+        }
         let topology = try topology.read()
-        let bench = Bench(configuration(for: topology))
+        let configuration = configuration(for: topology)
+        let bench = Bench(configuration)
         Signals.blockTermination()
         Signals.onTermination { bench.stop() }
+        let shows = progress || isatty(STDERR_FILENO) == 1
         do throws(BenchError) {
             let result = try bench.run { progress in
-                writeWhole(Array((Self.line(of: progress) + "\n").utf8), to: STDERR_FILENO)
+                guard shows else { return }
+                let line = BenchReport.line(of: progress, steps: configuration.levels.count)
+                writeWhole(Array((line + "\n").utf8), to: STDERR_FILENO)
             }
-            print(json ? result.json : Self.table(of: result))
+            print(json ? result.json : BenchReport.text(of: result, isOpenLoop: configuration.isOpenLoop))
         } catch {
             switch error.kind {
             case .usage: throw Failure(.usage, error.description)
@@ -72,52 +115,34 @@ struct BenchCommand: ParsableCommand {
 
     private func configuration(for topology: Topology) -> BenchConfiguration {
         var configuration = BenchConfiguration(endpoints: topology.replicas.map(\.client.description))
-        configuration.sessions = clients
+        // Anything that is no number of clients becomes one that is refused.
+        configuration.sessions = clients.values.max().flatMap { Int(exactly: $0) } ?? 0
         configuration.connections = connections
-        if let rate { configuration.load = .open(rate: rate) }
+        configuration.outstanding = outstanding
+        if let rate {
+            configuration.load = .open(rate: rate.values[0])
+            if rate.values.count > 1 { configuration.ramp = rate.values }
+        } else if clients.values.count > 1 {
+            configuration.ramp = clients.values
+        }
         configuration.target = to == .leader ? .leader : .all
-        configuration.valueSize = valueSize
+        configuration.valueSizes = valueSize.sizes
         configuration.keys = keys
+        configuration.keyDistribution = distribution.distribution
         configuration.readShare = readShare
+        switch reads {
+        case .query: configuration.reads = .query
+        case .local: configuration.reads = .local
+        case .ordered: configuration.reads = .ordered
+        }
+        configuration.deleteShare = deleteShare
+        configuration.createShare = createShare
         configuration.seconds = seconds
         configuration.warmup = warmup
         configuration.timeout = timeout.timeout
+        configuration.requestTimeout = requestTimeout
+        configuration.interval = interval
+        configuration.seed = seed
         return configuration
-    }
-
-    private static func line(of progress: BenchProgress) -> String {
-        var line = "\(progress.phase.rawValue) \(decimal(progress.elapsed, 0)) s:"
-        if progress.phase == .opening {
-            line += " \(progress.sessions) sessions open"
-        } else {
-            line +=
-                " \(decimal(progress.rate, 0))/s, p50 \(decimal(progress.p50, 0)) us, p99 \(decimal(progress.p99, 0)) us"
-        }
-        if progress.counts.errors > 0 { line += ", \(progress.counts.errors) errors" }
-        return line
-    }
-
-    private static func table(of result: BenchResult) -> String {
-        var rows: [(String, String)] = [
-            ("throughput", "\(decimal(result.rate, 0)) requests/s"),
-            ("p50", "\(decimal(result.p50, 1)) us"),
-            ("p90", "\(decimal(result.p90, 1)) us"),
-            ("p99", "\(decimal(result.p99, 1)) us"),
-            ("p99.9", "\(decimal(result.p999, 1)) us"),
-            ("max", "\(decimal(result.max, 1)) us"),
-            ("errors", "\(result.counts.errors)"),
-            ("measured", "\(decimal(result.seconds, 2)) s, \(result.completed) requests"),
-        ]
-        if let processorTime = result.replicaProcessorTime {
-            rows.append(("replica cpu", "\(decimal(processorTime, 2)) us a request, all replicas together"))
-        }
-        rows.append(("generator cpu", "\(decimal(result.generatorProcessorTime, 2)) us a request"))
-        let counts = result.counts
-        let events = [
-            ("busy", counts.busy), ("no leader", counts.noLeader), ("redirects", counts.redirects),
-            ("timeouts", counts.timeouts), ("disconnects", counts.disconnects), ("expired sessions", counts.expired),
-        ].filter { $0.1 > 0 }.map { "\($0.1) \($0.0)" }
-        if !events.isEmpty { rows.append(("events", events.joined(separator: ", "))) }
-        return Table.aligned(rows.map { [$0.0, $0.1] })
     }
 }

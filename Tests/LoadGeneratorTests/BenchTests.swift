@@ -45,15 +45,17 @@ import Wire
         #expect(record.requests[.query] == nil)
         #expect(record.sawNoForward)
         #expect(record.retries == 0)
-        #expect(result.completed > 12)
-        #expect(record.executed >= Int(result.completed))
-        #expect(result.counts == BenchCounts())
-        #expect(result.rate > 0 && result.seconds >= 0.2)
-        #expect(0 < result.p50 && result.p50 <= result.p90 && result.p90 <= result.p99 && result.p99 <= result.p999)
-        #expect(result.p999 <= result.max)
+        #expect(result.total.completed > 12)
+        #expect(record.executed >= Int(result.total.completed))
+        #expect(result.total.counts == BenchCounts())
+        #expect(result.total.rate > 0 && result.total.seconds >= 0.2)
+        #expect(
+            0 < result.total.p50 && result.total.p50 <= result.total.p90 && result.total.p90 <= result.total.p99
+                && result.total.p99 <= result.total.p999)
+        #expect(result.total.p999 <= result.total.max)
         // The fake runs in this process: its CPU and ours are the same number.
-        #expect(result.generatorProcessorTime > 0)
-        #expect(try #require(result.replicaProcessorTime) > 0)
+        #expect(result.total.generatorProcessorTime > 0)
+        #expect(try #require(result.total.replicaProcessorTime) > 0)
         #expect(record.keys.count <= 50 && record.keys.allSatisfy { $0 < "key-000000000050" })
     }
 
@@ -78,7 +80,7 @@ import Wire
         configuration.readShare = 1
         let result = try Bench(configuration).run { _ in }
         Self.expectOrder(replica.record)
-        #expect(result.completed > 0)
+        #expect(result.total.completed > 0)
         #expect(replica.record.requests[.submit] == nil)
     }
 
@@ -90,9 +92,9 @@ import Wire
         configuration.seconds = 0.5
         let result = try Bench(configuration).run { _ in }
         Self.expectOrder(replica.record)
-        #expect(result.completed > 0)
-        #expect(Double(result.completed) <= 300 * (result.seconds + configuration.warmup) + 12)
-        #expect(result.counts == BenchCounts())
+        #expect(result.total.completed > 0)
+        #expect(Double(result.total.completed) <= 300 * (result.total.seconds + configuration.warmup) + 12)
+        #expect(result.total.counts == BenchCounts())
     }
 
     /// One session, a replica that stops for half a second: the requests that should have started meanwhile count as
@@ -113,8 +115,8 @@ import Wire
         configuration.requestTimeout = 0.2
         let result = try Bench(configuration).run { _ in }
         Self.expectOrder(replica.record, openIsRetried: true)
-        #expect(result.max >= 400_000)
-        #expect(result.p90 >= 200_000)
+        #expect(result.total.max >= 400_000)
+        #expect(result.total.p90 >= 200_000)
     }
 
     @Test func busyIsWaitedOut() throws {
@@ -124,9 +126,9 @@ import Wire
         defer { replica.stop() }
         let result = try Bench(Self.configuration(replica)).run { _ in }
         Self.expectOrder(replica.record)
-        #expect(result.completed > 0)
-        #expect(result.counts.busy > 0)
-        #expect(result.counts.errors == 0 && result.counts.timeouts == 0)
+        #expect(result.total.completed > 0)
+        #expect(result.total.counts.busy > 0)
+        #expect(result.total.counts.errors == 0 && result.total.counts.timeouts == 0)
         #expect(replica.record.retries == 0)
     }
 
@@ -139,8 +141,8 @@ import Wire
         configuration.requestTimeout = 0.02
         let result = try Bench(configuration).run { _ in }
         Self.expectOrder(replica.record, openIsRetried: true)
-        #expect(result.completed > 0)
-        #expect(result.counts.timeouts > 0 && result.counts.errors == 0)
+        #expect(result.total.completed > 0)
+        #expect(result.total.counts.timeouts > 0 && result.total.counts.errors == 0)
         #expect(replica.record.retries > 0)
     }
 
@@ -153,8 +155,8 @@ import Wire
         configuration.seconds = 0.6
         let result = try Bench(configuration).run { _ in }
         Self.expectOrder(replica.record)
-        #expect(result.counts.disconnects == 3)
-        #expect(result.counts.errors == 0)
+        #expect(result.total.counts.disconnects == 3)
+        #expect(result.total.counts.errors == 0)
         #expect(replica.record.executed > 60)
     }
 
@@ -171,7 +173,7 @@ import Wire
         let result = try Bench(configuration).run { _ in }
         // The second knows none of the sessions: each is opened anew there.
         #expect(second.record.violations.prefix(3) == [])
-        #expect(result.counts.expired == 12)
+        #expect(result.total.counts.expired == 12)
         #expect(second.record.executed > 12)
         #expect(second.record.openSessions == 0)
     }
@@ -186,7 +188,7 @@ import Wire
         let result = try Bench(Self.configuration(cutOff, good)).run { _ in }
         Self.expectOrder(good.record)
         #expect(cutOff.record.executed == 0)
-        #expect(result.completed > 0 && result.counts.noLeader >= 12 && result.counts.errors == 0)
+        #expect(result.total.completed > 0 && result.total.counts.noLeader >= 12 && result.total.counts.errors == 0)
     }
 
     @Test func redirectsAreFollowed() throws {
@@ -199,8 +201,8 @@ import Wire
         let result = try Bench(Self.configuration(follower, leader)).run { _ in }
         Self.expectOrder(leader.record)
         #expect(follower.record.executed == 0)
-        #expect(result.completed > 0 && result.counts.errors == 0)
-        #expect(result.counts.redirects >= 3)
+        #expect(result.total.completed > 0 && result.total.counts.errors == 0)
+        #expect(result.total.counts.redirects >= 3)
     }
 
     @Test func aRedirectMayLeadOutOfTheList() throws {
@@ -212,7 +214,7 @@ import Wire
         defer { follower.stop() }
         let result = try Bench(Self.configuration(follower)).run { _ in }
         Self.expectOrder(leader.record)
-        #expect(result.completed > 0)
+        #expect(result.total.completed > 0)
     }
 
     @Test func theLeaderIsFoundByStatus() throws {
@@ -225,7 +227,7 @@ import Wire
         let result = try Bench(Self.configuration(follower, leader)).run { _ in }
         Self.expectOrder(leader.record)
         #expect(follower.record.requests == [.status: 1])
-        #expect(result.completed > 0 && result.counts.redirects == 0)
+        #expect(result.total.completed > 0 && result.total.counts.redirects == 0)
     }
 
     @Test func allReplicasShareTheLoad() throws {
@@ -236,7 +238,7 @@ import Wire
         var configuration = Self.configuration(first, second)
         configuration.target = .all
         let result = try Bench(configuration).run { _ in }
-        #expect(result.completed > 0)
+        #expect(result.total.completed > 0)
         for replica in [first, second] {
             Self.expectOrder(replica.record)
             #expect(replica.record.executed > 0)
@@ -255,7 +257,7 @@ import Wire
         configuration.seconds = 0.5
         let result = try Bench(configuration).run { _ in }
         Self.expectOrder(replica.record)
-        #expect(result.counts.expired == 1 && result.counts.errors == 1)
+        #expect(result.total.counts.expired == 1 && result.total.counts.errors == 1)
         #expect(replica.record.requests[.open] == 13)
     }
 
@@ -265,10 +267,10 @@ import Wire
         let replica = try FakeReplica(script)
         defer { replica.stop() }
         var configuration = Self.configuration(replica)
-        configuration.valueSize = 300_000
+        configuration.valueSizes = 300_000...300_000
         let result = try Bench(configuration).run { _ in }
         Self.expectOrder(replica.record)
-        #expect(result.completed > 0 && result.counts.errors == 0)
+        #expect(result.total.completed > 0 && result.total.counts.errors == 0)
     }
 
     @Test func wrongRepliesAreErrors() throws {
@@ -277,8 +279,8 @@ import Wire
         let replica = try FakeReplica(script)
         defer { replica.stop() }
         let result = try Bench(Self.configuration(replica)).run { _ in }
-        #expect(result.completed == 0 && result.rate == 0 && result.p50 == 0)
-        #expect(result.counts.errors > 0)
+        #expect(result.total.completed == 0 && result.total.rate == 0 && result.total.p50 == 0)
+        #expect(result.total.counts.errors > 0)
     }
 
     @Test func progressComesWithThePhases() throws {
@@ -291,7 +293,7 @@ import Wire
         let measuring = seen.filter { $0.phase == .measuring }
         #expect(measuring.count >= 1)
         #expect(measuring.allSatisfy { $0.rate > 0 && $0.p50 > 0 && $0.p99 >= $0.p50 && $0.sessions == 12 })
-        #expect(result.p50 > 0)
+        #expect(result.total.p50 > 0)
     }
 
     @Test func stopEndsTheRunWithWhatThereIs() throws {
@@ -302,8 +304,121 @@ import Wire
         configuration.seconds = 100
         let bench = Bench(configuration)
         let result = try bench.run { _ in bench.stop() }
-        #expect(result.completed > 0 && result.seconds < 50)
+        #expect(result.total.completed > 0 && result.total.seconds < 50)
         Self.expectOrder(replica.record)
+    }
+
+    // MARK: Steps, mixes, turns
+
+    @Test func aRampOfClientsRises() throws {
+        let replica = try FakeReplica(Self.leader())
+        defer { replica.stop() }
+        var configuration = Self.configuration(replica)
+        configuration.ramp = [1, 4, 12]
+        configuration.interval = 0.1
+        let result = try Bench(configuration).run { _ in }
+        Self.expectOrder(replica.record)
+        #expect(replica.record.sessionsUsed == 12)
+        #expect(result.steps.map(\.level) == [1, 4, 12])
+        #expect(result.steps.allSatisfy { $0.completed > 0 && $0.seconds >= 0.2 && $0.p50 > 0 })
+        #expect(result.total.completed == result.steps.reduce(0) { $0 + $1.completed })
+        #expect(Set(result.series.map(\.step)) == [0, 1, 2])
+        #expect(zip(result.series, result.series.dropFirst()).allSatisfy { $0.at < $1.at && $0.step <= $1.step })
+        #expect(result.distribution.last?.percentile == 100)
+    }
+
+    @Test func aLowerLevelUsesNoMoreSessionsThanItsOwn() throws {
+        let replica = try FakeReplica(Self.leader())
+        defer { replica.stop() }
+        var configuration = Self.configuration(replica)
+        configuration.ramp = [3]
+        let result = try Bench(configuration).run { _ in }
+        Self.expectOrder(replica.record)
+        #expect(replica.record.sessionsUsed == 3 && result.total.completed > 3)
+    }
+
+    @Test func aRampOfRatesKeepsToEach() throws {
+        let replica = try FakeReplica(Self.leader())
+        defer { replica.stop() }
+        var configuration = Self.configuration(replica)
+        configuration.load = .open(rate: 50)
+        configuration.ramp = [50, 200]
+        configuration.seconds = 0.5
+        let result = try Bench(configuration).run { _ in }
+        Self.expectOrder(replica.record)
+        #expect(result.steps.count == 2)
+        for step in result.steps {
+            #expect(step.completed > 0)
+            #expect(Double(step.completed) <= step.level * (step.seconds + configuration.warmup) + 12)
+        }
+    }
+
+    @Test func sessionsTakeTurns() throws {
+        let replica = try FakeReplica(Self.leader())
+        defer { replica.stop() }
+        var configuration = Self.configuration(replica)
+        configuration.outstanding = 2
+        let result = try Bench(configuration).run { _ in }
+        Self.expectOrder(replica.record)
+        #expect(result.total.completed > 24 && result.total.counts == BenchCounts())
+        // First in, first out: all sessions have sent as often, but for one.
+        let counts = replica.record.submitsOfSession.values
+        #expect(counts.count == 12 && counts.max()! - counts.min()! <= 2)
+    }
+
+    @Test func allOperationsMix() throws {
+        let replica = try FakeReplica(Self.leader())
+        defer { replica.stop() }
+        var configuration = Self.configuration(replica)
+        configuration.readShare = 0.25
+        configuration.reads = .local
+        configuration.deleteShare = 0.25
+        configuration.createShare = 0.25
+        configuration.valueSizes = 0...400
+        var script = Self.leader()
+        script.reply = { body in body[0] == KeyValueCommand.Operation.compareAndSwap.rawValue ? [0, 0] : [0] }
+        let fixed = script
+        replica.change { $0 = fixed }
+        let result = try Bench(configuration).run { _ in }
+        let record = replica.record
+        Self.expectOrder(record)
+        #expect(result.total.counts == BenchCounts() && result.total.completed > 100)
+        #expect(Set(record.operations.keys) == [.put, .get, .delete, .compareAndSwap])
+        #expect(record.operations.values.allSatisfy { $0 > 10 })
+        #expect(record.sawLocal)
+        #expect(record.valueSizes.count > 20 && record.valueSizes.allSatisfy { 0...400 ~= $0 })
+    }
+
+    @Test func orderedReadsAreSubmitted() throws {
+        let replica = try FakeReplica(Self.leader())
+        defer { replica.stop() }
+        var configuration = Self.configuration(replica)
+        configuration.readShare = 1
+        configuration.reads = .ordered
+        let result = try Bench(configuration).run { _ in }
+        Self.expectOrder(replica.record)
+        #expect(result.total.completed > 0)
+        #expect(Set(replica.record.operations.keys) == [.get] && replica.record.requests[.query] == nil)
+    }
+
+    /// A replica that is gone for a while shows as a gap in the series, and the series adds up to the whole.
+    @Test func theSeriesShowsAGap() throws {
+        var script = Self.leader()
+        script.stallAt = 200
+        script.stallMilliseconds = 400
+        let replica = try FakeReplica(script)
+        defer { replica.stop() }
+        var configuration = Self.configuration(replica)
+        configuration.warmup = 0
+        configuration.seconds = 1.5
+        configuration.interval = 0.1
+        configuration.requestTimeout = 0.2
+        let result = try Bench(configuration).run { _ in }
+        let gap = try #require(result.series.firstIndex { $0.completed == 0 })
+        #expect(gap > 0 && result.series[gap...].contains { $0.completed > 0 })
+        #expect(result.series.reduce(0) { $0 + $1.counts.timeouts } > 0)
+        let sum = result.series.reduce(0) { $0 + $1.completed }
+        #expect(sum <= result.total.completed && sum * 10 >= result.total.completed * 9)
     }
 
     // MARK: Failures
@@ -334,7 +449,7 @@ import Wire
         let replica = try FakeReplica(script)
         defer { replica.stop() }
         var configuration = Self.configuration(replica)
-        configuration.valueSize = 1001
+        configuration.valueSizes = 1001...1001
         let error = #expect(throws: BenchError.self) { try Bench(configuration).run { _ in } }
         #expect(error?.kind == .usage)
         #expect(error?.description.contains("1000 bytes") == true)
@@ -346,9 +461,18 @@ import Wire
         let changes: [(inout BenchConfiguration) -> Void] = [
             { $0.endpoints = [] }, { $0.sessions = 0 }, { $0.sessions = 1 << 21 }, { $0.connections = 0 },
             { $0.connections = 101 }, { $0.load = .open(rate: 0) }, { $0.load = .open(rate: .nan) },
-            { $0.valueSize = -1 }, { $0.valueSize = 17 << 20 }, { $0.keys = 0 }, { $0.keys = .max },
+            { $0.valueSizes = -1...5 }, { $0.valueSizes = 5...(17 << 20) }, { $0.keys = 0 }, { $0.keys = .max },
             { $0.readShare = 1.1 }, { $0.readShare = -0.1 }, { $0.seconds = 0 }, { $0.warmup = -1 }, { $0.timeout = 0 },
-            { $0.requestTimeout = 0 }, { $0.seconds = .infinity },
+            { $0.requestTimeout = 0 }, { $0.seconds = .infinity }, { $0.interval = 0 }, { $0.ramp = [0] },
+            { $0.ramp = [1, 101] }, { $0.ramp = [1.5] }, { $0.outstanding = 0 }, { $0.outstanding = 101 },
+            {
+                $0.outstanding = 1
+                $0.ramp = [1, 2]
+            }, { $0.deleteShare = 2 }, { $0.createShare = .nan },
+            {
+                $0.readShare = 0.6
+                $0.deleteShare = 0.6
+            }, { $0.keyDistribution = .zipf(exponent: 0) },
         ]
         for change in changes {
             var configuration = good

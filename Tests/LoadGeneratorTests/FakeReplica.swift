@@ -36,9 +36,14 @@ final class FakeReplica: Sendable {
         var keys: Set<String> = []
         var peers: Set<[UInt8]> = []
         var sawNoForward = false
+        var sawLocal = false
+        var operations: [KeyValueCommand.Operation: Int] = [:]
+        var valueSizes: Set<Int> = []
+        var submitsOfSession: [UInt64: Int] = [:]
+        var sessionsUsed: Int { submitsOfSession.count }
         var openSessions: Int { sessions.count }
         fileprivate var sessions: [UInt64: (sequence: UInt64, reply: [UInt8])] = [:]
-        fileprivate var lastSession: UInt64 = 100
+        fileprivate var lastSession: UInt64 = 0
         fileprivate var submits = 0
     }
 
@@ -50,7 +55,10 @@ final class FakeReplica: Sendable {
 
     init(id: Int = 0, _ script: Script) throws {
         self.id = id
-        shared = Mutex((script, Record()))
+        var record = Record()
+        // As in a cluster, an id is given once: what one replica opened, the other does not.
+        record.lastSession = UInt64(id + 1) * 1000
+        shared = Mutex((script, record))
         let context = try Context(ioThreads: 1)
         let socket = try Socket(.router, in: context)
         try socket.bind("tcp://127.0.0.1:*")
@@ -181,7 +189,8 @@ final class FakeReplica: Sendable {
         case .close:
             return reply(record.sessions.removeValue(forKey: header.session) == nil ? .expired : .ok)
         case .query:
-            examine(body, .get, &record)
+            examine(body, [.get], &record)
+            if header.flags.contains(.local) { record.sawLocal = true }
             record.executed += 1
             return reply(.ok, script.reply(body), position: 1)
         case .submit:
@@ -213,8 +222,9 @@ final class FakeReplica: Sendable {
             return reply(.expired, [], 0)
         }
         if script.busyEvery > 0 && number % script.busyEvery == 0 { return reply(.busy, [1, 0, 0, 0], 0) }
-        examine(body, .put, &record)
+        examine(body, [.put, .get, .delete, .compareAndSwap], &record)
         record.executed += 1
+        record.submitsOfSession[header.session, default: 0] += 1
         let answer = script.reply(body)
         record.sessions[header.session] = (header.sequence, answer)
         // Executed, but the reply is lost.
@@ -222,14 +232,24 @@ final class FakeReplica: Sendable {
         return reply(.ok, answer, 1)
     }
 
-    private func examine(_ body: [UInt8], _ operation: KeyValueCommand.Operation, _ record: inout Record) {
-        guard body.count >= 21, body[0] == operation.rawValue, Array(body[1..<5]) == [16, 0, 0, 0] else {
+    private func examine(_ body: [UInt8], _ allowed: [KeyValueCommand.Operation], _ record: inout Record) {
+        guard body.count >= 21, let operation = KeyValueCommand.Operation(rawValue: body[0]),
+            allowed.contains(operation), Array(body[1..<5]) == [16, 0, 0, 0]
+        else {
             record.violations.append("a body begins with \(body.prefix(5))")
             return
         }
+        record.operations[operation, default: 0] += 1
         let key = String(decoding: body[5..<21], as: UTF8.self)
         if !key.hasPrefix("key-") || UInt64(key.dropFirst(4)) == nil { record.violations.append("key \(key)") }
         if record.keys.count < 10_000 { record.keys.insert(key) }
-        if operation == .get && body.count != 21 { record.violations.append("a get with a value") }
+        switch operation {
+        case .put: record.valueSizes.insert(body.count - 21)
+        case .compareAndSwap:
+            if body.count < 26 || body[21..<26].contains(where: { $0 != 0 }) {
+                record.violations.append("a swap of a value that is present")
+            }
+        default: if body.count != 21 { record.violations.append("a \(operation) with a value") }
+        }
     }
 }
