@@ -19,7 +19,7 @@ struct RequestTemplate {
     private let lengthOffset: Int?
 
     private static let headerOffset = 4
-    private static let key = Array("key-".utf8) + [UInt8](repeating: 0, count: 12)
+    private static let key = Array("key-000000000000".utf8)
 
     static func open(_ flags: RequestFlags) -> RequestTemplate { RequestTemplate(.open, flags) }
     static func close(_ flags: RequestFlags) -> RequestTemplate { RequestTemplate(.close, flags) }
@@ -98,7 +98,8 @@ struct RequestTemplate {
         if let digits {
             var rest = key
             var at = digits + 11
-            while at >= digits {
+            // Leading zeros are there already.
+            while rest > 0 && at >= digits {
                 let (quotient, digit) = rest.quotientAndRemainder(dividingBy: 10)
                 place.storeInteger(UInt8(ascii: "0") + UInt8(truncatingIfNeeded: digit), at)
                 rest = quotient
