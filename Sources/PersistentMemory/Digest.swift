@@ -26,9 +26,7 @@ struct DigestTable {
         free(stale)
     }
 
-    mutating func changed(line: UInt64) { changed(page: Int(line >> 6)) }
-
-    private mutating func changed(page: Int) {
+    mutating func changed(page: Int) {
         guard page >= first else { return }
         let bit: UInt64 = 1 << UInt64(page & 63)
         if stale[page >> 6] & bit == 0 {

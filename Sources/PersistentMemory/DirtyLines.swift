@@ -1,6 +1,7 @@
 import Glibc
 
-/// The 64-byte lines of the data area that the coming commit will write: a bitmap for the question, a list for the walk.
+/// The 64-byte lines of the data area that the coming commit will write: a bitmap for the question, a word of it for each page; a
+/// list for the walk.
 ///
 /// The bitmap is zero pages of the kernel until touched, so opening a large heap costs nothing.
 @usableFromInline
@@ -11,16 +12,17 @@ struct DirtyLines {
     /// Line numbers in the order in which they were first written.
     @usableFromInline var list: UnsafeMutablePointer<UInt64>
     @usableFromInline var count = 0
-    @usableFromInline var capacity: Int
+    /// Lines that the list has room for: `mark` adds at most 64 at a time, and looks once.
+    @usableFromInline var room: Int
     private let lines: Int
 
     init(lines: Int, capacity: Int) {
         precondition(lines > 0, "a heap of no lines")
         precondition(capacity > 0, "a journal that holds no line")
         self.lines = lines
-        self.capacity = capacity
+        room = capacity + 64
         bitmap = zeroedMemory((lines + 63) / 64)
-        list = zeroedMemory(capacity)
+        list = zeroedMemory(room)
     }
 
     func deallocate() {
@@ -29,20 +31,29 @@ struct DirtyLines {
     }
 
     /// The range must not be empty and lie in the area; the caller has checked that.
-    @inlinable mutating func mark(_ offset: UInt64, _ bytes: Int) {
+    /// - Returns: whether one of its lines was marked before.
+    @inlinable mutating func mark(_ offset: UInt64, _ bytes: Int) -> Bool {
         var line = offset >> 6
         let last = (offset &+ UInt64(truncatingIfNeeded: bytes) &- 1) >> 6
+        var known: UInt64 = 0
         repeat {
-            let word = bitmap + Int(truncatingIfNeeded: line >> 6)
-            let bit: UInt64 = 1 << (line & 63)
-            if word.pointee & bit == 0 {
-                word.pointee |= bit
-                if count == capacity { grow() }
-                list[count] = line
+            // The lines of one page at a time: a word of the bitmap.
+            let page = line >> 6
+            let end = min(last, line | 63)
+            let wanted = (~0 &>> (63 &- (end &- line))) &<< (line & 63)
+            let word = bitmap + Int(truncatingIfNeeded: page)
+            var fresh = wanted & ~word.pointee
+            known |= wanted & word.pointee
+            word.pointee |= wanted
+            if count &+ 64 > room { grow() }
+            while fresh != 0 {
+                list[count] = page << 6 | UInt64(truncatingIfNeeded: fresh.trailingZeroBitCount)
                 count &+= 1
+                fresh &= fresh &- 1
             }
-            line &+= 1
+            line = end &+ 1
         } while line <= last
+        return known != 0
     }
 
     /// Forgets the lines that were first marked when there were `kept`, newest first.
@@ -56,15 +67,32 @@ struct DirtyLines {
         count = kept
     }
 
+    /// Zeros behind the last number, up to a whole line of numbers.
+    func padList() {
+        for index in count..<((count + 7) & ~7) { list[index] = 0 }
+    }
+
+    /// Forgets all lines, and calls with each page that had some.
+    @inline(__always)
+    mutating func removeAll(_ body: (_ page: UInt64) -> Void) {
+        for index in 0..<count {
+            let page = list[index] >> 6
+            if bitmap[Int(page)] == 0 { continue }
+            bitmap[Int(page)] = 0
+            body(page)
+        }
+        count = 0
+    }
+
     /// Only a command that overflows the journal comes here, and it will be rolled back.
     @usableFromInline @inline(never)
     mutating func grow() {
-        precondition(capacity <= lines, "more dirty lines than lines")
-        let larger: UnsafeMutablePointer<UInt64> = zeroedMemory(capacity * 2)
+        precondition(room <= lines + 64, "more dirty lines than lines")
+        let larger: UnsafeMutablePointer<UInt64> = zeroedMemory(room * 2)
         larger.update(from: list, count: count)
         free(list)
         list = larger
-        capacity *= 2
+        room *= 2
     }
 }
 

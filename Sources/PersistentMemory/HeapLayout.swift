@@ -4,7 +4,7 @@ import CSupport
 /// [progress][system root][machine root][allocator][blocks]. Stored in the header, checked at open.
 struct HeapLayout: BitwiseCopyable {
     static let magic: UInt64 = 0x3150_4145_4858_504d  // "MPXHEAP1"
-    static let version: UInt64 = 1
+    static let version: UInt64 = 2
     static let systemRootSize = 4096
     static let machineRootSize = 256
 

@@ -3,8 +3,8 @@ import Glibc
 
 /// The redo journal: commits appended one after the other, from the start again after each checkpoint.
 ///
-/// A record is [head: 64 bytes][line numbers, padded to 64][lines]. The head's checksum covers all of it and the format's
-/// salt. Commit numbers rise by one; `firstCommit` in the heap's header is the number that the record at the start must
+/// A record is [head: 64 bytes][line numbers, padded with zeros to 64][lines]. The head's sums cover all of it and the
+/// format's salt. Commit numbers rise by one; `firstCommit` in the heap's header is the number that the record at the start must
 /// have. Recovery replays from there until a record does not fit: it was never fenced, or it is an older one. A record
 /// is overwritten only after `firstCommit` has passed it, which is after its lines are durable at home.
 @usableFromInline
@@ -12,8 +12,17 @@ struct Journal {
     struct Head: BitwiseCopyable {
         var commit: UInt64
         var lines: UInt64
-        var checksum: UInt64
-        var unused: (UInt64, UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0, 0)
+        var sums: Sums
+        var unused: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
+    }
+
+    /// See `csupport_sum_lines`.
+    struct Sums: BitwiseCopyable, Equatable {
+        var words: SIMD4<UInt32>
+
+        mutating func withWords(_ body: (UnsafeMutablePointer<UInt32>) -> Void) {
+            withUnsafeMutableBytes(of: &words) { body($0.assumingMemoryBound(to: UInt32.self).baseAddress!) }
+        }
     }
 
     /// Bytes of records after which a checkpoint is made though there is room: bounds what an open has to replay.
@@ -24,11 +33,16 @@ struct Journal {
     private let firstCommit: UnsafeMutableRawPointer
     @usableFromInline let size: Int
     private let salt: UInt64
+    /// Lines go around the caches by instructions of our own, which a pool that is not flushed by line must not do.
+    private let streams: Bool
     private var tail = 0
     /// The number that the next commit gets.
     private(set) var next: UInt64
 
-    static func recordSize(lines: Int) -> Int { 64 + ((lines * 8 + 63) & ~63) + lines * 64 }
+    static func recordSize(lines: Int) -> Int { 64 * (1 + numberLines(lines) + lines) }
+
+    /// Lines that the numbers of `lines` lines take.
+    private static func numberLines(_ lines: Int) -> Int { (lines + 7) / 8 }
 
     /// The most lines that a record in a journal of `size` bytes can have.
     static func capacity(size: Int) -> Int {
@@ -44,6 +58,7 @@ struct Journal {
         firstCommit = header + HeapLayout.firstCommitOffset
         size = Int(layout.journalSize)
         salt = layout.salt
+        streams = pool.flusher.pointee.plain && csupport_streams() != 0
         next = firstCommit.load(as: UInt64.self)
         precondition(next > 0, "commits are numbered from 1")
     }
@@ -56,7 +71,7 @@ struct Journal {
         var replayed = 0
         while let lines = validRecord(at: tail, dataLines: dataLines) {
             let numbers = start + tail + 64
-            let contents = numbers + ((lines * 8 + 63) & ~63)
+            let contents = numbers + 64 * Journal.numberLines(lines)
             for index in 0..<lines {
                 let line = Int(numbers.load(fromByteOffset: index * 8, as: UInt64.self))
                 pool.streamLater(to: data + line * 64, from: contents + index * 64, count: 64)
@@ -76,20 +91,19 @@ struct Journal {
         let lines = Int(head.lines)
         guard Journal.recordSize(lines: lines) <= size - offset else { return nil }
         let numbers = start + offset + 64
-        let contents = numbers + ((lines * 8 + 63) & ~63)
-        var checksum = seed(commit: head.commit, lines: lines)
-        checksum = csupport_crc32c(checksum, numbers, lines * 8)
-        checksum = csupport_crc32c(checksum, contents, lines * 64)
-        guard head.checksum == UInt64(checksum) else { return nil }
+        var sums = seeds(commit: head.commit, lines: lines)
+        sums.withWords { csupport_sum_lines(numbers, Journal.numberLines(lines) + lines, $0) }
+        guard head.sums == sums else { return nil }
         for index in 0..<lines {
             guard numbers.load(fromByteOffset: index * 8, as: UInt64.self) < UInt64(dataLines) else { return nil }
         }
         return lines
     }
 
-    private func seed(commit: UInt64, lines: Int) -> UInt32 {
+    private func seeds(commit: UInt64, lines: Int) -> Sums {
         var words = (salt, commit, UInt64(lines))
-        return withUnsafeBytes(of: &words) { csupport_crc32c(0, $0.baseAddress, $0.count) }
+        let seed = withUnsafeBytes(of: &words) { csupport_crc32c(0, $0.baseAddress, $0.count) }
+        return Sums(words: SIMD4(repeating: seed) &+ SIMD4(0, 1, 2, 3))
     }
 
     /// Makes the lines' new content durable as one commit; then copies it home.
@@ -100,25 +114,51 @@ struct Journal {
         precondition(needed <= size, "a commit larger than the journal: the command should have been rolled back")
         if needed > size - tail || tail >= Journal.longestReplay { checkpoint() }
 
+        dirty.padList()
         let record = start + tail
-        var checksum = seed(commit: next, lines: lines)
-        checksum = csupport_crc32c(checksum, dirty.list, lines * 8)
-        pool.stream(to: record + 64, from: dirty.list, count: lines * 8)
-        var target = record + 64 + ((lines * 8 + 63) & ~63)
-        Journal.forEachRun(of: dirty) { line, count in
-            checksum = csupport_crc32c(checksum, view + line * 64, count * 64)
-            pool.stream(to: target, from: view + line * 64, count: count * 64)
-            target += count * 64
-        }
-        var head = Head(commit: next, lines: UInt64(lines), checksum: UInt64(checksum))
+        var head = Head(commit: next, lines: UInt64(lines), sums: seeds(commit: next, lines: lines))
+        head.sums.withWords { write(dirty, from: view, to: record + 64, sums: $0) }
         withUnsafeBytes(of: &head) { pool.stream(to: record, from: $0.baseAddress!, count: 64) }
         // The commit point; and what the commit before copied home is durable from here on, too.
         pool.fence()
         tail += needed
         next += 1
+        copyHome(dirty, from: view, to: home)
+    }
 
+    /// Numbers and lines of a record.
+    private func write(
+        _ dirty: DirtyLines, from view: UnsafeRawPointer, to target: UnsafeMutableRawPointer,
+        sums: UnsafeMutablePointer<UInt32>
+    ) {
+        let numberLines = Journal.numberLines(dirty.count)
+        var lines = target + 64 * numberLines
+        if streams {
+            csupport_copy_lines(target, dirty.list, numberLines, sums)
+            csupport_gather_lines(lines, view, dirty.list, dirty.count, sums)
+            if pool.flusher.pointee.listened {
+                pool.flusher.pointee.note(target, 64 * (numberLines + dirty.count), needed: true)
+            }
+            return
+        }
+        csupport_sum_lines(dirty.list, numberLines, sums)
+        pool.stream(to: target, from: dirty.list, count: 64 * numberLines)
         Journal.forEachRun(of: dirty) { line, count in
-            pool.streamLater(to: home + line * 64, from: view + line * 64, count: count * 64)
+            csupport_sum_lines(view + line * 64, count, sums)
+            pool.stream(to: lines, from: view + line * 64, count: count * 64)
+            lines += count * 64
+        }
+    }
+
+    private func copyHome(_ dirty: DirtyLines, from view: UnsafeRawPointer, to home: UnsafeMutableRawPointer) {
+        if streams { csupport_scatter_lines(home, view, dirty.list, dirty.count) }
+        if streams && !pool.flusher.pointee.listened { return }
+        Journal.forEachRun(of: dirty) { line, count in
+            if streams {
+                pool.flusher.pointee.note(home + line * 64, count * 64, needed: false)
+            } else {
+                pool.streamLater(to: home + line * 64, from: view + line * 64, count: count * 64)
+            }
         }
     }
 

@@ -17,8 +17,7 @@ struct TouchedPages {
 
     func deallocate() { free(bitmap) }
 
-    mutating func touch(line: UInt64) {
-        let page = line >> 6
+    mutating func touch(page: UInt64) {
         let bit: UInt64 = 1 << (page & 63)
         if bitmap[Int(page >> 6)] & bit == 0 {
             bitmap[Int(page >> 6)] |= bit

@@ -107,8 +107,10 @@ public final class Transaction {
         checkRange(offset, count)
         if count == 0 { return }
         precondition(!state.pointee.readOnly, "a query writes to the heap: only apply may")
-        if state.pointee.inCommand { state.pointee.undo.save(offset, count, from: view) }
-        state.pointee.dirty.mark(offset, count)
+        // What a line held before the commit that gathers is at home: only what was written since then must be kept.
+        if state.pointee.dirty.mark(offset, count), state.pointee.inCommand {
+            state.pointee.undo.save(offset, count, from: view)
+        }
     }
 
     // MARK: Commands and commits
@@ -134,7 +136,10 @@ public final class Transaction {
         state.pointee.undo.restore(into: view)
         // Lines that only this command touched are again what is at home. Their private pages stay until dropped.
         for index in state.pointee.linesBefore..<state.pointee.dirty.count {
-            pages.touch(line: state.pointee.dirty.list[index])
+            let line = state.pointee.dirty.list[index]
+            let place = Int(line) * DirtyLines.lineSize
+            (view + place).copyMemory(from: home + place, byteCount: DirtyLines.lineSize)
+            pages.touch(page: line >> 6)
         }
         state.pointee.dirty.truncate(to: state.pointee.linesBefore)
         state.pointee.inCommand = false
@@ -167,12 +172,10 @@ public final class Transaction {
         endCommand()
         guard state.pointee.dirty.count > 0 else { return }
         journal.commit(state.pointee.dirty, from: view, to: home)
-        for index in 0..<state.pointee.dirty.count {
-            let line = state.pointee.dirty.list[index]
-            pages.touch(line: line)
-            digest.changed(line: line)
+        state.pointee.dirty.removeAll { page in
+            pages.touch(page: page)
+            digest.changed(page: Int(page))
         }
-        state.pointee.dirty.truncate(to: 0)
         pages.dropIfMany(of: view)
     }
 

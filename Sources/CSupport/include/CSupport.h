@@ -1,4 +1,4 @@
-// Small things of the machine and the kernel that Swift cannot say: CRC32C, the spin-wait hint, eventfd, affinity, clocks.
+// Small things of the machine and the kernel that Swift cannot say: CRC32C, streamed lines, the spin-wait hint, eventfd, affinity, clocks.
 #ifndef CSUPPORT_H
 #define CSUPPORT_H
 
@@ -16,6 +16,20 @@ uint32_t csupport_crc32c(uint32_t seed, const void *bytes, size_t count);
 
 /// The same by tables alone, on any processor: the yardstick that the tests hold the fast one to.
 uint32_t csupport_crc32c_portable(uint32_t seed, const void *bytes, size_t count);
+
+/// Four sums over lines of 64 bytes: sum k is the CRC32C register, not inverted, after words 2k and 2k + 1 of each line. Four, as the
+/// processor computes them at once in the time of one; together they are stronger than one. `sums` continue.
+void csupport_sum_lines(const void *lines, size_t count, uint32_t sums[4]);
+/// The same by tables alone: the yardstick.
+void csupport_sum_lines_portable(const void *lines, size_t count, uint32_t sums[4]);
+/// Whether the three below store around the caches, so that no flush is needed after them, only a fence. Else they are plain copies.
+int csupport_streams(void);
+/// Copies and sums `count` lines that follow each other. All pointers to lines are aligned to 64, but `from`.
+void csupport_copy_lines(void *to, const void *from, size_t count, uint32_t sums[4]);
+/// Copies and sums the lines that `lines` numbers, counted from `from`, one after the other to `to`.
+void csupport_gather_lines(void *to, const void *from, const uint64_t *lines, size_t count, uint32_t sums[4]);
+/// Copies the lines that `lines` numbers, counted from `from`, to the places of the same numbers from `to`.
+void csupport_scatter_lines(void *to, const void *from, const uint64_t *lines, size_t count);
 
 /// Tells the processor that this is a spin-wait.
 static inline void csupport_pause(void) {
