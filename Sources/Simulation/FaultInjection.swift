@@ -3,10 +3,11 @@ import Consensus
 /// Makes the drawn faults happen.
 extension Simulator {
     func injectFault() throws(SimulationFailure) {
-        guard isFaulty && report.faults < options.faultLimit else { return }
+        guard isFaulty else { return }
         report.faults += 1
         queue.schedule(Event(kind: .fault), at: now + 1 + random.below(2 * plan.interval))
         guard let kind = plan.draw(random: &random) else { return }
+        if let faults = options.faults, !faults.contains(report.faults) { return }
         let victim = random.index(replicaCount)
         let replica = replicas + victim
         switch kind {

@@ -36,29 +36,8 @@ package final class SeedRun: Sendable {
     }
 
     /// The options with which a seed is run, here and when it is replayed.
-    package static func options(
-        seed: UInt64, replicaCount: Int?, trace: Bool = false, faultLimit: Int = .max
-    ) -> SimulationOptions {
-        SimulationOptions(
-            replicaCount: replicaCount ?? self.replicaCount(of: seed), invariantInterval: 16, trace: trace,
-            faultLimit: faultLimit)
-    }
-
-    /// Looks for a shorter run of a seed that fails: the one with the fewest steps, among those without the later faults. Nil when
-    /// the seed does not fail.
-    package static func shrink(seed: UInt64, options: SimulationOptions) -> (options: SimulationOptions, steps: Int)? {
-        let whole = Simulator(seed: seed, options: options).run()
-        guard whole.failure != nil else { return nil }
-        var best = (options: options, steps: whole.steps)
-        var limit = 0
-        while limit < whole.faults {
-            var shorter = options
-            shorter.faultLimit = limit
-            let report = Simulator(seed: seed, options: shorter).run()
-            if report.failure != nil && report.steps < best.steps { best = (shorter, report.steps) }
-            limit += 1 + limit / 3
-        }
-        return best
+    package static func options(seed: UInt64, replicaCount: Int?) -> SimulationOptions {
+        SimulationOptions(replicaCount: replicaCount ?? self.replicaCount(of: seed), invariantInterval: 16)
     }
 
     /// Runs them all. `progress` is called now and then, from any of the threads, one at a time.

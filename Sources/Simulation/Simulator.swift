@@ -10,19 +10,22 @@ package struct SimulationOptions: Sendable {
     package var invariantInterval: Int
     /// Whether each step is printed.
     package var trace: Bool
-    /// After so many faults no more are injected: to make a failure shorter.
-    package var faultLimit: Int
+    /// Only these faults happen, counted from 1 as they are drawn; nil: all. As the next, it is to make a failure shorter.
+    package var faults: Set<Int>?
+    /// There are no more clients than this.
+    package var clientLimit: Int
 
     package init(
         replicaCount: Int, plantedBugs: PlantedBugs = [], duration: Microseconds = 2_000_000,
-        invariantInterval: Int = 1, trace: Bool = false, faultLimit: Int = .max
+        invariantInterval: Int = 1, trace: Bool = false, faults: Set<Int>? = nil, clientLimit: Int = .max
     ) {
         self.replicaCount = replicaCount
         self.plantedBugs = plantedBugs
         self.duration = duration
         self.invariantInterval = invariantInterval
         self.trace = trace
-        self.faultLimit = faultLimit
+        self.faults = faults
+        self.clientLimit = clientLimit
     }
 }
 
@@ -99,7 +102,7 @@ package final class Simulator {
         sessionCount = 2 + random.index(6)
         history = History(replicaCount: options.replicaCount, sessionCount: sessionCount)
         report = SimulationReport(seed: seed)
-        clients = Buffer(repeating: SimulatedClient(), count: 1 + random.index(5))
+        clients = Buffer(repeating: SimulatedClient(), count: min(1 + random.index(5), options.clientLimit))
         patience = 10_000 + random.below(2 * suspect)
         thinkTime = 1 + random.below(20_000)
         // Wide windows and large batches meet the limits of what a step sends at once.

@@ -8,7 +8,7 @@ struct SimulateCommand: ParsableCommand {
         abstract: "Run the protocol in a deterministic simulation, with faults drawn from a seed.",
         usage: """
             mpaxos simulate --seeds A..<B [--replicas <n>] [--jobs <n>]
-            mpaxos simulate --seed N [--trace] [--replicas <n>] [--faults <n>]
+            mpaxos simulate --seed N [--trace] [--replicas <n>] [--faults <n,n>] [--clients <n>] [--duration <ms>]
             mpaxos simulate --planted-bugs <limit>
             """,
         discussion: """
@@ -39,8 +39,31 @@ struct SimulateCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Replicas, 1 to 9. (default: 1 to 7, mostly 3 or 5, by the seed)", valueName: "n"))
     var replicas: Int?
 
-    @Option(help: ArgumentHelp("The faults after which a seed has no more.", valueName: "n"))
-    var faults: Int?
+    /// Numbers of faults, or none.
+    struct Faults: ExpressibleByArgument {
+        let numbers: Set<Int>
+
+        init?(argument: String) {
+            if argument == "none" {
+                numbers = []
+                return
+            }
+            let parts = argument.split(separator: ",", omittingEmptySubsequences: false).map { Int($0) }
+            guard parts.allSatisfy({ $0 ?? 0 > 0 }) else { return nil }
+            numbers = Set(parts.compactMap(\.self))
+        }
+    }
+
+    @Option(
+        help: ArgumentHelp(
+            "Of the faults of a seed only these, counted from 1, or none. (default: all)", valueName: "n,n"))
+    var faults: Faults?
+
+    @Option(help: ArgumentHelp("At most so many clients, at least 1.", valueName: "n"))
+    var clients: Int?
+
+    @Option(help: ArgumentHelp("Length of the phase with faults. (default: 2000)", valueName: "ms"))
+    var duration: UInt64?
 
     @Option(help: ArgumentHelp("Seeds to run at a time. (default: one a core)", valueName: "n"))
     var jobs: Int?
@@ -54,8 +77,13 @@ struct SimulateCommand: ParsableCommand {
         let modes = (seeds == nil ? 0 : 1) + (seed == nil ? 0 : 1) + (plantedBugs == nil ? 0 : 1)
         guard modes == 1 else { throw ValidationError("give one of --seeds A..<B, --seed N, --planted-bugs <limit>") }
         guard !trace || seed != nil else { throw ValidationError("--trace goes with --seed N") }
-        guard faults == nil || seed != nil else { throw ValidationError("--faults goes with --seed N") }
-        guard faults ?? 0 >= 0 else { throw ValidationError("--faults is \(faults ?? 0), expected at least 0") }
+        guard seed != nil || (faults == nil && clients == nil && duration == nil) else {
+            throw ValidationError("--faults, --clients and --duration go with --seed N")
+        }
+        guard clients ?? 1 > 0 else { throw ValidationError("--clients is \(clients ?? 1), expected at least 1") }
+        guard (1...1_000_000).contains(duration ?? 1) else {
+            throw ValidationError("--duration is \(duration ?? 1), expected 1 to 1000000 milliseconds")
+        }
         guard (1...9).contains(replicas ?? 1) else {
             throw ValidationError("--replicas is \(replicas ?? 1), expected 1 to 9")
         }
@@ -83,15 +111,35 @@ struct SimulateCommand: ParsableCommand {
         )
         guard let failure = totals.failure else { return }
         print("\(failure)")
-        let options = SeedRun.options(seed: failure.seed, replicaCount: totals.replicaCount)
-        let limit = SeedRun.shrink(seed: failure.seed, options: options)?.options.faultLimit ?? .max
-        let faults = limit == .max ? "" : " --faults \(limit)"
-        print("replay: mpaxos simulate --seed \(failure.seed) --replicas \(totals.replicaCount)\(faults) --trace")
+        printReplay(of: failure.seed, options: SeedRun.options(seed: failure.seed, replicaCount: totals.replicaCount))
         throw Failure(.notSo)
     }
 
+    private func printReplay(of seed: UInt64, options: SimulationOptions) {
+        let whole = "mpaxos simulate --seed \(seed) --replicas \(options.replicaCount) --trace"
+        guard let shrink = Shrink(seed: seed, options: options), let failure = shrink.report.failure else {
+            print("replay: \(whole)")
+            return
+        }
+        var replay = "mpaxos simulate --seed \(seed) --replicas \(options.replicaCount)"
+        if let faults = shrink.options.faults {
+            replay += " --faults \(faults.isEmpty ? "none" : faults.sorted().map(String.init).joined(separator: ","))"
+        }
+        if shrink.options.clientLimit < .max { replay += " --clients \(shrink.options.clientLimit)" }
+        if shrink.options.duration < options.duration { replay += " --duration \(shrink.options.duration / 1000)" }
+        print("as it was: \(whole)")
+        print(
+            "shrunk to \(shrink.report.steps) steps, \(shrink.options.faults?.count ?? shrink.report.faults) faults: \(failure)"
+        )
+        print("replay: \(replay) --trace")
+    }
+
     private func replay(_ seed: UInt64) throws {
-        let options = SeedRun.options(seed: seed, replicaCount: replicas, trace: trace, faultLimit: faults ?? .max)
+        var options = SeedRun.options(seed: seed, replicaCount: replicas)
+        options.trace = trace
+        options.faults = faults?.numbers
+        options.clientLimit = clients ?? .max
+        if let duration { options.duration = 1000 * duration }
         let report = Simulator(seed: seed, options: options).run()
         if let failure = report.failure {
             print("\(failure)")

@@ -55,21 +55,40 @@ import Testing
         #expect(totals.decided > 60 && totals.answered > 0)
     }
 
+    /// Of five failures with many faults each, what is left of them fails again, with a fifth of the faults together.
     @Test func failuresShrink() throws {
-        for seed in 0..<40 as Range<UInt64> {
+        var (before, after, seed) = (0, 0, 0 as UInt64)
+        var found = 0
+        while found < 5 {
+            defer { seed += 1 }
+            try #require(seed < 200, "the planted bug shows")
             let options = SimulationOptions(
                 replicaCount: 3, plantedBugs: .staleRead, duration: 1_500_000, invariantInterval: 0)
             let whole = Simulator(seed: seed, options: options).run()
-            guard whole.failure != nil, whole.faults > 4 else {
-                if whole.failure == nil { #expect(SeedRun.shrink(seed: seed, options: options)?.steps == nil) }
+            guard whole.failure != nil else {
+                if seed < 5 { #expect(Shrink(seed: seed, options: options)?.attempts == nil) }
                 continue
             }
-            let shorter = try #require(SeedRun.shrink(seed: seed, options: options))
-            guard shorter.steps < whole.steps else { continue }
-            let again = Simulator(seed: seed, options: shorter.options).run()
-            #expect(again.failure != nil && again.steps == shorter.steps && again.faults <= shorter.options.faultLimit)
-            return
+            guard whole.faults > 4 else { continue }
+            found += 1
+            let shrink = try #require(Shrink(seed: seed, options: options, limit: .seconds(300)))
+            let left = shrink.options.faults?.count ?? whole.faults
+            before += whole.faults
+            after += left
+            #expect(left <= whole.faults && shrink.options.duration <= options.duration)
+            let again = Simulator(seed: seed, options: shrink.options).run()
+            #expect(again.failure?.what == shrink.report.failure?.what && again.steps == shrink.report.steps)
         }
-        Issue.record("no failure of 40 seeds shrank")
+        print("\(before) faults shrank to \(after)")
+        #expect(5 * after <= before)
+    }
+
+    /// What takes too long is left as it is.
+    @Test func shrinkingIsBounded() throws {
+        let options = SimulationOptions(replicaCount: 3, plantedBugs: .catchUpSkips, duration: 1_500_000)
+        let seed = try #require(
+            (0..<50 as Range<UInt64>).first { Simulator(seed: $0, options: options).run().failure != nil })
+        let shrink = try #require(Shrink(seed: seed, options: options, limit: .zero))
+        #expect(shrink.attempts == 0 && shrink.options.faults == nil)
     }
 }
