@@ -46,7 +46,7 @@ struct SegmentDirectory: BitwiseCopyable, Sendable {
     }
 
     /// The offset of an element of an allocated segment.
-    @inlinable
+    @inlinable @inline(__always)
     func element(_ index: Int, stride: Int, in transaction: Transaction) -> UInt64 {
         let segment = Self.segment(of: index)
         let start = transaction.read(entry(segment))

@@ -38,6 +38,11 @@ final class SessionTable {
 
     func read(_ slot: Int) -> SessionSlot { transaction.read(PersistentPointer(offset: place(slot))) }
 
+    /// The last sequence of a session, without the rest of it.
+    func sequence(of slot: Int) -> UInt64 {
+        transaction.read(PersistentPointer(offset: place(slot) + SessionSlot.sequenceOffset))
+    }
+
     func write(_ value: SessionSlot, to slot: Int) {
         transaction.write(value, to: PersistentPointer(offset: place(slot)))
     }
@@ -140,14 +145,12 @@ final class SessionTable {
     func keep(_ reply: UnsafeRawBufferPointer, status: OrderedStatus, sequence: UInt64, position: UInt64, in slot: Int)
         throws(Refusal)
     {
-        let old = read(slot)
-        var new = SessionSlot()
-        new.id = old.id
+        var new = read(slot)
         new.sequence = sequence
         new.position = position
         new.status = status.rawValue
         new.replyLength = UInt32(reply.count)
-        new.block = old.block
+        new.inline = (0, 0, 0)
         if new.block != 0, !SessionRules.keepsBlock(capacity: transaction.size(of: new.block), for: reply.count) {
             transaction.free(new.block)
             new.block = 0

@@ -74,6 +74,7 @@ struct SessionSlot: BitwiseCopyable {
     /// A reply of up to `SessionRules.inlineLimit` bytes.
     var inline: (UInt64, UInt64, UInt64) = (0, 0, 0)
 
+    static let sequenceOffset: UInt64 = 8
     static let inlineOffset: UInt64 = 40
 
     init() {}

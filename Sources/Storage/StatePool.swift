@@ -189,7 +189,7 @@ package final class StatePool {
         openGroup()
         let slot = table.find(session, root: root)
         let ruling = SessionRules.ruling(
-            kind: kind, session: session, sequence: sequence, lastSequence: slot.map { table.read($0).sequence })
+            kind: kind, session: session, sequence: sequence, lastSequence: slot.map { table.sequence(of: $0) })
         switch ruling {
         case .execute(let remembered):
             current = (session, sequence, remembered ? slot! : -1)
