@@ -35,6 +35,8 @@ final class Engine: Stage {
     private var scratch: UnsafeMutableRawBufferPointer
     /// The last instance handed to the executor.
     private var delivered: UInt64
+    /// What batches hold these days: as much as the last.
+    private var lastBatchBytes = 0
     private var publishedRole = Role.recovering
     private var publishedExecuted: UInt64 = 0
     /// Of the batches accepted above an instance that is missing; at least that.
@@ -100,7 +102,7 @@ final class Engine: Stage {
             commit(now: now)
         }
         work += deliver()
-        gate?.isClosed = core.role == .leader && inFlight >= Self.fewInFlight
+        gate?.isClosed = core.role == .leader && inFlight >= (lastBatchBytes < considerable ? 1 : Self.mostPartial)
         if work > 0 || core.role != publishedRole || board.executed.load() != publishedExecuted { publish() }
         return work > 0
     }
@@ -233,9 +235,14 @@ final class Engine: Stage {
 
     // MARK: Clients
 
-    /// Partial batches go out only while fewer than this many are under way: meanwhile commands gather, which costs less than
-    /// many small batches. Full ones go up to the window.
-    private static let fewInFlight: UInt64 = 1
+    /// A batch of less than a quarter goes out only while none is under way: meanwhile commands gather, which costs less than many
+    /// small batches. Larger ones overlap, so that one is executed while the next is on its way; full ones go up to the window.
+    private var considerable: Int { batcher.batchBytes / 4 }
+    private static let mostPartial: UInt64 = 4
+
+    private func mayGo(whileUnderWay count: UInt64) -> Bool {
+        count == 0 || batcher.gathered(atLeast: count < Self.mostPartial ? considerable : batcher.batchBytes)
+    }
 
     /// Leader: instances proposed and not decided.
     private var inFlight: UInt64 { core.next - 1 - min(core.decided, core.next - 1) }
@@ -243,7 +250,7 @@ final class Engine: Stage {
     private func propose(now: UInt64) -> Int {
         var batches = 0
         while core.canPropose, let size = batcher.nextSize() {
-            if inFlight >= Self.fewInFlight && !batcher.gathered(atLeast: batcher.batchBytes) { break }
+            guard mayGo(whileUnderWay: inFlight) else { break }
             if batcher.shouldWait(now: now) { break }
             let capacity = max(batcher.batchBytes, size)
             guard let place = room(for: capacity, instance: core.next, now: now) else { break }
@@ -253,6 +260,7 @@ final class Engine: Stage {
             guard core.propose(acceptor.seal(bytes), now: now, into: &effects) != nil else {
                 preconditionFailure("the core took back its word that it can propose")
             }
+            lastBatchBytes = bytes
             board.batchesProposed.add(1)
             board.commandsProposed.add(UInt64(commands))
             board.bytesProposed.add(UInt64(bytes))
