@@ -16,63 +16,30 @@ package final class CrashModel: CrashRecorder {
     package private(set) var flushes = 0
     package private(set) var fences = 0
 
-    private let region: UnsafeMutableRawBufferPointer
-    /// What is certainly in memory.
-    private let durable: UnsafeMutableRawPointer
-    /// Lines as they were when last flushed, where `isFlushed`.
-    private let flushed: UnsafeMutableRawPointer
-    private var isFlushed: [Bool]
-    private var flushedLines: [Int] = []
-    private var flushedInPage: [Int]
+    private let shadow: ShadowMemory
+    private var region: UnsafeMutableRawBufferPointer { shadow.region }
 
-    private static let line = 64
+    private static let line = ShadowMemory.line
 
     /// What the pool's region holds now is taken as durable.
     package init(of pool: Pool) {
-        region = pool.region
-        precondition(region.count % Pool.pageSize == 0, "a region is whole pages")
-        durable = .allocate(byteCount: region.count, alignment: Pool.pageSize)
-        flushed = .allocate(byteCount: region.count, alignment: Pool.pageSize)
-        durable.copyMemory(from: region.baseAddress!, byteCount: region.count)
-        isFlushed = Array(repeating: false, count: region.count / CrashModel.line)
-        flushedInPage = Array(repeating: 0, count: (region.count + Pool.pageSize - 1) / Pool.pageSize)
-    }
-
-    deinit {
-        durable.deallocate()
-        flushed.deallocate()
+        precondition(pool.durability != .msync, "crash images are of flushed cache lines, not of an msync'ed file")
+        shadow = ShadowMemory(of: pool.region)
     }
 
     package func flushed(_ start: UnsafeRawPointer, _ count: Int) {
-        let offset = start - UnsafeRawPointer(region.baseAddress!)
-        precondition(offset >= 0 && offset + count <= region.count, "a flush outside the region")
+        let offset = shadow.offset(of: start, count)
         flushes += 1
         // The stores are done; the flush may or may not have had its effect, which a crash shows in the same images.
-        if forgetsFlush?(offset..<offset + count) != true {
-            for number in offset / CrashModel.line...(offset + count - 1) / CrashModel.line {
-                let at = number * CrashModel.line
-                (flushed + at).copyMemory(from: region.baseAddress! + at, byteCount: CrashModel.line)
-                if !isFlushed[number] {
-                    isFlushed[number] = true
-                    flushedLines.append(number)
-                    flushedInPage[at / Pool.pageSize] += 1
-                }
-            }
-        }
+        if forgetsFlush?(offset..<offset + count) != true { shadow.flush(offset..<offset + count) }
         atEvent?()
     }
 
     package func fenced() {
         fences += 1
         atEvent?()
-        if let forgetsFence, forgetsFence(flushedLines.map { $0 * CrashModel.line }) { return }
-        for number in flushedLines {
-            let at = number * CrashModel.line
-            (durable + at).copyMemory(from: flushed + at, byteCount: CrashModel.line)
-            isFlushed[number] = false
-            flushedInPage[at / Pool.pageSize] -= 1
-        }
-        flushedLines.removeAll(keepingCapacity: true)
+        if let forgetsFence, forgetsFence(shadow.flushedLines.map { $0 * CrashModel.line }) { return }
+        shadow.fence()
     }
 
     /// Lines whose content after a crash now would be open.
@@ -81,13 +48,13 @@ package final class CrashModel: CrashRecorder {
         var page = 0
         // While loops: this is most of a test's time in a debug build.
         while page < region.count {
-            if flushedInPage[page / Pool.pageSize] > 0
-                || memcmp(region.baseAddress! + page, durable + page, Pool.pageSize) != 0
+            if shadow.flushedInPage[page / Pool.pageSize] > 0
+                || memcmp(region.baseAddress! + page, shadow.durable + page, Pool.pageSize) != 0
             {
                 var at = page
                 while at < page + Pool.pageSize {
-                    if isFlushed[at / CrashModel.line]
-                        || memcmp(region.baseAddress! + at, durable + at, CrashModel.line) != 0
+                    if shadow.isFlushed[at / CrashModel.line]
+                        || memcmp(region.baseAddress! + at, shadow.durable + at, CrashModel.line) != 0
                     {
                         lines.append(at / CrashModel.line)
                     }
@@ -107,7 +74,7 @@ package final class CrashModel: CrashRecorder {
         _ kind: ImageKind, open: [Int], into image: UnsafeMutableRawBufferPointer, random: inout Seeded
     ) -> UInt64 {
         precondition(image.count == region.count, "an image of another size")
-        image.baseAddress!.copyMemory(from: durable, byteCount: image.count)
+        image.baseAddress!.copyMemory(from: shadow.durable, byteCount: image.count)
         var hash = UInt64(fences)
         guard kind != .nothing else { return hash }
         // Few, half or most of the lines: rare combinations are more than coin tosses would give.
@@ -136,7 +103,8 @@ package final class CrashModel: CrashRecorder {
 
     /// The region as it is, or as it was flushed.
     private func version(of number: Int, random: inout Seeded) -> UnsafeRawPointer {
-        isFlushed[number] && random.below(2) == 0 ? UnsafeRawPointer(flushed) : UnsafeRawPointer(region.baseAddress!)
+        shadow.isFlushed[number] && random.below(2) == 0
+            ? UnsafeRawPointer(shadow.flushed) : UnsafeRawPointer(region.baseAddress!)
     }
 
     package enum ImageKind: Equatable {

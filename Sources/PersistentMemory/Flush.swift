@@ -7,6 +7,14 @@ import Glibc
 package protocol CrashRecorder: AnyObject {
     func flushed(_ start: UnsafeRawPointer, _ count: Int)
     func fenced()
+    /// Pages were written to disk by an msync, in place of a fence.
+    func written(_ start: UnsafeRawPointer, _ count: Int)
+}
+
+extension CrashRecorder {
+    package func written(_ start: UnsafeRawPointer, _ count: Int) {
+        preconditionFailure("crash images are of flushed cache lines, not of an msync'ed file")
+    }
 }
 
 /// The one place where stores of a pool are made durable.
@@ -17,7 +25,10 @@ package protocol CrashRecorder: AnyObject {
 struct Flush {
     @usableFromInline let plain: Bool
     @usableFromInline var listened = false
+    /// Whether `check` is there.
+    @usableFromInline var checks = false
     var recorder: CrashRecorder?
+    var check: FlushCheck?
 
     /// msync: the bytes to be written at the next fence, and those that only `fenceAll` must write. One range each and
     /// not a set: an msync of a range writes only its dirty pages, and every call of its own costs a disk barrier.
@@ -61,7 +72,6 @@ struct Flush {
     }
 
     mutating func record(with recorder: CrashRecorder?) {
-        precondition(plain, "crash images are of flushed cache lines, not of an msync'ed file")
         self.recorder = recorder
         listened = recorder != nil
     }
@@ -108,9 +118,9 @@ struct Flush {
                 && start + count <= UnsafeRawPointer(region.baseAddress!) + region.count,
             "a flush outside the pool's region")
         guard count > 0 else { return }
-        if let recorder {
-            recorder.flushed(start, count)
-        } else if needed {
+        recorder?.flushed(start, count)
+        if plain { return }
+        if needed {
             soon.include(start, count)
         } else {
             later.include(start, count)
@@ -119,8 +129,8 @@ struct Flush {
 
     @usableFromInline @inline(never)
     mutating func settle(all: Bool) {
-        if let recorder {
-            recorder.fenced()
+        if plain {
+            recorder?.fenced()
             return
         }
         // Two ranges, two barriers: together they may span the whole pool, but a write of pages that need not be
@@ -138,6 +148,8 @@ struct Flush {
             fatalError(
                 "msync of a pool failed: \(String(cString: strerror(errno))); the disk cannot be trusted, replace it")
         }
+        // The region begins on a page and ends with one.
+        recorder?.written(UnsafeRawPointer(bitPattern: low)!, Int(high - low))
         soon = DirtyRange()
     }
 }

@@ -50,14 +50,17 @@ package final class Pool {
         guard let pool = pmemobj_create(path, stamped(layout, size: size), size, 0o600) else {
             throw creationError(path: path, size: size, code: errno)
         }
+        var isOpen = true
         do throws(PoolError) {
-            try allocateRegion(in: pool, path: path, size: size)
-        } catch {
+            let region = try allocateRegion(in: pool, path: path, size: size)
             pmemobj_close(pool)
+            isOpen = false
+            try PoolSeal.write(path: path, region: region)
+        } catch {
+            if isOpen { pmemobj_close(pool) }
             unlink(path)
             throw error
         }
-        pmemobj_close(pool)
         syncDirectory(of: path)
     }
 
@@ -84,6 +87,7 @@ package final class Pool {
         fileDescriptor = descriptor
         durability = Durability.of(region: UnsafeRawBufferPointer(region), file: descriptor)
         flusher = Flush.make(region: region, durability: durability)
+        if FlushCheck.isWanted { checkFlushes(planting: FlushPlant.ofEnvironment(layout: layout)) }
     }
 
     /// A pool without libpmemobj: the region is an unnamed file in memory with this content. For crash images.
@@ -166,7 +170,8 @@ extension Pool {
     /// The layout string as stored: the name and the file's size, so that both can be checked before mapping the file.
     private static func stamped(_ layout: String, size: Int) -> String { "\(layout) size=\(size)" }
 
-    private static func allocateRegion(in pool: OpaquePointer, path: String, size: Int) throws(PoolError) {
+    /// - Returns: the region's offset in the file.
+    private static func allocateRegion(in pool: OpaquePointer, path: String, size: Int) throws(PoolError) -> Int {
         let rootID = pmemobj_root(pool, MemoryLayout<Root>.size)
         guard rootID.off != 0 else { throw PoolError(.io, "\(path): no root: \(String(cString: pmemobj_errormsg()))") }
         // libpmemobj's own share of the file is not documented to the byte: the largest that fits is found by trying.
@@ -178,11 +183,13 @@ extension Pool {
         }
         let usable = pmemobj_alloc_usable_size(id)
         let mask = UInt64(pageSize - 1)
-        let start = (id.off + mask) & ~mask
+        // The seal takes the line in front of the region.
+        let start = (id.off + 64 + mask) & ~mask
         let length = (UInt64(usable) - (start - id.off)) & ~mask
         let root = cpm_direct(pool, rootID.off)!.assumingMemoryBound(to: Root.self)
         root.pointee = Root(magic: rootMagic, offset: start, size: length)
         pmemobj_persist(pool, root, MemoryLayout<Root>.size)
+        return Int(start)
     }
 
     /// A pool in use is tried again for a fifth of a second: the kernel may still be taking down the process that was killed
@@ -253,6 +260,7 @@ extension Pool {
                 "\(path): \(size) bytes long, but made with \(wanted): truncated or padded; \(PoolError.restoreAdvice)"
             )
         }
+        try PoolSeal.check(descriptor: descriptor, path: path, size: size)
         // A copy may have holes; on a full file system a store into one kills the process later.
         if Int(status.st_blocks) * 512 < size {
             let failure = posix_fallocate(descriptor, 0, off_t(size))

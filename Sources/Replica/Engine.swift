@@ -316,6 +316,7 @@ final class Engine: Stage {
                 acceptor.fence()
                 board.groupCommits.add(1)
             }
+            acceptor.assertFlushed()
             sendEffects()
             effects.removeAll()
             if newest > 0 { core.durable(newest, now: now, into: &effects) }

@@ -188,6 +188,7 @@ final class Executor<Machine: StateMachine>: Stage {
 
     private func commit() {
         pool.commit()
+        pool.assertFlushed()
         board.stateCommits.add(1)
         for i in 0..<heldCount { complete(held[i]) }
         heldCount = 0
@@ -207,6 +208,7 @@ final class Executor<Machine: StateMachine>: Stage {
                     tag: query.tag, status: StatusCode.busy.rawValue, session: 0, position: 0, body: frame.take()))
             return
         }
+        pool.assertFlushed()
         let status = runQuery(UnsafeRawBufferPointer(frame.bytes))
         frame.rebuild(copying: reply.pointee.bytes)
         complete(

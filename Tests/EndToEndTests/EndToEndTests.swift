@@ -146,6 +146,27 @@ struct EndToEndTests {
         }
     }
 
+    /// What messages rest on, checked in the running node; pools on a disk; pools that are damaged.
+    @Suite("Durability", .serialized)
+    struct Durability {
+        @Test(arguments: Scenario.Threads.allCases)
+        func nothingUnflushedLiesBehindAMessage(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "durability", name: "checked-flushes").run(threads)
+        }
+
+        @Test func forgottenFlushesAndFencesAreFound() async throws {
+            try await Scenario(script: "durability", name: "forgotten-flushes").run()
+        }
+
+        @Test func poolsOnADisk() async throws {
+            try await Scenario(script: "durability", name: "on-a-disk").run()
+        }
+
+        @Test func poolsDamagedAnywhere() async throws {
+            try await Scenario(script: "durability", name: "damaged-pools").run()
+        }
+    }
+
     /// Pools that must not be used, replicas that must not join.
     @Suite("Refusals", .serialized)
     struct Refusals {
