@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -15,6 +16,8 @@ PLOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "plot.py")
 
 def arguments(description, seconds=None):
     """A parser with the options that all scripts have; with --seconds if there is a default for it."""
+    # Ended as by ctrl-C, so that clusters and their pools go.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mpaxos", metavar="PATH", help="the executable (default: the release build of this checkout, brought up to date)")
     folder = os.path.join(ROOT, "bench-results")
