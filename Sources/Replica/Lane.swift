@@ -31,6 +31,7 @@ final class Lane: @unchecked Sendable {
         stages = []
     }
 
+    /// Adds a stage to each turn, behind those added before. A stage may have several places in a turn.
     func add(_ stage: Stage) { stages.append(stage) }
 
     func start() {
@@ -56,11 +57,13 @@ final class Lane: @unchecked Sendable {
         let watch = Watch.allocate(capacity: 64)
         defer { watch.deallocate() }
         let wakeUp = watch.add(fileDescriptor: parker.fileDescriptor)
-        for stage in stages { stage.register(in: watch) }
+        var distinct: [Stage] = []
+        for stage in stages where !distinct.contains(where: { $0 === stage }) { distinct.append(stage) }
+        for stage in distinct { stage.register(in: watch) }
         // The lane keeps its stages alive: polling them counts no references.
         let unmanaged = stages.map { Unmanaged.passUnretained($0) }
         unmanaged.withUnsafeBufferPointer { run($0, watch, wakeUp) }
-        for stage in stages { stage.close() }
+        for stage in distinct { stage.close() }
     }
 
     private func run(_ stages: UnsafeBufferPointer<Unmanaged<Stage>>, _ watch: Watch, _ wakeUp: Watch.Item) {

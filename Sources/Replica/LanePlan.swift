@@ -51,8 +51,9 @@ struct LanePlan {
             lanes[2].add(engine)
             lanes[3].add(executor)
         } else {
-            // What arrives first, then what works on it: one turn of the lane takes a request as far as it can go.
-            for stage in [links, gateway, engine, executor] { lanes[0].add(stage) }
+            // What arrives first, then what works on it: one turn of the lane takes a request as far as it can go. The engine's
+            // messages leave before the executor begins, since the others wait for them.
+            for stage in [links, gateway, engine, links, executor] { lanes[0].add(stage) }
         }
     }
 }
