@@ -28,7 +28,7 @@ let package = Package(
         .target(name: "Storage", dependencies: ["PersistentMemory", "Consensus"]),
         .target(name: "StateMachines", dependencies: ["PersistentMemory"]),
         .target(name: "Topology", dependencies: [.product(name: "TOMLKit", package: "TOMLKit")]),
-        .target(name: "Simulation", dependencies: ["Consensus", "Wire"]),
+        .target(name: "Simulation", dependencies: ["Consensus"]),
         .target(name: "Client", dependencies: ["Wire", "Messaging"]),
         .target(
             name: "LoadGenerator",

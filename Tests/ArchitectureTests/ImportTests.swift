@@ -14,7 +14,7 @@ import Testing
         "Storage": ["PersistentMemory", "Consensus"],
         "StateMachines": ["PersistentMemory"],
         "Topology": ["TOMLKit"],
-        "Simulation": ["Consensus", "Wire"],
+        "Simulation": ["Consensus"],
         "Replica": [
             "CSupport", "Consensus", "Wire", "Queues", "Messaging", "PersistentMemory", "Storage", "StateMachines",
             "Topology", "Logging", "FlyingFox", "FlyingSocks",
