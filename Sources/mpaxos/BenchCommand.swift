@@ -20,7 +20,7 @@ struct BenchCommand: ParsableCommand {
     @OptionGroup var topology: TopologyOptions
 
     @Option(
-        help: ArgumentHelp("Sessions, each with at most one request outstanding. (default: 100)", valueName: "n,..."))
+        help: ArgumentHelp("Sessions, each with at most one request outstanding.", valueName: "n,..."))
     var clients = Levels(argument: "100")!
 
     @Option(
@@ -37,7 +37,7 @@ struct BenchCommand: ParsableCommand {
     @Option(help: ArgumentHelp("Requests a second: an open loop.", valueName: "r,..."))
     var rate: Levels?
 
-    @Option(help: ArgumentHelp("Bytes of a value, or a range like 16-1024. (default: 128)", valueName: "bytes"))
+    @Option(help: ArgumentHelp("Bytes of a value, or a range like 16-1024.", valueName: "bytes"))
     var valueSize = SizeRange(argument: "128")!
 
     @Option(help: ArgumentHelp("Number of keys.", valueName: "n"))
@@ -45,7 +45,7 @@ struct BenchCommand: ParsableCommand {
 
     @Option(
         help: ArgumentHelp(
-            "How keys are drawn: uniform, zipf (exponent 0.99), or zipf:EXPONENT. (default: uniform)", valueName: "name"
+            "How keys are drawn: uniform, zipf (exponent 0.99), or zipf:EXPONENT.", valueName: "name"
         ))
     var distribution = KeyDistributionArgument(argument: "uniform")!
 

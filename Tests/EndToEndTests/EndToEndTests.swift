@@ -236,6 +236,10 @@ struct EndToEndTests {
             try await Scenario(script: "commandline", name: "bench-and-simulate").run()
         }
 
+        @Test func benchInFull() async throws {
+            try await Scenario(script: "commandline", name: "bench-in-full").run()
+        }
+
         @Test func errorsOfUsageAndTopology() async throws {
             try await Scenario(script: "commandline", name: "usage").run()
         }

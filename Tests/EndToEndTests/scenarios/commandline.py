@@ -1,5 +1,6 @@
 """The executable as a person meets it: commands, outputs, exit codes; and HTTP."""
 
+import concurrent.futures
 import json
 import os
 import re
@@ -164,6 +165,45 @@ def bench_and_simulate(run):
     cluster.settle()
     run.finished(execute("simulate", "--seeds", "0..<2", deadline=120), "simulate", 0)
     run.finished(execute("simulate", "--seeds", "nonsense"), "simulate of nonsense", 2, "")
+
+
+@scenario
+def bench_in_full(run):
+    """`mpaxos bench`: ramps, mixes, distributions, sessions that take turns, the time series; and a leader that is killed meanwhile."""
+    cluster = run.cluster().start_all()
+
+    def bench(*options, meanwhile=lambda: None):
+        command = ["bench", "--topology", cluster.topology, "--warmup", "0.2", "--json", *options]
+        with concurrent.futures.ThreadPoolExecutor() as others:
+            other = others.submit(meanwhile)
+            done = execute(*command, deadline=120)
+            other.result()
+        run.finished(done, f"bench {options}", 0)
+        found = json.loads(done.output)
+        run.equal(found["errors"], 0, f"errors of bench {options}")
+        return found
+
+    ramp = bench("--clients", "2,4", "--seconds", "0.5", "--distribution", "zipf", "--value-size", "16-64")
+    run.equal([step["level"] for step in ramp["steps"]], [2, 4], "levels of a ramp")
+    run.check(all(step["rate"] > 0 for step in ramp["steps"]), f"each step is measured: {ramp['steps']}")
+    mix = bench("--clients", "200", "--connections", "4", "--outstanding", "20", "--keys", "50", "--seconds", "1", "--interval", "0.25",
+                "--read-share", "0.3", "--reads", "local", "--delete-share", "0.2", "--create-share", "0.2", "--to", "all")
+    run.equal(len(mix["replicas"]), 3, "replicas whose CPU is told")
+    run.check(len(mix["series"]) >= 3, f"a time series of four parts: {mix['series']}")
+    run.check(abs(sum(part["rate"] * part["seconds"] for part in mix["series"]) - mix["completed"]) <= 0.02 * mix["completed"], f"the series adds up: {mix}")
+
+    leader = cluster.leader()
+    killed = bench("--clients", "8", "--seconds", "3", "--interval", "0.1", "--request-timeout", "0.3",
+                   meanwhile=lambda: kill_under_load(cluster, leader))
+    run.check(killed["series"][-1]["rate"] > 0, f"the load goes on at another leader: {killed['series'][-1]}")
+    run.check(any(one["id"] == leader and one["cpu_us"] is None for one in killed["replicas"]), f"no CPU of a dead replica: {killed['replicas']}")
+
+
+def kill_under_load(cluster, id):
+    link = cluster.link(id)
+    before = json.loads(link.call(mpx.STATUS).body)["executed"]
+    eventually(lambda: json.loads(link.call(mpx.STATUS).body)["executed"] > before + 100, "the load runs")
+    cluster.kill9(id)
 
 
 @scenario
