@@ -17,6 +17,7 @@ final class SessionTable {
 
     init(in transaction: Transaction, root: StateRoot) {
         precondition(root.capacity > 0 && root.capacity <= UInt64(SessionRules.slotLimit), "a table of impossible size")
+        precondition(MemoryLayout<SessionSlot>.size == SessionSlot.size, "a session has no padding")
         self.transaction = transaction
         table = root.table
         capacity = Int(root.capacity)
@@ -47,8 +48,9 @@ final class SessionTable {
         transaction.write(value, to: PersistentPointer(offset: place(slot)))
     }
 
+    /// The count of uses at the session's last use.
     func stamp(_ slot: Int) -> UInt64 {
-        transaction.read(PersistentPointer(offset: StateLayout.stampsOffset + 8 * UInt64(slot)))
+        max(read(slot).stamp, transaction.read(PersistentPointer(offset: StateLayout.stampsOffset + 8 * UInt64(slot))))
     }
 
     /// The slot of a session that is open.
@@ -65,11 +67,18 @@ final class SessionTable {
         let slot = SessionRules.slot(of: session)
         guard slot < capacity else { return }
         if step == 0 {
-            transaction.prefetch(place(slot), StateLayout.slotSize)
+            transaction.prefetch(place(slot), StateLayout.lineSize)
         } else {
+            // The reply to come is likely as long as the last one.
             let kept = read(slot)
-            // Not all of a long one: its later lines follow by themselves.
-            if kept.block != 0 { transaction.prefetch(kept.block, min(Int(kept.replyLength), 256)) }
+            let count = Int(kept.replyLength)
+            if count <= KeptReply.inlineLimit {
+                transaction.prefetch(
+                    place(slot) + UInt64(StateLayout.lineSize), SessionSlot.size + count - StateLayout.lineSize)
+            } else {
+                // Not all of a long one: its later lines follow by themselves.
+                transaction.prefetch(kept.block, min(count, 256))
+            }
         }
     }
 
@@ -77,13 +86,13 @@ final class SessionTable {
     func reply(of slot: Int) -> UnsafeRawBufferPointer {
         let kept = read(slot)
         let count = Int(kept.replyLength)
-        if count <= SessionRules.inlineLimit { return transaction.bytes(place(slot) + SessionSlot.inlineOffset, count) }
+        if count <= KeptReply.inlineLimit { return transaction.bytes(place(slot) + UInt64(SessionSlot.size), count) }
         return transaction.bytes(kept.block, count)
     }
 
     // MARK: Changes
 
-    /// A use: the session is now the last to be evicted.
+    /// A use without a new reply: the session is now the last to be evicted.
     func touch(_ slot: Int, clock: UInt64) {
         precondition(clock > 0, "uses are counted from 1")
         transaction.write(clock, to: PersistentPointer(offset: StateLayout.stampsOffset + 8 * UInt64(slot)))
@@ -102,8 +111,9 @@ final class SessionTable {
         }
         var fresh = SessionSlot()
         fresh.id = SessionRules.id(opening: root.openings, slot: slot)
+        fresh.stamp = clock
         write(fresh, to: slot)
-        touch(slot, clock: clock)
+        if knowsOrder { order.touch(slot) }
         return fresh.id
     }
 
@@ -141,29 +151,35 @@ final class SessionTable {
         if block != 0 { transaction.free(block) }
     }
 
-    /// Keeps the reply of a session's command. Part of the command: on a refusal its owner rolls back.
-    func keep(_ reply: UnsafeRawBufferPointer, status: OrderedStatus, sequence: UInt64, position: UInt64, in slot: Int)
-        throws(Refusal)
-    {
+    /// Keeps the reply of a session's command, which is a use of the session. Part of the command: on a refusal its owner
+    /// rolls back.
+    func keep(
+        _ reply: UnsafeRawBufferPointer, status: OrderedStatus, sequence: UInt64, position: UInt64, clock: UInt64,
+        in slot: Int
+    ) throws(Refusal) {
+        precondition(clock > 0, "uses are counted from 1")
         var new = read(slot)
         new.sequence = sequence
         new.position = position
         new.status = status.rawValue
         new.replyLength = UInt32(reply.count)
-        new.inline = (0, 0, 0)
-        if new.block != 0, !SessionRules.keepsBlock(capacity: transaction.size(of: new.block), for: reply.count) {
+        new.stamp = clock
+        if new.block != 0, !KeptReply.keepsBlock(capacity: transaction.size(of: new.block), for: reply.count) {
             transaction.free(new.block)
             new.block = 0
         }
-        if reply.count <= SessionRules.inlineLimit {
-            withUnsafeMutableBytes(of: &new.inline) { $0.copyMemory(from: reply) }
+        if reply.count <= KeptReply.inlineLimit {
+            let bytes = transaction.mutableBytes(place(slot), SessionSlot.size + reply.count)
+            bytes.storeBytes(of: new, as: SessionSlot.self)
+            UnsafeMutableRawBufferPointer(rebasing: bytes[SessionSlot.size...]).copyMemory(from: reply)
         } else {
             if new.block == 0 {
-                new.block = try transaction.allocate(SessionRules.blockSize(for: reply.count), from: .reserve)
+                new.block = try transaction.allocate(KeptReply.blockSize(for: reply.count), from: .reserve)
             }
             transaction.mutableBytes(new.block, reply.count).copyMemory(from: reply)
+            write(new, to: slot)
         }
-        write(new, to: slot)
+        if knowsOrder { order.touch(slot) }
     }
 
     // MARK: What is kept in DRAM

@@ -5,16 +5,18 @@ import PersistentMemory
 ///
 /// ```
 /// region:    page 0: identity (IdentityPage); from page 1: the heap
-/// progress:  Progress, then the last-use stamp of each session slot, 8 bytes each     (journaled, not digested)
+/// progress:  Progress, then a stamp for each session slot, 8 bytes each               (journaled, not digested)
 /// data:      StateRoot in the system root; the session table, one block               (journaled, digested)
 /// ```
 enum StateLayout {
     static let magic: UInt64 = 0x3154_4154_5358_504D  // "MPXSTAT1"
-    static let version: UInt32 = 1
+    static let version: UInt32 = 2
     static let poolLayout = "mpaxos-state-1"
     static let heapOffset = 4096
     static let stampsOffset: UInt64 = 64
-    static let slotSize = 64
+    /// Three lines. A slot begins on a line, which holds all of it but the reply.
+    static let slotSize = 192
+    static let lineSize = 64
     /// Journal that the beginning of a command may find, in bytes: opening, closing and evicting a session touch some
     /// ten lines.
     static let sessionRoom = 64 * 72
@@ -57,7 +59,7 @@ struct StateRoot: BitwiseCopyable {
     var tableBlock: UInt64 = 0
 }
 
-/// A session in the table, one line.
+/// What a slot of the table begins with: a session. A reply of up to `KeptReply.inlineLimit` bytes follows it.
 struct SessionSlot: BitwiseCopyable {
     /// 0: the slot is free.
     var id: UInt64 = 0
@@ -71,11 +73,27 @@ struct SessionSlot: BitwiseCopyable {
     var status: UInt8 = 0
     private var zero8: UInt8 = 0
     private var zero16: UInt16 = 0
-    /// A reply of up to `SessionRules.inlineLimit` bytes.
-    var inline: (UInt64, UInt64, UInt64) = (0, 0, 0)
+    /// The count of uses when the session was opened, or that command executed. Later uses, which take no position and so
+    /// must not change the digest, stamp the progress.
+    var stamp: UInt64 = 0
 
     static let sequenceOffset: UInt64 = 8
-    static let inlineOffset: UInt64 = 40
+    static let size = 48
 
     init() {}
+}
+
+/// Where the kept reply of a session lies: in its slot when it is short, else in a block of its own.
+enum KeptReply {
+    static let inlineLimit = StateLayout.slotSize - SessionSlot.size
+
+    /// Whether a block that a session has is kept for a reply of `count` bytes: when it fits, and does not waste much.
+    /// A session that alternates between short and long replies so keeps a small block, and gives back a large one.
+    static func keepsBlock(capacity: Int, for count: Int) -> Bool {
+        if count <= inlineLimit { return capacity <= 256 }
+        return count <= capacity && capacity <= max(256, 4 * count)
+    }
+
+    /// Bytes to ask for: whole lines, so that replies of nearly one size share a block.
+    static func blockSize(for count: Int) -> Int { (count + 63) & ~63 }
 }

@@ -90,12 +90,12 @@ package final class StatePool {
         var root = StateRoot()
         root.capacity = UInt64(sessions)
         do throws(Refusal) {
-            root.tableBlock = try transaction.allocate(tableSize + StateLayout.slotSize)
+            root.tableBlock = try transaction.allocate(tableSize + StateLayout.lineSize)
         } catch {
             throw tooManySessions(sessions, tableSize, in: pool.path)
         }
         // The region is zero, and zero is a free slot: nothing needs to be written.
-        root.table = (root.tableBlock + UInt64(StateLayout.slotSize) - 1) & ~(UInt64(StateLayout.slotSize) - 1)
+        root.table = (root.tableBlock + UInt64(StateLayout.lineSize) - 1) & ~(UInt64(StateLayout.lineSize) - 1)
         transaction.write(root, to: PersistentPointer(offset: heap.systemRoot))
         transaction.write(Progress(), to: PersistentPointer(offset: heap.progressRoot))
         transaction.commit()
@@ -221,10 +221,11 @@ package final class StatePool {
         precondition(isRunning, "a command ends that never began")
         guard let command = current else { preconditionFailure("a command ends that never began") }
         if command.slot >= 0 {
-            use(command.slot)
+            progress.useClock += 1
             do throws(Refusal) {
                 try table.keep(
-                    reply, status: .ok, sequence: command.sequence, position: root.position + 1, in: command.slot)
+                    reply, status: .ok, sequence: command.sequence, position: root.position + 1,
+                    clock: progress.useClock, in: command.slot)
             } catch {
                 progress.useClock -= 1
                 return .done(refuse(.full))
@@ -255,9 +256,11 @@ package final class StatePool {
         let text = refusal.reason
         let body = UnsafeRawBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount)
         if command.slot >= 0 {
-            use(command.slot)
+            progress.useClock += 1
             do throws(Refusal) {
-                try table.keep(body, status: .full, sequence: command.sequence, position: position, in: command.slot)
+                try table.keep(
+                    body, status: .full, sequence: command.sequence, position: position, clock: progress.useClock,
+                    in: command.slot)
             } catch {
                 preconditionFailure("the reasons of refusals are short enough for the slot")
             }
@@ -345,7 +348,7 @@ extension StateRoot {
         guard sessions <= usedSlots, usedSlots <= capacity, openings >= usedSlots, position >= openings else {
             return false
         }
-        guard table % UInt64(StateLayout.slotSize) == 0, tableBlock <= table, table < dataSize else { return false }
+        guard table % UInt64(StateLayout.lineSize) == 0, tableBlock <= table, table < dataSize else { return false }
         return UInt64(StateLayout.tableSize(sessions: Int(capacity))) <= dataSize - table
             && StateLayout.progressSize(sessions: Int(capacity)) <= progressSize
     }

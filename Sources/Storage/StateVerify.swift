@@ -65,10 +65,10 @@ extension StatePool {
             guard let size = blocks.removeValue(forKey: session.block) else {
                 throw damagedSession(slot, "its reply lies at \(session.block), where no reply block of its own is")
             }
-            if session.replyLength > SessionRules.inlineLimit, session.replyLength > size {
+            if session.replyLength > KeptReply.inlineLimit, session.replyLength > size {
                 throw damagedSession(slot, "its reply is longer than its block")
             }
-        } else if session.replyLength > SessionRules.inlineLimit {
+        } else if session.replyLength > KeptReply.inlineLimit {
             throw damagedSession(slot, "its reply of \(session.replyLength) bytes is nowhere")
         }
     }

@@ -61,7 +61,8 @@ import Testing
         do {
             let pool = try StatePool(opening: path, expecting: "test cluster", replica: 7)
             #expect(pool.position == 0 && pool.executed == 0 && pool.sessionCount == 0)
-            #expect(pool.sessionCapacity == 65536 && pool.used > 4 << 20 && pool.used < pool.size / 2)
+            // The table of sessions, 192 bytes each, and what the allocator rounds it up by.
+            #expect(pool.sessionCapacity == 65536 && pool.used > 65536 * 192 && pool.used < 65536 * 200)
             guard case .answer(let answer) = pool.begin(kind: .open, session: 0, sequence: 1) else {
                 Issue.record("OPEN is wholly the pool's")
                 return
@@ -136,7 +137,7 @@ import Testing
     @Test func aRepeatedReplyIsTheSameBytesAfterARestart() throws {
         let rig = try StateRig(sessions: 4)
         let session = rig.execute(TestCommand(kind: .open, session: 0, sequence: 0)).session
-        for (index, size) in [0, 1, 24, 25, 64, 65, 300, 24, 2000, 300, 1].enumerated() {
+        for (index, size) in [0, 1, 16, 17, 80, 81, 144, 145, 64, 300, 24, 2000, 300, 1].enumerated() {
             let command = TestCommand(
                 kind: .submit, session: session, sequence: UInt64(index + 1), size: 10, fill: UInt8(index),
                 replySize: size)
