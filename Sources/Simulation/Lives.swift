@@ -2,13 +2,16 @@ import Consensus
 
 /// Starts, crashes, and what a stopped replica takes from another.
 extension Simulator {
+    /// How often a replica looks whether it needs the state of another.
+    var transferInterval: Microseconds { 30_000 }
+
     func start(_ index: ReplicaIndex) throws(SimulationFailure) {
         let replica = replicas + index
         replica.pointee.start(now: now, into: &effects)
         trace("\(index) starts, executed \(replica.pointee.executed)")
         queue.schedule(
             Event(kind: .transferCheck, replica: index, life: replica.pointee.life),
-            at: now + 30_000 + random.below(30_000))
+            at: now + transferInterval + random.below(transferInterval))
         for peer in indices where peer != index && replicas[peer].isUp {
             let delay = 100 + random.below(1_000)
             queue.schedule(
@@ -48,7 +51,9 @@ extension Simulator {
     /// What the engine does when the core cannot go on: it takes the state of a replica that is further.
     func checkTransfer(_ index: ReplicaIndex) throws(SimulationFailure) {
         let replica = replicas + index
-        queue.schedule(Event(kind: .transferCheck, replica: index, life: replica.pointee.life), at: now + 30_000)
+        queue.schedule(
+            Event(kind: .transferCheck, replica: index, life: replica.pointee.life),
+            at: now + transferInterval)
         guard replica.pointee.core.needsStateTransfer else { return }
         let givers = indices.filter {
             $0 != index && replicas[$0].isUp && network.isOpen(from: $0, to: index)

@@ -39,7 +39,10 @@ extension Simulator {
             guard replica.pointee.isUp && replica.pointee.life == event.life else { return }
         }
         if replica.pointee.pausedUntil > now {
-            queue.schedule(event, at: replica.pointee.pausedUntil)
+            // The end of the faults cuts a pause short; `calm` schedules other events anew, but not this one.
+            let end = replica.pointee.pausedUntil
+            let isTransferCheck = event.kind == .transferCheck
+            queue.schedule(event, at: isTransferCheck ? min(end, now + transferInterval) : end)
             return
         }
         try handle(event, at: replica)
