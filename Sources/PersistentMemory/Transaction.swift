@@ -122,7 +122,7 @@ public final class Transaction {
     }
 
     /// From here on writes can be undone by `rollbackCommand`. Ends the command before it.
-    package func beginCommand() {
+    @inlinable package func beginCommand() {
         precondition(!state.pointee.readOnly, "a command begins while a query runs")
         state.pointee.undo.used = 0
         state.pointee.linesBefore = state.pointee.dirty.count
@@ -146,7 +146,7 @@ public final class Transaction {
     }
 
     /// The command's writes stay; they can no longer be undone.
-    package func endCommand() {
+    @inlinable package func endCommand() {
         state.pointee.undo.used = 0
         state.pointee.inCommand = false
     }
@@ -154,7 +154,7 @@ public final class Transaction {
     /// Whether what is to be committed has outgrown the journal. The owner looks after every command: if so it rolls the
     /// command back, commits what came before, and applies it again; a command that overflows alone is refused with
     /// `Refusal.tooLarge`. To commit while it is set is a fault.
-    package var overflowed: Bool { state.pointee.dirty.count > state.pointee.mostLines }
+    @inlinable package var overflowed: Bool { state.pointee.dirty.count > state.pointee.mostLines }
 
     /// Bytes of journal that this commit may still fill. A further line of 64 takes 72 on average and never more than 128;
     /// a write of n bytes dirties up to n / 64 + 2 lines. Commit before a command that may need more.
@@ -197,9 +197,9 @@ struct TransactionState {
     @usableFromInline var inCommand = false
     @usableFromInline var readOnly = false
     /// Dirty lines when the command began.
-    var linesBefore = 0
+    @usableFromInline var linesBefore = 0
     /// Dirty lines that one commit can hold.
-    let mostLines: Int
+    @usableFromInline let mostLines: Int
 
     init(dirty: DirtyLines, undo: UndoBuffer, mostLines: Int) {
         self.dirty = dirty

@@ -37,9 +37,11 @@ final class SessionTable {
         return table + UInt64(slot * StateLayout.slotSize)
     }
 
+    @inline(__always)
     func read(_ slot: Int) -> SessionSlot { transaction.read(PersistentPointer(offset: place(slot))) }
 
     /// The last sequence of a session, without the rest of it.
+    @inline(__always)
     func sequence(of slot: Int) -> UInt64 {
         transaction.read(PersistentPointer(offset: place(slot) + SessionSlot.sequenceOffset))
     }
@@ -54,6 +56,7 @@ final class SessionTable {
     }
 
     /// The slot of a session that is open.
+    @inline(__always)
     func find(_ session: UInt64, root: StateRoot) -> Int? {
         guard session != 0 else { return nil }
         let slot = SessionRules.slot(of: session)
