@@ -153,7 +153,9 @@ package enum Handshake: Equatable, Sendable {
     }
 
     private static func append(_ text: String, to payload: inout [UInt8]) {
-        let bytes = text.utf8.prefix(longestText)
+        // Cut between characters: half of one would be no text.
+        var bytes = text.utf8.prefix(longestText)
+        while bytes.endIndex < text.utf8.endIndex, text.utf8[bytes.endIndex] & 0xC0 == 0x80 { bytes.removeLast() }
         append(UInt16(bytes.count), to: &payload)
         payload.append(contentsOf: bytes)
     }
@@ -180,7 +182,8 @@ package enum Handshake: Equatable, Sendable {
             let count = Int(try integer(2))
             guard count <= longestText, count <= bytes.count - at else { throw .size }
             defer { at += count }
-            return String(decoding: bytes[at..<at + count], as: UTF8.self)
+            guard let text = String(validating: bytes[at..<at + count], as: UTF8.self) else { throw .field }
+            return text
         }
     }
 }

@@ -55,6 +55,19 @@ import Testing
         #expect(decoded == .refused(.init(.malformed, String(repeating: "x", count: 4096))))
     }
 
+    /// Found by the mutator: bytes that are no text were replaced by longer ones, and encoded to another frame.
+    @Test func textIsUTF8AndCutBetweenCharacters() throws {
+        let (_, decoded) = try Self.decode(
+            Handshake.refused(.init(.malformed, "x" + String(repeating: "–", count: 2000))).encode(sender: 0))
+        #expect(decoded == .refused(.init(.malformed, "x" + String(repeating: "–", count: 1365))))
+        let payload: [UInt8] = [6, 2, 0, 0x61, 0xFF]
+        let header = PeerHeader(
+            kind: 0xF2, sender: 1, payloadCount: UInt32(payload.count),
+            payloadChecksum: payload.withUnsafeBytes(FoldedChecksum.of))
+        let frame = written(64) { header.encode(into: $0) } + payload
+        #expect(throws: PeerFrameError.field) { try Self.decode(frame) }
+    }
+
     @Test func anotherVersionIsToldFromGarbage() {
         let newer = Handshake.hello(Self.hello).encode(sender: 2, version: 2)
         #expect(throws: PeerFrameError.version(2)) { try Self.decode(newer) }

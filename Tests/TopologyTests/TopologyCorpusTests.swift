@@ -1,0 +1,35 @@
+import Foundation
+import Testing
+
+@testable import Topology
+
+/// Files by chance, made of those in `topologies/` and of one with every key, see `Corpus` and `Fuzz`.
+@Suite struct TopologyCorpusTests {
+    @Test func files() throws {
+        let fuzz = try Fuzz(Corpus("topology"), rounds: 4_000, TopologyProperties.check)
+        #expect(fuzz.accepted > 100 && fuzz.refused > 1_000)
+    }
+
+    @Test func theShippedTopologiesAreKept() throws {
+        var seeds = ["smallest": Array(TopologyTests.smallest.utf8)]
+        for name in ["one-local", "three-local", "five-local", "three-hosts"] {
+            seeds[name] = try TopologyFile.read("\(ShippedTopologiesTests.folder)/\(name).toml")
+        }
+        seeds["settings"] = Array(
+            (TopologyTests.smallest + """
+
+                [storage]
+                directory = "/dev/shm/x"
+                log_size = "64 MiB"
+                [protocol]
+                window = 64
+                heartbeat_ms = 20
+                [client]
+                socket = "router"
+                sessions = 1_000
+                [pipeline]
+                threads = "staged"
+                """).utf8)
+        #expect(try Corpus.differences("topology", from: seeds) == [])
+    }
+}
