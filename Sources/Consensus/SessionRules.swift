@@ -64,19 +64,4 @@
         Int(truncatingIfNeeded: session) & (slotLimit - 1)
     }
     @inlinable package static func opening(of session: UInt64) -> UInt64 { session >> slotBits }
-
-    // MARK: Reply blocks
-
-    /// Replies up to this many bytes are kept in the session's slot.
-    @inlinable package static var inlineLimit: Int { 24 }
-
-    /// Whether a block that a session has is kept for a reply of `count` bytes: when it fits, and does not waste much.
-    /// A session that alternates between short and long replies so keeps a small block, and gives back a large one.
-    @inlinable package static func keepsBlock(capacity: Int, for count: Int) -> Bool {
-        if count <= inlineLimit { return capacity <= 256 }
-        return count <= capacity && capacity <= max(256, 4 * count)
-    }
-
-    /// Bytes to ask for: whole lines, so that replies of nearly one size share a block.
-    @inlinable package static func blockSize(for count: Int) -> Int { (count + 63) & ~63 }
 }
