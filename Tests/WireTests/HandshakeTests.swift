@@ -55,7 +55,7 @@ import Testing
         #expect(decoded == .refused(.init(.malformed, String(repeating: "x", count: 4096))))
     }
 
-    /// Found by the mutator: bytes that are no text were replaced by longer ones, and encoded to another frame.
+    /// Bytes that are no text were once replaced by longer ones, and so encoded to another frame.
     @Test func textIsUTF8AndCutBetweenCharacters() throws {
         let (_, decoded) = try Self.decode(
             Handshake.refused(.init(.malformed, "x" + String(repeating: "–", count: 2000))).encode(sender: 0))
