@@ -33,11 +33,11 @@ struct Corpus {
         let folder = Self.folder.appending(path: decoder)
         if isRewriting {
             try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-            for (name, bytes) in seeds { try Data(bytes).write(to: folder.appending(path: name)) }
+            for (name, bytes) in seeds { try Data(bytes).write(to: folder.appending(path: "\(name).input")) }
         }
         let kept = try Corpus(decoder).inputs
         return seeds.compactMap { seed in
-            kept.contains { $0.name == seed.key && $0.bytes == seed.value } ? nil : seed.key
+            kept.contains { $0.name == "\(seed.key).input" && $0.bytes == seed.value } ? nil : seed.key
         }.sorted()
     }
 }
