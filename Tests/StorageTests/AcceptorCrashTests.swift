@@ -11,6 +11,7 @@ private final class AcceptorCrashRun {
     struct Outcome {
         var events = 0
         var images = 0
+        var distinct = 0
         var inRecovery = 0
         var discarded = 0
         var floorRises = 0
@@ -39,6 +40,7 @@ private final class AcceptorCrashRun {
     private let image: UnsafeMutableRawBufferPointer
     private let nested: UnsafeMutableRawBufferPointer
     private var outcome = Outcome()
+    private var seen: Set<UInt64> = []
 
     private var fenced = Told()
     private var told = Told()
@@ -157,8 +159,9 @@ private final class AcceptorCrashRun {
         let open = model.openLines
         for number in 0..<4 {
             let kind: CrashModel.ImageKind = [.nothing, .everything, .lines, .words][number]
-            model.makeImage(kind, open: open, into: image, random: &random)
+            let fingerprint = model.makeImage(kind, open: open, into: image, random: &random)
             outcome.images += 1
+            if seen.insert(fingerprint).inserted { outcome.distinct += 1 }
             recover()
         }
     }
@@ -308,7 +311,8 @@ private final class FlushedLines: CrashRecorder {
 
     @Test(arguments: 1...4 as ClosedRange<UInt64>)
     func nothingFencedIsLost(seed: UInt64) throws {
-        let outcome = try AcceptorCrashRun(seed: seed).run(steps: 400)
+        let outcome = try AcceptorCrashRun(seed: seed).run(steps: crashCommits(usually: 400))
+        print("crash images of an acceptor pool, seed \(seed): \(outcome)")
         #expect(outcome.wrong == 0, "\(outcome.firstWrong ?? "")")
         // The run must have been one that could find something.
         #expect(outcome.floorRises > 5 && outcome.supersededVotes > 10 && outcome.discarded > 50)

@@ -347,10 +347,11 @@ import Testing
         var allowed: [UInt64: UInt64] = [0: rig.pool.currentDigest().value]
         var committed: UInt64 = 0
         var images = 0
+        var distinct: Set<UInt64> = []
         var wrong: [String] = []
         crash.atEvent = { [unowned rig] in
             for kind in [.lines, .words] as [CrashModel.ImageKind] where random.below(4) == 0 && wrong.isEmpty {
-                crash.makeImage(kind, open: crash.openLines, into: image, random: &random)
+                distinct.insert(crash.makeImage(kind, open: crash.openLines, into: image, random: &random))
                 images += 1
                 do {
                     let recovered = try StatePool(in: Pool(image: UnsafeRawBufferPointer(image)))
@@ -366,7 +367,7 @@ import Testing
             }
         }
         rig.region.crashRecorder = crash
-        for _ in 0..<150 {
+        for _ in 0..<crashCommits(usually: 150) {
             for _ in 0..<1 + random.below(5) {
                 let command = source.next(model)
                 let expected = twin.execute(command)
@@ -383,6 +384,7 @@ import Testing
         }
         rig.region.crashRecorder = nil
         #expect(wrong.isEmpty, "\(wrong.first ?? "")")
+        print("crash images of a state pool: \(images), \(distinct.count) distinct")
         #expect(images > 500)
     }
 }

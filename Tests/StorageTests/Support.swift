@@ -6,6 +6,9 @@ import PersistentMemory
 
 typealias Seeded = CrashModel.Seeded
 
+/// `CRASH_COMMITS` in the environment makes longer runs with crash images, here and in PersistentMemoryTests.
+func crashCommits(usually usual: Int) -> Int { getenv("CRASH_COMMITS").flatMap { Int(String(cString: $0)) } ?? usual }
+
 /// A folder under /dev/shm that goes away with its owner.
 final class Folder {
     let path: String
