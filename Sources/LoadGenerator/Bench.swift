@@ -46,10 +46,10 @@ package final class Bench: Sendable {
         total.counts = loop.counts
         total.counts.errors = errors
 
-        loop.drain()
-        try pass(1, in: .closing, &loop, &reporter, progress, unless: { $0.pendingSessions == 0 })
-        loop.closeAll(now: MonotonicClock.now())
         // Whatever the cluster does now, the measurement stands.
+        loop.drain()
+        try? pass(1, in: .closing, &loop, &reporter, progress, unless: { $0.pendingSessions == 0 })
+        loop.closeAll(now: MonotonicClock.now())
         try? pass(2, in: .closing, &loop, &reporter, progress, unless: { $0.pendingSessions == 0 })
         return BenchResult(
             total: total.figures(steps.last!.level, replicas: replicas.ids), steps: steps, series: reporter.series,
@@ -66,6 +66,7 @@ package final class Bench: Sendable {
         let measurement = Measurement(replicas.processes, loop)
         try pass(configuration.seconds, in: .measuring, &loop, &reporter, progress)
         var tally = measurement.end(loop)
+        loop.recordUnanswered(now: MonotonicClock.now())
         tally.latencies = reporter.endMeasurement(&loop)
         return tally
     }

@@ -160,6 +160,18 @@ struct LoadLoop: ~Copyable {
         }
     }
 
+    /// What an open loop owes at the end of a measurement counts with the time that it has waited so far: a cluster that stopped
+    /// answering would otherwise look as fast as it was before. What waits no longer than half of all did tells nothing yet.
+    mutating func recordUnanswered(now: UInt64) {
+        guard var schedule else { return }
+        let usual = latencies.totalCount > 0 ? latencies.valueAtPercentile(50) : 0
+        for number in 0..<sessionCount where sessions[number].pending == .operation {
+            let start = sessions[number].start
+            if now > start + usual { latencies.record(min(now - start, 3_600_000_000_000)) }
+        }
+        while schedule.next + usual < now { latencies.record(min(now - schedule.take(), 3_600_000_000_000)) }
+    }
+
     mutating func drain() {
         phase = .draining
         schedule = nil

@@ -11,7 +11,7 @@ import PersistentMemory
 enum StateLayout {
     static let magic: UInt64 = 0x3154_4154_5358_504D  // "MPXSTAT1"
     static let version: UInt32 = 2
-    static let poolLayout = "mpaxos-state-1"
+    static let poolLayout = "mpaxos-state-2"
     static let heapOffset = 4096
     static let stampsOffset: UInt64 = 64
     /// Three lines. A slot begins on a line, which holds all of it but the reply.

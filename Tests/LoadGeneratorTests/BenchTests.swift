@@ -119,6 +119,26 @@ import Wire
         #expect(result.total.p90 >= 200_000)
     }
 
+    /// A replica that stops, and does not come back before the end: what is owed then counts as late as it is.
+    @Test func openLoopCountsWhatIsNotAnsweredAtTheEnd() throws {
+        var script = Self.leader()
+        script.stallAt = 50
+        script.stallMilliseconds = 1500
+        let replica = try FakeReplica(script)
+        defer { replica.stop() }
+        var configuration = Self.configuration(replica)
+        configuration.sessions = 1
+        configuration.connections = 1
+        configuration.warmup = 0
+        configuration.seconds = 0.8
+        configuration.load = .open(rate: 500)
+        configuration.requestTimeout = 5
+        let result = try Bench(configuration).run { _ in }
+        #expect(result.total.completed < 200)
+        #expect(result.total.max >= 400_000)
+        #expect(result.total.p90 >= 200_000)
+    }
+
     @Test func busyIsWaitedOut() throws {
         var script = Self.leader()
         script.busyEvery = 3
