@@ -67,9 +67,9 @@ __attribute__((target("sse4.2"))) static void sum_sse42(uint32_t sums[4], const 
     STORE_SUMS;
 }
 
-// Streamed stores end in a fence of their own: libpmem's is empty on processors whose flush orders by itself, which streams do not.
-
 int csupport_streams(void) { return __builtin_cpu_supports("sse4.2") != 0; }
+
+// Streamed stores end in a fence of their own: libpmem's is empty on processors whose flush orders by itself, which streams do not.
 
 void csupport_gather_lines(void *to, const void *from, const uint64_t *lines, size_t count, uint32_t sums[4]) {
     if (__builtin_cpu_supports("avx512f")) gather_avx512(to, from, lines, count, sums);

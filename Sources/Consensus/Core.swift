@@ -432,6 +432,7 @@ struct Peer: BitwiseCopyable {
         return lastRecord
     }
 
+    // Some methods are mutating that change nothing of the core, like this one: the compiler would copy all of it for them otherwise.
     mutating func send(
         _ message: Message, to peer: ReplicaIndex, after: LogSequenceNumber, into effects: inout EffectBuffer
     ) {

@@ -119,6 +119,8 @@ extension Heap {
     /// checkpoint has emptied the journal; what waits for its fence is still in the journal.
     package var unflushed: String? {
         guard let check = pool.flusher.pointee.check else { return nil }
+        // Whole ranges are looked at here, whatever was fenced: the list would grow for ever.
+        _ = check.takeFenced()
         let layout = transaction.layout
         let data = transaction.committed.baseAddress! - UnsafeRawPointer(pool.region.baseAddress!)
         let start = data - layout.dataOffset

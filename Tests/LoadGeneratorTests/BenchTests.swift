@@ -100,43 +100,38 @@ import Wire
     /// One session, a replica that stops for half a second: the requests that should have started meanwhile count as
     /// late, though none of them was sent.
     @Test func openLoopCountsFromTheIntendedStart() throws {
-        var script = Self.leader()
-        script.stallAt = 50
-        script.stallMilliseconds = 500
-        let replica = try FakeReplica(script)
-        defer { replica.stop() }
-        var configuration = Self.configuration(replica)
-        configuration.sessions = 1
-        configuration.connections = 1
-        configuration.warmup = 0
-        configuration.seconds = 1.2
-        configuration.load = .open(rate: 500)
         // The request that met the stall is sent again when it is over.
-        configuration.requestTimeout = 0.2
-        let result = try Bench(configuration).run { _ in }
-        Self.expectOrder(replica.record, openIsRetried: true)
+        let (result, record) = try Self.openLoop(seconds: 1.2, stall: 500, requestTimeout: 0.2)
+        Self.expectOrder(record, openIsRetried: true)
         #expect(result.total.max >= 400_000)
         #expect(result.total.p90 >= 200_000)
     }
 
     /// A replica that stops, and does not come back before the end: what is owed then counts as late as it is.
     @Test func openLoopCountsWhatIsNotAnsweredAtTheEnd() throws {
-        var script = Self.leader()
-        script.stallAt = 50
-        script.stallMilliseconds = 1500
-        let replica = try FakeReplica(script)
-        defer { replica.stop() }
-        var configuration = Self.configuration(replica)
-        configuration.sessions = 1
-        configuration.connections = 1
-        configuration.warmup = 0
-        configuration.seconds = 0.8
-        configuration.load = .open(rate: 500)
-        configuration.requestTimeout = 5
-        let result = try Bench(configuration).run { _ in }
+        let (result, _) = try Self.openLoop(seconds: 0.8, stall: 1500, requestTimeout: 5)
         #expect(result.total.completed < 200)
         #expect(result.total.max >= 400_000)
         #expect(result.total.p90 >= 200_000)
+    }
+
+    /// 500 requests a second of one session, and a replica that stops at the 50th for `stall` milliseconds.
+    private static func openLoop(
+        seconds: Double, stall: Int, requestTimeout: Double
+    ) throws -> (BenchResult, FakeReplica.Record) {
+        var script = leader()
+        script.stallAt = 50
+        script.stallMilliseconds = stall
+        let replica = try FakeReplica(script)
+        defer { replica.stop() }
+        var configuration = configuration(replica)
+        configuration.sessions = 1
+        configuration.connections = 1
+        configuration.warmup = 0
+        configuration.seconds = seconds
+        configuration.load = .open(rate: 500)
+        configuration.requestTimeout = requestTimeout
+        return (try Bench(configuration).run { _ in }, replica.record)
     }
 
     @Test func busyIsWaitedOut() throws {

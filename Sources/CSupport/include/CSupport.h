@@ -18,7 +18,7 @@ uint32_t csupport_crc32c(uint32_t seed, const void *bytes, size_t count);
 uint32_t csupport_crc32c_portable(uint32_t seed, const void *bytes, size_t count);
 
 /// Four sums over lines of 64 bytes: sum k is the CRC32C register, not inverted, after words 2k and 2k + 1 of each line. Four, as the
-/// processor computes them at once in the time of one; together they are stronger than one. `sums` continue.
+/// processor computes them at once in the time of one. `sums` continue.
 void csupport_sum_lines(const void *lines, size_t count, uint32_t sums[4]);
 /// The same by tables alone: the yardstick.
 void csupport_sum_lines_portable(const void *lines, size_t count, uint32_t sums[4]);
