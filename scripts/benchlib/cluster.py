@@ -1,6 +1,7 @@
 """Clusters of `mpaxos run` processes on this host, each with a topology, ports and pools of its own, and loads on them."""
 
 import ctypes
+import functools
 import json
 import os
 import random
@@ -58,10 +59,26 @@ def stop(process):
     process.wait()
 
 
+@functools.cache
+def port_block():
+    """Ports that other scripts which run meanwhile leave to this one, below the range from which the system takes those of outgoing
+    connections; and what holds them: the port before them, bound as long as this process lives."""
+    for first in range(15000, 31000, 500):
+        lock = socket.socket()
+        try:
+            lock.bind(("127.0.0.1", first))
+        except OSError:
+            lock.close()
+            continue
+        return range(first + 1, first + 500), lock
+    give_up("no block of ports is free from 15000 to 31000")
+
+
 def free_ports(count):
-    """The first of `count` free ports in a row, below the range from which the system takes those of outgoing connections."""
+    """The first of `count` free ports in a row."""
+    block, _ = port_block()
     while True:
-        first = random.randrange(15000, 31000)
+        first = random.choice(block[:-count])
         try:
             for port in range(first, first + count):
                 with socket.socket() as probe:
@@ -130,7 +147,16 @@ class Cluster:
         return json.loads(output(self.mpaxos, "status", "--topology", self.topology, "--json"))
 
     def leader(self):
-        return next(entry["leader"] for entry in self.status() if entry.get("leader") is not None)
+        """The leader of the highest view that a replica is in, once somebody knows it: one that lags still names an earlier one."""
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            up = [entry for entry in self.status() if not entry.get("down")]
+            highest = max(entry["view"] for entry in up)
+            for entry in up:
+                if entry["view"] == highest and entry["leader"] is not None:
+                    return entry["leader"]
+            time.sleep(0.05)
+        give_up("the replicas do not agree on a leader")
 
     def memory(self):
         """Bytes of memory of each replica that are not pools: what is resident and anonymous."""
