@@ -21,6 +21,11 @@ from matplotlib.ticker import FuncFormatter
 NUMBERS = FuncFormatter(lambda value, _: f"{value:g}" if abs(value) < 10_000 else f"{value / 1000:g}k")
 
 
+def logarithmic(panel, axis):
+    """Whether an axis is to be, and can be: a run that was cut short may have nothing for a panel."""
+    return axis in panel.get("log", "") and any((value or 0) > 0 for series in panel["series"] for value in series[axis])
+
+
 def draw_bars(axes, panel):
     count = len(panel["series"])
     width = 0.8 / count
@@ -40,7 +45,7 @@ def draw_lines(axes, panel):
             axes.plot(series["x"], series["y"], drawstyle="steps-pre", linewidth=1, label=series["name"])
         else:
             axes.plot(series["x"], series["y"], marker="o", markersize=3, linewidth=1.2, label=series["name"])
-    if "x" in panel.get("log", ""):
+    if logarithmic(panel, "x"):
         axes.set_xscale("log")
         axes.set_xticks(sorted({x for series in panel["series"] for x in series["x"]}) if len(panel["series"][0]["x"]) < 10 else axes.get_xticks())
         axes.minorticks_off()
@@ -49,7 +54,7 @@ def draw_lines(axes, panel):
 def draw(panel, axes):
     axes.set(title=panel["title"], xlabel=panel["x"], ylabel=panel["y"])
     (draw_bars if panel["kind"] == "bars" else draw_lines)(axes, panel)
-    if "y" in panel.get("log", ""):
+    if logarithmic(panel, "y"):
         axes.set_yscale("log")
     else:
         axes.set_ylim(bottom=0)

@@ -1,6 +1,7 @@
 """What a script leaves: a table, the figures as JSON, and a picture."""
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import typing
 
 from .cluster import ROOT
 
@@ -16,8 +18,7 @@ PLOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "plot.py")
 
 def arguments(description, seconds=None):
     """A parser with the options that all scripts have; with --seconds if there is a default for it."""
-    # Ended as by ctrl-C, so that clusters and their pools go.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, terminated)
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mpaxos", metavar="PATH", help="the executable (default: the release build of this checkout, brought up to date)")
     folder = os.path.join(ROOT, "bench-results")
@@ -25,6 +26,12 @@ def arguments(description, seconds=None):
     if seconds is not None:
         parser.add_argument("--seconds", type=float, default=seconds, help=f"measured seconds of each run (default {seconds:g})")
     return parser
+
+
+def terminated(*_):
+    """Ends as by ctrl-C, so that clusters and their pools go and results are left; once, since that takes a moment."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(143)
 
 
 def parse(parser, description, **quick):
@@ -82,17 +89,63 @@ def without_nan(value):
     return None if isinstance(value, float) and value != value else value
 
 
-def leave(folder, name, title, rows, figures, panels):
-    """Prints the table, and writes NAME.txt, NAME.json and NAME.svg; `panels` as plot.py describes them."""
+class Results(typing.NamedTuple):
+    """What was measured: the table's rows, the first one its heading, and lines below it; figures for JSON; panels as plot.py describes them."""
+
+    title: str
+    rows: list
+    figures: typing.Any
+    panels: list
+    notes: typing.Sequence = ()
+
+
+@contextlib.contextmanager
+def leaving(folder, name, results):
+    """Leaves what `results()` makes of the measurements of the `with` block. A block that is interrupted or fails leaves what it has, marked
+    as incomplete; nothing, if the table has no row yet."""
+    try:
+        yield
+    except BaseException as error:
+        found = results()
+        if len(found.rows) > 1:
+            leave(folder, name, found, reason(error))
+        else:
+            progress("nothing was measured, nothing is written")
+        if isinstance(error, KeyboardInterrupt):
+            sys.exit(130)
+        raise
+    leave(folder, name, results())
+
+
+def reason(error):
+    """Why a run ended early, in a line."""
+    if isinstance(error, KeyboardInterrupt) or (isinstance(error, SystemExit) and error.code == 143):
+        return "interrupted"
+    lines = str(error).splitlines() or [""]
+    return lines[0] if isinstance(error, SystemExit) else f"{type(error).__name__}: {lines[0]}"
+
+
+def errors(counts):
+    """A note on requests of this system that failed, if any did; `counts` by what was measured."""
+    some = [f"{count} in {where}" for where, count in counts.items() if count]
+    return ["errors of this system: " + "; ".join(some)] if some else []
+
+
+def leave(folder, name, results, incomplete=None):
+    """Writes NAME.txt, NAME.json and NAME.svg, and prints the table."""
     os.makedirs(folder, exist_ok=True)
     path = os.path.join(folder, name)
+    title = f"INCOMPLETE ({incomplete}): {results.title}" if incomplete else results.title
     subtitle = machine()
-    page = f"{title}\n{subtitle}\n\n{table(rows)}\n"
-    print("\n" + page, flush=True)
+    page = "\n".join([title, subtitle, "", table(results.rows), *[""][: len(results.notes)], *results.notes]) + "\n"
+    content = {
+        "title": title, "machine": subtitle, "incomplete": incomplete, "notes": results.notes, "figures": results.figures, "panels": results.panels,
+    }
     with open(path + ".txt", "w") as file:
         file.write(page)
     with open(path + ".json", "w") as file:
-        json.dump(without_nan({"title": title, "machine": subtitle, "figures": figures, "panels": panels}), file, indent=1, allow_nan=False)
+        json.dump(without_nan(content), file, indent=1, allow_nan=False)
+    print("\n" + page, flush=True)
     drawn = draw(path)
     print(f"written: {path}.txt, .json" + (", .svg" if drawn else ""), flush=True)
 
