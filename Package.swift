@@ -24,6 +24,7 @@ let package = Package(
         .target(name: "Wire", dependencies: ["Consensus"]),
         .target(name: "Queues", dependencies: ["CSupport"]),
         .target(name: "Messaging", dependencies: ["CZeroMQ"]),
+        .target(name: "ZMTP", dependencies: ["CEpoll"]),
         .target(name: "PersistentMemory", dependencies: ["CPersistentMemory", "CSupport"]),
         .target(name: "Storage", dependencies: ["PersistentMemory", "Consensus"]),
         .target(name: "StateMachines", dependencies: ["PersistentMemory"]),
@@ -32,12 +33,12 @@ let package = Package(
         .target(name: "Client", dependencies: ["Wire", "Messaging"]),
         .target(
             name: "LoadGenerator",
-            dependencies: ["Wire", "CEpoll", .product(name: "Histogram", package: "hdrhistogram-swift")]),
+            dependencies: ["Wire", "ZMTP", .product(name: "Histogram", package: "hdrhistogram-swift")]),
         .target(
             name: "Replica",
             dependencies: [
-                "Consensus", "Wire", "Queues", "Messaging", "PersistentMemory", "Storage", "StateMachines", "Topology",
-                "CSupport",
+                "Consensus", "Wire", "Queues", "Messaging", "ZMTP", "PersistentMemory", "Storage", "StateMachines",
+                "Topology", "CSupport",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "FlyingFox", package: "FlyingFox"),
             ]),
@@ -60,12 +61,13 @@ let package = Package(
         .testTarget(name: "WireTests", dependencies: ["Wire", "Consensus"]),
         .testTarget(name: "QueuesTests", dependencies: ["Queues"]),
         .testTarget(name: "MessagingTests", dependencies: ["Messaging"]),
+        .testTarget(name: "ZMTPTests", dependencies: ["ZMTP", "Messaging"]),
         .testTarget(name: "PersistentMemoryTests", dependencies: ["PersistentMemory"]),
         .testTarget(name: "StorageTests", dependencies: ["Storage", "PersistentMemory", "Consensus"]),
         .testTarget(name: "StateMachinesTests", dependencies: ["StateMachines", "PersistentMemory"]),
         .testTarget(name: "TopologyTests", dependencies: ["Topology"]),
         .testTarget(name: "ClientTests", dependencies: ["Client", "Wire", "Messaging"]),
-        .testTarget(name: "LoadGeneratorTests", dependencies: ["LoadGenerator", "Wire", "Messaging"]),
+        .testTarget(name: "LoadGeneratorTests", dependencies: ["LoadGenerator", "Wire", "Messaging", "ZMTP"]),
         .testTarget(
             name: "ReplicaTests",
             dependencies: [

@@ -1,7 +1,8 @@
 import Glibc
+import ZMTP
 
 /// One connection to a replica, with bytes gathered to be sent and bytes received but not yet understood. Lies in raw
-/// memory; `release` ends it.
+/// memory; `release` ends it. A plain socket: one of libzmq for each client would cost many times what is to be measured.
 struct Link {
     enum State: UInt8 {
         case down
@@ -19,8 +20,8 @@ struct Link {
     private(set) var file: Int32 = -1
     var state = State.down
     var endpoint: Int
-    var input = ByteQueue(capacity: 16 << 10)
-    var output = ByteQueue(capacity: 16 << 10)
+    var input = ByteQueue()
+    var output = ByteQueue()
     private var waitsForRoom = false
     var isDirty = false
     /// It was up before.
@@ -33,8 +34,15 @@ struct Link {
     /// Nanoseconds at which the connection was begun, or something last came over it.
     var lastHeard: UInt64 = 0
 
+    /// Greeting and READY, sent at once: a server reads the one, then the other.
+    static let opening = Codec.greeting + Codec.ready("DEALER")
+    /// Bytes of the queues to begin with: many replies are to come with one call.
+    private static let queueSize = 16 << 10
+
     init(endpoint: Int) {
         self.endpoint = endpoint
+        _ = input.reserve(Link.queueSize)
+        _ = output.reserve(Link.queueSize)
     }
 
     mutating func release() {
@@ -46,25 +54,19 @@ struct Link {
     /// Begins a connection without waiting for it; false when it fails at once.
     mutating func connect(to endpoint: Endpoint, number: Int, poller: borrowing Epoll, now: UInt64) -> Bool {
         precondition(file < 0, "a link connects only when it is down")
-        let type = Int32(SOCK_STREAM.rawValue | SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue)
-        file = socket(endpoint.family, type, 0)
+        file = endpoint.makeSocket(nonBlocking: true)
         guard file >= 0 else { return false }
-        if endpoint.family != AF_UNIX { Link.disableNagle(file) }
+        if endpoint.address.family != AF_UNIX { Link.disableNagle(file) }
         lastHeard = now
-        var address = endpoint.address
-        let result = withUnsafePointer(to: &address) { pointer in
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                Glibc.connect(file, $0, endpoint.addressSize)
-            }
-        }
+        let result = endpoint.connect(file)
         guard result == 0 || errno == EINPROGRESS else {
             disconnect()
             return false
         }
         state = result == 0 ? .greeting : .connecting
-        output.append(ZMTP.opening)
+        output.append(Link.opening)
         waitsForRoom = true
-        poller.add(file, number: number, writable: true)
+        poller.add(file, number: UInt64(number), writable: true)
         return true
     }
 
@@ -115,7 +117,7 @@ struct Link {
         }
         if output.isEmpty == waitsForRoom {
             waitsForRoom = !output.isEmpty
-            poller.watch(file, number: number, writable: waitsForRoom)
+            poller.watch(file, number: UInt64(number), writable: waitsForRoom)
         }
         return true
     }

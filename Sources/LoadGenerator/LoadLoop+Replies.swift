@@ -1,4 +1,5 @@
 import Wire
+import ZMTP
 
 extension LoadLoop {
     /// Larger than any body of a reply.
@@ -8,13 +9,13 @@ extension LoadLoop {
     mutating func understand(_ number: Int, now: UInt64) {
         let link = links + number
         if link.pointee.state == .greeting {
-            switch ZMTP.checkGreeting(link.pointee.input.bytes) {
+            switch Codec.checkGreeting(link.pointee.input.bytes) {
             case .incomplete: return
             case .bad:
                 fail(number, "does not greet as a ZeroMQ socket with the NULL mechanism")
                 return
             case .good:
-                link.pointee.input.remove(ZMTP.greetingSize)
+                link.pointee.input.remove(Codec.greetingSize)
                 link.pointee.state = .handshake
             }
         }
@@ -59,8 +60,8 @@ extension LoadLoop {
     }
 
     @inline(__always)
-    private mutating func frame(_ number: Int, _ bytes: UnsafeRawBufferPointer, at offset: Int) -> ZMTP.FrameOutcome {
-        let outcome = ZMTP.frame(bytes, at: offset, limit: LoadLoop.largestFrame)
+    private mutating func frame(_ number: Int, _ bytes: UnsafeRawBufferPointer, at offset: Int) -> Codec.FrameOutcome {
+        let outcome = Codec.frame(bytes, at: offset, limit: LoadLoop.largestFrame)
         if case .bad = outcome { fail(number, "sends bytes that are no ZMTP") }
         return outcome
     }
@@ -72,7 +73,7 @@ extension LoadLoop {
             } else {
                 fail(number, "refuses the ZMTP handshake")
             }
-        } else if let pong = ZMTP.pong(to: body) {
+        } else if let pong = Codec.pong(to: body) {
             links[number].output.append(pong)
         }
     }

@@ -1,5 +1,6 @@
 import Histogram
 import Wire
+import ZMTP
 
 /// The generator at work: one thread, one epoll set, sessions and links in raw memory. What handles replies is in
 /// `LoadLoop+Replies.swift`, what handles connections in `LoadLoop+Links.swift`.
@@ -95,7 +96,7 @@ struct LoadLoop: ~Copyable {
     init(_ configuration: BenchConfiguration, endpoints: [Endpoint], leader: Int) throws(BenchError) {
         self.configuration = configuration
         self.endpoints = endpoints
-        poller = try Epoll()
+        poller = try LoadLoop.makePoller()
         let linkCount = configuration.connectionCount
         let sessionCount = configuration.sessions
         self.linkCount = linkCount
@@ -114,6 +115,14 @@ struct LoadLoop: ~Copyable {
         idle = NumberQueue(capacity: sessionCount)
         dirty = NumberQueue(capacity: linkCount)
         latencies = LoadLoop.emptyHistogram()
+    }
+
+    private static func makePoller() throws(BenchError) -> Epoll {
+        do {
+            return try Epoll()
+        } catch {
+            throw BenchError(.system, error.description)
+        }
     }
 
     deinit {
@@ -197,7 +206,7 @@ struct LoadLoop: ~Copyable {
         let events = poller.wait(nanoseconds: wake > now ? wake - now : 0)
         for index in 0..<events {
             let event = poller.event(index)
-            handle(event.number, readable: event.readable, writable: event.writable)
+            handle(Int(event.number), readable: event.readable, writable: event.writable)
             if failure != nil { return }
         }
         now = MonotonicClock.now()

@@ -1,6 +1,7 @@
 import FoundationEssentials
 import Glibc
 import Wire
+import ZMTP
 
 /// The parts of a STATUS body that the generator looks at.
 struct ReplicaStatus: Decodable, Equatable, Sendable {
@@ -16,18 +17,12 @@ enum StatusProbe {
 
     /// Nil when the replica does not answer in time, or not in a way that is understood.
     static func ask(_ endpoint: Endpoint, milliseconds: Int) -> ReplicaStatus? {
-        let file = socket(endpoint.family, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
+        let file = endpoint.makeSocket(nonBlocking: false)
         guard file >= 0 else { return nil }
         defer { Glibc.close(file) }
         let deadline = MonotonicClock.now() + UInt64(milliseconds) * 1_000_000
         limit(file, SO_SNDTIMEO, milliseconds)
-        var address = endpoint.address
-        let connected = withUnsafePointer(to: &address) { pointer in
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                Glibc.connect(file, $0, endpoint.addressSize)
-            }
-        }
-        guard connected == 0, sendAll(file, ZMTP.opening) else { return nil }
+        guard endpoint.connect(file) == 0, sendAll(file, Link.opening) else { return nil }
         var received: [UInt8] = []
         var hasAsked = false
         while MonotonicClock.now() < deadline, received.count < largestReply {
@@ -61,16 +56,16 @@ enum StatusProbe {
     /// The body of the first OK reply in everything that came so far, the greeting included.
     private static func reply(in received: [UInt8]) -> Outcome {
         received.withUnsafeBytes { bytes in
-            switch ZMTP.checkGreeting(bytes) {
+            switch Codec.checkGreeting(bytes) {
             case .incomplete: return .incomplete
             case .bad: return .bad
             case .good: break
             }
-            var offset = ZMTP.greetingSize
+            var offset = Codec.greetingSize
             var frames: [Range<Int>] = []
             var isReady = false
             while true {
-                switch ZMTP.frame(bytes, at: offset, limit: largestReply) {
+                switch Codec.frame(bytes, at: offset, limit: largestReply) {
                 case .incomplete: return isReady ? .ready : .incomplete
                 case .bad: return .bad
                 case .frame(let head):

@@ -1,6 +1,7 @@
 import Glibc
 import Testing
 import Wire
+import ZMTP
 
 @testable import LoadGenerator
 
@@ -113,7 +114,7 @@ import Wire
                 into: UnsafeMutableRawPointer(buffer.baseAddress!), session: 3, sequence: 4, key: 12, valueSize: size)
             written = count
         }
-        guard case .frame(let frame) = bytes.withUnsafeBytes({ ZMTP.frame($0, at: 36, limit: 1 << 20) }) else {
+        guard case .frame(let frame) = bytes.withUnsafeBytes({ Codec.frame($0, at: 36, limit: 1 << 20) }) else {
             Issue.record("no frame")
             return
         }

@@ -1,0 +1,89 @@
+import CEpoll
+import Glibc
+
+/// An epoll set over file descriptors that are known by numbers of their owner's choice. Level-triggered.
+package struct Epoll: ~Copyable, @unchecked Sendable {
+    // Unchecked: used by one thread at a time.
+
+    /// To be watched by others: readable while the set has an event.
+    package let descriptor: Int32
+    private let events: UnsafeMutablePointer<epoll_event>
+    private static let capacity = 1024
+
+    package init() throws(SocketError) {
+        descriptor = epoll_create1(Int32(EPOLL_CLOEXEC))
+        guard descriptor >= 0 else {
+            let code = errno
+            throw SocketError("cannot make an epoll set: \(systemMessage(code))", code: code)
+        }
+        events = .allocate(capacity: Epoll.capacity)
+        events.initialize(repeating: epoll_event(), count: Epoll.capacity)
+    }
+
+    deinit {
+        Glibc.close(descriptor)
+        events.deallocate()
+    }
+
+    /// Adds a descriptor; it leaves the set when it is closed.
+    package func add(_ file: Int32, number: UInt64, readable: Bool = true, writable: Bool) {
+        control(EPOLL_CTL_ADD, file, number, readable, writable)
+    }
+
+    package func watch(_ file: Int32, number: UInt64, readable: Bool = true, writable: Bool) {
+        control(EPOLL_CTL_MOD, file, number, readable, writable)
+    }
+
+    /// Waits up to `nanoseconds`; returns how many events there are to look at.
+    package func wait(nanoseconds: UInt64) -> Int {
+        var time = timespec(
+            tv_sec: Int(nanoseconds / 1_000_000_000), tv_nsec: Int(nanoseconds % 1_000_000_000))
+        var count = epoll_pwait2(descriptor, events, Int32(Epoll.capacity), &time, nil)
+        // Kernels before 5.11, and valgrind, know milliseconds only. Rounded down: too early is better than late.
+        if count < 0 && errno == ENOSYS {
+            let milliseconds = Int32(clamping: nanoseconds / 1_000_000)
+            count = epoll_wait(descriptor, events, Int32(Epoll.capacity), milliseconds)
+        }
+        precondition(count >= 0 || errno == EINTR, "waiting failed on a set of its own")
+        return max(0, Int(count))
+    }
+
+    /// Returns at once how many events there are to look at.
+    package func look() -> Int {
+        let count = epoll_wait(descriptor, events, Int32(Epoll.capacity), 0)
+        precondition(count >= 0 || errno == EINTR, "looking failed at a set of its own")
+        return max(0, Int(count))
+    }
+
+    /// The `index`th event: which descriptor, and whether it can be written (errors and hang-ups count as readable).
+    package func event(_ index: Int) -> (number: UInt64, readable: Bool, writable: Bool) {
+        precondition(index >= 0 && index < Epoll.capacity, "an event beyond the last")
+        let event = events[index]
+        let writable = event.events & EPOLLOUT.rawValue != 0
+        return (event.data.u64, event.events & ~EPOLLOUT.rawValue != 0, writable)
+    }
+
+    private func control(_ operation: Int32, _ file: Int32, _ number: UInt64, _ readable: Bool, _ writable: Bool) {
+        var event = epoll_event()
+        event.events = (readable ? EPOLLIN.rawValue : 0) | (writable ? EPOLLOUT.rawValue : 0)
+        event.data.u64 = number
+        precondition(epoll_ctl(descriptor, operation, file, &event) == 0, "epoll_ctl failed on an open descriptor")
+    }
+}
+
+/// The operating system's words for an error number.
+package func systemMessage(_ number: Int32) -> String {
+    String(cString: strerror(number))
+}
+
+/// Something that the operating system refused, in a sentence for the person who runs the program.
+package struct SocketError: Error, CustomStringConvertible {
+    package let description: String
+    /// The errno that says the same; EINVAL where there was none.
+    package let code: Int32
+
+    package init(_ description: String, code: Int32 = EINVAL) {
+        self.description = description
+        self.code = code
+    }
+}
