@@ -15,16 +15,14 @@ struct Batcher: ~Copyable {
     private let origin: UInt16
     private let submissions: SPSCRing<Submission>
     private let forwarded: SPSCRing<RawFrame>
-    /// Bytes of bodies taken from the ring of submissions so far: the gateway keeps count of what lies in it.
-    private let bodiesTaken: Gauge
+    private let bodies: ByteRing
     private var forwardedBytes = 0
     private static let mostForwardedFrames = 4096
     /// Frames of followers are held up to this many bytes; more are dropped, and their clients try again.
     private static let mostForwardedBytes = 256 << 20
 
     /// The command taken from the ring that did not fit into the last batch.
-    private let carried = Frame()
-    private var carriedSubmission: Submission?
+    private var carried: Submission?
     private let run = Frame()
     private var holdsRun = false
     /// Whether the next batch begins with the runs of followers, or with the commands of this replica's own clients: in turn, so that
@@ -33,13 +31,13 @@ struct Batcher: ~Copyable {
     /// When the oldest command began to wait; nil when none does.
     private var waitingSince: UInt64?
 
-    init(origin: Int, batchBytes: Int, delay: UInt64, submissions: SPSCRing<Submission>, bodiesTaken: Gauge) {
+    init(origin: Int, batchBytes: Int, delay: UInt64, rings: Rings) {
         precondition(batchBytes >= CommandRecord.headerSize, "a batch has room for a command")
         self.origin = UInt16(origin)
         self.batchBytes = batchBytes
         self.delay = delay
-        self.submissions = submissions
-        self.bodiesTaken = bodiesTaken
+        submissions = rings.submissions
+        bodies = rings.bodies
         forwarded = .allocate(capacity: Self.mostForwardedFrames)
     }
 
@@ -69,12 +67,9 @@ struct Batcher: ~Copyable {
         return count
     }
 
-    /// Drops everything, for a stop.
+    /// Lets go of all frames, for a stop.
     mutating func discard() {
         _ = dropForwarded()
-        carried.clear()
-        carriedSubmission = nil
-        while let submission = submissions.pop() { submission.body.discard() }
     }
 
     /// Bytes that the next command, or run, takes in a batch; nil when none waits.
@@ -91,13 +86,8 @@ struct Batcher: ~Copyable {
     }
 
     private mutating func nextOwnSize() -> Int? {
-        if carriedSubmission == nil {
-            guard let submission = submissions.pop() else { return nil }
-            carried.adopt(submission.body)
-            bodiesTaken.store(bodiesTaken.load() + UInt64(carried.count))
-            carriedSubmission = submission
-        }
-        return CommandRecord.size(bodyCount: carried.count)
+        if carried == nil { carried = submissions.pop() }
+        return carried.map { CommandRecord.size(bodyCount: $0.body.count) }
     }
 
     /// Whether at least `bytes` wait, by a cheap estimate: the commands in the ring count with the size of the first.
@@ -147,14 +137,14 @@ struct Batcher: ~Copyable {
     private mutating func fillWithOwn(
         _ place: UnsafeMutableRawPointer, _ capacity: Int, _ bytes: inout Int, _ commands: inout Int
     ) {
-        while let size = nextOwnSize(), bytes + size <= capacity, let submission = carriedSubmission {
+        while let size = nextOwnSize(), bytes + size <= capacity, let submission = carried {
             bytes += CommandRecord.write(
                 into: place + bytes, kind: CommandRecord.Kind(rawValue: submission.kind)!, origin: origin,
                 tag: submission.tag, session: submission.session, sequence: submission.sequence,
-                body: UnsafeRawBufferPointer(carried.bytes))
+                body: submission.body.bytes)
+            submission.body.release(to: bodies)
             commands += 1
-            carried.clear()
-            carriedSubmission = nil
+            carried = nil
         }
     }
 }

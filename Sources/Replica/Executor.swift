@@ -1,5 +1,4 @@
 import Consensus
-import Messaging
 import Queues
 import StateMachines
 import Storage
@@ -19,6 +18,8 @@ final class Executor<Machine: StateMachine>: Stage {
     private let decided: SPSCRing<DecidedBatch>
     private let localQueries: SPSCRing<LocalQuery>
     private let completions: SPSCRing<Completion>
+    private let queryBodies: ByteRing
+    private let replyBodies: ByteRing
     private let gateway: Parker
     private let engine: Parker
 
@@ -27,7 +28,8 @@ final class Executor<Machine: StateMachine>: Stage {
     /// Replies that wait for the commit that makes them true.
     private let held: UnsafeMutablePointer<Completion>
     private var heldCount = 0
-    private let frame = Frame()
+    /// Room in the ring of completions when the first of the held came.
+    private var completionRoom = 0
     private var digestIsPublished = false
     private var lastBatch: UInt64 = 0
 
@@ -53,6 +55,8 @@ final class Executor<Machine: StateMachine>: Stage {
         decided = rings.decided
         localQueries = rings.localQueries
         completions = rings.completions
+        queryBodies = rings.queryBodies
+        replyBodies = rings.replyBodies
         gateway = parkers.gateway
         engine = parkers.engine
         reply = .allocate(capacity: 1)
@@ -199,22 +203,16 @@ final class Executor<Machine: StateMachine>: Stage {
     // MARK: Queries
 
     private func answer(_ query: LocalQuery) {
-        frame.adopt(query.body)
+        defer { query.body.release(to: queryBodies) }
         guard pool.position >= query.position else {
             var milliseconds: UInt32 = UInt32(2).littleEndian
-            withUnsafeBytes(of: &milliseconds) { frame.rebuild(copying: $0) }
-            complete(
-                Completion(
-                    tag: query.tag, status: StatusCode.busy.rawValue, session: 0, position: 0, body: frame.take()))
+            withUnsafeBytes(of: &milliseconds) { complete(completion(query.tag, .busy, body: $0)) }
             return
         }
         pool.assertFlushed()
-        let status = runQuery(UnsafeRawBufferPointer(frame.bytes))
-        frame.rebuild(copying: reply.pointee.bytes)
+        let status = runQuery(query.body.bytes)
         complete(
-            Completion(
-                tag: query.tag, status: status.rawValue, session: 0, position: status == .ok ? pool.position : 0,
-                body: frame.take()))
+            completion(query.tag, status, position: status == .ok ? pool.position : 0, body: reply.pointee.bytes))
     }
 
     /// Leaves the answer in `reply`.
@@ -236,19 +234,37 @@ final class Executor<Machine: StateMachine>: Stage {
     private func hold(
         _ tag: UInt64, _ status: StatusCode, session: UInt64, position: UInt64, body: UnsafeRawBufferPointer
     ) {
+        let completion = completion(tag, status, session: session, position: position, body: body)
         // Long batches: what is executed so far is made durable, and its replies leave.
-        frame.rebuild(copying: body)
         if heldCount == Self.mostHeld { commit() }
-        held[heldCount] = Completion(
-            tag: tag, status: status.rawValue, session: session, position: position, body: frame.take())
+        held[heldCount] = completion
         heldCount += 1
+    }
+
+    private func completion(
+        _ tag: UInt64, _ status: StatusCode, session: UInt64 = 0, position: UInt64 = 0, body: UnsafeRawBufferPointer
+    ) -> Completion {
+        // Whether the ring of completions will take it: one that it refuses must not leave a place behind in the ring of bodies,
+        // which is given back in order.
+        if heldCount == 0 { completionRoom = completions.free }
+        let place = heldCount < completionRoom ? Body(copying: body, into: replyBodies) : nil
+        return Completion(
+            tag: tag, status: status.rawValue, session: session, position: position, body: place ?? Self.copy(of: body),
+            ownsBody: place == nil)
+    }
+
+    private static func copy(of body: UnsafeRawBufferPointer) -> Body {
+        let place = UnsafeMutableRawPointer.allocate(byteCount: max(1, body.count), alignment: 8)
+        if let source = body.baseAddress { place.copyMemory(from: source, byteCount: body.count) }
+        return Body(place: UnsafeRawPointer(place), count: body.count)
     }
 
     private func complete(_ completion: Completion) {
         if completions.push(completion) { return }
         // The ring has room for the replies of all that wait; late ones, for requests that were given up, may take their place. A
         // retry finds the reply.
-        completion.body.discard()
+        precondition(completion.ownsBody, "no room for a reply that room was seen for")
+        completion.body.place?.deallocate()
         board.repliesLost.add(1)
     }
 

@@ -1,7 +1,40 @@
 import Messaging
+import Queues
 
-// What travels through the rings between stages: fixed-size plain values. A message body travels as the 64 bytes of
-// its zmq_msg_t (`RawFrame`), so that handing it over copies no body; whoever takes it out owns it.
+// What travels through the rings between stages: fixed-size plain values. Bodies of requests and replies lie in a ring of bytes
+// beside, and whoever takes the value out releases the place. A peer's frame travels as the 64 bytes of its zmq_msg_t
+// (`RawFrame`), so that handing it over copies no batch; whoever takes it out owns it.
+
+/// Where a body lies.
+struct Body: BitwiseCopyable {
+    /// Nil when it is empty.
+    var place: UnsafeRawPointer?
+    var count: Int
+
+    static var empty: Body { Body(place: nil, count: 0) }
+
+    var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: place, count: count) }
+
+    /// Copies `bytes` into `ring`; nil when there is no room.
+    init?(copying bytes: UnsafeRawBufferPointer, into ring: ByteRing) {
+        if bytes.isEmpty {
+            self = .empty
+        } else {
+            guard let place = ring.push(bytes) else { return nil }
+            self.init(place: place, count: bytes.count)
+        }
+    }
+
+    init(place: UnsafeRawPointer?, count: Int) {
+        self.place = place
+        self.count = count
+    }
+
+    /// Gives the place back to the ring it is of.
+    func release(to ring: ByteRing) {
+        if let place { ring.release(place, count) }
+    }
+}
 
 /// A request that the gateway admitted and that must be ordered. Gateway to engine.
 struct Submission: BitwiseCopyable {
@@ -9,7 +42,8 @@ struct Submission: BitwiseCopyable {
     var tag: UInt64
     var session: UInt64
     var sequence: UInt64
-    var body: RawFrame
+    /// In `Rings.bodies`.
+    var body: Body
 }
 
 /// A query to be answered from this replica's own state, at once. Gateway to executor.
@@ -17,7 +51,8 @@ struct LocalQuery: BitwiseCopyable {
     var tag: UInt64
     /// The state must have reached this position, else the answer is BUSY.
     var position: UInt64
-    var body: RawFrame
+    /// In `Rings.queryBodies`.
+    var body: Body
 }
 
 /// The answer to a request. Executor to gateway.
@@ -26,7 +61,14 @@ struct Completion: BitwiseCopyable {
     var status: UInt8
     var session: UInt64
     var position: UInt64
-    var body: RawFrame
+    /// In `Rings.replyBodies`, or, when that is full, in memory of its own.
+    var body: Body
+    var ownsBody: Bool
+
+    /// Whoever takes the answer out calls it when done.
+    func releaseBody(to ring: ByteRing) {
+        if ownsBody { body.place?.deallocate() } else { body.release(to: ring) }
+    }
 }
 
 /// A decided batch to execute. Engine to executor. The bytes lie in the acceptor pool's arena, where they stay until

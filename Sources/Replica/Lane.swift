@@ -68,21 +68,24 @@ final class Lane: @unchecked Sendable {
 
     private func run(_ stages: UnsafeBufferPointer<Unmanaged<Stage>>, _ watch: Watch, _ wakeUp: Watch.Item) {
         var idle = 0
+        var workedBefore = false
         while !stopping.load(ordering: .acquiring) {
-            watch.look(timeoutMilliseconds: 0)
+            // Announced before the turn that may turn out to be the last: no other turn is needed to be sure.
+            let mayPark = idle >= spins
+            if mayPark { parker.prepareToPark() }
             if poll(stages) {
+                if mayPark { parker.cancelPark() }
                 idle = 0
+                // What arrived meanwhile shows when the lane wants to sleep; but there may be work for ever.
+                if workedBefore { watch.look(timeoutMilliseconds: 0) }
+                workedBefore.toggle()
                 continue
             }
-            idle += 1
-            if idle <= spins {
+            workedBefore = false
+            guard mayPark else {
+                idle += 1
                 csupport_pause()
-                continue
-            }
-            parker.prepareToPark()
-            if poll(stages) || stopping.load(ordering: .acquiring) {
-                parker.cancelPark()
-                idle = 0
+                watch.look(timeoutMilliseconds: 0)
                 continue
             }
             guard parker.park() else { continue }

@@ -51,9 +51,9 @@ struct LanePlan {
             lanes[2].add(engine)
             lanes[3].add(executor)
         } else {
-            // What arrives first, then what works on it: one turn of the lane takes a request as far as it can go. The engine's
-            // messages leave before the executor begins, since the others wait for them.
-            for stage in [links, gateway, engine, links, executor] { lanes[0].add(stage) }
+            // One turn of the lane takes a request as far as it can go: what peers answered, and with it the next batch out of what
+            // has gathered, leaves before the executor begins and before its replies are sent, since the others wait for it.
+            for stage in [links, engine, gateway, engine, links, executor, gateway] { lanes[0].add(stage) }
         }
     }
 }

@@ -5,17 +5,26 @@ struct Rings {
     let submissions: SPSCRing<Submission>
     let localQueries: SPSCRing<LocalQuery>
     let completions: SPSCRing<Completion>
+    /// Of submissions, local queries and completions.
+    let bodies: ByteRing
+    let queryBodies: ByteRing
+    let replyBodies: ByteRing
     let decided: SPSCRing<DecidedBatch>
     let arrivals: SPSCRing<Arrival>
     let departures: SPSCRing<Departure>
 
-    /// - Parameter outstanding: most requests that are admitted at once: the rings that carry one element a request have
-    ///   room for all of them, so that only admission needs to push back.
-    init(outstanding: Int) {
+    /// - Parameters:
+    ///   - outstanding: most requests that are admitted at once: the rings that carry one element a request have room for
+    ///     all of them, so that only admission needs to push back.
+    ///   - largestBody: bytes of a request's or a reply's body.
+    init(outstanding: Int, largestBody: Int) {
         let perRequest = Self.powerOfTwo(atLeast: outstanding)
         submissions = .allocate(capacity: perRequest)
         localQueries = .allocate(capacity: perRequest)
         completions = .allocate(capacity: perRequest)
+        bodies = .allocate(capacity: max(64 << 20, 4 * largestBody))
+        queryBodies = .allocate(capacity: max(8 << 20, 4 * largestBody))
+        replyBodies = .allocate(capacity: max(8 << 20, 4 * largestBody))
         decided = .allocate(capacity: 1024)
         arrivals = .allocate(capacity: 4096)
         departures = .allocate(capacity: 4096)
@@ -26,6 +35,9 @@ struct Rings {
         submissions.deallocate()
         localQueries.deallocate()
         completions.deallocate()
+        bodies.deallocate()
+        queryBodies.deallocate()
+        replyBodies.deallocate()
         decided.deallocate()
         arrivals.deallocate()
         departures.deallocate()

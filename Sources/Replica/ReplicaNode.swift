@@ -65,12 +65,12 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
                 "\(member.statePool): the state machine finds no room in it (\(error)); format with a larger state_size"
             )
         }
-        rings = Rings(outstanding: topology.client.maxOutstanding)
+        rings = Rings(outstanding: topology.client.maxOutstanding, largestBody: topology.client.maxRequest)
         let largestFrame = PeerHeader.size + pools.acceptor.largestBatch
         do throws(MessagingError) {
             context = try Context(ioThreads: topology.pipeline.ioThreads)
-            let clients = try ClientGateway.socket(
-                for: topology.client, binding: member.clientBind.description, in: context)
+            let clients = try ClientPort.bound(
+                to: member.clientBind.description, topology.client, in: context, board: board)
             let router = try PeerLinks.router(
                 binding: member.peerBind.description, in: context, largestFrame: largestFrame)
             var dealers: [PeerLinks.Dealer?] = []
@@ -90,8 +90,7 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
                 index: index, memberIDs: ids, core: core, startedInto: effects, acceptor: pools.acceptor,
                 batcher: Batcher(
                     origin: index, batchBytes: min(topology.protocol.batchBytes, pools.acceptor.largestBatch),
-                    delay: UInt64(topology.protocol.batchDelayMicroseconds), submissions: rings.submissions,
-                    bodiesTaken: board.bodiesTaken),
+                    delay: UInt64(topology.protocol.batchDelayMicroseconds), rings: rings),
                 executed: pools.state.executed, board: board, rings: rings, parkers: plan.parkers, gate: plan.gate,
                 logger: logger)
             let executor = Executor(
@@ -99,7 +98,7 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
                 board: board, rings: rings, parkers: plan.parkers)
             let report = report
             let gateway = ClientGateway(
-                settings: .init(topology: topology, index: index), socket: clients, board: board,
+                settings: .init(topology: topology, index: index), port: clients, board: board,
                 validator: { Machine.validate($0, as: $1) }, statusReport: { report.json() }, rings: rings,
                 parkers: plan.parkers, gate: plan.gate)
             let links = PeerLinks(

@@ -44,6 +44,10 @@ package final class StatusBoard: Sendable {
     package let redirected: Counter
     package let unanswered: Counter
     package let outstanding: Gauge
+    /// Of clients; not known with libzmq's sockets.
+    package let connections: Gauge
+    /// Dropped, since the client broke the ZeroMQ protocol or a limit.
+    package let connectionsBroken: Gauge
 
     // MARK: Engine
 
@@ -52,8 +56,6 @@ package final class StatusBoard: Sendable {
     package let floor: Gauge
     package let acceptorPoolUsed: Gauge
     package let acceptorPoolSize: Gauge
-    /// Bytes of clients' bodies that the engine has taken over: what the gateway gave and this leaves lies between them.
-    package let bodiesTaken: Gauge
     package let batchesProposed: Counter
     package let commandsProposed: Counter
     package let bytesProposed: Counter
@@ -115,6 +117,9 @@ package final class StatusBoard: Sendable {
         redirected = builder.counter("redirected_total", "Requests answered REDIRECT")
         unanswered = builder.counter("no_leader_total", "Requests answered NO_LEADER")
         outstanding = builder.gauge("outstanding", "Requests admitted and not yet answered")
+        connections = builder.gauge("client_connections", "Connections of clients; not counted with libzmq's sockets")
+        connectionsBroken = builder.gauge(
+            "client_connections_broken", "Connections dropped since the client broke the ZeroMQ protocol or a limit")
 
         builder.beginSection()
         view = builder.gauge("view", "The view this replica is in")
@@ -135,7 +140,6 @@ package final class StatusBoard: Sendable {
         elections = builder.counter("elections_total", "Views that this replica tried to lead")
         resent = builder.counter("proposals_resent_total", "Proposals sent again to a follower that lacked them")
         caughtUpInstances = builder.counter("catch_up_instances_total", "Decided instances fetched from peers")
-        bodiesTaken = builder.hidden()
         roleWord = builder.hidden()
         leaderWord = builder.hidden()
         readyWord = builder.gauge("ready", "1 when a leader is known and the replica has caught up")

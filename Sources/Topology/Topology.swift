@@ -72,6 +72,8 @@ public struct Topology: Sendable {
         public enum Socket: String, Sendable, CaseIterable {
             /// The asynchronous REP side: many clients at once.
             case router
+            /// The same through a ROUTER of libzmq.
+            case libzmqRouter = "libzmq-router"
             /// A literal lock-step REP socket: one request at a time.
             case rep
         }

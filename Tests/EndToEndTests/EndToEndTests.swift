@@ -23,6 +23,11 @@ struct EndToEndTests {
         }
 
         @Test(arguments: Scenario.Threads.allCases)
+        func socketsAndEnvelopesOfLibzmq(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "protocol", name: "libzmq-sockets").run(threads)
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
         func redirectsAndLocalQueries(threads: Scenario.Threads) async throws {
             try await Scenario(script: "protocol", name: "flags").run(threads)
         }

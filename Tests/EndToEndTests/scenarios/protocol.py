@@ -140,7 +140,16 @@ def status_body(run, cluster):
 @scenario
 def sockets(run):
     """REQ, REQ with RELAXED and CORRELATE, DEALER with many outstanding; and envelopes of every size."""
-    cluster = run.cluster().start_all()
+    check_sockets(run, run.cluster().start_all())
+
+
+@scenario
+def libzmq_sockets(run):
+    """The same of `socket = "libzmq-router"`, the ROUTER of libzmq in place of the gateway's own."""
+    check_sockets(run, run.cluster(client={"socket": "libzmq-router"}).start_all())
+
+
+def check_sockets(run, cluster):
     malformed = {id: cluster.status(id)["rejected"]["malformed"] for id in cluster.ids}
     for id in cluster.ids:
         for kind in ("req", "correlate", "dealer"):

@@ -1,0 +1,44 @@
+import Messaging
+import Wire
+
+/// Where a gateway's requests come from and its replies go: the asynchronous REP side of ZeroMQ's request-reply pattern (RFC 28).
+///
+/// A class to inherit from and not a protocol, so that the gateway calls it without counting references. One thread.
+class ClientPort {
+    enum Reception {
+        case nothing
+        /// A request, with so many frames behind its envelope; `header` and `body` are the first two.
+        case request(frames: Int)
+        /// A message without a delimiter, or with an envelope beyond the limits: nobody to answer.
+        case unanswerable
+    }
+
+    /// Of the request received last; valid until the next is received.
+    @exclusivity(unchecked) final var header = UnsafeRawBufferPointer(start: nil, count: 0)
+    @exclusivity(unchecked) final var body = UnsafeRawBufferPointer(start: nil, count: 0)
+
+    /// Adds the port's descriptors to the lane's watch, for good.
+    func register(in watch: Watch) {}
+
+    /// Whether `receive` may find something.
+    func isReady(now: UInt64) -> Bool { preconditionFailure("a port without a socket") }
+
+    /// While a port is held, requests stay where they are, and wake nobody.
+    func hold(_ isHeld: Bool) {}
+
+    /// The next request, its envelope packed into `envelope`.
+    func receive(into envelope: UnsafeMutablePointer<Envelope>, now: UInt64) -> Reception {
+        preconditionFailure("a port without a socket")
+    }
+
+    /// Takes a reply in, to whom the packed envelope says; false when the client is gone or does not read.
+    func reply(to envelope: UnsafeRawBufferPointer, _ header: ReplyHeader, _ body: UnsafeRawBufferPointer) -> Bool {
+        preconditionFailure("a port without a socket")
+    }
+
+    /// Lets the replies go that were taken in.
+    func flush() {}
+
+    /// Microseconds of the monotonic clock at which the port wants to be looked at though nothing arrives.
+    var nextDeadline: UInt64 { .max }
+}

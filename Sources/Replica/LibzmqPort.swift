@@ -1,0 +1,95 @@
+import Messaging
+import Wire
+
+/// Clients over a socket of libzmq: its ROUTER (`socket = "libzmq-router"`), or a literal REP (`"rep"`), which holds one
+/// request at a time and keeps the envelope itself.
+final class LibzmqPort: ClientPort {
+    private let socket: Socket
+    private let isREP: Bool
+    private let routing = Frame()
+    private let headerFrame = Frame()
+    private let bodyFrame = Frame()
+    private let encoded: UnsafeMutableRawBufferPointer
+    /// REP: a request was received and not yet answered.
+    private var holdsRequest = false
+    private var watch: Watch?
+    private var item: Watch.Item?
+
+    init(_ socket: consuming Socket, isREP: Bool) {
+        self.socket = socket
+        self.isREP = isREP
+        encoded = .allocate(byteCount: clientHeaderSize, alignment: 8)
+    }
+
+    deinit { encoded.deallocate() }
+
+    override func register(in watch: Watch) {
+        self.watch = watch
+        item = watch.add(socket)
+    }
+
+    override func hold(_ isHeld: Bool) {
+        guard let watch, let item else { preconditionFailure("held before it was registered") }
+        watch.hold(item, isHeld || holdsRequest)
+    }
+
+    override func isReady(now: UInt64) -> Bool {
+        guard let watch, let item else { preconditionFailure("used before it was registered") }
+        return !holdsRequest && watch.isReady(item)
+    }
+
+    override func receive(into envelope: UnsafeMutablePointer<Envelope>, now: UInt64) -> Reception {
+        guard !holdsRequest else { return .nothing }
+        envelope.pointee.clear()
+        guard isREP ? socket.receive(headerFrame) : socket.receive(routing) else {
+            if let watch, let item { watch.wasEmpty(item) }
+            return .nothing
+        }
+        if isREP {
+            holdsRequest = true
+            return .request(frames: receiveContent())
+        }
+        while true {
+            let isDelimiter = routing.bytes.isEmpty
+            guard envelope.pointee.append(UnsafeRawBufferPointer(routing.bytes)) else { break }
+            if isDelimiter {
+                if routing.hasMore, socket.receive(headerFrame) { return .request(frames: receiveContent()) }
+                return .request(frames: 0)
+            }
+            guard routing.hasMore, socket.receive(routing) else { break }
+        }
+        socket.skipRest(of: routing)
+        return .unanswerable
+    }
+
+    /// The number of frames behind the envelope, the first being in `headerFrame`; the second is read into `bodyFrame`.
+    private func receiveContent() -> Int {
+        header = UnsafeRawBufferPointer(headerFrame.bytes)
+        body = UnsafeRawBufferPointer(start: nil, count: 0)
+        guard headerFrame.hasMore, socket.receive(bodyFrame) else { return 1 }
+        body = UnsafeRawBufferPointer(bodyFrame.bytes)
+        guard bodyFrame.hasMore else { return 2 }
+        routing.move(from: bodyFrame)
+        let frames = 2 + socket.skipRest(of: routing)
+        // More frames than there should be: the body is not looked at.
+        body = UnsafeRawBufferPointer(start: nil, count: 0)
+        return frames
+    }
+
+    override func reply(
+        to envelope: UnsafeRawBufferPointer, _ header: ReplyHeader, _ body: UnsafeRawBufferPointer
+    ) -> Bool {
+        if let watch, let item { watch.wasUsed(item) }
+        holdsRequest = false
+        var offset = 0
+        while offset < envelope.count {
+            let size = Int(envelope.loadUnaligned(fromByteOffset: offset, as: UInt16.self))
+            let frame = UnsafeRawBufferPointer(rebasing: envelope[(offset + 2)..<(offset + 2 + size)])
+            guard socket.send(copying: frame, more: true) == .sent else { return false }
+            offset += 2 + size
+        }
+        header.encode(into: encoded.baseAddress!)
+        guard socket.send(copying: UnsafeRawBufferPointer(encoded), more: true) == .sent else { return false }
+        return socket.send(copying: body, more: false) == .sent
+    }
+}

@@ -1,0 +1,104 @@
+import Messaging
+import Wire
+import ZMTP
+
+/// Clients over sockets that the gateway's own lane reads and writes: `socket = "router"`, the usual case.
+///
+/// In an envelope the connection's name stands where libzmq's ROUTER puts the routing id.
+final class RouterPort: ClientPort {
+    private let router: Router
+    private let board: StatusBoard
+    private var watch: Watch?
+    private var item: Watch.Item?
+
+    init(_ router: Router, board: StatusBoard) {
+        self.router = router
+        self.board = board
+    }
+
+    override func register(in watch: Watch) {
+        self.watch = watch
+        item = watch.add(fileDescriptor: router.fileDescriptor)
+    }
+
+    override func hold(_ isHeld: Bool) {
+        guard let watch, let item else { preconditionFailure("held before it was registered") }
+        watch.hold(item, isHeld)
+    }
+
+    override func isReady(now: UInt64) -> Bool {
+        guard let watch, let item else { preconditionFailure("used before it was registered") }
+        if router.hasMore { return true }
+        guard watch.isReady(item) || now >= router.nextDeadline else { return false }
+        // One look a turn: what comes later signals again.
+        watch.wasEmpty(item)
+        router.look(now: now)
+        board.connections.store(UInt64(router.connectionCount))
+        board.connectionsBroken.store(router.violations)
+        return router.hasMore
+    }
+
+    override var nextDeadline: UInt64 { router.nextDeadline }
+
+    override func receive(into envelope: UnsafeMutablePointer<Envelope>, now: UInt64) -> Reception {
+        guard var message = router.receive(now: now) else { return .nothing }
+        envelope.pointee.clear()
+        var name = message.peer
+        _ = withUnsafeBytes(of: &name) { envelope.pointee.append($0) }
+        while let frame = message.nextFrame() {
+            guard envelope.pointee.append(frame) else { return .unanswerable }
+            if frame.isEmpty { return .request(frames: content(of: &message)) }
+        }
+        return .unanswerable
+    }
+
+    private func content(of message: inout Router.Message) -> Int {
+        let nothing = UnsafeRawBufferPointer(start: nil, count: 0)
+        (header, body) = (nothing, nothing)
+        guard let first = message.nextFrame() else { return 0 }
+        header = first
+        guard let second = message.nextFrame() else { return 1 }
+        body = second
+        var frames = 2
+        while message.nextFrame() != nil { frames += 1 }
+        return frames
+    }
+
+    override func reply(
+        to envelope: UnsafeRawBufferPointer, _ header: ReplyHeader, _ body: UnsafeRawBufferPointer
+    ) -> Bool {
+        precondition(
+            envelope.count > Self.nameEnd && envelope.loadUnaligned(as: UInt16.self) == Self.nameEnd - 2,
+            "an envelope without its connection's name")
+        let peer = envelope.loadUnaligned(fromByteOffset: 2, as: Peer.self)
+        var size = Codec.size(ofFrame: clientHeaderSize) + Codec.size(ofFrame: body.count)
+        forEachFrame(behindNameOf: envelope) { size += Codec.size(ofFrame: $0.count) }
+        guard let place = router.reserve(size, for: peer) else { return false }
+        var at = place
+        forEachFrame(behindNameOf: envelope) { at = Codec.write($0, more: true, to: at) }
+        withUnsafeTemporaryAllocation(byteCount: clientHeaderSize, alignment: 8) {
+            header.encode(into: $0.baseAddress!)
+            at = Codec.write(UnsafeRawBufferPointer($0), more: true, to: at)
+        }
+        at = Codec.write(body, more: false, to: at)
+        precondition(at == place + size, "a reply of another size than was reserved")
+        return true
+    }
+
+    /// Where the first frame of a packed envelope ends: a length of two bytes, and the name.
+    private static let nameEnd = 2 + MemoryLayout<Peer>.size
+
+    @inline(__always)
+    private func forEachFrame(
+        behindNameOf envelope: UnsafeRawBufferPointer, _ body: (UnsafeRawBufferPointer) -> Void
+    ) {
+        var offset = Self.nameEnd
+        while offset < envelope.count {
+            let size = Int(envelope.loadUnaligned(fromByteOffset: offset, as: UInt16.self))
+            body(UnsafeRawBufferPointer(rebasing: envelope[(offset + 2)..<(offset + 2 + size)]))
+            offset += 2 + size
+        }
+    }
+
+    override func flush() { router.flush() }
+}
