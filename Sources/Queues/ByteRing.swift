@@ -27,8 +27,8 @@ package struct ByteRing: @unchecked Sendable {
         @usableFromInline var pushes: UInt32 = 0
         /// What of `released` was seen last.
         @usableFromInline var seen: UInt64 = 0
-        /// How many were released when the ring was last empty, and the memory begun anew.
-        @usableFromInline var fresh: UInt32 = 0
+        /// The ring was empty, its memory begun anew, and nothing was seen released since: what waits begins at the start.
+        @usableFromInline var isFresh = true
     }
 
     private init(memory: UnsafeMutableRawPointer, bytes: UnsafeMutableRawPointer, capacity: Int, warm: Int) {
@@ -65,7 +65,13 @@ package struct ByteRing: @unchecked Sendable {
         precondition(source.count > 0, "nothing travels without a place")
         // Whole words, so that places are aligned; strictly below the end, so that head and end meet in an empty ring only.
         let count = (source.count + 7) & ~7
-        guard let place = place(for: count) ?? placeAfterLook(for: count) else { return nil }
+        if producer.pointee.head + count > warm { look() }
+        var found = place(for: count)
+        if found == nil {
+            look()
+            found = place(for: count)
+        }
+        guard let place = found else { return nil }
         (bytes + place).copyMemory(from: source.baseAddress!, byteCount: source.count)
         producer.pointee.head = place + count
         producer.pointee.pushes &+= 1
@@ -81,23 +87,24 @@ package struct ByteRing: @unchecked Sendable {
         released.pointee.store(UInt64(end) << 32 | UInt64(consumer.pointee), ordering: .releasing)
     }
 
+    /// Takes in what the consumer has released meanwhile.
     @inlinable
-    func placeAfterLook(for count: Int) -> Int? {
-        producer.pointee.seen = released.pointee.load(ordering: .acquiring)
-        return place(for: count)
+    func look() {
+        let seen = released.pointee.load(ordering: .acquiring)
+        if seen != producer.pointee.seen { producer.pointee.isFresh = false }
+        producer.pointee.seen = seen
     }
 
     /// Where `count` bytes may lie, going by what was seen of the releases.
     @inlinable
     func place(for count: Int) -> Int? {
-        let releases = UInt32(truncatingIfNeeded: producer.pointee.seen)
-        if producer.pointee.pushes == releases {
+        if producer.pointee.pushes == UInt32(truncatingIfNeeded: producer.pointee.seen) {
             guard count <= capacity else { return nil }
-            producer.pointee.fresh = releases
+            producer.pointee.isFresh = true
             return 0
         }
         let head = producer.pointee.head
-        let tail = releases == producer.pointee.fresh ? 0 : Int(producer.pointee.seen >> 32)
+        let tail = producer.pointee.isFresh ? 0 : Int(producer.pointee.seen >> 32)
         // What waits lies from tail to head, or, gone round, from tail to somewhere and from the start to head.
         if tail > head { return head + count < tail ? head : nil }
         if head + count > warm, count < tail { return 0 }

@@ -28,6 +28,8 @@ final class Executor<Machine: StateMachine>: Stage {
     /// Replies that wait for the commit that makes them true.
     private let held: UnsafeMutablePointer<Completion>
     private var heldCount = 0
+    /// Commands whose memory is fetched ahead, each with the machine's hint.
+    private let ahead: UnsafeMutablePointer<(session: UInt64, body: UnsafeRawBufferPointer, hint: UInt64)>
     /// Room in the ring of completions when the first of the held came.
     private var completionRoom = 0
     private var digestIsPublished = false
@@ -62,6 +64,7 @@ final class Executor<Machine: StateMachine>: Stage {
         reply = .allocate(capacity: 1)
         reply.initialize(to: Reply(maxRequest: maximumRequest))
         held = .allocate(capacity: Self.mostHeld)
+        ahead = .allocate(capacity: Self.commandsAhead)
         board.executed.storeReleasing(pool.executed)
         super.init()
         publish()
@@ -71,6 +74,7 @@ final class Executor<Machine: StateMachine>: Stage {
 
     deinit {
         held.deallocate()
+        ahead.deallocate()
         reply.deinitialize(count: 1)
         reply.deallocate()
     }
@@ -109,11 +113,11 @@ final class Executor<Machine: StateMachine>: Stage {
         var records = CommandRecords(UnsafeRawBufferPointer(start: batch.bytes, count: batch.count))
         // After a crash in the middle of a long batch its first records are part of the state already.
         var skip = pool.executedCommands
-        var ahead = 0
+        var fetched = 0
         while true {
-            if ahead == 0 { ahead = fetchAhead(records) }
+            if fetched == 0 { fetched = fetchAhead(records) }
             guard let record = records.next() else { break }
-            ahead -= 1
+            fetched -= 1
             if skip > 0 {
                 skip -= 1
                 continue
@@ -129,18 +133,22 @@ final class Executor<Machine: StateMachine>: Stage {
     /// otherwise each command would wait for its own.
     /// - Returns: how many records ahead that was.
     private func fetchAhead(_ records: CommandRecords) -> Int {
+        var walk = records
         var count = 0
-        for step in 0...1 {
-            var walk = records
-            count = 0
-            while count < Self.commandsAhead, let record = walk.next() {
-                count += 1
-                guard record.kind == .submit else { continue }
-                pool.prefetch(session: record.session, step: step)
-                machine.prefetch(record.body, step: step, in: transaction)
+        var read = 0
+        while read < Self.commandsAhead, let record = walk.next() {
+            read += 1
+            guard record.kind == .submit else { continue }
+            ahead[count] = (record.session, record.body, 0)
+            count += 1
+        }
+        for step in 0...2 {
+            for i in 0..<count {
+                pool.prefetch(session: ahead[i].session, step: step)
+                machine.prefetch(ahead[i].body, step: step, hint: &ahead[i].hint, in: transaction)
             }
         }
-        return count
+        return read
     }
 
     private func execute(_ record: CommandRecord) {

@@ -59,9 +59,11 @@ public struct KeyValueService: StateMachine {
         }
     }
 
-    public func prefetch(_ command: UnsafeRawBufferPointer, step: Int, in transaction: Transaction) {
+    public func prefetch(
+        _ command: UnsafeRawBufferPointer, step: Int, hint: inout UInt64, in transaction: Transaction
+    ) {
         guard let key = KeyValueCommand.key(of: command) else { return }
-        entries.prefetch(key, step: step, in: transaction)
+        entries.prefetch(key, step: step, hint: &hint, in: transaction)
     }
 
     public func query(_ query: UnsafeRawBufferPointer, in transaction: Transaction, reply: inout Reply) {

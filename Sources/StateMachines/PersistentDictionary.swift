@@ -125,13 +125,25 @@ public struct PersistentDictionary: BitwiseCopyable, Sendable {
     }
 
     /// Begins to fetch what `locate` will need for a key, without waiting: call it for several keys, first all with step 0, which
-    /// fetches their buckets, then all with step 1, which fetches the first entry of each.
-    public func prefetch(_ key: UnsafeRawBufferPointer, step: Int, in transaction: Transaction) {
-        guard let link = table.chain(of: stableHash(key), in: transaction) else { return }
+    /// fetches their buckets, then all with step 1, which fetches the first entry of each, then all with step 2, which fetches the
+    /// second where the first is another key's.
+    ///
+    /// - Parameter hint: what step 0 leaves for the other steps, which then need no key.
+    public func prefetch(
+        _ key: UnsafeRawBufferPointer, step: Int, hint hash: inout UInt64, in transaction: Transaction
+    ) {
+        if step == 0 { hash = stableHash(key) }
+        guard let link = table.chain(of: hash, in: transaction) else { return }
         if step == 0 {
             transaction.prefetch(link.offset, MemoryLayout<UInt64>.size)
-        } else {
-            transaction.prefetch(transaction.read(link), Self.prefetchedBytes)
+            return
+        }
+        let first = transaction.read(link)
+        if step == 1 {
+            transaction.prefetch(first, Self.prefetchedBytes)
+        } else if first != 0 {
+            let entry = Self.entry(first, in: transaction)
+            if entry.hash != hash { transaction.prefetch(entry.next, Self.prefetchedBytes) }
         }
     }
 

@@ -91,12 +91,16 @@ public protocol StateMachine: SendableMetatype {
     /// wait for nothing, change nothing. Large states are bound by cache misses; this lets those of several commands overlap.
     ///
     /// Called for up to 16 commands ahead, for all of them with step 0, then for all with step 1, when what step 0 fetched is
-    /// there to be followed. The default does nothing.
-    func prefetch(_ command: UnsafeRawBufferPointer, step: Int, in transaction: Transaction)
+    /// there to be followed, then for all with step 2. The default does nothing.
+    ///
+    /// - Parameter hint: the command's own word: 0 at step 0, then what the step before left there.
+    func prefetch(_ command: UnsafeRawBufferPointer, step: Int, hint: inout UInt64, in transaction: Transaction)
 }
 
 extension StateMachine {
-    public func prefetch(_ command: UnsafeRawBufferPointer, step: Int, in transaction: Transaction) {}
+    public func prefetch(
+        _ command: UnsafeRawBufferPointer, step: Int, hint: inout UInt64, in transaction: Transaction
+    ) {}
 }
 
 extension Transaction {

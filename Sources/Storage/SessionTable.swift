@@ -71,7 +71,7 @@ final class SessionTable {
         guard slot < capacity else { return }
         if step == 0 {
             transaction.prefetch(place(slot), StateLayout.lineSize)
-        } else {
+        } else if step == 1 {
             // The reply to come is likely as long as the last one.
             let kept = read(slot)
             let count = Int(kept.replyLength)

@@ -147,6 +147,8 @@ final class Ours {
     private let machine: KeyValueService
     private let transaction: Transaction
     private let reply: UnsafeMutablePointer<Reply>
+    private let ahead = UnsafeMutablePointer<(session: UInt64, body: UnsafeRawBufferPointer, hint: UInt64)>.allocate(
+        capacity: 16)
     private var instance: UInt64 = 0
     private(set) var sessions: [UInt64] = []
     var answered = 0
@@ -175,11 +177,11 @@ final class Ours {
     @inline(never)
     func execute(_ batch: UnsafeRawBufferPointer) {
         var records = CommandRecords(batch)
-        var ahead = 0
+        var fetched = 0
         while true {
-            if ahead == 0 { ahead = fetchAhead(records) }
+            if fetched == 0 { fetched = fetchAhead(records) }
             guard let record = records.next() else { break }
-            ahead -= 1
+            fetched -= 1
             execute(record)
         }
         instance += 1
@@ -188,17 +190,21 @@ final class Ours {
     }
 
     private func fetchAhead(_ records: CommandRecords) -> Int {
+        var walk = records
         var count = 0
-        for step in 0...1 {
-            var walk = records
-            count = 0
-            while count < 16, let record = walk.next() {
-                count += 1
-                pool.prefetch(session: record.session, step: step)
-                machine.prefetch(record.body, step: step, in: transaction)
+        var read = 0
+        while read < 16, let record = walk.next() {
+            read += 1
+            ahead[count] = (record.session, record.body, 0)
+            count += 1
+        }
+        for step in 0...2 {
+            for i in 0..<count {
+                pool.prefetch(session: ahead[i].session, step: step)
+                machine.prefetch(ahead[i].body, step: step, hint: &ahead[i].hint, in: transaction)
             }
         }
-        return count
+        return read
     }
 
     private func execute(_ record: CommandRecord) {
