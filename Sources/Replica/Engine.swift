@@ -237,7 +237,7 @@ final class Engine: Stage {
 
     /// A batch of less than a quarter goes out only while none is under way: meanwhile commands gather, which costs less than many
     /// small batches. Larger ones overlap, so that one is executed while the next is on its way; full ones go up to the window.
-    private var considerable: Int { batcher.batchBytes / 4 }
+    private var considerable: Int { min(batcher.batchBytes / 4, 16 << 10) }
     private static let mostPartial: UInt64 = 4
 
     private func mayGo(whileUnderWay count: UInt64) -> Bool {
