@@ -3,88 +3,140 @@ import Synchronization
 /// Bytes that travel beside the elements of an `SPSCRing`, from exactly one producer thread to exactly one consumer thread: the
 /// producer copies them in and hands the place over in an element, the consumer releases the places in the order of the pushes.
 ///
-/// Publishing the element publishes the bytes. The memory is used from its start again whenever it is empty, and goes round early
-/// once it has filled `warm` bytes: so what is in use stays in the caches, however large the ring is.
+/// Publishing the element publishes the bytes. There is always room: what does not fit into the ring lies in memory of its own, so
+/// that the ring need not be larger than what the caches hold; `waiting` is for the owner to set a limit by.
 ///
 /// A handle: copying it copies pointers, nothing is counted. Who allocated it deallocates it, after both threads have stopped.
 @usableFromInline
 package struct ByteRing: @unchecked Sendable {
     // Unchecked: the memory is shared by design, and the discipline above (one producer, one consumer) is the caller's to keep.
 
-    /// What the consumer has released: where the last place released ends, and how many were; 32 bits each, so that both change at once.
+    /// What the consumer has released of the ring: where the last place ends, and how many there were; 32 bits each, so that both
+    /// change at once.
     @usableFromInline let released: UnsafeMutablePointer<Atomic<UInt64>>
+    /// Bytes that the consumer has released, wherever they lay.
+    @usableFromInline let releasedBytes: UnsafeMutablePointer<Atomic<Int>>
     @usableFromInline let producer: UnsafeMutablePointer<Producer>
-    @usableFromInline let consumer: UnsafeMutablePointer<UInt32>
-    @usableFromInline let bytes: UnsafeMutableRawPointer
-    /// Bytes that the ring holds at most.
+    @usableFromInline let consumer: UnsafeMutablePointer<Consumer>
+    @usableFromInline let memory: UnsafeMutableRawPointer
+    /// Bytes of the ring.
     @usableFromInline package let capacity: Int
-    @usableFromInline let warm: Int
 
     @usableFromInline
     struct Producer: BitwiseCopyable {
         /// Where the next place may begin.
         @usableFromInline var head = 0
+        /// Places of the ring handed out, modulo 2^32.
         @usableFromInline var pushes: UInt32 = 0
+        /// Bytes handed out, wherever they lie.
+        @usableFromInline var bytes = 0
         /// What of `released` was seen last.
         @usableFromInline var seen: UInt64 = 0
         /// The ring was empty, its memory begun anew, and nothing was seen released since: what waits begins at the start.
         @usableFromInline var isFresh = true
     }
 
-    private init(memory: UnsafeMutableRawPointer, bytes: UnsafeMutableRawPointer, capacity: Int, warm: Int) {
-        released = memory.bindMemory(to: Atomic<UInt64>.self, capacity: 1)
-        released.initialize(to: Atomic(0))
-        producer = (memory + CacheLine.separation).bindMemory(to: Producer.self, capacity: 1)
-        producer.initialize(to: Producer())
-        consumer = (memory + 2 * CacheLine.separation).bindMemory(to: UInt32.self, capacity: 1)
-        consumer.initialize(to: 0)
-        self.bytes = bytes
-        self.capacity = capacity
-        self.warm = warm
+    @usableFromInline
+    struct Consumer: BitwiseCopyable {
+        @usableFromInline var releases: UInt32 = 0
+        @usableFromInline var bytes = 0
     }
 
-    /// A new ring for `capacity` bytes, below 4 GiB. Memory is taken as it is used.
-    package static func allocate(capacity: Int, warm: Int = 512 << 10) -> ByteRing {
+    private init(shared: UnsafeMutableRawPointer, memory: UnsafeMutableRawPointer, capacity: Int) {
+        released = shared.bindMemory(to: Atomic<UInt64>.self, capacity: 1)
+        released.initialize(to: Atomic(0))
+        releasedBytes = (shared + 8).bindMemory(to: Atomic<Int>.self, capacity: 1)
+        releasedBytes.initialize(to: Atomic(0))
+        producer = (shared + CacheLine.separation).bindMemory(to: Producer.self, capacity: 1)
+        producer.initialize(to: Producer())
+        consumer = (shared + 2 * CacheLine.separation).bindMemory(to: Consumer.self, capacity: 1)
+        consumer.initialize(to: Consumer())
+        self.memory = memory
+        self.capacity = capacity
+    }
+
+    /// A new ring of `capacity` bytes, below 4 GiB. Memory is taken as it is used.
+    package static func allocate(capacity: Int) -> ByteRing {
         precondition(capacity > 0 && capacity < 1 << 32, "a ring of bytes has 1 byte to 4 GiB")
-        precondition(warm > 0, "a ring of bytes is used from its start")
-        let memory = UnsafeMutableRawPointer.allocate(
+        let shared = UnsafeMutableRawPointer.allocate(
             byteCount: 3 * CacheLine.separation, alignment: CacheLine.separation)
         return ByteRing(
-            memory: memory, bytes: .allocate(byteCount: capacity, alignment: 64), capacity: capacity, warm: warm)
+            shared: shared, memory: .allocate(byteCount: capacity, alignment: 64), capacity: capacity)
     }
 
-    /// Gives the memory back. Both threads must have let go of the ring.
+    /// Gives the memory back. Both threads must have let go of the ring; places that were never released and do not lie in the ring
+    /// are lost.
     package func deallocate() {
         UnsafeMutableRawPointer(released).deallocate()
-        bytes.deallocate()
+        memory.deallocate()
     }
 
-    /// Producer: copies `source`, at least one byte, in. Nil: no room, nothing changed. Valid until released.
+    // MARK: Producer
+
+    /// Copies `source`, at least one byte, in. Valid until released.
     @inlinable
-    package func push(_ source: UnsafeRawBufferPointer) -> UnsafeRawPointer? {
+    package func push(_ source: UnsafeRawBufferPointer) -> UnsafeRawPointer {
         precondition(source.count > 0, "nothing travels without a place")
-        // Whole words, so that places are aligned; strictly below the end, so that head and end meet in an empty ring only.
+        // Whole words, so that places are aligned.
         let count = (source.count + 7) & ~7
-        if producer.pointee.head + count > warm { look() }
+        // To begin anew as soon as it is empty, while little of the memory was touched.
+        if producer.pointee.head > capacity / 16 { look() }
         var found = place(for: count)
         if found == nil {
             look()
             found = place(for: count)
         }
-        guard let place = found else { return nil }
-        (bytes + place).copyMemory(from: source.baseAddress!, byteCount: source.count)
+        guard let place = found else { return pushOutside(source) }
+        (memory + place).copyMemory(from: source.baseAddress!, byteCount: source.count)
         producer.pointee.head = place + count
         producer.pointee.pushes &+= 1
-        return UnsafeRawPointer(bytes + place)
+        producer.pointee.bytes += source.count
+        return UnsafeRawPointer(memory + place)
     }
 
-    /// Consumer: gives back the oldest place, which `count` bytes were pushed to.
+    /// The same, but in memory of its own: for bytes that may have to be taken back.
+    @usableFromInline
+    package func pushOutside(_ source: UnsafeRawBufferPointer) -> UnsafeRawPointer {
+        precondition(source.count > 0, "nothing travels without a place")
+        let place = UnsafeMutableRawPointer.allocate(byteCount: source.count, alignment: 8)
+        place.copyMemory(from: source.baseAddress!, byteCount: source.count)
+        producer.pointee.bytes += source.count
+        return UnsafeRawPointer(place)
+    }
+
+    /// Takes back what `pushOutside` took in, and nobody was told of.
+    package func takeBack(_ place: UnsafeRawPointer, _ count: Int) {
+        precondition(!contains(place), "what lies in the ring is released in order")
+        producer.pointee.bytes -= count
+        place.deallocate()
+    }
+
+    /// Bytes pushed and not yet released.
+    @inlinable package var waiting: Int { producer.pointee.bytes - releasedBytes.pointee.load(ordering: .relaxed) }
+
+    // MARK: Consumer
+
+    /// Gives back the oldest place, which `count` bytes were pushed to.
     @inlinable
     package func release(_ place: UnsafeRawPointer, _ count: Int) {
-        let end = (place - UnsafeRawPointer(bytes)) + (count + 7) & ~7
-        precondition(count > 0 && end > 0 && end <= capacity, "released what is no place of this ring")
-        consumer.pointee &+= 1
-        released.pointee.store(UInt64(end) << 32 | UInt64(consumer.pointee), ordering: .releasing)
+        precondition(count > 0, "released what is no place")
+        if contains(place) {
+            let end = (place - UnsafeRawPointer(memory)) + (count + 7) & ~7
+            precondition(end <= capacity, "released what is no place of this ring")
+            consumer.pointee.releases &+= 1
+            released.pointee.store(UInt64(end) << 32 | UInt64(consumer.pointee.releases), ordering: .releasing)
+        } else {
+            place.deallocate()
+        }
+        consumer.pointee.bytes += count
+        releasedBytes.pointee.store(consumer.pointee.bytes, ordering: .relaxed)
+    }
+
+    // MARK: Parts
+
+    @inlinable
+    func contains(_ place: UnsafeRawPointer) -> Bool {
+        place >= UnsafeRawPointer(memory) && place < UnsafeRawPointer(memory + capacity)
     }
 
     /// Takes in what the consumer has released meanwhile.
@@ -105,9 +157,9 @@ package struct ByteRing: @unchecked Sendable {
         }
         let head = producer.pointee.head
         let tail = producer.pointee.isFresh ? 0 : Int(producer.pointee.seen >> 32)
-        // What waits lies from tail to head, or, gone round, from tail to somewhere and from the start to head.
+        // What waits lies from tail to head, or, gone round, from tail to somewhere and from the start to head. Strictly below the
+        // tail, so that they meet in an empty ring only.
         if tail > head { return head + count < tail ? head : nil }
-        if head + count > warm, count < tail { return 0 }
         if head + count <= capacity { return head }
         return count < tail ? 0 : nil
     }

@@ -80,8 +80,7 @@ final class ClientGateway: Stage {
             work += 1
         }
         while let index = pending.pointee.expired(at: now) {
-            board.unanswered.add(1)
-            answerPending(index, status: .noLeader, position: 0, milliseconds: 20)
+            giveUp(index)
             work += 1
         }
         var received = 0
@@ -169,15 +168,17 @@ final class ClientGateway: Stage {
     }
 
     private func admit(_ request: RequestHeader, now: UInt64, isLocal: Bool) {
-        // Bodies stay in their ring while there is no leader, also those whose clients were told so meanwhile.
-        guard !pending.pointee.isFull, pending.pointee.bodyBytes < settings.maximumOutstandingBytes,
-            isLocal ? !rings.localQueries.isFull : !rings.submissions.isFull,
-            let body = Body(copying: port.body, into: isLocal ? rings.queryBodies : rings.bodies)
+        let bodies = isLocal ? rings.queryBodies : rings.bodies
+        // Bodies wait while there is no leader, also those whose clients were told so meanwhile.
+        guard !pending.pointee.isFull,
+            max(bodies.waiting, pending.pointee.bodyBytes) < settings.maximumOutstandingBytes,
+            isLocal ? !rings.localQueries.isFull : !rings.submissions.isFull
         else {
             board.rejectedBusy.add(1)
             refuse(request, .busy, milliseconds: 5)
             return
         }
+        let body = Body(copying: port.body, into: bodies)
         let tag = pending.pointee.admit(
             command: request.command, flags: request.flags.rawValue, session: request.session,
             sequence: request.sequence, deadline: now + settings.patience, bodyCount: body.count,
@@ -205,17 +206,18 @@ final class ClientGateway: Stage {
                     position: completion.position), completion.body.bytes, to: pending.pointee.envelope(index))
             pending.pointee.remove(index)
         }
-        completion.releaseBody(to: rings.replyBodies)
+        completion.body.release(to: rings.replyBodies)
     }
 
-    /// Tells a client whose request waits that it must try again.
-    private func answerPending(_ index: Int, status: StatusCode, position: UInt64, milliseconds: UInt32) {
+    /// Tells the client of a request that nobody decided in time to try again.
+    private func giveUp(_ index: Int) {
+        board.unanswered.add(1)
         let entry = pending.pointee[index]
         let header = ReplyHeader(
-            status, flags: RequestFlags(rawValue: entry.flags), replica: settings.replica, session: entry.session,
-            sequence: entry.sequence, position: position)
-        var value = milliseconds.littleEndian
-        withUnsafeBytes(of: &value) { send(header, $0, to: pending.pointee.envelope(index)) }
+            .noLeader, flags: RequestFlags(rawValue: entry.flags), replica: settings.replica, session: entry.session,
+            sequence: entry.sequence, position: 0)
+        var milliseconds = (20 as UInt32).littleEndian
+        withUnsafeBytes(of: &milliseconds) { send(header, $0, to: pending.pointee.envelope(index)) }
         pending.pointee.remove(index)
     }
 

@@ -13,9 +13,11 @@ class ClientPort {
         case unanswerable
     }
 
-    /// Of the request received last; valid until the next is received.
-    @exclusivity(unchecked) final var header = UnsafeRawBufferPointer(start: nil, count: 0)
-    @exclusivity(unchecked) final var body = UnsafeRawBufferPointer(start: nil, count: 0)
+    /// Of the request received last, as far as there are such frames; valid until the next is received.
+    @exclusivity(unchecked) final var header = ClientPort.nothing
+    @exclusivity(unchecked) final var body = ClientPort.nothing
+
+    static var nothing: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: nil, count: 0) }
 
     /// Adds the port's descriptors to the lane's watch, for good.
     func register(in watch: Watch) {}

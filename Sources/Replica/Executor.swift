@@ -30,7 +30,7 @@ final class Executor<Machine: StateMachine>: Stage {
     private var heldCount = 0
     /// Commands whose memory is fetched ahead, each with the machine's hint.
     private let ahead: UnsafeMutablePointer<(session: UInt64, body: UnsafeRawBufferPointer, hint: UInt64)>
-    /// Room in the ring of completions when the first of the held came.
+    /// Room in the ring of completions at the last commit: for so many of the held.
     private var completionRoom = 0
     private var digestIsPublished = false
     private var lastBatch: UInt64 = 0
@@ -204,6 +204,8 @@ final class Executor<Machine: StateMachine>: Stage {
         board.stateCommits.add(1)
         for i in 0..<heldCount { complete(held[i]) }
         heldCount = 0
+        completionRoom = completions.free
+        if completions.publish() { gateway.wake() }
         // Release: the engine may overwrite the batches in the log from here on.
         board.executed.storeReleasing(pool.executed)
     }
@@ -252,27 +254,17 @@ final class Executor<Machine: StateMachine>: Stage {
     private func completion(
         _ tag: UInt64, _ status: StatusCode, session: UInt64 = 0, position: UInt64 = 0, body: UnsafeRawBufferPointer
     ) -> Completion {
-        // Whether the ring of completions will take it: one that it refuses must not leave a place behind in the ring of bodies,
-        // which is given back in order.
+        // Bodies are released in order: that of a completion which may find no room must not lie in the ring.
         if heldCount == 0 { completionRoom = completions.free }
-        let place = heldCount < completionRoom ? Body(copying: body, into: replyBodies) : nil
-        return Completion(
-            tag: tag, status: status.rawValue, session: session, position: position, body: place ?? Self.copy(of: body),
-            ownsBody: place == nil)
-    }
-
-    private static func copy(of body: UnsafeRawBufferPointer) -> Body {
-        let place = UnsafeMutableRawPointer.allocate(byteCount: max(1, body.count), alignment: 8)
-        if let source = body.baseAddress { place.copyMemory(from: source, byteCount: body.count) }
-        return Body(place: UnsafeRawPointer(place), count: body.count)
+        let body = Body(copying: body, into: replyBodies, isOutside: heldCount >= completionRoom)
+        return Completion(tag: tag, status: status.rawValue, session: session, position: position, body: body)
     }
 
     private func complete(_ completion: Completion) {
         if completions.push(completion) { return }
         // The ring has room for the replies of all that wait; late ones, for requests that were given up, may take their place. A
         // retry finds the reply.
-        precondition(completion.ownsBody, "no room for a reply that room was seen for")
-        completion.body.place?.deallocate()
+        completion.body.takeBack(from: replyBodies)
         board.repliesLost.add(1)
     }
 

@@ -5,34 +5,26 @@ import Queues
 // beside, and whoever takes the value out releases the place. A peer's frame travels as the 64 bytes of its zmq_msg_t
 // (`RawFrame`), so that handing it over copies no batch; whoever takes it out owns it.
 
-/// Where a body lies.
+/// Where a body lies: in a ring of bytes, which it is released to.
 struct Body: BitwiseCopyable {
     /// Nil when it is empty.
-    var place: UnsafeRawPointer?
-    var count: Int
-
-    static var empty: Body { Body(place: nil, count: 0) }
+    let place: UnsafeRawPointer?
+    let count: Int
 
     var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: place, count: count) }
 
-    /// Copies `bytes` into `ring`; nil when there is no room.
-    init?(copying bytes: UnsafeRawBufferPointer, into ring: ByteRing) {
-        if bytes.isEmpty {
-            self = .empty
-        } else {
-            guard let place = ring.push(bytes) else { return nil }
-            self.init(place: place, count: bytes.count)
-        }
+    /// - Parameter isOutside: in memory of its own, so that it can be taken back.
+    init(copying bytes: UnsafeRawBufferPointer, into ring: ByteRing, isOutside: Bool = false) {
+        place = bytes.isEmpty ? nil : isOutside ? ring.pushOutside(bytes) : ring.push(bytes)
+        count = bytes.count
     }
 
-    init(place: UnsafeRawPointer?, count: Int) {
-        self.place = place
-        self.count = count
-    }
-
-    /// Gives the place back to the ring it is of.
     func release(to ring: ByteRing) {
         if let place { ring.release(place, count) }
+    }
+
+    func takeBack(from ring: ByteRing) {
+        if let place { ring.takeBack(place, count) }
     }
 }
 
@@ -61,14 +53,8 @@ struct Completion: BitwiseCopyable {
     var status: UInt8
     var session: UInt64
     var position: UInt64
-    /// In `Rings.replyBodies`, or, when that is full, in memory of its own.
+    /// In `Rings.replyBodies`.
     var body: Body
-    var ownsBody: Bool
-
-    /// Whoever takes the answer out calls it when done.
-    func releaseBody(to ring: ByteRing) {
-        if ownsBody { body.place?.deallocate() } else { body.release(to: ring) }
-    }
 }
 
 /// A decided batch to execute. Engine to executor. The bytes lie in the acceptor pool's arena, where they stay until

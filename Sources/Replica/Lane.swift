@@ -88,7 +88,8 @@ final class Lane: @unchecked Sendable {
                 watch.look(timeoutMilliseconds: 0)
                 continue
             }
-            guard parker.park() else { continue }
+            // A stop after the look at the top has woken nobody.
+            guard !stopping.load(ordering: .acquiring), parker.park() else { continue }
             watch.look(timeoutMilliseconds: sleepMilliseconds(stages))
             parker.drain(signalled: watch.isReady(wakeUp))
             watch.wasEmpty(wakeUp)

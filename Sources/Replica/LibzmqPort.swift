@@ -41,6 +41,7 @@ final class LibzmqPort: ClientPort {
     override func receive(into envelope: UnsafeMutablePointer<Envelope>, now: UInt64) -> Reception {
         guard !holdsRequest else { return .nothing }
         envelope.pointee.clear()
+        (header, body) = (Self.nothing, Self.nothing)
         guard isREP ? socket.receive(headerFrame) : socket.receive(routing) else {
             if let watch, let item { watch.wasEmpty(item) }
             return .nothing
@@ -65,15 +66,11 @@ final class LibzmqPort: ClientPort {
     /// The number of frames behind the envelope, the first being in `headerFrame`; the second is read into `bodyFrame`.
     private func receiveContent() -> Int {
         header = UnsafeRawBufferPointer(headerFrame.bytes)
-        body = UnsafeRawBufferPointer(start: nil, count: 0)
         guard headerFrame.hasMore, socket.receive(bodyFrame) else { return 1 }
+        // With more frames than there should be the body is not looked at.
+        if bodyFrame.hasMore { return 2 + socket.skipRest(of: bodyFrame) }
         body = UnsafeRawBufferPointer(bodyFrame.bytes)
-        guard bodyFrame.hasMore else { return 2 }
-        routing.move(from: bodyFrame)
-        let frames = 2 + socket.skipRest(of: routing)
-        // More frames than there should be: the body is not looked at.
-        body = UnsafeRawBufferPointer(start: nil, count: 0)
-        return frames
+        return 2
     }
 
     override func reply(

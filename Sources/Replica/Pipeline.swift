@@ -13,18 +13,17 @@ struct Rings {
     let arrivals: SPSCRing<Arrival>
     let departures: SPSCRing<Departure>
 
-    /// - Parameters:
-    ///   - outstanding: most requests that are admitted at once: the rings that carry one element a request have room for
-    ///     all of them, so that only admission needs to push back.
-    ///   - largestBody: bytes of a request's or a reply's body.
-    init(outstanding: Int, largestBody: Int) {
+    /// - Parameter outstanding: most requests that are admitted at once: the rings that carry one element a request have
+    ///   room for all of them, so that only admission needs to push back.
+    init(outstanding: Int) {
         let perRequest = Self.powerOfTwo(atLeast: outstanding)
         submissions = .allocate(capacity: perRequest)
         localQueries = .allocate(capacity: perRequest)
         completions = .allocate(capacity: perRequest)
-        bodies = .allocate(capacity: max(64 << 20, 4 * largestBody))
-        queryBodies = .allocate(capacity: max(8 << 20, 4 * largestBody))
-        replyBodies = .allocate(capacity: max(8 << 20, 4 * largestBody))
+        // Thousands of small ones; the rest of a burst lies in memory of its own.
+        bodies = .allocate(capacity: 4 << 20)
+        queryBodies = .allocate(capacity: 1 << 20)
+        replyBodies = .allocate(capacity: 4 << 20)
         decided = .allocate(capacity: 1024)
         arrivals = .allocate(capacity: 4096)
         departures = .allocate(capacity: 4096)

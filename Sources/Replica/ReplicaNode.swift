@@ -65,7 +65,7 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
                 "\(member.statePool): the state machine finds no room in it (\(error)); format with a larger state_size"
             )
         }
-        rings = Rings(outstanding: topology.client.maxOutstanding, largestBody: topology.client.maxRequest)
+        rings = Rings(outstanding: topology.client.maxOutstanding)
         let largestFrame = PeerHeader.size + pools.acceptor.largestBatch
         do throws(MessagingError) {
             context = try Context(ioThreads: topology.pipeline.ioThreads)

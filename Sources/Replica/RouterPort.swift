@@ -33,8 +33,6 @@ final class RouterPort: ClientPort {
         // One look a turn: what comes later signals again.
         watch.wasEmpty(item)
         router.look(now: now)
-        board.connections.store(UInt64(router.connectionCount))
-        board.connectionsBroken.store(router.violations)
         return router.hasMore
     }
 
@@ -53,8 +51,7 @@ final class RouterPort: ClientPort {
     }
 
     private func content(of message: inout Router.Message) -> Int {
-        let nothing = UnsafeRawBufferPointer(start: nil, count: 0)
-        (header, body) = (nothing, nothing)
+        (header, body) = (Self.nothing, Self.nothing)
         guard let first = message.nextFrame() else { return 0 }
         header = first
         guard let second = message.nextFrame() else { return 1 }
@@ -100,5 +97,9 @@ final class RouterPort: ClientPort {
         }
     }
 
-    override func flush() { router.flush() }
+    override func flush() {
+        router.flush()
+        board.connections.store(UInt64(router.connectionCount))
+        board.connectionsBroken.store(router.violations)
+    }
 }

@@ -47,7 +47,7 @@ package final class StatusBoard: Sendable {
     /// Of clients; not known with libzmq's sockets.
     package let connections: Gauge
     /// Dropped, since the client broke the ZeroMQ protocol or a limit.
-    package let connectionsBroken: Gauge
+    package let connectionsBroken: Counter
 
     // MARK: Engine
 
@@ -118,8 +118,9 @@ package final class StatusBoard: Sendable {
         unanswered = builder.counter("no_leader_total", "Requests answered NO_LEADER")
         outstanding = builder.gauge("outstanding", "Requests admitted and not yet answered")
         connections = builder.gauge("client_connections", "Connections of clients; not counted with libzmq's sockets")
-        connectionsBroken = builder.gauge(
-            "client_connections_broken", "Connections dropped since the client broke the ZeroMQ protocol or a limit")
+        connectionsBroken = builder.counter(
+            "client_connections_broken_total",
+            "Connections dropped since the client broke the ZeroMQ protocol or a limit")
 
         builder.beginSection()
         view = builder.gauge("view", "The view this replica is in")

@@ -128,7 +128,7 @@ public struct PersistentDictionary: BitwiseCopyable, Sendable {
     /// fetches their buckets, then all with step 1, which fetches the first entry of each, then all with step 2, which fetches the
     /// second where the first is another key's.
     ///
-    /// - Parameter hint: what step 0 leaves for the other steps, which then need no key.
+    /// - Parameter hint: what step 0 leaves for the other steps: the key's hash.
     public func prefetch(
         _ key: UnsafeRawBufferPointer, step: Int, hint hash: inout UInt64, in transaction: Transaction
     ) {

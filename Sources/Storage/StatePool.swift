@@ -178,7 +178,7 @@ package final class StatePool {
     // MARK: Commands
 
     /// A hint that a command of this session will begin in a moment: fetches what `begin` and `finish` will touch, first its slot (step 0),
-    /// then its kept reply (step 1).
+    /// then its kept reply (step 1); nothing in other steps.
     package func prefetch(session: UInt64, step: Int) {
         if session != 0 { table.prefetch(session, step: step) }
     }

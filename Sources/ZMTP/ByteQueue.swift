@@ -45,13 +45,6 @@
         }
     }
 
-    /// Takes out the last `count` bytes.
-    package mutating func removeLast(_ count: Int) {
-        precondition(count >= 0 && count <= self.count, "more bytes removed than there are")
-        end -= count
-        if start == end { removeAll() }
-    }
-
     package mutating func removeAll() {
         start = 0
         end = 0

@@ -23,6 +23,8 @@ struct Connection: BitwiseCopyable {
     var wasActive = false
     /// Microseconds when it was accepted.
     var since: UInt64 = 0
+    /// Of a message that is not whole yet: bytes at the front of `input` whose frames were looked at.
+    var walked = 0
     var input = ByteQueue()
     var output = ByteQueue()
     var nextFree: Int32 = -1

@@ -17,16 +17,22 @@ package final class Router {
         package var largestMessage: Int
         /// Bytes that wait to be sent to one peer: beyond it, further messages for it are refused. An empty queue takes any.
         package var mostQueued: Int
-        /// The same for all peers together that do not read.
+        /// The same for all peers together: beyond it, messages are refused for those that do not read, but for a share each.
         package var mostQueuedTogether: Int
+        /// The share: bytes that may wait for each, whatever waits for the others.
+        package var share: Int
         /// Microseconds for the handshake.
         package var handshakeTime: UInt64
 
-        package init(largestMessage: Int, mostQueued: Int, mostQueuedTogether: Int, handshakeTime: UInt64) {
-            precondition(largestMessage > 0 && mostQueued > 0 && mostQueuedTogether >= 0, "limits are positive")
+        package init(
+            largestMessage: Int, mostQueued: Int, mostQueuedTogether: Int, share: Int = 1 << 20, handshakeTime: UInt64
+        ) {
+            precondition(largestMessage > 0 && mostQueued > 0, "limits are positive")
+            precondition(mostQueuedTogether >= 0 && share >= 0, "limits are not negative")
             self.largestMessage = largestMessage
             self.mostQueued = mostQueued
             self.mostQueuedTogether = mostQueuedTogether
+            self.share = share
             self.handshakeTime = handshakeTime
         }
     }
@@ -43,11 +49,14 @@ package final class Router {
 
         /// The content of the next frame.
         package mutating func nextFrame() -> UnsafeRawBufferPointer? {
-            guard case .frame(let head) = Codec.frame(rest, at: 0, limit: rest.count) else { return nil }
-            let end = head.bodyOffset + head.bodyCount
-            let content = UnsafeRawBufferPointer(rebasing: rest[head.bodyOffset..<end])
-            rest = UnsafeRawBufferPointer(rebasing: rest[end...])
-            return content
+            while case .frame(let head) = Codec.frame(rest, at: 0, limit: rest.count) {
+                let end = head.bodyOffset + head.bodyCount
+                let content = UnsafeRawBufferPointer(rebasing: rest[head.bodyOffset..<end])
+                rest = UnsafeRawBufferPointer(rebasing: rest[end...])
+                // Commands may stand between the frames of a message.
+                if !head.isCommand { return content }
+            }
+            return nil
         }
     }
 
@@ -86,8 +95,6 @@ package final class Router {
     private static let listenerNumber = UInt64.max
     private static let sweepInterval: UInt64 = 1_000_000
     private static let acceptPause: UInt64 = 100_000
-    /// Frames of a message: more are none of any protocol over this, and would be walked over again and again as they come.
-    private static let mostFrames = 1024
     /// Bytes of buffers that an idle connection may keep.
     private static let keptBuffer = 4 << 10
 
@@ -207,45 +214,39 @@ package final class Router {
             return nil
         case .handshake, .up: break
         }
-        let start = cursor
-        var at = start
-        var frames = 0
+        var start = cursor
+        var at = start + connections[Int(index)].walked
+        connections[Int(index)].walked = 0
         scan: while true {
             let left = UnsafeRawBufferPointer(start: at, count: end - at)
             switch Codec.frame(left, at: 0, limit: limits.largestMessage) {
             case .incomplete:
                 guard end - start <= limits.largestMessage else { break scan }
+                connections[Int(index)].walked = at - start
                 keepRest()
                 return nil
             case .bad: break scan
             case .frame(let head):
                 let next = at + head.bodyOffset + head.bodyCount
+                guard next - start <= limits.largestMessage else { break scan }
                 if head.isCommand {
                     let body = UnsafeRawBufferPointer(start: at + head.bodyOffset, count: head.bodyCount)
                     guard !head.hasMore, obey(body, from: index) else { break scan }
-                    // Commands may stand between the frames of a message: taken out.
-                    at.copyMemory(from: next, byteCount: end - next)
-                    end -= next - at
-                    if frames == 0, at == end {
-                        cursor = end
-                        keepRest()
-                        return nil
+                    // Between the frames of a message it stays where it is, and `nextFrame` passes it over.
+                    if at == start {
+                        cursor = next
+                        start = next
                     }
-                    continue
-                }
-                frames += 1
-                guard connections[Int(index)].state == .up, frames <= Self.mostFrames,
-                    next - start <= limits.largestMessage
-                else { break scan }
-                if head.hasMore {
                     at = next
                     continue
                 }
-                let message = Message(
-                    peer: peer(at: index), bytes: UnsafeRawBufferPointer(start: start, count: next - start))
-                cursor = next
+                guard connections[Int(index)].state == .up else { break scan }
+                at = next
+                if head.hasMore { continue }
                 // The bytes of the message stay where they are until the next call.
-                return message
+                cursor = next
+                return Message(
+                    peer: peer(at: index), bytes: UnsafeRawBufferPointer(start: start, count: next - start))
             }
         }
         breach(index)
@@ -259,8 +260,6 @@ package final class Router {
         if isQueued {
             let input = connection.pointee.input
             let whole = UnsafeMutableRawPointer(mutating: input.bytes.baseAddress!)
-            // Commands taken out have made the bytes at the end void.
-            connection.pointee.input.removeLast(whole + input.count - end)
             connection.pointee.input.remove(cursor - whole)
         } else if left > 0 {
             connection.pointee.input.append(UnsafeRawBufferPointer(start: cursor, count: left))
@@ -289,9 +288,19 @@ package final class Router {
     package func reserve(_ count: Int, for peer: Peer) -> UnsafeMutableRawPointer? {
         guard let index = index(of: peer), connections[Int(index)].state == .up else { return nil }
         let connection = connections + Int(index)
-        if !connection.pointee.output.isEmpty {
-            guard connection.pointee.output.count + count <= limits.mostQueued else { return nil }
-            if connection.pointee.isBlocked, queued + count > limits.mostQueuedTogether { return nil }
+        if connection.pointee.output.count + count > limits.mostQueued, !connection.pointee.isBlocked {
+            // It may be that it reads as fast as it can, and only the turn was long.
+            send(index)
+            guard connection.pointee.state == .up else { return nil }
+        }
+        let waiting = connection.pointee.output.count
+        if waiting > 0 {
+            guard waiting + count <= limits.mostQueued else { return nil }
+            if connection.pointee.isBlocked, waiting + count > limits.share,
+                queued + count > limits.mostQueuedTogether
+            {
+                return nil
+            }
         }
         return extend(index, by: count)
     }
@@ -312,7 +321,10 @@ package final class Router {
 
     private func enqueue(_ bytes: UnsafeRawBufferPointer, to index: Int32) {
         // Greeting and the answers to commands are few bytes; a peer that asks for many and reads none is cut off.
-        guard connections[Int(index)].output.count < limits.mostQueued else { return }
+        let connection = connections + Int(index)
+        guard connection.pointee.output.count < limits.mostQueued,
+            !connection.pointee.isBlocked || queued < limits.mostQueuedTogether
+        else { return }
         extend(index, by: bytes.count).copyMemory(from: bytes.baseAddress!, byteCount: bytes.count)
     }
 

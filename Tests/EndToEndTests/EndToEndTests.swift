@@ -63,6 +63,16 @@ struct EndToEndTests {
         }
 
         @Test(arguments: Scenario.Threads.allCases)
+        func repliesOfManyMebibytesAtOnce(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "limits", name: "big-replies").run(threads)
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
+        func thousandsOfLateReplies(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "limits", name: "late-replies").run(threads)
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
         func literalREPSocket(threads: Scenario.Threads) async throws {
             try await Scenario(script: "limits", name: "literal-rep").run(threads)
         }

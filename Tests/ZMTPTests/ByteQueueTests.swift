@@ -8,7 +8,6 @@ import Testing
         #expect(queue.isEmpty && queue.count == 0 && queue.capacity == 0 && queue.room == 0)
         #expect(queue.bytes.baseAddress == nil && queue.bytes.count == 0)
         queue.remove(0)
-        queue.removeLast(0)
         queue.removeAll()
         queue.release()
         #expect(queue.capacity == 0)
@@ -108,23 +107,6 @@ import Testing
         queue.append(pattern(1000))
         queue.removeAll()
         #expect(queue.isEmpty && queue.room == 1024)
-        queue.append(pattern(1000))
-        queue.remove(300)
-        queue.removeLast(700)
-        #expect(queue.isEmpty && queue.room == 1024)
-    }
-
-    @Test func theLastBytesCanBeTakenBack() {
-        var queue = ByteQueue()
-        defer { queue.release() }
-        queue.append([1, 2, 3, 4, 5])
-        queue.removeLast(2)
-        #expect(queue.bytes.elementsEqual([1, 2, 3]))
-        queue.remove(1)
-        queue.removeLast(1)
-        #expect(queue.bytes.elementsEqual([2]))
-        queue.append([7])
-        #expect(queue.bytes.elementsEqual([2, 7]))
     }
 
     @Test func whatIsReservedCountsOnceItIsCommitted() {
@@ -157,12 +139,6 @@ import Testing
             var queue = ByteQueue()
             queue.append([1, 2])
             queue.remove(3)
-        }
-        await #expect(processExitsWith: .failure) {
-            var queue = ByteQueue()
-            queue.append([1, 2])
-            queue.remove(1)
-            queue.removeLast(2)
         }
         await #expect(processExitsWith: .failure) {
             var queue = ByteQueue()

@@ -1,6 +1,7 @@
 """What is bounded: requests outstanding, sessions, the state; and the literal REP socket, one request at a time."""
 
 import os
+import signal
 import struct
 import threading
 
@@ -162,6 +163,60 @@ def empty(run, cluster, value, large, small):
     grown = client.submit(append(b"large0", value))
     run.reply(grown, "an append that does not fit", status=FULL)
     run.equal(client.query(get(b"large0")).body, some(value), "a refused append changed nothing")
+    cluster.settle()
+
+
+@scenario
+def big_replies(run):
+    """Replies of many MiB at once to a client that reads: none is lost, though it can read nothing while they are written."""
+    cluster = run.cluster(replicas=1).start_all()
+    link = cluster.link(0, "dealer", RCVHWM=0, SNDHWM=0)
+    for size, count in ((1_000_000, 16), (65_536, 400)):
+        value = b"v" * size
+        run.reply(link.call(SUBMIT, put(b"big", value)), "PUT", status=OK)
+        for flags in (0, LOCAL):
+            for n in range(count):
+                link.send_frames([header(QUERY, flags=flags, sequence=n), get(b"big")])
+            found = set()
+            for _ in range(count):
+                reply = mpx.decode(link.receive_frames(30)[1:])
+                run.reply(reply, f"one of {count} GETs of {size} B at once", status=OK, body=some(value))
+                found.add(reply.sequence)
+            run.equal(found, set(range(count)), "GETs answered")
+
+
+@scenario
+def late_replies(run, count=6000):
+    """A leader without followers gives up on thousands of requests; then all are decided at once, with as many newer ones."""
+    cluster = run.cluster(
+        client={"max_outstanding": count}, protocol={"batch_bytes": "1MiB", "suspect_ms": 250}).start_all()
+    leader = cluster.leader()
+    followers = [id for id in cluster.ids if id != leader]
+    link = cluster.link(leader, "dealer", RCVHWM=0, SNDHWM=0)
+    for id in followers:
+        cluster.processes[id].signal(signal.SIGSTOP)
+
+    def ask(start):
+        for n in range(start, start + count):
+            link.send_frames([header(QUERY, sequence=n), get(b"late")])
+
+    def answers(start, allowed):
+        found = set()
+        while len(found) < count:
+            reply = mpx.decode(link.receive_frames(30)[1:])
+            run.check(reply.status in allowed, f"status {reply.status} of a request in time or late")
+            if reply.sequence >= start:
+                found.add(reply.sequence)
+        run.equal(found, set(range(start, start + count)), "requests answered")
+
+    ask(0)
+    answers(0, (NO_LEADER,))
+    ask(count)
+    for id in followers:
+        cluster.processes[id].signal(signal.SIGCONT)
+    answers(count, (OK, NO_LEADER, BUSY))
+    for id in cluster.ids:
+        run.check(cluster.processes[id].running(), f"replica {id} runs on")
     cluster.settle()
 
 

@@ -1,0 +1,42 @@
+import Messaging
+import Topology
+import ZMTP
+
+extension ClientPort {
+    // Somewhat too large is answered TOO_LARGE; far too large costs the connection, before memory is spent on it.
+    private static func largestMessage(_ options: Topology.ClientOptions) -> Int {
+        max(1 << 20, 4 * options.maxRequest)
+    }
+
+    /// The port that the options ask for, bound.
+    static func bound(
+        to endpoint: String, _ options: Topology.ClientOptions, in context: Context, board: StatusBoard
+    ) throws(MessagingError) -> ClientPort {
+        switch options.socket {
+        case .router:
+            let limits = Router.Limits(
+                largestMessage: largestMessage(options),
+                // What clients that do not read can make us hold; beyond it they lose replies, which a retry recovers. All that
+                // one asked for in a turn must fit, since it cannot read meanwhile.
+                mostQueued: max(64 << 20, 4 * options.maxRequest),
+                mostQueuedTogether: max(256 << 20, 8 * options.maxRequest), handshakeTime: 5_000_000)
+            do throws(SocketError) {
+                return RouterPort(try Router(listeningAt: endpoint, limits: limits), board: board)
+            } catch {
+                throw MessagingError("bind", endpoint: endpoint, code: error.code)
+            }
+        case .rep, .libzmqRouter:
+            let isREP = options.socket == .rep
+            let socket = try Socket(isREP ? .rep : .router, in: context)
+            try socket.setMaxMessageSize(largestMessage(options))
+            try socket.setSendHighWaterMark(1000)
+            try socket.setReceiveHighWaterMark(1000)
+            try socket.setHandshakeInterval(milliseconds: 5000)
+            try socket.setTCPKeepAlive(true)
+            try socket.setBacklog(1024)
+            try socket.setIPv6(true)
+            try socket.bind(endpoint)
+            return LibzmqPort(socket, isREP: isREP)
+        }
+    }
+}
