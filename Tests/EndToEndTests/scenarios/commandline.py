@@ -173,7 +173,8 @@ def bench_in_full(run):
     cluster = run.cluster().start_all()
 
     def bench(*options, meanwhile=lambda: None):
-        command = ["bench", "--topology", cluster.topology, "--warmup", "0.2", "--json", *options]
+        # The state is small: few keys.
+        command = ["bench", "--topology", cluster.topology, "--warmup", "0.2", "--json", "--keys", "1000", *options]
         with concurrent.futures.ThreadPoolExecutor() as others:
             other = others.submit(meanwhile)
             done = execute(*command, deadline=120)
@@ -186,7 +187,7 @@ def bench_in_full(run):
     ramp = bench("--clients", "2,4", "--seconds", "0.5", "--distribution", "zipf", "--value-size", "16-64")
     run.equal([step["level"] for step in ramp["steps"]], [2, 4], "levels of a ramp")
     run.check(all(step["rate"] > 0 for step in ramp["steps"]), f"each step is measured: {ramp['steps']}")
-    mix = bench("--clients", "200", "--connections", "4", "--outstanding", "20", "--keys", "50", "--seconds", "1", "--interval", "0.25",
+    mix = bench("--clients", "200", "--connections", "4", "--outstanding", "20", "--seconds", "1", "--interval", "0.25",
                 "--read-share", "0.3", "--reads", "local", "--delete-share", "0.2", "--create-share", "0.2", "--to", "all")
     run.equal(len(mix["replicas"]), 3, "replicas whose CPU is told")
     run.check(len(mix["series"]) >= 3, f"a time series of four parts: {mix['series']}")
