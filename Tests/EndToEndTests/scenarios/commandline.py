@@ -153,7 +153,7 @@ def bench_and_simulate(run):
     cluster = run.cluster().start_all()
     for options in (["--clients", "8"], ["--clients", "8", "--connections", "2", "--to", "all", "--read-share", "0.5"],
                     ["--clients", "8", "--rate", "200", "--value-size", "1000", "--keys", "10"]):
-        done = execute("bench", "--topology", cluster.topology, "--seconds", "1", "--warmup", "0.2", "--json", *options)
+        done = execute("bench", "--topology", cluster.topology, "--seconds", "1", "--warmup", "0.2", "--json", "--keys", "1000", *options)
         run.finished(done, f"bench {options}", 0)
         found = json.loads(done.output)
         for key in ("rate", "p50_us", "p90_us", "p99_us", "p999_us", "max_us", "errors", "seconds", "replica_cpu_us", "generator_cpu_us"):
