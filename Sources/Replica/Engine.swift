@@ -16,9 +16,10 @@ final class Engine: Stage {
     let index: Int
     let board: StatusBoard
     let acceptor: AcceptorPool
-    var core: Core
-    var effects = EffectBuffer()
-    var batcher: Batcher
+    // One lane owns the engine, and no access to these overlaps another: the checks of that would cost at every turn.
+    @exclusivity(unchecked) var core: Core
+    @exclusivity(unchecked) var effects = EffectBuffer()
+    @exclusivity(unchecked) var batcher: Batcher
 
     private let memberIDs: [UInt16]
     private let arrivals: SPSCRing<Arrival>
@@ -32,19 +33,19 @@ final class Engine: Stage {
     private let incoming = Frame()
     private let outgoing = Frame()
     /// Where runs for the leader are put together.
-    private var scratch: UnsafeMutableRawBufferPointer
+    @exclusivity(unchecked) private var scratch: UnsafeMutableRawBufferPointer
     /// The last instance handed to the executor.
-    private var delivered: UInt64
+    @exclusivity(unchecked) private var delivered: UInt64
     /// What batches hold these days: as much as the last.
-    private var lastBatchBytes = 0
-    private var publishedRole = Role.recovering
-    private var publishedExecuted: UInt64 = 0
+    @exclusivity(unchecked) private var lastBatchBytes = 0
+    @exclusivity(unchecked) private var publishedRole = Role.recovering
+    @exclusivity(unchecked) private var publishedExecuted: UInt64 = 0
     /// Of the batches accepted above an instance that is missing; at least that.
-    private var bytesAboveHole = 0
+    @exclusivity(unchecked) private var bytesAboveHole = 0
     /// The logs of the peers do not reach back to where this replica stands.
-    private var isStranded = false
+    @exclusivity(unchecked) private var isStranded = false
     /// Since the start, once.
-    private var hasCaughtUp = false
+    @exclusivity(unchecked) private var hasCaughtUp = false
 
     /// - Parameters:
     ///   - core: restored and started into `effects`.

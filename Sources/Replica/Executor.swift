@@ -27,13 +27,13 @@ final class Executor<Machine: StateMachine>: Stage {
     private let reply: UnsafeMutablePointer<Reply>
     /// Replies that wait for the commit that makes them true.
     private let held: UnsafeMutablePointer<Completion>
-    private var heldCount = 0
+    @exclusivity(unchecked) private var heldCount = 0
     /// Commands whose memory is fetched ahead, each with the machine's hint.
     private let ahead: UnsafeMutablePointer<(session: UInt64, body: UnsafeRawBufferPointer, hint: UInt64)>
     /// Room in the ring of completions at the last commit: for so many of the held.
-    private var completionRoom = 0
-    private var digestIsPublished = false
-    private var lastBatch: UInt64 = 0
+    @exclusivity(unchecked) private var completionRoom = 0
+    @exclusivity(unchecked) private var digestIsPublished = false
+    @exclusivity(unchecked) private var lastBatch: UInt64 = 0
 
     /// Most replies of one commit.
     private static var mostHeld: Int { 4096 }

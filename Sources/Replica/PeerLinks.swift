@@ -103,10 +103,10 @@ final class PeerLinks: Stage {
     /// Incarnations by index, own included; 0 for a replica never met.
     var known: [UInt64]
     /// Microseconds: of this turn, and from when on the next complaint about a stranger may be logged.
-    var now: UInt64 = 0
+    @exclusivity(unchecked) var now: UInt64 = 0
     var nextStrangerComplaint: UInt64 = 0
-    var watch: Watch?
-    var routerItem: Watch.Item?
+    @exclusivity(unchecked) var watch: Watch?
+    @exclusivity(unchecked) var routerItem: Watch.Item?
 
     let identity = Frame()
     let frame = Frame()
