@@ -72,11 +72,6 @@ package struct Frame: ~Copyable, @unchecked Sendable {
         precondition(zmq_msg_copy(message, other.message) == 0, "share of an invalid frame")
     }
 
-    /// Moves `other`'s content here; `other` becomes empty.
-    package func move(from other: borrowing Frame) {
-        precondition(zmq_msg_move(message, other.message) == 0, "move of an invalid frame")
-    }
-
     /// Moves the content out into a value that fits a ring's slot; the frame becomes empty. Whoever holds the value adopts or discards it.
     package func take() -> RawFrame {
         let raw = UnsafeRawPointer(message).loadUnaligned(as: RawFrame.self)
@@ -88,12 +83,6 @@ package struct Frame: ~Copyable, @unchecked Sendable {
     package func adopt(_ raw: RawFrame) {
         zmq_msg_close(message)
         UnsafeMutableRawPointer(message).storeBytes(of: raw, as: RawFrame.self)
-    }
-
-    /// The remote address of the connection that the frame was received from, for logs; nil where libzmq does not know it.
-    package var peerAddress: String? {
-        guard let text = zmq_msg_gets(message, "Peer-Address") else { return nil }
-        return String(cString: text)
     }
 }
 

@@ -30,7 +30,6 @@ import Testing
         #expect(send([[7]], to: dealer) == .sent)
         let frame = Frame()
         #expect(receive(frame, from: router) && frame.hasMore)
-        #expect(frame.peerAddress == nil)
         let slot = UnsafeMutablePointer<RawFrame>.allocate(capacity: 1)
         slot.initialize(to: frame.take())
         #expect(router.receive(frame) && !frame.hasMore)
