@@ -216,6 +216,35 @@ import Testing
         #expect(rig.router.audit() == [] && rig.router.violations == 0)
     }
 
+    /// The table grows while there is something to send to those in it.
+    @Test func theTableGrowsBetweenFlushes() throws {
+        let rig = try RouterRig()
+        let clients = try (0..<60).map { _ in try rig.open() }
+        #expect(rig.router.table.count == 64)
+        for (index, client) in clients.enumerated() { #expect(rig.send([UInt8(index)], to: client.peer)) }
+        let more = try (0..<10).map { _ in try RawClient(connectedTo: rig.endpoint) }
+        rig.router.look(now: rig.now)
+        while rig.router.receive(now: rig.now) != nil {}
+        #expect(rig.router.table.count == 128 && rig.router.connectionCount == 70 && rig.router.audit() == [])
+        var heard: Set<Int> = []
+        let isDone = rig.run {
+            for (index, client) in clients.enumerated() where client.nextMessage() == [[UInt8(index)]] {
+                heard.insert(index)
+            }
+            return heard.count == 60
+        }
+        #expect(isDone)
+        for client in more {
+            client.send(Codec.greeting + Codec.ready("REQ"))
+            #expect(
+                rig.run {
+                    _ = client.exchange()
+                    return client.hasHandshake
+                })
+        }
+        #expect(rig.router.audit() == [])
+    }
+
     // MARK: At rest
 
     @Test func idleConnectionsKeepNoBuffers() throws {

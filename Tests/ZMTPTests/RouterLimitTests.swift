@@ -263,6 +263,38 @@ import Testing
         #expect(rig.run { rig.router.connectionCount == 1 } && rig.router.audit() == [])
     }
 
+    /// What waits for a peer that does not read is not given up with the buffers of idle connections.
+    @Test func whatWaitsStaysHoweverLong() throws {
+        let rig = try RouterRig()
+        let client = try rig.open()
+        client.reads = false
+        let large = pattern(2 << 20)
+        #expect(rig.send(large, to: client.peer))
+        rig.router.flush()
+        #expect(rig.router.connection(client.peer)?.isBlocked == true)
+        for _ in 0..<4 {
+            rig.now = rig.router.nextDeadline
+            rig.settle()
+        }
+        #expect(rig.router.audit() == [])
+        client.reads = true
+        #expect(rig.run { client.nextMessage() == [large] })
+    }
+
+    /// Many PINGs at once, from a peer that reads: beyond what may be queued for it, they are not answered.
+    @Test func moreThanCanBeAnsweredAtOnce() throws {
+        let rig = try RouterRig(limits: Self.limits(mostQueued: 5000))
+        let client = try rig.open()
+        let ping = RouterTests.ping(pattern(16))
+        client.send([[UInt8]](repeating: ping, count: 3000).flatMap { $0 })
+        #expect(rig.run { client.unsent == 0 && rig.isAtRest })
+        #expect(rig.run { rig.router.connection(client.peer)?.output.isEmpty == true && !client.exchange() })
+        var pongs = 0
+        while let frame = client.nextFrame() { pongs += frame.isCommand ? 1 : 0 }
+        #expect(pongs > 100 && pongs < 1500)
+        #expect(rig.echoes(client, [[1]]))
+    }
+
     /// Answers to PINGs count, too.
     @Test func aPeerThatAsksAndDoesNotRead() throws {
         let rig = try RouterRig(limits: Self.limits(mostQueued: 200_000, mostQueuedTogether: 50_000))
