@@ -37,7 +37,7 @@ package final class Router {
         }
     }
 
-    /// A whole message, valid until the next call of `receive`.
+    /// A whole message, valid until the next call of `receive`, `flush` or `reserve`: these may find its sender gone.
     package struct Message: BitwiseCopyable {
         package let peer: Peer
         private var rest: UnsafeRawBufferPointer
