@@ -192,9 +192,7 @@ final class Ours {
     private func fetchAhead(_ records: CommandRecords) -> Int {
         var walk = records
         var count = 0
-        var read = 0
-        while read < 16, let record = walk.next() {
-            read += 1
+        while count < 16, let record = walk.next() {
             ahead[count] = (record.session, record.body, 0)
             count += 1
         }
@@ -204,7 +202,7 @@ final class Ours {
                 machine.prefetch(ahead[i].body, step: step, hint: &ahead[i].hint, in: transaction)
             }
         }
-        return read
+        return count
     }
 
     private func execute(_ record: CommandRecord) {
