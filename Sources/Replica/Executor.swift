@@ -13,6 +13,7 @@ final class Executor<Machine: StateMachine>: Stage {
     private let index: Int
     private let machine: Machine
     private let pool: StatePool
+    private let heap: Heap
     private let transaction: Transaction
     private let board: StatusBoard
     private let decided: SPSCRing<DecidedBatch>
@@ -52,7 +53,8 @@ final class Executor<Machine: StateMachine>: Stage {
         self.index = index
         self.machine = machine
         self.pool = pool
-        transaction = pool.heap.transaction
+        heap = pool.heap
+        transaction = heap.transaction
         self.board = board
         decided = rings.decided
         localQueries = rings.localQueries
@@ -104,7 +106,7 @@ final class Executor<Machine: StateMachine>: Stage {
         return now >= nextDeadline && refreshDigest()
     }
 
-    override var nextDeadline: UInt64 { digestIsPublished && pool.heap.isDigestFresh ? .max : lastBatch + Self.quiet }
+    override var nextDeadline: UInt64 { digestIsPublished && heap.isDigestFresh ? .max : lastBatch + Self.quiet }
 
     // MARK: Batches
 
@@ -278,8 +280,8 @@ final class Executor<Machine: StateMachine>: Stage {
     }
 
     private func refreshDigest() -> Bool {
-        if pool.heap.refreshDigest(pages: Self.digestSlice) {
-            board.digest = (pool.position, pool.heap.digest)
+        if heap.refreshDigest(pages: Self.digestSlice) {
+            board.digest = (pool.position, heap.digest)
             digestIsPublished = true
         }
         return true
