@@ -1,3 +1,4 @@
+import Glibc
 import Messaging
 import Topology
 import ZMTP
@@ -6,6 +7,16 @@ extension ClientPort {
     // Somewhat too large is answered TOO_LARGE; far too large costs the connection, before memory is spent on it.
     private static func largestMessage(_ options: Topology.ClientOptions) -> Int {
         max(1 << 20, 4 * options.maxRequest)
+    }
+
+    /// What the process's descriptors leave to clients: a crowd of them must not take those that pools, links to other replicas and
+    /// HTTP need, whenever these come.
+    private static var mostConnections: Int {
+        var limit = rlimit()
+        let isKnown = getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0
+        precondition(isKnown, "a process has a limit of descriptors")
+        let descriptors = Int(clamping: limit.rlim_cur)
+        return max(1, descriptors - min(256, descriptors / 2))
     }
 
     /// The port that the options ask for, bound.
@@ -19,7 +30,8 @@ extension ClientPort {
                 // What clients that do not read can make us hold; beyond it they lose replies, which a retry recovers. All that
                 // one asked for in a turn must fit, since it cannot read meanwhile.
                 mostQueued: max(64 << 20, 4 * options.maxRequest),
-                mostQueuedTogether: max(256 << 20, 8 * options.maxRequest), handshakeTime: 5_000_000)
+                mostQueuedTogether: max(256 << 20, 8 * options.maxRequest), handshakeTime: 5_000_000,
+                mostConnections: mostConnections)
             do throws(SocketError) {
                 return RouterPort(try Router(listeningAt: endpoint, limits: limits), board: board)
             } catch {

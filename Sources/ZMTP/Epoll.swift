@@ -27,11 +27,20 @@ package struct Epoll: ~Copyable, @unchecked Sendable {
 
     /// Adds a descriptor; it leaves the set when it is closed.
     package func add(_ file: Int32, number: UInt64, readable: Bool = true, writable: Bool) {
-        control(EPOLL_CTL_ADD, file, number, readable, writable)
+        let isAdded = addIfThereIsRoom(file, number: number, readable: readable, writable: writable)
+        precondition(isAdded, "no room in an epoll set")
+    }
+
+    /// The same; false when the user has no watches left, or the system no memory.
+    func addIfThereIsRoom(_ file: Int32, number: UInt64, readable: Bool = true, writable: Bool) -> Bool {
+        if control(EPOLL_CTL_ADD, file, number, readable, writable) { return true }
+        precondition(errno == ENOSPC || errno == ENOMEM, "epoll_ctl failed on an open descriptor")
+        return false
     }
 
     package func watch(_ file: Int32, number: UInt64, readable: Bool = true, writable: Bool) {
-        control(EPOLL_CTL_MOD, file, number, readable, writable)
+        let isChanged = control(EPOLL_CTL_MOD, file, number, readable, writable)
+        precondition(isChanged, "epoll_ctl failed on a descriptor of the set")
     }
 
     /// Waits up to `nanoseconds`; returns how many events there are to look at.
@@ -63,11 +72,14 @@ package struct Epoll: ~Copyable, @unchecked Sendable {
         return (event.data.u64, event.events & ~EPOLLOUT.rawValue != 0, writable)
     }
 
-    private func control(_ operation: Int32, _ file: Int32, _ number: UInt64, _ readable: Bool, _ writable: Bool) {
+    /// False: errno tells why not.
+    private func control(
+        _ operation: Int32, _ file: Int32, _ number: UInt64, _ readable: Bool, _ writable: Bool
+    ) -> Bool {
         var event = epoll_event()
         event.events = (readable ? EPOLLIN.rawValue : 0) | (writable ? EPOLLOUT.rawValue : 0)
         event.data.u64 = number
-        precondition(epoll_ctl(descriptor, operation, file, &event) == 0, "epoll_ctl failed on an open descriptor")
+        return epoll_ctl(descriptor, operation, file, &event) == 0
     }
 }
 

@@ -23,17 +23,21 @@ package final class Router {
         package var share: Int
         /// Microseconds for the handshake.
         package var handshakeTime: UInt64
+        /// Connections at once: who comes when there are so many waits until one ends.
+        package var mostConnections: Int
 
         package init(
-            largestMessage: Int, mostQueued: Int, mostQueuedTogether: Int, share: Int = 1 << 20, handshakeTime: UInt64
+            largestMessage: Int, mostQueued: Int, mostQueuedTogether: Int, share: Int = 1 << 20, handshakeTime: UInt64,
+            mostConnections: Int = .max
         ) {
-            precondition(largestMessage > 0 && mostQueued > 0, "limits are positive")
+            precondition(largestMessage > 0 && mostQueued > 0 && mostConnections > 0, "limits are positive")
             precondition(mostQueuedTogether >= 0 && share >= 0, "limits are not negative")
             self.largestMessage = largestMessage
             self.mostQueued = mostQueued
             self.mostQueuedTogether = mostQueuedTogether
             self.share = share
             self.handshakeTime = handshakeTime
+            self.mostConnections = mostConnections
         }
     }
 
@@ -110,7 +114,10 @@ package final class Router {
         cursor = buffer
         end = buffer
         addFree(from: 0)
-        epoll.add(listener.file, number: Self.listenerNumber, writable: false)
+        guard epoll.addIfThereIsRoom(listener.file, number: Self.listenerNumber, writable: false) else {
+            let code = errno
+            throw SocketError("cannot watch \(endpoint): \(systemMessage(code))", code: code)
+        }
     }
 
     deinit {
@@ -363,20 +370,33 @@ package final class Router {
     private func acceptAll(now: UInt64) {
         // Some at a time: those that stand have their turn, too.
         for _ in 0..<64 {
+            guard connectionCount < limits.mostConnections else { return watchListener(false) }
             switch listener.accept() {
             case .nothing: return
-            case .exhausted:
-                epoll.watch(listener.file, number: Self.listenerNumber, readable: false, writable: false)
-                acceptsAgainAt = now + Self.acceptPause
-                return
-            case .connection(let file): welcome(file, now: now)
+            case .exhausted: return pauseAccepting(now: now)
+            case .connection(let file):
+                guard welcome(file, now: now) else { return pauseAccepting(now: now) }
             }
         }
     }
 
-    private func welcome(_ file: Int32, now: UInt64) {
+    private func pauseAccepting(now: UInt64) {
+        watchListener(false)
+        acceptsAgainAt = now + Self.acceptPause
+    }
+
+    private func watchListener(_ accepts: Bool) {
+        epoll.watch(listener.file, number: Self.listenerNumber, readable: accepts, writable: false)
+    }
+
+    /// False: the connection cannot be watched, and is closed.
+    private func welcome(_ file: Int32, now: UInt64) -> Bool {
         if firstFree < 0 { grow() }
         let index = firstFree
+        guard epoll.addIfThereIsRoom(file, number: peer(at: index), writable: false) else {
+            Glibc.close(file)
+            return false
+        }
         let connection = connections + Int(index)
         precondition(connection.pointee.state == .free, "a connection on the free list")
         firstFree = connection.pointee.nextFree
@@ -385,8 +405,8 @@ package final class Router {
         connection.pointee.since = now
         connectionCount += 1
         if nextSweep == .max { nextSweep = now + Self.sweepInterval }
-        epoll.add(file, number: peer(at: index), writable: false)
         Codec.greeting.withUnsafeBytes { enqueue($0, to: index) }
+        return true
     }
 
     private func breach(_ index: Int32) {
@@ -408,6 +428,7 @@ package final class Router {
         connection.pointee.isDirty = isDirty
         connection.pointee.nextFree = firstFree
         firstFree = index
+        if connectionCount == limits.mostConnections { watchListener(true) }
         connectionCount -= 1
     }
 
@@ -450,7 +471,7 @@ package final class Router {
     private func keepTime(now: UInt64) {
         if now >= acceptsAgainAt {
             acceptsAgainAt = .max
-            epoll.watch(listener.file, number: Self.listenerNumber, writable: false)
+            watchListener(true)
         }
         guard now >= nextSweep else { return }
         for index in 0..<capacity where connections[index].state != .free {
