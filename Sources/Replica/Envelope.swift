@@ -28,4 +28,18 @@ struct Envelope: ~Copyable {
         frames += 1
         return true
     }
+
+    /// The frames of a packed envelope, first to last.
+    struct Frames: Sequence, IteratorProtocol {
+        private var rest: UnsafeRawBufferPointer
+
+        init(_ packed: UnsafeRawBufferPointer) { rest = packed }
+
+        mutating func next() -> UnsafeRawBufferPointer? {
+            guard !rest.isEmpty else { return nil }
+            let end = 2 + Int(rest.loadUnaligned(as: UInt16.self))
+            defer { rest = UnsafeRawBufferPointer(rebasing: rest[end...]) }
+            return UnsafeRawBufferPointer(rebasing: rest[2..<end])
+        }
+    }
 }

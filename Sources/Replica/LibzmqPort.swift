@@ -78,12 +78,8 @@ final class LibzmqPort: ClientPort {
     ) -> Bool {
         if let watch, let item { watch.wasUsed(item) }
         holdsRequest = false
-        var offset = 0
-        while offset < envelope.count {
-            let size = Int(envelope.loadUnaligned(fromByteOffset: offset, as: UInt16.self))
-            let frame = UnsafeRawBufferPointer(rebasing: envelope[(offset + 2)..<(offset + 2 + size)])
+        for frame in Envelope.Frames(envelope) {
             guard socket.send(copying: frame, more: true) == .sent else { return false }
-            offset += 2 + size
         }
         header.encode(into: encoded.baseAddress!)
         guard socket.send(copying: UnsafeRawBufferPointer(encoded), more: true) == .sent else { return false }

@@ -64,15 +64,15 @@ final class RouterPort: ClientPort {
     override func reply(
         to envelope: UnsafeRawBufferPointer, _ header: ReplyHeader, _ body: UnsafeRawBufferPointer
     ) -> Bool {
-        precondition(
-            envelope.count > Self.nameEnd && envelope.loadUnaligned(as: UInt16.self) == Self.nameEnd - 2,
-            "an envelope without its connection's name")
-        let peer = envelope.loadUnaligned(fromByteOffset: 2, as: Peer.self)
+        var frames = Envelope.Frames(envelope)
+        guard let name = frames.next(), name.count == MemoryLayout<Peer>.size else {
+            preconditionFailure("an envelope without its connection's name")
+        }
         var size = Codec.size(ofFrame: clientHeaderSize) + Codec.size(ofFrame: body.count)
-        forEachFrame(behindNameOf: envelope) { size += Codec.size(ofFrame: $0.count) }
-        guard let place = router.reserve(size, for: peer) else { return false }
+        for frame in frames { size += Codec.size(ofFrame: frame.count) }
+        guard let place = router.reserve(size, for: name.loadUnaligned(as: Peer.self)) else { return false }
         var at = place
-        forEachFrame(behindNameOf: envelope) { at = Codec.write($0, more: true, to: at) }
+        for frame in frames { at = Codec.write(frame, more: true, to: at) }
         withUnsafeTemporaryAllocation(byteCount: clientHeaderSize, alignment: 8) {
             header.encode(into: $0.baseAddress!)
             at = Codec.write(UnsafeRawBufferPointer($0), more: true, to: at)
@@ -80,21 +80,6 @@ final class RouterPort: ClientPort {
         at = Codec.write(body, more: false, to: at)
         precondition(at == place + size, "a reply of another size than was reserved")
         return true
-    }
-
-    /// Where the first frame of a packed envelope ends: a length of two bytes, and the name.
-    private static let nameEnd = 2 + MemoryLayout<Peer>.size
-
-    @inline(__always)
-    private func forEachFrame(
-        behindNameOf envelope: UnsafeRawBufferPointer, _ body: (UnsafeRawBufferPointer) -> Void
-    ) {
-        var offset = Self.nameEnd
-        while offset < envelope.count {
-            let size = Int(envelope.loadUnaligned(fromByteOffset: offset, as: UInt16.self))
-            body(UnsafeRawBufferPointer(rebasing: envelope[(offset + 2)..<(offset + 2 + size)]))
-            offset += 2 + size
-        }
     }
 
     override func flush() {
