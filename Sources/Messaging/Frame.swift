@@ -87,7 +87,7 @@ package struct Frame: ~Copyable, @unchecked Sendable {
 }
 
 /// The 64 bytes of a zmq_msg_t on their way through a ring: an owned message that the compiler does not watch over. Use it exactly
-/// once: `Frame.adopt`, `Socket.send(_:more:)` or `discard`.
+/// once: `Frame.adopt` or `discard`.
 ///
 /// libzmq itself moves messages by copying these bytes (zmq_msg_move), so their place is free.
 @usableFromInline
@@ -104,24 +104,10 @@ package struct RawFrame: BitwiseCopyable, Sendable {
     /// Releases the message.
     package func discard() {
         var copy = self
-        withUnsafeMutablePointer(to: &copy) { RawFrame.close(at: $0) }
-    }
-
-    /// The content of the message that lies at `place`; valid while it lies there.
-    package static func bytes(at place: UnsafeMutablePointer<RawFrame>) -> UnsafeRawBufferPointer {
-        let message = UnsafeMutableRawPointer(place)
-        return UnsafeRawBufferPointer(start: czmq_data(message), count: czmq_size(message))
-    }
-
-    /// Releases the message that lies at `place` and leaves an empty one there.
-    package static func close(at place: UnsafeMutablePointer<RawFrame>) {
-        let message = RawFrame.message(at: place)
-        precondition(zmq_msg_close(message) == 0, "discard of an invalid message: used twice?")
-        zmq_msg_init(message)
-    }
-
-    static func message(at place: UnsafeMutablePointer<RawFrame>) -> UnsafeMutablePointer<zmq_msg_t> {
-        // The same 64 bytes; libzmq reads them as its own type, Swift only ever copies them whole.
-        UnsafeMutableRawPointer(place).assumingMemoryBound(to: zmq_msg_t.self)
+        let result = withUnsafeMutableBytes(of: &copy) {
+            // The same 64 bytes; libzmq reads them as its own type, Swift only ever copies them whole.
+            zmq_msg_close($0.baseAddress!.assumingMemoryBound(to: zmq_msg_t.self))
+        }
+        precondition(result == 0, "discard of an invalid message")
     }
 }

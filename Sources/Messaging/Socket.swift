@@ -112,12 +112,13 @@ package struct Socket: ~Copyable, @unchecked Sendable {
 
     /// Queues `frame`, without waiting. When `.sent` the frame is empty afterwards, else it is as before.
     package borrowing func send(_ frame: borrowing Frame, more: Bool) -> SendOutcome {
-        send(message: frame.message, more: more)
-    }
-
-    /// Queues the message that lies at `place`. When `.sent` an empty one lies there afterwards, else it is as before.
-    package borrowing func send(_ place: UnsafeMutablePointer<RawFrame>, more: Bool) -> SendOutcome {
-        send(message: RawFrame.message(at: place), more: more)
+        let flags = ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0)
+        while true {
+            if zmq_msg_send(frame.message, handle, flags) >= 0 { return .sent }
+            let code = lastError()
+            if code == EAGAIN, isWritableAfterAll { continue }
+            if let outcome = outcome(code) { return outcome }
+        }
     }
 
     /// Queues a copy of `bytes`, without waiting.
@@ -125,16 +126,6 @@ package struct Socket: ~Copyable, @unchecked Sendable {
         let flags = ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0)
         while true {
             if zmq_send(handle, bytes.baseAddress, bytes.count, flags) >= 0 { return .sent }
-            let code = lastError()
-            if code == EAGAIN, isWritableAfterAll { continue }
-            if let outcome = outcome(code) { return outcome }
-        }
-    }
-
-    private borrowing func send(message: UnsafeMutablePointer<zmq_msg_t>, more: Bool) -> SendOutcome {
-        let flags = ZMQ_DONTWAIT | (more ? ZMQ_SNDMORE : 0)
-        while true {
-            if zmq_msg_send(message, handle, flags) >= 0 { return .sent }
             let code = lastError()
             if code == EAGAIN, isWritableAfterAll { continue }
             if let outcome = outcome(code) { return outcome }

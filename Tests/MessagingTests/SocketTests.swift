@@ -20,27 +20,27 @@ import Testing
         #expect(dealer.receive(Frame()) == false)
     }
 
-    /// The gateway's way: the envelope stays as raw values in a table, the reply goes out from there.
-    @Test func sendsFromFramesAndFromSlots() throws {
+    /// The links' way: content goes through a ring as a raw value, and leaves from the frame that adopts it.
+    @Test(arguments: [3, 1000])
+    func sendsWhatAFrameAdopted(size: Int) throws {
         let context = try Context(ioThreads: 1)
         let router = try Socket(.router, in: context)
-        try router.bind("inproc://slots")
+        try router.bind("inproc://adopted-\(size)")
         let dealer = try Socket(.dealer, in: context)
-        try dealer.connect("inproc://slots")
+        try dealer.connect("inproc://adopted-\(size)")
         #expect(send([[7]], to: dealer) == .sent)
         let frame = Frame()
         #expect(receive(frame, from: router) && frame.hasMore)
-        let slot = UnsafeMutablePointer<RawFrame>.allocate(capacity: 1)
-        slot.initialize(to: frame.take())
+        let name = frame.take()
         #expect(router.receive(frame) && !frame.hasMore)
-        #expect(router.send(slot, more: true) == .sent)
-        #expect(RawFrame.bytes(at: slot).count == 0)
-        frame.rebuild(size: 3)
-        frame.bytes.copyBytes(from: [3, 4, 5])
-        #expect(router.send(frame, more: false) == .sent)
-        #expect(frame.count == 0)
-        #expect(receiveMessage(from: dealer) == [[3, 4, 5]])
-        slot.deallocate()
+        let outgoing = Frame()
+        outgoing.adopt(name)
+        #expect(router.send(outgoing, more: true) == .sent)
+        #expect(outgoing.count == 0)
+        outgoing.adopt(makeFrame(pattern(size)).take())
+        #expect(router.send(outgoing, more: false) == .sent)
+        #expect(outgoing.count == 0)
+        #expect(receiveMessage(from: dealer) == [pattern(size)])
     }
 
     @Test func mandatoryRouterReportsUnknownPeers() throws {
