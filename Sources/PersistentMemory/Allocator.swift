@@ -22,7 +22,10 @@ extension Transaction {
         precondition(count >= 0, "a block of a negative size")
         guard UInt64(count) <= capacity else { throw .full }
         let needed = SizeClass.rounded(max(BlockHeader.smallestBlock, (UInt64(count) + 15) & ~15 + BlockHeader.size))
-        if share == .data, dataBytes + needed > dataLimit { throw .full }
+        if share == .data {
+            if dataBytes + needed > dataLimit { throw .full }
+            if spare != 0, let block = takeSpare(for: needed) { return block }
+        }
         guard let sizeClass = filledClass(from: SizeClass(fitting: needed)) else { throw .full }
 
         let block = head(of: sizeClass)
@@ -76,6 +79,24 @@ extension Transaction {
         setHeader(block, BlockHeader(size: size, before: before, isFree: true, isReserve: false))
         setBefore(of: block + size, to: size)
         link(block, size: size)
+    }
+
+    private func takeSpare(for needed: UInt64) -> UInt64? {
+        let size = header(checkedBlock(spare)).size
+        guard size >= needed, size - needed < BlockHeader.smallestBlock else { return nil }
+        defer { spare = 0 }
+        recharge(spare, to: .data)
+        return spare
+    }
+
+    /// Charges a block to the other share from now on.
+    package func recharge(_ offset: UInt64, to share: AllocationClass) {
+        let block = checkedBlock(offset)
+        let old = header(block)
+        precondition(old.isReserve == (share == .data), "a block is charged to the share it is charged to")
+        charge(-Int64(old.size), to: share == .data ? .reserve : .data)
+        charge(Int64(old.size), to: share)
+        setHeader(block, BlockHeader(size: old.size, before: old.before, isFree: false, isReserve: share == .reserve))
     }
 
     /// Bytes that a block can hold: what was asked for, or a little more.

@@ -107,13 +107,38 @@ public final class Transaction {
         checkRange(offset, count)
         if count == 0 { return }
         precondition(!state.pointee.readOnly, "a query writes to the heap: only apply may")
+        if count > 256 { declareLongWrite(offset, count) } else { mark(offset, count) }
+    }
+
+    @inlinable @inline(__always)
+    func mark(_ offset: UInt64, _ count: Int) {
         // What a line held before the commit that gathers is at home: only what was written since then must be kept.
         if state.pointee.dirty.mark(offset, count), state.pointee.inCommand {
             state.pointee.undo.save(offset, count, from: view)
         }
     }
 
+    /// Its first and last lines may hold something else that was written since the last commit, which must not have all of it
+    /// kept.
+    @usableFromInline @inline(never)
+    func declareLongWrite(_ offset: UInt64, _ count: Int) {
+        precondition(count > 128, "a long write has a line of its own")
+        let end = offset + UInt64(count)
+        let second = (offset | 63) + 1
+        let last = (end - 1) & ~63
+        mark(offset, Int(second - offset))
+        mark(second, Int(last - second))
+        mark(last, Int(end - last))
+    }
+
     // MARK: Commands and commits
+
+    /// A block of the reserve that will be free when the command is done: `allocate` takes it for data of just its size, which saves
+    /// the way over the free lists. 0: none, or taken. It belongs to the command: whoever sets it takes it back at the end.
+    package var spare: UInt64 {
+        get { state.pointee.spare }
+        set { state.pointee.spare = newValue }
+    }
 
     /// Set while a query runs: then a write is a fault of the state machine and stops the process.
     package var readOnly: Bool {
@@ -196,6 +221,7 @@ struct TransactionState {
     @usableFromInline var undo: UndoBuffer
     @usableFromInline var inCommand = false
     @usableFromInline var readOnly = false
+    var spare: UInt64 = 0
     /// Dirty lines when the command began.
     @usableFromInline var linesBefore = 0
     /// Dirty lines that one commit can hold.

@@ -36,8 +36,8 @@ final class Engine: Stage {
     @exclusivity(unchecked) private var scratch: UnsafeMutableRawBufferPointer
     /// The last instance handed to the executor.
     @exclusivity(unchecked) private var delivered: UInt64
-    /// What batches hold these days: as much as the last.
-    @exclusivity(unchecked) private var lastBatchBytes = 0
+    /// Whether batches hold enough these days to overlap: the last one did.
+    @exclusivity(unchecked) private var lastWasConsiderable = false
     @exclusivity(unchecked) private var publishedRole = Role.recovering
     @exclusivity(unchecked) private var publishedExecuted: UInt64 = 0
     /// Of the batches accepted above an instance that is missing; at least that.
@@ -103,7 +103,7 @@ final class Engine: Stage {
             commit(now: now)
         }
         work += deliver()
-        gate?.isClosed = core.role == .leader && inFlight >= (lastBatchBytes < considerable ? 1 : Self.mostPartial)
+        gate?.isClosed = core.role == .leader && inFlight >= (lastWasConsiderable ? Self.mostPartial : 1)
         if work > 0 || core.role != publishedRole || board.executed.load() != publishedExecuted { publish() }
         return work > 0
     }
@@ -238,10 +238,11 @@ final class Engine: Stage {
 
     /// A batch of less than a quarter goes out only while none is under way: meanwhile commands gather, which costs less than many
     /// small batches. Larger ones overlap, so that one is executed while the next is on its way; full ones go up to the window.
-    private var considerable: Int { min(batcher.batchBytes / 4, 16 << 10) }
+    /// A quarter is 16 KiB at most, or 64 commands, lest large batches of small commands leave nothing to overlap.
+    private func considerable(_ size: Int) -> Int { min(batcher.batchBytes / 4, max(16 << 10, 64 * size)) }
     private static let mostPartial: UInt64 = 4
 
-    private func mayGo(whileUnderWay count: UInt64) -> Bool {
+    private func mayGo(whileUnderWay count: UInt64, considerable: Int) -> Bool {
         count == 0 || batcher.gathered(atLeast: count < Self.mostPartial ? considerable : batcher.batchBytes)
     }
 
@@ -251,7 +252,8 @@ final class Engine: Stage {
     private func propose(now: UInt64) -> Int {
         var batches = 0
         while core.canPropose, let size = batcher.nextSize() {
-            guard mayGo(whileUnderWay: inFlight) else { break }
+            let considerable = considerable(size)
+            guard mayGo(whileUnderWay: inFlight, considerable: considerable) else { break }
             if batcher.shouldWait(now: now) { break }
             let capacity = max(batcher.batchBytes, size)
             guard let place = room(for: capacity, instance: core.next, now: now) else { break }
@@ -261,7 +263,7 @@ final class Engine: Stage {
             guard core.propose(acceptor.seal(bytes), now: now, into: &effects) != nil else {
                 preconditionFailure("the core took back its word that it can propose")
             }
-            lastBatchBytes = bytes
+            lastWasConsiderable = bytes >= considerable
             board.batchesProposed.add(1)
             board.commandsProposed.add(UInt64(commands))
             board.bytesProposed.add(UInt64(bytes))

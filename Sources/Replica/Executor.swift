@@ -184,7 +184,8 @@ final class Executor<Machine: StateMachine>: Stage {
             board.commandsExecuted.add(1)
             while true {
                 if let refusal = apply(record.body) { return pool.refuse(refusal) }
-                if case .done(let answer) = pool.finish(reply: reply.pointee.bytes) { return answer }
+                let outcome = pool.finish(reply: reply.pointee.bytes, in: reply.pointee.given)
+                if case .done(let answer) = outcome { return answer }
             }
         }
     }

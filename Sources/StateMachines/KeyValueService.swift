@@ -41,13 +41,21 @@ public struct KeyValueService: StateMachine {
         let place = entries.locate(command.key, in: transaction)
         switch command.operation {
         case .put(let value):
-            appendValue(at: place, in: transaction, to: &reply)
-            try entries.store(value, for: command.key, at: place, in: transaction)
+            if let old = entries.exchange(value, for: command.key, at: place, in: transaction) {
+                give(old, in: transaction, to: &reply)
+            } else {
+                appendValue(at: place, in: transaction, to: &reply)
+                try entries.store(value, for: command.key, at: place, in: transaction)
+            }
         case .get:
             appendValue(at: place, in: transaction, to: &reply)
         case .delete:
-            appendValue(at: place, in: transaction, to: &reply)
-            if place.isPresent { entries.remove(at: place, in: transaction) }
+            if let old = entries.detach(at: place, in: transaction) {
+                give(old, in: transaction, to: &reply)
+            } else {
+                appendValue(at: place, in: transaction, to: &reply)
+                if place.isPresent { entries.remove(at: place, in: transaction) }
+            }
         case .compareAndSwap(let expected, let value):
             try swap(expected, for: value, of: command.key, at: place, in: transaction, reply: &reply)
         case .append(let suffix):
@@ -103,6 +111,14 @@ public struct KeyValueService: StateMachine {
         } else {
             reply.append(byte: Tag.none)
         }
+    }
+
+    /// As `appendValue`, of a value whose block is given up: the tag takes the place of what precedes the value there, the end of its
+    /// key.
+    private func give(_ value: BlockSlice, in transaction: Transaction, to reply: inout Reply) {
+        let tagged = BlockSlice(of: value.block, start: value.start - 1, count: value.count + 1)
+        transaction.write(Tag.some, to: PersistentPointer(offset: tagged.block + UInt64(tagged.start)))
+        reply.give(tagged, in: transaction)
     }
 
     private func swap(

@@ -233,10 +233,55 @@ public struct PersistentDictionary: BitwiseCopyable, Sendable {
 
     /// Removes the key at a location, where it must be present, and frees its memory.
     public func remove(at location: Location, in transaction: Transaction) {
+        unlink(location, in: transaction)
+        transaction.free(location.entry)
+    }
+
+    // MARK: Values that outlive their entry
+
+    /// As `store`, but the old value stays where it lies, and its block is the caller's: to give up for a reply, or to free.
+    ///
+    /// - Returns: the old value; the bytes before it, the end of its key at least, are the caller's, too. Nil, with nothing changed,
+    ///   when the key is absent, when copying the old value is as good (short values, blocks much longer than theirs), and when there
+    ///   is no room for both values.
+    public func exchange(
+        _ value: UnsafeRawBufferPointer, for key: UnsafeRawBufferPointer, at location: Location,
+        in transaction: Transaction
+    ) -> BlockSlice? {
+        guard let old = detachable(at: location, in: transaction) else { return nil }
+        do throws(Refusal) {
+            let entry = Self.entry(location.entry, in: transaction)
+            let replacement = try transaction.allocate(Self.blockLength(key, value.count))
+            Self.fill(replacement, after: entry, key, value, in: transaction)
+            transaction.write(replacement, to: location.link)
+            return old
+        } catch {
+            return nil
+        }
+    }
+
+    /// As `remove`, but the value stays where it lies, and its block is the caller's. Nil, with nothing changed, as with `exchange`.
+    public func detach(at location: Location, in transaction: Transaction) -> BlockSlice? {
+        guard let old = detachable(at: location, in: transaction) else { return nil }
+        unlink(location, in: transaction)
+        return old
+    }
+
+    private static var shortestDetached: Int { 256 }
+
+    private func detachable(at location: Location, in transaction: Transaction) -> BlockSlice? {
+        guard location.isPresent else { return nil }
+        let entry = Self.entry(location.entry, in: transaction)
+        let (start, count) = (Int(entry.valueOffset), Int(entry.valueLength))
+        guard count >= Self.shortestDetached, start <= 4096, start + count > transaction.size(of: location.entry) / 2
+        else { return nil }
+        return BlockSlice(of: location.entry, start: start, count: count)
+    }
+
+    private func unlink(_ location: Location, in transaction: Transaction) {
         precondition(location.isPresent, "a key is removed where it was found")
         precondition(transaction.read(location.link) == location.entry, "a location is used before the next change")
         transaction.write(Self.entry(location.entry, in: transaction).next, to: location.link)
-        transaction.free(location.entry)
         table.nodeWasRemoved(in: transaction)
     }
 

@@ -20,10 +20,16 @@ public struct Reply: ~Copyable {
     /// More was appended than fits. The reply is then incomplete and will not be sent.
     @inlinable public var overflowed: Bool { hasOverflowed }
 
+    /// Where the reply lies, when the machine gave up a block for it.
+    @inlinable public var given: BlockSlice? { slice }
+
     // Usable from inline: a reply is written and read for each command, from other modules.
     @usableFromInline var used = 0
     @usableFromInline var hasOverflowed = false
+    @usableFromInline var slice: BlockSlice?
     @usableFromInline let storage: UnsafeMutableRawPointer
+    /// `storage`, or where the slice lies.
+    @usableFromInline var start: UnsafeRawPointer
 
     /// A buffer for the replies of one executor.
     ///
@@ -35,18 +41,32 @@ public struct Reply: ~Copyable {
         storage = .allocate(byteCount: capacity, alignment: 64)
         // Touched now: no page fault while a command runs.
         storage.initializeMemory(as: UInt8.self, repeating: 0, count: capacity)
+        start = UnsafeRawPointer(storage)
     }
 
     deinit { storage.deallocate() }
 
-    /// What has been appended. Valid until the next change.
-    @inlinable public var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: storage, count: used) }
+    /// What has been appended, or given. Valid until the next change, also of the store.
+    @inlinable public var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: start, count: used) }
 
     /// Empties the buffer for the next call.
     @inlinable
     public mutating func removeAll() {
         used = 0
         hasOverflowed = false
+        slice = nil
+        start = UnsafeRawPointer(storage)
+    }
+
+    /// Makes the reply bytes that lie in a block of the store, in place of copying them and freeing the block: the machine must neither
+    /// use the block any more nor free it. They are the whole reply, and are not written again when it is kept: worth it for some
+    /// hundred bytes and more. Not in a query.
+    public mutating func give(_ slice: BlockSlice, in transaction: Transaction) {
+        precondition(used == 0 && self.slice == nil, "what is given is the whole reply")
+        self.slice = slice
+        start = transaction.bytes(slice).baseAddress!
+        hasOverflowed = slice.count > capacity
+        used = hasOverflowed ? 0 : slice.count
     }
 
     /// Appends one byte.
@@ -64,7 +84,6 @@ public struct Reply: ~Copyable {
     }
 
     /// Appends bytes as they are, without a length.
-    /// Appends one byte.
     @inlinable
     public mutating func append(bytes: UnsafeRawBufferPointer) {
         guard let place = extend(by: bytes.count), let source = bytes.baseAddress else { return }
@@ -91,7 +110,8 @@ public struct Reply: ~Copyable {
         littleEndian value: Integer, at offset: Int
     ) {
         precondition(
-            offset >= 0 && offset + MemoryLayout<Integer>.size <= count, "only what was appended can be replaced")
+            slice == nil && offset >= 0 && offset + MemoryLayout<Integer>.size <= count,
+            "only what was appended can be replaced")
         storage.storeBytes(of: value.littleEndian, toByteOffset: offset, as: Integer.self)
     }
 
@@ -99,6 +119,7 @@ public struct Reply: ~Copyable {
     @inlinable @inline(__always)
     mutating func extend(by size: Int) -> UnsafeMutableRawPointer? {
         precondition(size >= 0 && used <= capacity, "a reply grows within its buffer")
+        precondition(slice == nil, "what is given is the whole reply")
         guard !hasOverflowed, size <= capacity - used else {
             hasOverflowed = true
             return nil

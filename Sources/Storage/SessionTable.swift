@@ -90,7 +90,13 @@ final class SessionTable {
         let kept = read(slot)
         let count = Int(kept.replyLength)
         if count <= KeptReply.inlineLimit { return transaction.bytes(place(slot) + UInt64(SessionSlot.size), count) }
-        return transaction.bytes(kept.block, count)
+        return transaction.bytes(kept.block + UInt64(kept.replyStart), count)
+    }
+
+    /// The block of the kept reply; 0: none.
+    @inline(__always)
+    func block(of slot: Int) -> UInt64 {
+        transaction.read(PersistentPointer(offset: place(slot) + SessionSlot.blockOffset))
     }
 
     // MARK: Changes
@@ -150,23 +156,43 @@ final class SessionTable {
     }
 
     private func releaseBlock(of slot: Int) {
-        let block = read(slot).block
+        let block = block(of: slot)
         if block != 0 { transaction.free(block) }
+    }
+
+    /// What the machine leaves as the reply of a command.
+    enum NewReply {
+        case bytes(UnsafeRawBufferPointer)
+        /// In a block that it gives up.
+        case slice(BlockSlice)
     }
 
     /// Keeps the reply of a session's command, which is a use of the session. Part of the command: on a refusal its owner
     /// rolls back.
+    ///
+    /// - Parameter blockIsTaken: the session's block was the command's spare, and the machine took it.
     func keep(
-        _ reply: UnsafeRawBufferPointer, status: OrderedStatus, sequence: UInt64, position: UInt64, clock: UInt64,
-        in slot: Int
+        _ reply: NewReply, blockIsTaken: Bool = false, status: OrderedStatus, sequence: UInt64, position: UInt64,
+        clock: UInt64, in slot: Int
     ) throws(Refusal) {
         precondition(clock > 0, "uses are counted from 1")
         var new = read(slot)
+        precondition(!blockIsTaken || new.block != 0, "a block is taken that the session never had")
         new.sequence = sequence
         new.position = position
         new.status = status.rawValue
-        new.replyLength = UInt32(reply.count)
         new.stamp = clock
+        if blockIsTaken { new.block = 0 }
+        switch reply {
+        case .bytes(let bytes): try keep(bytes, &new, in: slot)
+        case .slice(let slice): keep(slice, &new, in: slot)
+        }
+        if knowsOrder { order.touch(slot) }
+    }
+
+    private func keep(_ reply: UnsafeRawBufferPointer, _ new: inout SessionSlot, in slot: Int) throws(Refusal) {
+        new.replyLength = UInt32(reply.count)
+        new.replyStart = 0
         if new.block != 0, !KeptReply.keepsBlock(capacity: transaction.size(of: new.block), for: reply.count) {
             transaction.free(new.block)
             new.block = 0
@@ -175,14 +201,23 @@ final class SessionTable {
             let bytes = transaction.mutableBytes(place(slot), SessionSlot.size + reply.count)
             bytes.storeBytes(of: new, as: SessionSlot.self)
             UnsafeMutableRawBufferPointer(rebasing: bytes[SessionSlot.size...]).copyMemory(from: reply)
-        } else {
-            if new.block == 0 {
-                new.block = try transaction.allocate(KeptReply.blockSize(for: reply.count), from: .reserve)
-            }
-            transaction.mutableBytes(new.block, reply.count).copyMemory(from: reply)
-            write(new, to: slot)
+            return
         }
-        if knowsOrder { order.touch(slot) }
+        if new.block == 0 {
+            new.block = try transaction.allocate(KeptReply.blockSize(for: reply.count), from: .reserve)
+        }
+        transaction.mutableBytes(new.block, reply.count).copyMemory(from: reply)
+        write(new, to: slot)
+    }
+
+    private func keep(_ reply: BlockSlice, _ new: inout SessionSlot, in slot: Int) {
+        precondition(reply.count > KeptReply.inlineLimit, "a short reply lies in the slot")
+        if new.block != 0 { transaction.free(new.block) }
+        transaction.recharge(reply.block, to: .reserve)
+        new.block = reply.block
+        new.replyStart = UInt16(reply.start)
+        new.replyLength = UInt32(reply.count)
+        write(new, to: slot)
     }
 
     // MARK: What is kept in DRAM

@@ -10,8 +10,8 @@ import PersistentMemory
 /// ```
 enum StateLayout {
     static let magic: UInt64 = 0x3154_4154_5358_504D  // "MPXSTAT1"
-    static let version: UInt32 = 2
-    static let poolLayout = "mpaxos-state-2"
+    static let version: UInt32 = 3
+    static let poolLayout = "mpaxos-state-3"
     static let heapOffset = 4096
     static let stampsOffset: UInt64 = 64
     /// Three lines. A slot begins on a line, which holds all of it but the reply.
@@ -72,12 +72,14 @@ struct SessionSlot: BitwiseCopyable {
     var replyLength: UInt32 = 0
     var status: UInt8 = 0
     private var zero8: UInt8 = 0
-    private var zero16: UInt16 = 0
+    /// Where in its block the reply begins.
+    var replyStart: UInt16 = 0
     /// The count of uses when the session was opened, or that command executed. Later uses, which take no position and so
     /// must not change the digest, stamp the progress.
     var stamp: UInt64 = 0
 
     static let sequenceOffset: UInt64 = 8
+    static let blockOffset: UInt64 = 24
     static let size = 48
 
     init() {}

@@ -194,7 +194,7 @@ package final class StatePool {
         case .execute(let remembered):
             current = (session, sequence, remembered ? slot! : -1)
             isRunning = true
-            transaction.beginCommand()
+            beginRun()
             return .execute
         case .open:
             progress.useClock += 1
@@ -217,19 +217,24 @@ package final class StatePool {
 
     /// The state machine has run: keeps its reply. A reply that finds no room is refused like a command that finds
     /// none.
-    package func finish(reply: UnsafeRawBufferPointer) -> Outcome {
+    ///
+    /// - Parameters:
+    ///   - reply: its bytes; they are those of the answer, too.
+    ///   - slice: where they lie, if in a block that the machine gives up: then they are kept where they are.
+    package func finish(reply: UnsafeRawBufferPointer, in slice: BlockSlice? = nil) -> Outcome {
         precondition(isRunning, "a command ends that never began")
         guard let command = current else { preconditionFailure("a command ends that never began") }
-        if command.slot >= 0 {
-            progress.useClock += 1
-            do throws(Refusal) {
-                try table.keep(
-                    reply, status: .ok, sequence: command.sequence, position: root.position + 1,
-                    clock: progress.useClock, in: command.slot)
-            } catch {
-                progress.useClock -= 1
-                return .done(refuse(.full))
+        let blockIsTaken = takeBackSpare(of: command.slot)
+        do throws(Refusal) {
+            if command.slot >= 0 {
+                progress.useClock += 1
+                try keep(reply, in: slice, of: command, blockIsTaken: blockIsTaken)
+            } else if let slice {
+                transaction.free(slice.block)
             }
+        } catch {
+            progress.useClock -= 1
+            return .done(refuse(.full))
         }
         if transaction.overflowed {
             if command.slot >= 0 { progress.useClock -= 1 }
@@ -237,7 +242,7 @@ package final class StatePool {
             transaction.rollbackCommand()
             commit()
             openGroup()
-            transaction.beginCommand()
+            beginRun()
             return .again
         }
         transaction.endCommand()
@@ -250,6 +255,7 @@ package final class StatePool {
     package func refuse(_ refusal: Refusal) -> Answer {
         precondition(isRunning, "a command is refused that never began")
         guard let command = current else { preconditionFailure("a command is refused that never began") }
+        transaction.spare = 0
         transaction.rollbackCommand()
         isRunning = false
         let position = takePosition()
@@ -259,7 +265,8 @@ package final class StatePool {
             progress.useClock += 1
             do throws(Refusal) {
                 try table.keep(
-                    body, status: .full, sequence: command.sequence, position: position, clock: progress.useClock,
+                    .bytes(body), status: .full, sequence: command.sequence, position: position,
+                    clock: progress.useClock,
                     in: command.slot)
             } catch {
                 preconditionFailure("the reasons of refusals are short enough for the slot")
@@ -296,6 +303,34 @@ package final class StatePool {
     }
 
     // MARK: Parts
+
+    /// The machine is about to run. The block of the reply that the command's will replace serves it as spare.
+    private func beginRun() {
+        precondition(transaction.spare == 0, "the spare of the command before is not taken back")
+        guard let slot = current?.slot else { preconditionFailure("a machine runs without a command") }
+        transaction.beginCommand()
+        if slot >= 0 { transaction.spare = table.block(of: slot) }
+    }
+
+    /// - Returns: whether the machine took it.
+    private func takeBackSpare(of slot: Int) -> Bool {
+        guard slot >= 0 else { return false }
+        defer { transaction.spare = 0 }
+        return transaction.spare == 0 && table.block(of: slot) != 0
+    }
+
+    private func keep(
+        _ reply: UnsafeRawBufferPointer, in slice: BlockSlice?,
+        of command: (session: UInt64, sequence: UInt64, slot: Int), blockIsTaken: Bool
+    ) throws(Refusal) {
+        // A short one lies better in the session's slot.
+        let isShort = reply.count <= KeptReply.inlineLimit
+        let new: SessionTable.NewReply = if let slice, !isShort { .slice(slice) } else { .bytes(reply) }
+        try table.keep(
+            new, blockIsTaken: blockIsTaken, status: .ok, sequence: command.sequence, position: root.position + 1,
+            clock: progress.useClock, in: command.slot)
+        if let slice, isShort { transaction.free(slice.block) }
+    }
 
     /// Makes sure that what belongs to every commit is part of this one, and that sessions can be opened and closed
     /// without a look at the journal. The lines are marked before any command begins, so that a rollback leaves them

@@ -65,8 +65,8 @@ extension StatePool {
             guard let size = blocks.removeValue(forKey: session.block) else {
                 throw damagedSession(slot, "its reply lies at \(session.block), where no reply block of its own is")
             }
-            if session.replyLength > KeptReply.inlineLimit, session.replyLength > size {
-                throw damagedSession(slot, "its reply is longer than its block")
+            if session.replyLength > KeptReply.inlineLimit, Int(session.replyStart) + Int(session.replyLength) > size {
+                throw damagedSession(slot, "its reply reaches beyond its block")
             }
         } else if session.replyLength > KeptReply.inlineLimit {
             throw damagedSession(slot, "its reply of \(session.replyLength) bytes is nowhere")

@@ -94,4 +94,35 @@ import Testing
             }
         }
     }
+
+    /// A long write whose first and last lines were written before in the same commit is undone byte for byte, and does not have
+    /// the lines between kept.
+    @Test func longWritesAreUndone() throws {
+        var random = Seeded(seed: 3)
+        let heap = try smallHeap()
+        let transaction = heap.transaction
+        let block = try transaction.allocate(8192)
+        transaction.fill(block, 8192, with: 1)
+        transaction.commit()
+        for _ in 0..<200 {
+            let start = UInt64(random.next() % 2000)
+            let count = 1 + Int(random.next() % 4000)
+            for place in [start, start + UInt64(count) - 1, start + UInt64(count / 2)].prefix(Int(random.next() % 4)) {
+                transaction.write(
+                    UInt8(truncatingIfNeeded: random.next()), to: PersistentPointer(offset: block + place))
+            }
+            let before = Array(transaction.bytes(block, 8192))
+            transaction.beginCommand()
+            transaction.fill(block + start, count, with: 9)
+            transaction.rollbackCommand()
+            #expect(Array(transaction.bytes(block, 8192)) == before)
+            if random.next() % 8 == 0 { transaction.commit() }
+        }
+        transaction.commit()
+        transaction.write(UInt8(5), to: PersistentPointer(offset: block + 64))
+        transaction.beginCommand()
+        _ = transaction.mutableBytes(block + 70, 8000)
+        #expect(transaction.state.pointee.undo.used <= 64 + 16)
+        transaction.rollbackCommand()
+    }
 }

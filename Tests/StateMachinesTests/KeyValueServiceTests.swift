@@ -35,6 +35,29 @@ import Testing
         #expect(service.count(in: store.transaction) == 1)
     }
 
+    /// Long values are not copied into the reply: a put writes the new value alone, whether its length changes or not.
+    @Test(arguments: [256, 1000, 4000])
+    func longValuesAreGivenUpForTheReply(size: Int) throws {
+        func value(_ byte: UInt8, _ count: Int) -> [UInt8] { [UInt8](repeating: byte, count: count) }
+        _ = try apply(Body.put("a key", value(1, size)))
+        store.transaction.commit()
+        let used = store.heap.usedBytes
+        for (round, next) in [size, size, size - 1, size, size + 30, size].enumerated() {
+            let before = query(Body.get("a key"))
+            let room = store.transaction.journalRoom
+            #expect(try apply(Body.put("a key", value(UInt8(round + 2), next))) == before)
+            #expect(store.dirtyLines(since: room) <= next / 64 + 20)
+            #expect(query(Body.get("a key")) == [1] + value(UInt8(round + 2), next))
+            store.transaction.commit()
+            _ = try store.heap.verify()
+        }
+        #expect(store.heap.usedBytes == used)
+        #expect(try apply(Body.delete("a key")) == [1] + value(7, size))
+        #expect(query(Body.get("a key")) == [0])
+        #expect(store.heap.usedBytes < used - UInt64(size))
+        _ = try store.heap.verify()
+    }
+
     @Test func getIsACommandAndAQuery() throws {
         #expect(try apply(Body.get("k")) == [0])
         #expect(query(Body.get("k")) == [0])

@@ -44,8 +44,10 @@ final class TestStore {
             guard attempt == 0 else { throw .tooLarge }
             transaction.commit()
         }
+        let bytes = Array(reply.bytes)
+        if let slice = reply.given { transaction.free(slice.block) }
         transaction.endCommand()
-        return Array(reply.bytes)
+        return bytes
     }
 
     /// Executes a command and takes it back.

@@ -99,6 +99,7 @@ import Testing
         var source = CommandSource(seed: seed)
         var counts: [OrderedStatus: Int] = [:]
         var repeats = 0
+        var (given, spared) = (0, 0)
         for number in 0..<4000 {
             let command = source.next(model)
             let before = model.position
@@ -123,6 +124,7 @@ import Testing
             case 8:
                 rig.pool.commit()
                 _ = try rig.pool.verify()
+                (given, spared) = (given + rig.given, spared + rig.spared)
                 rig = try rig.reopened()
                 _ = try rig.pool.verify()
                 #expect(rig.pool.position == model.position)
@@ -132,6 +134,7 @@ import Testing
         // Every kind of answer came up.
         for status in [.ok, .stale, .expired, .full] as [OrderedStatus] { #expect(counts[status, default: 0] > 20) }
         #expect(repeats > 100 && model.evicted > 20)
+        #expect(given > 20 && spared > 20)
     }
 
     @Test func aRepeatedReplyIsTheSameBytesAfterARestart() throws {
@@ -149,6 +152,84 @@ import Testing
             #expect(try rig.reopened().execute(command) == first)
             #expect(rig.pool.position == position, "a duplicate takes no position")
         }
+    }
+
+    /// The reply of a rig's command that gives up a block.
+    private func given(_ fill: UInt8, _ count: Int) -> [UInt8] { (16..<16 + count).map { StateRig.byte($0, of: fill) } }
+
+    /// A block that the machine gives up becomes the kept reply, and the one before it serves the next command: once both are there,
+    /// nothing is allocated or freed, and the reply is not written again.
+    @Test func aGivenBlockIsKeptWhereItLies() throws {
+        let rig = try StateRig(sessions: 4)
+        let session = rig.execute(TestCommand(kind: .open, session: 0, sequence: 0)).session
+        func put(_ sequence: UInt64) -> SessionModel.Expected {
+            rig.execute(
+                TestCommand(
+                    kind: .submit, session: session, sequence: sequence, size: 4000, fill: UInt8(sequence), gives: true)
+            )
+        }
+        #expect(put(1).body == [])
+        for sequence in 2...3 as ClosedRange<UInt64> { #expect(put(sequence).body.count >= 3984) }
+        rig.pool.commit()
+        let used = rig.pool.used
+        for sequence in 4...20 as ClosedRange<UInt64> {
+            let room = rig.pool.heap.transaction.journalRoom
+            let reply = put(sequence)
+            #expect(reply.status == .ok && reply.body == given(UInt8(sequence - 1), reply.body.count))
+            #expect((room - rig.pool.heap.transaction.journalRoom) / 72 < 4000 / 64 + 16, "the value alone is written")
+            if sequence % 2 == 0 { rig.pool.commit() }
+            #expect(rig.pool.used == used)
+            #expect(put(sequence) == reply)
+        }
+        #expect(used == rig.pool.used)
+        rig.pool.commit()
+        _ = try rig.pool.verify()
+        let again = try rig.reopened()
+        let last = again.execute(TestCommand(kind: .submit, session: session, sequence: 20)).body
+        #expect(last.count >= 3984 && last == given(19, last.count))
+        #expect(rig.spared >= 17)
+    }
+
+    /// What is given up and short lies in the session's slot, and outside of sessions nowhere: the block is free.
+    @Test(arguments: [true, false])
+    func aBlockGivenForNothingIsFree(inSession: Bool) throws {
+        let rig = try StateRig(sessions: 4)
+        let session = inSession ? rig.execute(TestCommand(kind: .open, session: 0, sequence: 0)).session : 0
+        let size = inSession ? 100 : 1000
+        var command = TestCommand(kind: .submit, session: session, sequence: 1, size: size, gives: true)
+        _ = rig.execute(command)
+        let used = rig.pool.used
+        for sequence in 2...9 as ClosedRange<UInt64> {
+            command.sequence = sequence
+            command.fill = UInt8(sequence)
+            let body = rig.execute(command).body
+            #expect(body.count >= size - 16 && body == given(sequence == 2 ? 0 : UInt8(sequence - 1), body.count))
+            #expect(rig.pool.used == used)
+        }
+    }
+
+    /// A refused command leaves the spare that it took, and the block that it gave up, as they were.
+    @Test func aRefusalGivesBackWhatWasGiven() throws {
+        let rig = try StateRig(sessions: 4)
+        let session = rig.execute(TestCommand(kind: .open, session: 0, sequence: 0)).session
+        var command = TestCommand(kind: .submit, session: session, sequence: 0, size: 4000, gives: true)
+        for sequence in 1...3 as ClosedRange<UInt64> {
+            command.sequence = sequence
+            command.fill = UInt8(sequence)
+            _ = rig.execute(command)
+        }
+        rig.pool.commit()
+        let kept = rig.execute(command)
+        command.sequence = 4
+        command.refuses = true
+        #expect(rig.execute(command).status == .full)
+        rig.pool.commit()
+        _ = try rig.pool.verify()
+        #expect(kept.body == given(2, kept.body.count))
+        command.sequence = 5
+        command.refuses = false
+        #expect(rig.execute(command).body == given(3, kept.body.count))
+        _ = try rig.pool.verify()
     }
 
     @Test func aRefusedCommandLeavesNothingButItsRefusal() throws {
@@ -216,19 +297,21 @@ import Testing
         _ = try rig.pool.verify()
     }
 
-    @Test func aCommandThatDoesNotFitTheRestOfTheJournalIsTriedAgain() throws {
+    @Test(arguments: [false, true])
+    func aCommandThatDoesNotFitTheRestOfTheJournalIsTriedAgain(gives: Bool) throws {
         let rig = try StateRig(sessions: 4, pages: 128, journalSize: 32 << 10)
         let session = rig.execute(TestCommand(kind: .open, session: 0, sequence: 0)).session
-        for sequence in 1...20 as ClosedRange<UInt64> {
+        // Blocks are given up in a second round over the cells: then the reply before is each command's spare.
+        let last: UInt64 = gives ? 40 : 20
+        for sequence in 1...last {
             let answer = rig.execute(
                 TestCommand(
-                    kind: .submit, session: session, sequence: sequence, cell: Int(sequence), size: 8000,
-                    fill: UInt8(sequence),
-                    replySize: 5))
+                    kind: .submit, session: session, sequence: sequence, cell: Int(sequence % 20), size: 8000,
+                    fill: UInt8(sequence), replySize: 5, gives: gives))
             #expect(answer.status == .ok && answer.position == sequence + 1)
         }
-        #expect(rig.repetitions > 3)
-        #expect(rig.pool.executedCommands == 21)
+        #expect(rig.repetitions > 3 && (rig.spared > 10) == gives)
+        #expect(rig.pool.executedCommands == Int(last) + 1)
         // One that would not fit into an empty journal either is refused.
         let large = TestCommand(kind: .submit, session: session, sequence: 100, cell: 9, size: 40_000)
         let answer = rig.execute(large)

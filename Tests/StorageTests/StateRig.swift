@@ -15,6 +15,8 @@ struct TestCommand: Equatable {
     var fill: UInt8 = 0
     var replySize = 0
     var refuses = false
+    /// The reply is what the cell's block holds from byte 16 on, where it lies.
+    var gives = false
 }
 
 /// A state pool with a small state machine on it.
@@ -40,6 +42,12 @@ final class StateRig {
     func reopened() throws -> StateRig { try StateRig(region: copy(of: region)) }
 
     private(set) var repetitions = 0
+    /// Commands that gave up a block for their reply, and commands that took the block of the reply before as spare.
+    private(set) var given = 0
+    private(set) var spared = 0
+
+    /// What a block holds, so that each place is another.
+    static func byte(_ index: Int, of fill: UInt8) -> UInt8 { fill &+ UInt8(truncatingIfNeeded: index &* 7) }
 
     /// Executes a command as the executor does.
     func execute(_ command: TestCommand) -> SessionModel.Expected {
@@ -48,14 +56,23 @@ final class StateRig {
         case .execute:
             while true {
                 var reply: [UInt8] = []
+                var slice: BlockSlice?
+                let spare = pool.heap.transaction.spare
                 do throws(Refusal) {
-                    try apply(command, reply: &reply)
+                    slice = try apply(command, reply: &reply)
                 } catch {
                     return read(pool.refuse(error))
                 }
+                let wasTaken = pool.heap.transaction.spare == 0
                 let outcome = reply.withUnsafeBytes { bytes -> SessionModel.Expected? in
-                    guard case .done(let answer) = pool.finish(reply: bytes) else { return nil }
+                    let given = slice.map { pool.heap.transaction.bytes($0) }
+                    guard case .done(let answer) = pool.finish(reply: given ?? bytes, in: slice) else { return nil }
                     return read(answer)
+                }
+                if spare != 0, wasTaken, outcome?.status == .ok { spared += 1 }
+                if slice != nil, outcome?.status == .ok {
+                    precondition(outcome!.body == reply, "what was given is what the answer says")
+                    given += 1
                 }
                 if let outcome { return outcome }
                 repetitions += 1
@@ -68,22 +85,32 @@ final class StateRig {
             status: answer.status, session: answer.session, position: answer.position, body: Array(answer.body))
     }
 
-    private func apply(_ command: TestCommand, reply: inout [UInt8]) throws(Refusal) {
+    private func apply(_ command: TestCommand, reply: inout [UInt8]) throws(Refusal) -> BlockSlice? {
         let transaction = pool.heap.transaction
         let place = PersistentPointer<UInt64>(offset: transaction.root + UInt64(8 * (command.cell % Self.cells)))
         let old = transaction.read(place)
+        var slice: BlockSlice?
         if old != 0 {
-            reply += transaction.bytes(old, 1)
-            transaction.free(old)
+            if command.gives {
+                let given = BlockSlice(of: old, start: 16, count: transaction.size(of: old) - 16)
+                reply += transaction.bytes(given)
+                slice = given
+            } else {
+                reply += transaction.bytes(old, 1)
+                transaction.free(old)
+            }
             transaction.write(0, to: place)
         }
         if command.size > 0 {
             let block = try transaction.allocate(command.size)
-            transaction.mutableBytes(block, command.size).initializeMemory(as: UInt8.self, repeating: command.fill)
+            let bytes = transaction.mutableBytes(block, transaction.size(of: block))
+            for index in bytes.indices { bytes[index] = Self.byte(index, of: command.fill) }
             transaction.write(block, to: place)
         }
         if command.refuses { throw .full }
+        if let slice { return slice }
         while reply.count < command.replySize { reply.append(UInt8(truncatingIfNeeded: reply.count) ^ command.fill) }
+        return nil
     }
 }
 
@@ -105,6 +132,9 @@ struct CommandSource {
         command.fill = UInt8(truncatingIfNeeded: random.next())
         command.replySize = [0, 1, random.below(26), random.below(largestReply)][random.below(4)]
         command.refuses = random.below(12) == 0
+        command.gives = random.below(3) == 0
+        // Often of one size, so that the block of a kept reply can serve the next command.
+        if random.below(2) == 0 { command.size = 320 }
         switch random.below(20) {
         case 0, 1:
             command.kind = .open

@@ -163,7 +163,9 @@ import Testing
         .appended(
             "[client]\nmax_outstanding = 0",
             "client.max_outstanding: 0 is out of range, expected an integer from 1 to 1048576"),
-        .appended("[client]\nsocket = \"REP\"", "client.socket: \"REP\" is unknown, expected \"router\" or \"libzmq-router\" or \"rep\""),
+        .appended(
+            "[client]\nsocket = \"REP\"",
+            "client.socket: \"REP\" is unknown, expected \"router\" or \"libzmq-router\" or \"rep\""),
         .appended(
             "[pipeline]\nthreads = 2", "pipeline.threads: is an integer, expected \"auto\" or \"fused\" or \"staged\""),
         .appended(

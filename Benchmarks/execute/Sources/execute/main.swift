@@ -216,7 +216,7 @@ final class Ours {
             } catch {
                 fatalError("refused: \(error)")
             }
-            if case .done(let answer) = pool.finish(reply: reply.pointee.bytes) {
+            if case .done(let answer) = pool.finish(reply: reply.pointee.bytes, in: reply.pointee.given) {
                 answered += answer.body.count
                 return
             }
