@@ -94,8 +94,13 @@ extension Transaction {
         let block = checkedBlock(offset)
         let old = header(block)
         precondition(old.isReserve == (share == .data), "a block is charged to the share it is charged to")
-        charge(-Int64(old.size), to: share == .data ? .reserve : .data)
-        charge(Int64(old.size), to: share)
+        let data = share == .data ? dataBytes + old.size : dataBytes - old.size
+        let reserve = share == .data ? reserveBytes - old.size : reserveBytes + old.size
+        precondition(data <= capacity && reserve <= capacity, "more recharged than allocated: verify the pool")
+        // Both counters with one write.
+        write(
+            (data, reserve),
+            to: PersistentPointer<(UInt64, UInt64)>(offset: layout.allocator + AllocatorLayout.dataBytes))
         setHeader(block, BlockHeader(size: old.size, before: old.before, isFree: false, isReserve: share == .reserve))
     }
 

@@ -2,6 +2,7 @@
 /// line, then a map of second levels for each first level, then the heads of the free lists.
 enum AllocatorLayout {
     static let dataBytes: UInt64 = 0
+    /// Right behind `dataBytes`: both are written as a pair.
     static let reserveBytes: UInt64 = 8
     static let highWater: UInt64 = 16
     static let firstLevelMap: UInt64 = 24

@@ -70,6 +70,8 @@ public final class Transaction {
     /// read or written. Offsets outside of the heap are ignored.
     @inlinable public func prefetch(_ offset: UInt64, _ count: Int) {
         guard offset < size, count > 0 else { return }
+        // What will be written will be marked.
+        csupport_prefetch(state.pointee.dirty.bitmap + Int(truncatingIfNeeded: offset >> 12))
         let first = offset & ~63
         let end = min(size, offset &+ UInt64(truncatingIfNeeded: count))
         var line = first
