@@ -97,6 +97,11 @@ struct EndToEndTests {
         }
 
         @Test(arguments: Scenario.Threads.allCases)
+        func largeRepliesAreKept(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "crashes", name: "large-replies").run(threads)
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
         func majorityLostAndFound(threads: Scenario.Threads) async throws {
             try await Scenario(script: "crashes", name: "quorum-lost").run(threads)
         }
