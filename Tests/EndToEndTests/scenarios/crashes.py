@@ -108,7 +108,7 @@ def large_replies(run):
     cluster.settle()
     cluster.stop(*cluster.ids)
     for id in cluster.ids:
-        done = execute("dump", cluster.pools(id)[1])
+        done = execute("dump", "--pool", cluster.pools(id)[1], "--verify")
         run.finished(done, f"dump of the state of replica {id}", 0)
 
 
