@@ -63,7 +63,7 @@ let package = Package(
         .testTarget(name: "MessagingTests", dependencies: ["Messaging"]),
         .testTarget(name: "ZMTPTests", dependencies: ["ZMTP", "Messaging"]),
         .testTarget(name: "PersistentMemoryTests", dependencies: ["PersistentMemory"]),
-        .testTarget(name: "StorageTests", dependencies: ["Storage", "PersistentMemory", "Consensus"]),
+        .testTarget(name: "StorageTests", dependencies: ["Storage", "StateMachines", "PersistentMemory", "Consensus"]),
         .testTarget(name: "StateMachinesTests", dependencies: ["StateMachines", "PersistentMemory"]),
         .testTarget(name: "TopologyTests", dependencies: ["Topology"]),
         .testTarget(name: "ClientTests", dependencies: ["Client", "Wire", "Messaging"]),

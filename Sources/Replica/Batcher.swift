@@ -90,6 +90,15 @@ struct Batcher: ~Copyable {
         return carried.map { CommandRecord.size(bodyCount: $0.body.count) }
     }
 
+    /// Bytes that the first waiting command takes in a batch; nil when none waits.
+    mutating func nextCommandSize() -> Int? {
+        if let size = runsFirst ? nil : nextOwnSize() { return size }
+        guard nextRunSize() != nil else { return nextOwnSize() }
+        var records = CommandRecords(
+            UnsafeRawBufferPointer(rebasing: UnsafeRawBufferPointer(run.bytes)[PeerHeader.size...]))
+        return records.next().map { CommandRecord.size(bodyCount: $0.body.count) }
+    }
+
     /// Whether at least `bytes` wait, by a cheap estimate: the commands in the ring count with the size of the first.
     mutating func gathered(atLeast bytes: Int) -> Bool {
         guard let size = nextSize() else { return false }

@@ -252,7 +252,7 @@ final class Engine: Stage {
     private func propose(now: UInt64) -> Int {
         var batches = 0
         while core.canPropose, let size = batcher.nextSize() {
-            let considerable = considerable(size)
+            let considerable = considerable(batcher.nextCommandSize() ?? size)
             guard mayGo(whileUnderWay: inFlight, considerable: considerable) else { break }
             if batcher.shouldWait(now: now) { break }
             let capacity = max(batcher.batchBytes, size)

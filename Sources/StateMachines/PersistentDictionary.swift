@@ -242,7 +242,7 @@ public struct PersistentDictionary: BitwiseCopyable, Sendable {
     /// As `store`, but the old value stays where it lies, and its block is the caller's: to give up for a reply, or to free.
     ///
     /// - Returns: the old value; the bytes before it, the end of its key at least, are the caller's, too. Nil, with nothing changed,
-    ///   when the key is absent, when copying the old value is as good (short values, blocks much longer than theirs), and when there
+    ///   when the key is absent, when copying the old value is as good (short values, values that fill less than three quarters of their block), and when there
     ///   is no room for both values.
     public func exchange(
         _ value: UnsafeRawBufferPointer, for key: UnsafeRawBufferPointer, at location: Location,
@@ -273,7 +273,8 @@ public struct PersistentDictionary: BitwiseCopyable, Sendable {
         guard location.isPresent else { return nil }
         let entry = Self.entry(location.entry, in: transaction)
         let (start, count) = (Int(entry.valueOffset), Int(entry.valueLength))
-        guard count >= Self.shortestDetached, start <= 4096, start + count > transaction.size(of: location.entry) / 2
+        // What is kept of the block is the value: three quarters of it at least, lest kept replies take more than they are worth.
+        guard count >= Self.shortestDetached, start <= 4096, 4 * count >= 3 * transaction.size(of: location.entry)
         else { return nil }
         return BlockSlice(of: location.entry, start: start, count: count)
     }

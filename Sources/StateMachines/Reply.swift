@@ -63,6 +63,9 @@ public struct Reply: ~Copyable {
     /// hundred bytes and more. Not in a query.
     public mutating func give(_ slice: BlockSlice, in transaction: Transaction) {
         precondition(used == 0 && self.slice == nil, "what is given is the whole reply")
+        precondition(!transaction.readOnly, "a query gives up a block: only apply may")
+        precondition(
+            slice.start + slice.count <= transaction.size(of: slice.block), "a reply that reaches beyond its block")
         self.slice = slice
         start = transaction.bytes(slice).baseAddress!
         hasOverflowed = slice.count > capacity

@@ -60,6 +60,8 @@ extension StatePool {
         }
         let status = OrderedStatus(rawValue: session.status)
         guard status == .ok || status == .full else { throw damagedSession(slot, "its status is \(session.status)") }
+        guard session.replyStart == 0 || (session.replyStart >= 16 && session.replyLength > KeptReply.inlineLimit)
+        else { throw damagedSession(slot, "its reply begins at byte \(session.replyStart) of its block") }
         if session.block != 0 {
             // Taken out, so that a second session with the same block finds it gone.
             guard let size = blocks.removeValue(forKey: session.block) else {

@@ -67,6 +67,7 @@ import Testing
                 if kind == .submit {
                     store.transaction.beginCommand()
                     try service.apply(bytes, in: store.transaction, reply: &reply)
+                    if let slice = reply.given { store.transaction.free(slice.block) }
                     store.transaction.commit()
                 } else {
                     store.transaction.readOnly = true
