@@ -18,7 +18,7 @@ package let decidedView: View = .max
 
 /// Views and instances beyond this are refused when they come from the network: nobody lives that long, and the arithmetic
 /// on them cannot overflow.
-let plausibleLimit: UInt64 = 1 << 62
+package let plausibleLimit: UInt64 = 1 << 62
 
 /// The one replica that may propose in `view`.
 @inlinable

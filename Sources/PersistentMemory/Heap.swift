@@ -136,6 +136,30 @@ package final class Heap {
     /// Offset of the runtime's own 4,096 bytes, digested, zero at format.
     package var systemRoot: UInt64 { layout.systemRoot }
 
+    // MARK: Images
+
+    /// What another pool needs to hold the same heap: the page of the header, and the data area up to where it was ever written, in
+    /// whole pages; all else is zero. Whole only when all is committed and the journal empty; valid until the next commit.
+    package var image: (header: UnsafeRawBufferPointer, data: UnsafeRawBufferPointer) {
+        precondition(!transaction.isDirty, "an image of what is not committed")
+        let data = transaction.committed
+        let used = min(data.count, Heap.roundedToPages(Int(transaction.highWater)))
+        return (
+            UnsafeRawBufferPointer(start: data.baseAddress! - layout.dataOffset, count: Pool.pageSize),
+            UnsafeRawBufferPointer(rebasing: data[..<used])
+        )
+    }
+
+    /// Where in the region the data area begins, counted from the page of the header.
+    package var dataOffset: Int { layout.dataOffset }
+    /// The sizes of all areas, and the layout's version: an image fits a heap in which they are the same.
+    package var shape: [UInt64] {
+        [
+            layout.version, layout.regionSize, layout.journalSize, layout.dataSize, layout.progressSize,
+            layout.reserveSize,
+        ]
+    }
+
     // MARK: Figures, in bytes, headers of blocks included
 
     package var usedBytes: UInt64 { transaction.dataBytes + transaction.reserveBytes }

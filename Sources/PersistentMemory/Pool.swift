@@ -301,7 +301,8 @@ extension Pool {
         }
     }
 
-    private static func syncDirectory(of path: String) {
+    /// Makes durable which files there are in the folder of `path`.
+    package static func syncDirectory(of path: String) {
         let folder = path.lastIndex(of: "/").map { String(path[...$0]) } ?? "."
         let descriptor = Glibc.open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         guard descriptor >= 0 else { return }

@@ -27,6 +27,7 @@ final class Engine: Stage {
     private let decided: SPSCRing<DecidedBatch>
     private let links: Parker
     private let gate: Gate?
+    private let transfer: StateTransfer
     private let logger: Logger
     private let executor: Parker
 
@@ -46,6 +47,8 @@ final class Engine: Stage {
     @exclusivity(unchecked) private var isStranded = false
     /// Since the start, once.
     @exclusivity(unchecked) private var hasCaughtUp = false
+    /// Of the cores before this one, when the node opened anew with another replica's state.
+    private let before: (elections: UInt64, resent: UInt64, caughtUp: UInt64)
 
     /// - Parameters:
     ///   - core: restored and started into `effects`.
@@ -53,8 +56,10 @@ final class Engine: Stage {
     init(
         index: Int, memberIDs: [UInt16], core: consuming Core, startedInto effects: consuming EffectBuffer,
         acceptor: AcceptorPool, batcher: consuming Batcher, executed: UInt64, board: StatusBoard, rings: Rings,
-        parkers: Parkers, gate: Gate?, logger: Logger
+        parkers: Parkers, gate: Gate?, transfer: StateTransfer, logger: Logger
     ) {
+        before = (board.elections.load(), board.resent.load(), board.caughtUpInstances.load())
+        self.transfer = transfer
         self.logger = logger
         self.gate = gate
         self.index = index
@@ -103,6 +108,7 @@ final class Engine: Stage {
             commit(now: now)
         }
         work += deliver()
+        if core.needsStateTransfer || transfer.isActive { transfer.poll(standing: standing, now: now) }
         gate?.isClosed = core.role == .leader && inFlight >= (lastWasConsiderable ? Self.mostPartial : 1)
         if work > 0 || core.role != publishedRole || board.executed.load() != publishedExecuted { publish() }
         return work > 0
@@ -142,8 +148,16 @@ final class Engine: Stage {
         switch decoded.content {
         case .message(let message): receive(message, decoded.payload, from: peer, now: now)
         case .forward(_, let checksum): takeForwarded(decoded.payload, checksum: checksum, from: peer)
+        case .transfer(let message):
+            transfer.take(message, decoded.payload, from: peer, standing: standing, now: now)
         case .handshake: preconditionFailure("the links keep handshakes to themselves")
         }
+    }
+
+    private var standing: Standing {
+        Standing(
+            needsState: core.needsStateTransfer, decided: core.decided, view: core.view, leader: core.leader,
+            floor: core.floor)
     }
 
     private func takeForwarded(_ records: UnsafeRawBufferPointer, checksum: UInt32, from peer: Int) {
@@ -396,15 +410,15 @@ final class Engine: Stage {
         if core.needsStateTransfer != isStranded {
             isStranded = core.needsStateTransfer
             if isStranded {
-                logger.error(
-                    "cannot catch up: no peer that answers has instance \(core.decided + 1) in its log any more; this replica was away for longer than their logs reach (log_size), and serves again only if one whose log reaches back comes up"
+                logger.warning(
+                    "cannot catch up from a log: a peer has no instance \(core.decided + 1) any more; this replica was away for longer than their logs reach (log_size), and takes the state of another one unless a log that reaches back turns up"
                 )
             }
         }
         board.knownLeader = core.leader
-        board.elections.store(core.counters.elections)
-        board.resent.store(core.counters.retransmissions)
-        board.caughtUpInstances.store(core.counters.caughtUp)
+        board.elections.store(before.elections + core.counters.elections)
+        board.resent.store(before.resent + core.counters.retransmissions)
+        board.caughtUpInstances.store(before.caughtUp + core.counters.caughtUp)
     }
 
     /// Caught up is who has executed all that was decided, but for what can be under way at any time.

@@ -7,7 +7,7 @@ import Synchronization
 /// A thread that polls one or more stages, spins for a moment when none has work, then sleeps until one of
 /// their sockets or its parker's eventfd is signalled.
 final class Lane: @unchecked Sendable {
-    // Unchecked: `stages` is touched by the lane's thread alone once `start` has run; `stopping` is atomic.
+    // Unchecked: `stages` is touched by the lane's thread alone from `start` until it has stopped; `stopping` is atomic.
 
     /// Others wake the lane through this after they have published something for one of its stages.
     let parker: Parker
@@ -51,7 +51,11 @@ final class Lane: @unchecked Sendable {
         parker.wake()
     }
 
-    func join() { stopped.wait() }
+    /// When it returns, the lane has stopped and let its stages go.
+    func join() {
+        stopped.wait()
+        stages = []
+    }
 
     private func run() {
         let watch = Watch.allocate(capacity: 64)

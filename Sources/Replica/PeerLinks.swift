@@ -142,6 +142,10 @@ final class PeerLinks: Stage {
         }
     }
 
+    override func close() {
+        for case let link? in links { link.isOpen = false }
+    }
+
     override func poll(budget: Int, now: UInt64) -> Bool {
         guard let watch, let routerItem else { preconditionFailure("polled before it was registered") }
         self.now = now

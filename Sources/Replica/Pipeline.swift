@@ -29,8 +29,18 @@ struct Rings {
         departures = .allocate(capacity: 4096)
     }
 
-    /// All lanes must have stopped.
+    /// All lanes must have stopped. What is still under way is let go.
     func deallocate() {
+        arrivals.publish()
+        while let arrival = arrivals.pop() { arrival.frame.discard() }
+        departures.publish()
+        while let departure = departures.pop() { departure.frame.discard() }
+        submissions.publish()
+        while let submission = submissions.pop() { submission.body.release(to: bodies) }
+        localQueries.publish()
+        while let query = localQueries.pop() { query.body.release(to: queryBodies) }
+        completions.publish()
+        while let completion = completions.pop() { completion.body.release(to: replyBodies) }
         submissions.deallocate()
         localQueries.deallocate()
         completions.deallocate()

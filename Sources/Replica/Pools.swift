@@ -43,12 +43,16 @@ struct Pools {
                 "\(member.statePool) stands at instance \(state.executed), but the log in \(member.acceptorPool) begins at \(acceptor.floor): the state is older than the log; bring back the pair that belongs together"
             )
         }
+        // Where the state came as an image, votes for what is part of it may be for values that were not chosen.
+        acceptor.raiseFloor(to: state.installed + 1)
         do throws(PoolError) {
             try acceptor.settle(executed: state.executed)
         } catch {
             throw ReplicaError(.refused, error.description)
         }
         try check(against: topology)
+        // Not before: now the pools are this process's.
+        IncomingImage.removeLeftovers(beside: member.statePool)
     }
 
     /// What the topology asks for must fit into pools that were formatted, perhaps, for less.

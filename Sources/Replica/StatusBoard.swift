@@ -70,6 +70,8 @@ package final class StatusBoard: Sendable {
     package let elections: Counter
     package let resent: Counter
     package let caughtUpInstances: Counter
+    /// To replicas that no log helped any more.
+    package let statesGiven: Counter
     private let roleWord: Gauge
     private let leaderWord: Gauge
     private let readyWord: Gauge
@@ -95,6 +97,11 @@ package final class StatusBoard: Sendable {
     package let peers: [Peer]
     /// Frames at the peer port from nobody known: a stranger, or a peer of another cluster.
     package let strangersRefused: Counter
+
+    // MARK: Node
+
+    /// From other replicas, in the place of this one's.
+    package let statesTaken: Counter
 
     /// Everything that /metrics shows, in order.
     let catalogue: [Metric]
@@ -141,6 +148,7 @@ package final class StatusBoard: Sendable {
         elections = builder.counter("elections_total", "Views that this replica tried to lead")
         resent = builder.counter("proposals_resent_total", "Proposals sent again to a follower that lacked them")
         caughtUpInstances = builder.counter("catch_up_instances_total", "Decided instances fetched from peers")
+        statesGiven = builder.counter("states_given_total", "Images of the state given to other replicas")
         roleWord = builder.hidden()
         leaderWord = builder.hidden()
         readyWord = builder.gauge("ready", "1 when a leader is known and the replica has caught up")
@@ -162,6 +170,10 @@ package final class StatusBoard: Sendable {
         builder.beginSection()
         strangersRefused = builder.counter("strangers_refused_total", "Frames at the peer port from nobody known")
         peers = builder.peers(members)
+
+        builder.beginSection()
+        statesTaken = builder.counter(
+            "states_taken_total", "States of other replicas that took the place of this one's")
 
         catalogue = builder.metrics
         block = builder.block

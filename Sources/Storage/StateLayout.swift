@@ -36,7 +36,9 @@ struct Progress: BitwiseCopyable {
     var records: UInt64 = 0
     /// Counts the uses of sessions; the stamps are its values.
     var useClock: UInt64 = 0
-    private var zero: (UInt64, UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0, 0)
+    /// All up to this instance came in an image of another replica's state: what this replica's log says of it counts no more.
+    var installed: UInt64 = 0
+    private var zero: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
 }
 
 /// The runtime's own part of the replicated state, one line.

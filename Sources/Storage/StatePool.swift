@@ -168,6 +168,9 @@ package final class StatePool {
     package var executed: UInt64 { progress.executed }
     /// Records of instance `executed + 1` that are executed already: after a crash the executor skips so many.
     package var executedCommands: Int { Int(progress.records) }
+    /// All instances up to it came in an image of another replica's state, 0 for none: what votes the log holds for them may be for
+    /// values that were not chosen, and must be given up before the log is used.
+    package var installed: UInt64 { progress.installed }
     package var sessionCount: Int { Int(root.sessions) }
     package var sessionCapacity: Int { Int(root.capacity) }
     /// Bytes of the heap in use, the session table included.
@@ -300,6 +303,14 @@ package final class StatePool {
         transaction.commit()
         groupIsOpen = false
         recordsInGroup = 0
+    }
+
+    /// The state came from another replica.
+    func markInstalled() {
+        openGroup()
+        progress.installed = progress.executed
+        commit()
+        transaction.checkpoint()
     }
 
     // MARK: Parts

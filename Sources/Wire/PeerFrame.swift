@@ -13,6 +13,8 @@ import Consensus
 /// | payload checksum | CRC32C of the batch | CRC32C of the records |
 /// | small | 0 | 0 |
 /// | numbers | view, instance, bound, commit, acceptedView | view known to the sender, 0, 0, 0, 0 |
+///
+/// Frames of a state transfer are described at `TransferMessage`, those of the handshake at `Handshake`.
 package struct PeerFrame: BitwiseCopyable {
     package enum Content: BitwiseCopyable {
         /// A message of the core. When it `carriesBatch`, the payload is the batch's bytes, not yet checked against
@@ -21,6 +23,8 @@ package struct PeerFrame: BitwiseCopyable {
         /// A run of command records for the leader, not yet checked against `checksum`. `view` is the newest that the
         /// sender knows.
         case forward(view: View, checksum: UInt32)
+        /// Of a state transfer. A chunk's payload is not yet checked.
+        case transfer(TransferMessage)
         /// A frame of the handshake: to be read with `Handshake(header:payload:)`.
         case handshake(PeerHeader)
     }
@@ -80,6 +84,15 @@ package struct PeerFrame: BitwiseCopyable {
         ).encode(into: bytes)
     }
 
+    /// Writes the 64-byte header of a frame of a state transfer at `bytes`; the `payloadCount` bytes of a chunk belong behind it.
+    package static func encodeHeader(
+        of message: TransferMessage, payloadCount: Int = 0, sender: ReplicaIndex, into bytes: UnsafeMutableRawPointer
+    ) {
+        precondition(sender >= 0 && sender < largestReplicaCount, "a replica's index is below 9")
+        precondition(payloadCount >= 0 && payloadCount <= TransferMessage.chunkSize, "a chunk has so many bytes at most")
+        message.header(sender: UInt8(sender), payloadCount: UInt32(payloadCount)).encode(into: bytes)
+    }
+
     // MARK: Decoding
 
     /// Reads a whole frame, of any alignment, trusting nothing in it. What is valid here is what a correct replica of
@@ -95,6 +108,8 @@ package struct PeerFrame: BitwiseCopyable {
             let rest = (header.numbers.1 | header.numbers.2) | (header.numbers.3 | header.numbers.4)
             guard header.flags == 0, header.small == 0, rest == 0, header.payloadCount > 0 else { throw .field }
             content = .forward(view: header.numbers.0, checksum: header.payloadChecksum)
+        } else if TransferMessage.kinds.contains(header.kind) {
+            content = .transfer(try TransferMessage(header: header))
         } else if header.kind >= Handshake.firstKind {
             content = .handshake(header)
         } else {

@@ -1,0 +1,135 @@
+import Logging
+import PersistentMemory
+import Storage
+import Wire
+
+/// Gives an image of this replica's state to another one that no log helps any more. The engine's lane.
+///
+/// The executor pauses to make a copy, a piece at a time, while the engine goes on to vote; then it executes again, and the chunks come
+/// from the copy, as the receiver asks for them. What is executed meanwhile stays in the log as long as the log has room, as always.
+final class ImageGiver {
+    private enum Phase {
+        case idle
+        case making
+        case giving(StateImage)
+    }
+
+    private let port: TransferPort
+    private let order: ImageOrder
+    private let geometry: UInt64
+    private let logger: Logger
+
+    private var phase = Phase.idle
+    private var peer = 0
+    private var ticket: UInt64 = 0
+    private var offer = TransferMessage.Offer(executed: 0, view: 0, size: 0, position: 0, checksum: 0)
+    private var began: UInt64 = 0
+    /// When the receiver counts as gone, unless it asks before.
+    private var deadline: UInt64 = 0
+    private var hasWarned = false
+
+    /// Microseconds without a word of the receiver after which its image goes.
+    static let patience: UInt64 = 5_000_000
+
+    init(port: TransferPort, order: ImageOrder, geometry: UInt64, logger: Logger) {
+        self.port = port
+        self.order = order
+        self.geometry = geometry
+        self.logger = logger
+    }
+
+    var isActive: Bool {
+        if case .idle = phase { false } else { true }
+    }
+
+    private var receiver: String { "replica \(port.memberIDs[peer])" }
+
+    // MARK: Requests
+
+    func request(from: Int, ticket: UInt64, decided: UInt64, geometry: UInt64, now: UInt64) {
+        func refuse(_ refusal: TransferMessage.Refusal) { port.send(.refusal(ticket: ticket, refusal), to: from) }
+        guard geometry == self.geometry else { return refuse(.otherGeometry) }
+        guard port.board.executed.load() > decided else { return refuse(.notFurther) }
+        guard !isActive || peer == from else { return refuse(.busy) }
+        let isRepeated = isActive && ticket == self.ticket
+        if case .giving = phase, isRepeated {
+            deadline = now + Self.patience
+            port.send(.offer(ticket: ticket, offer), to: from)
+            return
+        }
+        if case .making = phase {
+            // One in the making will do also for who began anew meanwhile.
+        } else {
+            began = now
+            phase = .making
+            order.place()
+        }
+        if !isRepeated {
+            logger.info("replica \(port.memberIDs[from]) asks for an image of the state, since its log does not reach back")
+        }
+        (peer, self.ticket) = (from, ticket)
+        refuse(.notYet)
+    }
+
+    func ask(from: Int, ticket: UInt64, offset: UInt64, now: UInt64) {
+        guard case .giving(let image) = phase, from == peer, ticket == self.ticket, offset <= UInt64(image.size) else {
+            port.send(.refusal(ticket: ticket, .unknownTicket), to: from)
+            return
+        }
+        deadline = now + Self.patience
+        let offset = Int(offset)
+        let count = min(TransferMessage.chunkSize, image.size - offset)
+        if count == 0 {
+            logger.info("gave \(receiver) the state after instance \(image.executed), \(image.size) bytes")
+            port.board.statesGiven.add(1)
+            phase = .idle
+        } else if !port.sendChunk(count, at: offset, ticket: ticket, to: peer, fill: { image.read(at: offset, into: $0) })
+        {
+            logger.error("cannot read the image of the state that \(receiver) takes; it will have to ask again")
+            port.send(.refusal(ticket: ticket, .failed), to: peer)
+            phase = .idle
+        }
+    }
+
+    // MARK: Turns
+
+    func poll(standing: Standing, now: UInt64) {
+        switch phase {
+        case .idle: break
+        case .making:
+            guard let result = order.collect() else { return }
+            switch result {
+            case .success(let image): give(image, view: standing.view, now: now)
+            case .failure(let error):
+                logger.error("cannot give \(receiver) the state: \(error)")
+                port.send(.refusal(ticket: ticket, error.kind == .noSpace ? .noRoom : .failed), to: peer)
+                phase = .idle
+            }
+        case .giving(let image):
+            if standing.floor > image.executed + 1, !hasWarned {
+                hasWarned = true
+                logger.warning(
+                    "the log begins at \(standing.floor) now, behind the image that \(receiver) takes, which has all up to \(image.executed): if no other log reaches back, it will need another image; with a larger log_size this does not happen"
+                )
+            }
+            if now >= deadline {
+                logger.warning("\(receiver) asks for nothing any more: its image of the state is given up")
+                phase = .idle
+            }
+        }
+    }
+
+    private func give(_ image: StateImage, view: UInt64, now: UInt64) {
+        // The image was executed before now: nothing in it was decided in a view above the one promised now.
+        offer = TransferMessage.Offer(
+            executed: image.executed, view: view, size: UInt64(image.size), position: image.position,
+            checksum: image.checksum)
+        logger.info(
+            "gives \(receiver) the state after instance \(image.executed), \(image.size) bytes; executing paused for \((now - began) / 1000) ms to copy it"
+        )
+        phase = .giving(image)
+        deadline = now + Self.patience
+        hasWarned = false
+        port.send(.offer(ticket: ticket, offer), to: peer)
+    }
+}

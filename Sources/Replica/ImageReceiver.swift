@@ -1,0 +1,255 @@
+import Consensus
+import Logging
+import PersistentMemory
+import Storage
+import Wire
+
+/// Takes the state of another replica when no log reaches back to where this one stands. The engine's lane; slow work on the file is done
+/// at the desk meanwhile, so that this replica promises and acknowledges as long as it can.
+///
+/// An empty pool is prepared, a giver asked for its image, chunks fetched in order, the whole verified; then the node stops its stages,
+/// puts the new pool in place and opens anew. Each step has a deadline, after which another giver is asked, with a pool that is empty again.
+final class ImageReceiver {
+    private enum Phase {
+        case idle
+        /// Until `deadline`, after all givers failed, or the file system.
+        case resting
+        /// At the desk.
+        case preparing
+        case requesting(IncomingImage)
+        case receiving(IncomingImage)
+        /// At the desk.
+        case finishing(IncomingImage)
+        /// The node is about to stop the lanes.
+        case installing
+    }
+
+    private let port: TransferPort
+    private let desk: TransferDesk
+    private let geometry: UInt64
+    private let logger: Logger
+    /// Microseconds that the core must be in need before a transfer begins: until then some other log may help.
+    private let reluctance: UInt64
+
+    private var phase = Phase.idle
+    private var needsSince: UInt64 = 0
+    private var giver = 0
+    /// Bit i: replica i was asked since the last rest.
+    private var tried: UInt16 = 0
+    private var ticket: UInt64 = 0
+    private var view: View = 0
+    private var deadline: UInt64 = 0
+    /// When to say again what may have been lost.
+    private var again: UInt64 = 0
+    private var nextAsk = 0
+    private var tenths = 0
+    private var began: UInt64 = 0
+
+    private static let chunksUnderWay = 4
+    /// Microseconds of silence after which a giver is given up; after which it is asked again; and of rest when nothing helped.
+    private static let patience: UInt64 = 3_000_000
+    private static let repetition: UInt64 = 500_000
+    private static let rest: UInt64 = 1_000_000
+    private static let longRest: UInt64 = 10_000_000
+
+    init(port: TransferPort, desk: TransferDesk, geometry: UInt64, reluctance: UInt64, logger: Logger) {
+        self.port = port
+        self.desk = desk
+        self.geometry = geometry
+        self.reluctance = reluctance
+        self.logger = logger
+    }
+
+    var isActive: Bool {
+        if case .idle = phase { false } else { true }
+    }
+
+    private var giverName: String { "replica \(port.memberIDs[giver])" }
+
+    // MARK: Turns
+
+    func poll(standing: Standing, now: UInt64) {
+        switch phase {
+        case .idle:
+            guard standing.needsState else {
+                needsSince = 0
+                return
+            }
+            if needsSince == 0 { needsSince = now }
+            if now >= needsSince + reluctance { begin(now: now) }
+        case .resting:
+            if now >= deadline { if standing.needsState { begin(now: now) } else { phase = .idle } }
+        case .preparing:
+            switch desk.takeOutcome() {
+            case .prepared(let image): standing.needsState ? choose(image, standing, now: now) : drop(image)
+            case .failed(let error):
+                logger.error("cannot take another replica's state: \(error); it is tried again in 10 s")
+                rest(Self.longRest, now: now)
+            case .finished: preconditionFailure("finished what was being prepared")
+            case nil: break
+            }
+        case .requesting(let image), .receiving(let image):
+            guard standing.needsState else {
+                logger.info("the log of a peer reaches back again: no image is needed")
+                drop(image)
+                return
+            }
+            watch(image, standing, now: now)
+        case .finishing(let image):
+            switch desk.takeOutcome() {
+            case .finished: install(image, standing)
+            case .failed(let error):
+                logger.error("the image that came from \(giverName) cannot be used: \(error)")
+                desk.order(.discard(image))
+                begin(now: now)
+            case .prepared: preconditionFailure("prepared what was being finished")
+            case nil: break
+            }
+        case .installing: break
+        }
+    }
+
+    private func begin(now: UInt64) {
+        needsSince = 0
+        phase = .preparing
+        desk.order(.prepare)
+    }
+
+    private func rest(_ time: UInt64, now: UInt64) {
+        phase = .resting
+        deadline = now + time
+        tried = 0
+    }
+
+    private func drop(_ image: IncomingImage) {
+        desk.order(.discard(image))
+        phase = .idle
+        tried = 0
+    }
+
+    /// Asks one that was not asked yet; rather a follower than the leader, whose clients would notice that it pauses.
+    private func choose(_ image: IncomingImage, _ standing: Standing, now: UInt64) {
+        let candidates = port.memberIDs.indices.filter {
+            $0 != port.index && port.isConnected($0) && tried & 1 << UInt16($0) == 0
+        }
+        guard let chosen = candidates.filter({ $0 != standing.leader }).randomElement() ?? candidates.first else {
+            desk.order(.discard(image))
+            rest(Self.rest, now: now)
+            return
+        }
+        giver = chosen
+        tried |= 1 << UInt16(chosen)
+        ticket = UInt64.random(in: 1...UInt64.max)
+        logger.info("asks \(giverName) for its state")
+        phase = .requesting(image)
+        deadline = now + Self.patience
+        request(standing, now: now)
+    }
+
+    private func request(_ standing: Standing, now: UInt64) {
+        again = now + Self.repetition
+        port.send(.request(ticket: ticket, decided: standing.decided, geometry: geometry), to: giver)
+    }
+
+    /// Looks after the giver: what may be lost is said again, who is silent given up.
+    private func watch(_ image: IncomingImage, _ standing: Standing, now: UInt64) {
+        if now >= deadline || !port.isConnected(giver) {
+            fail(image, now >= deadline ? "it is silent" : "the link to it is lost", now: now)
+        } else if now >= again {
+            if case .requesting = phase {
+                request(standing, now: now)
+            } else {
+                nextAsk = image.received
+                ask(for: image, now: now)
+            }
+        }
+    }
+
+    private func fail(_ image: IncomingImage, _ why: String, now: UInt64) {
+        logger.warning("does not get the state of \(giverName): \(why)")
+        // What was written into it may lie where the next image has nothing.
+        desk.order(.discard(image))
+        begin(now: now)
+    }
+
+    // MARK: Messages
+
+    func offered(_ offer: TransferMessage.Offer, ticket: UInt64, from: Int, standing: Standing, now: UInt64) {
+        guard case .requesting(let image) = phase, from == giver, ticket == self.ticket else { return }
+        guard offer.executed > standing.decided, offer.executed < plausibleLimit, offer.view > 0,
+            offer.view < plausibleLimit, let size = Int(exactly: offer.size),
+            image.expect(size: size, checksum: offer.checksum, executed: offer.executed)
+        else {
+            fail(image, "its offer makes no sense: \(offer)", now: now)
+            return
+        }
+        logger.info(
+            "takes the state of \(giverName) after instance \(offer.executed), position \(offer.position): \(size) bytes"
+        )
+        view = offer.view
+        began = now
+        deadline = now + Self.patience
+        (nextAsk, tenths) = (0, 0)
+        phase = .receiving(image)
+        ask(for: image, now: now)
+    }
+
+    func came(
+        _ bytes: UnsafeRawBufferPointer, checksum: UInt32, offset: UInt64, ticket: UInt64, from: Int, now: UInt64
+    ) {
+        // Anything but the next bytes was asked for twice, or comes behind some that were lost.
+        guard case .receiving(let image) = phase, from == giver, ticket == self.ticket,
+            offset == UInt64(image.received), bytes.count <= image.size - image.received
+        else { return }
+        guard checksum == Checksum.of(bytes.baseAddress!, bytes.count) else {
+            port.board.peers[from].framesMalformed.add(1)
+            return
+        }
+        image.append(bytes)
+        deadline = now + Self.patience
+        if image.isWhole {
+            port.send(.ask(ticket: ticket, offset: UInt64(image.size)), to: giver)
+            logger.info(
+                "has the state of \(giverName): \(image.size) bytes in \((now - began) / 1000) ms; verifies it")
+            phase = .finishing(image)
+            desk.order(.finish(image))
+            return
+        }
+        ask(for: image, now: now)
+        let done = image.received * 10 / image.size
+        if done > tenths {
+            tenths = done
+            logger.info("\(done * 10)% of the state of \(giverName): \(image.received) of \(image.size) bytes")
+        }
+    }
+
+    /// Keeps some chunks under way.
+    private func ask(for image: IncomingImage, now: UInt64) {
+        again = now + Self.repetition
+        let end = min(image.size, image.received + Self.chunksUnderWay * TransferMessage.chunkSize)
+        while nextAsk < end {
+            port.send(.ask(ticket: ticket, offset: UInt64(nextAsk)), to: giver)
+            nextAsk += TransferMessage.chunkSize
+        }
+    }
+
+    func refused(_ refusal: TransferMessage.Refusal, ticket: UInt64, from: Int, now: UInt64) {
+        guard from == giver, ticket == self.ticket else { return }
+        switch phase {
+        case .requesting where refusal == .notYet: deadline = now + Self.patience
+        case .requesting(let image), .receiving(let image): fail(image, refusal.reason, now: now)
+        default: break
+        }
+    }
+
+    private func install(_ image: IncomingImage, _ standing: Standing) {
+        guard standing.needsState, image.executed > standing.decided else {
+            logger.info("has caught up by itself meanwhile: the image is not needed")
+            drop(image)
+            return
+        }
+        logger.info("the state of \(giverName) is verified; stops to put it in place")
+        phase = .installing
+        desk.order(.install(image, view: view))
+    }
+}

@@ -1,0 +1,147 @@
+import Consensus
+import Dispatch
+import Logging
+import Messaging
+import PersistentMemory
+import Queues
+import StateMachines
+import Storage
+import Topology
+import Wire
+
+/// A replica from the opening of its pools to their closing: the stages, on their lanes. When another replica's state takes the place
+/// of its own, it ends, and the node begins another one.
+final class ReplicaLife<Machine: StateMachine> {
+    let durability: Durability
+
+    private let member: Topology.Member
+    private let logger: Logger
+    private let context: Context
+    private let rings: Rings
+    private let lanes: [Lane]
+    private let gate: Gate?
+    private let acceptor: AcceptorPool
+    private let desk: TransferDesk
+    private let geometry: StateGeometry
+
+    /// Opens the pools and binds the sockets; nothing runs yet.
+    /// - Parameters:
+    ///   - report: what STATUS is answered with; given the durability of the pools.
+    ///   - bell: rung when there is work for the node's thread.
+    init(
+        topology: Topology, index: Int, board: StatusBoard, report: (Durability) -> StatusReport, bell: DispatchSemaphore,
+        logger: Logger
+    ) throws(ReplicaError) {
+        let member = topology.replicas[index]
+        let ids = topology.replicas.map(\.id)
+        self.member = member
+        self.logger = logger
+
+        let pools = try Pools(topology: topology, member: member)
+        acceptor = pools.acceptor
+        durability = pools.durability
+        geometry = pools.state.geometry
+        desk = TransferDesk(bell: bell)
+        let machine: Machine
+        do {
+            machine = try Machine(in: pools.state.heap.transaction)
+            pools.state.commit()
+        } catch {
+            throw ReplicaError(
+                .refused,
+                "\(member.statePool): the state machine finds no room in it (\(error)); format with a larger state_size"
+            )
+        }
+        rings = Rings(outstanding: topology.client.maxOutstanding)
+        let largestFrame = PeerHeader.size + pools.acceptor.largestBatch
+        do throws(MessagingError) {
+            context = try Context(ioThreads: topology.pipeline.ioThreads)
+            let clients = try ClientPort.bound(
+                to: member.clientBind.description, topology.client, in: context, board: board)
+            let router = try PeerLinks.router(
+                binding: member.peerBind.description, in: context, largestFrame: largestFrame)
+            var dealers: [PeerLinks.Dealer?] = []
+            for other in topology.replicas {
+                dealers.append(
+                    other.id < member.id
+                        ? try PeerLinks.Dealer(
+                            to: other.peer.description, in: context, largestFrame: largestFrame) : nil)
+            }
+            let plan = try LanePlan(topology: topology, index: index)
+            lanes = plan.lanes
+            gate = plan.gate
+
+            let order = ImageOrder()
+            let port = TransferPort(
+                index: index, memberIDs: ids, board: board, rings: rings, links: plan.parkers.links)
+            let heartbeat = UInt64(topology.protocol.heartbeatMilliseconds) * 1000
+            let transfer = StateTransfer(
+                giver: ImageGiver(port: port, order: order, geometry: geometry.fingerprint, logger: logger),
+                receiver: ImageReceiver(
+                    port: port, desk: desk, geometry: geometry.fingerprint,
+                    // In that time the core has asked each peer twice.
+                    reluctance: 2 * UInt64(ids.count) * heartbeat, logger: logger))
+            var effects = EffectBuffer()
+            let core = pools.core(topology: topology, index: index, into: &effects)
+            let engine = Engine(
+                index: index, memberIDs: ids, core: core, startedInto: effects, acceptor: pools.acceptor,
+                batcher: Batcher(
+                    origin: index, batchBytes: min(topology.protocol.batchBytes, pools.acceptor.largestBatch),
+                    delay: UInt64(topology.protocol.batchDelayMicroseconds), rings: rings),
+                executed: pools.state.executed, board: board, rings: rings, parkers: plan.parkers, gate: plan.gate,
+                transfer: transfer, logger: logger)
+            let executor = Executor(
+                index: index, machine: machine, pool: pools.state, maximumRequest: topology.client.maxRequest,
+                board: board, rings: rings, parkers: plan.parkers, imageOrder: order)
+            let report = report(durability)
+            let gateway = ClientGateway(
+                settings: .init(topology: topology, index: index), port: clients, board: board,
+                validator: { Machine.validate($0, as: $1) }, statusReport: { report.json() }, rings: rings,
+                parkers: plan.parkers, gate: plan.gate)
+            let links = PeerLinks(
+                settings: .init(
+                    index: index, cluster: topology.name, replica: member.id,
+                    incarnation: pools.acceptor.identity.incarnation,
+                    members: topology.replicas.map {
+                        Handshake.Member(
+                            id: $0.id, incarnation: pools.acceptor.incarnation(of: $0.id) ?? 0,
+                            peerEndpoint: $0.peer.description, clientEndpoint: $0.client.description)
+                    }),
+                router: router, dealers: dealers, board: board, logger: logger, rings: rings,
+                engine: plan.parkers.engine)
+            plan.assign(gateway: gateway, links: links, engine: engine, executor: executor)
+        } catch {
+            throw ReplicaError(.configuration, error.description)
+        }
+        logger.info(
+            "replica \(member.id) of \(topology.name): durability \(durability.rawValue), \(lanes.count) lane\(lanes.count == 1 ? "" : "s"), executed \(pools.state.executed), view \(pools.acceptor.promised)"
+        )
+    }
+
+    deinit {
+        // The lanes have stopped, or never ran.
+        rings.deallocate()
+        gate?.deallocate()
+        for lane in lanes { lane.parker.deallocate() }
+    }
+
+    func start() {
+        for lane in lanes { lane.start() }
+    }
+
+    /// Does the slow work of a state transfer, if there is some.
+    /// - Returns: an image that is to take the place of this replica's state, as soon as this life has ended.
+    func work() -> (image: IncomingImage, view: UInt64)? {
+        desk.work(beside: member.statePool, geometry: geometry, identity: acceptor.identity)
+    }
+
+    /// Stops the lanes. What was begun is durable when it returns, and the pools are closed.
+    /// - Parameter promising: a view to be promised besides, at least.
+    func end(promising view: UInt64 = 0) {
+        for lane in lanes { lane.stop() }
+        for lane in lanes { lane.join() }
+        // Before a state is installed that was decided in that view: what is decided in it counts as accepted in the view promised.
+        if view > acceptor.promised { acceptor.record(promise: view) }
+        acceptor.close()
+    }
+}

@@ -1,0 +1,103 @@
+import Dispatch
+import PersistentMemory
+import Storage
+import Synchronization
+
+/// An image of the state that the engine orders and the executor makes, between batches.
+final class ImageOrder: Sendable {
+    private let isWanted = Atomic<Bool>(false)
+    private let made = Mutex<Result<StateImage, PoolError>?>(nil)
+
+    /// Engine. One at a time: until `collect` has given something, the order stands.
+    func place() {
+        precondition(!isPlaced, "an image is ordered while another one is in the making")
+        isWanted.store(true, ordering: .releasing)
+    }
+
+    /// Engine: what was ordered, once it is there.
+    func collect() -> Result<StateImage, PoolError>? {
+        made.withLock { result in
+            defer { result = nil }
+            return result
+        }
+    }
+
+    /// Executor. Whether it is to make one now.
+    var isPlaced: Bool { isWanted.load(ordering: .relaxed) }
+
+    /// Executor: the order is done.
+    func deliver(_ result: Result<StateImage, PoolError>) {
+        made.withLock { $0 = result }
+        isWanted.store(false, ordering: .releasing)
+    }
+}
+
+/// The slow work on an image that comes in, done by the thread that runs the node, so that no lane stops for it: the engine orders, and
+/// looks for the outcome.
+final class TransferDesk: Sendable {
+    enum Order {
+        /// An empty pool for the image.
+        case prepare
+        /// Check it, and make it durable.
+        case finish(IncomingImage)
+        /// It is not wanted any more.
+        case discard(IncomingImage)
+        /// All lanes are to stop; then it takes the place of this replica's state, once `view` is promised.
+        case install(IncomingImage, view: UInt64)
+    }
+
+    enum Outcome {
+        case prepared(IncomingImage)
+        case finished
+        case failed(PoolError)
+    }
+
+    private struct State {
+        var orders: [Order] = []
+        var outcome: Outcome?
+    }
+
+    private let state = Mutex(State())
+    private let bell: DispatchSemaphore
+
+    /// - Parameter bell: rung when there is an order.
+    init(bell: DispatchSemaphore) { self.bell = bell }
+
+    /// Engine.
+    func order(_ order: Order) {
+        state.withLock { $0.orders.append(order) }
+        bell.signal()
+    }
+
+    /// Engine: the outcome of the last order that has one.
+    func takeOutcome() -> Outcome? {
+        state.withLock { state in
+            defer { state.outcome = nil }
+            return state.outcome
+        }
+    }
+
+    /// Does what was ordered. The node's thread.
+    /// - Returns: what is to be installed, if something is.
+    func work(beside path: String, geometry: StateGeometry, identity: PoolIdentity) -> (IncomingImage, view: UInt64)? {
+        while let order = state.withLock({ $0.orders.isEmpty ? nil : $0.orders.removeFirst() }) {
+            do throws(PoolError) {
+                switch order {
+                case .prepare:
+                    let image = try IncomingImage(beside: path, geometry: geometry)
+                    report(.prepared(image))
+                case .finish(let image):
+                    try image.finish(as: identity)
+                    report(.finished)
+                case .discard(let image): image.discard()
+                case .install(let image, let view): return (image, view)
+                }
+            } catch {
+                report(.failed(error))
+            }
+        }
+        return nil
+    }
+
+    private func report(_ outcome: Outcome) { state.withLock { $0.outcome = outcome } }
+}

@@ -1,0 +1,133 @@
+import Glibc
+import PersistentMemory
+
+/// A state pool in the making, of an image of another replica's state: `state.pool.incoming`, until it is renamed.
+///
+/// It is prepared, filled in order, finished and installed; let go of before that, its file goes too. Until the rename the replica's own
+/// pool is as it was, whatever happens here; the rename puts a pool in its place that was verified and is durable.
+///
+/// One owner at a time, who may hand it to another thread.
+package final class IncomingImage: @unchecked Sendable {
+    // Unchecked: one owner at a time, as said.
+
+    package let path: String
+    private let pool: Pool
+    private let geometry: StateGeometry
+    /// It is in place, or its file is gone.
+    private var isOver = false
+
+    /// Of the image that is expected.
+    package private(set) var size = 0
+    package private(set) var executed: UInt64 = 0
+    private var expected: UInt32 = 0
+    /// Bytes so far, and their CRC32C.
+    package private(set) var received = 0
+    private var checksum: UInt32 = 0
+
+    package static func path(beside state: String) -> String { state + ".incoming" }
+
+    /// Removes what a crash left, of images to this replica and from it. Only the process that has the state pool open may do so.
+    package static func removeLeftovers(beside state: String) {
+        unlink(path(beside: state))
+        unlink(StateImage.path(beside: state))
+    }
+
+    /// Makes an empty pool as large as the one at `state`, its blocks allocated. Takes the time to write as much.
+    package init(beside state: String, geometry: StateGeometry) throws(PoolError) {
+        path = Self.path(beside: state)
+        unlink(path)
+        try Pool.create(path: path, layout: StateLayout.poolLayout, size: geometry.fileSize)
+        pool = try Pool(opening: path, layout: StateLayout.poolLayout)
+        self.geometry = geometry
+        guard pool.region.count == geometry.regionSize else {
+            throw PoolError(
+                .foreign,
+                "\(path): its region has \(pool.region.count) bytes, that of \(state) \(geometry.regionSize): it was made by another version of libpmemobj"
+            )
+        }
+    }
+
+    /// In memory, for crash images.
+    init(in pool: Pool, geometry: StateGeometry) {
+        path = pool.path
+        self.pool = pool
+        self.geometry = geometry
+    }
+
+    deinit { discard() }
+
+    /// It is not wanted: its file goes, unless it was installed.
+    package func discard() {
+        guard !isOver else { return }
+        isOver = true
+        pool.close()
+        unlink(path)
+    }
+
+    // MARK: Filling
+
+    /// What is to come. False when no image of such a size fits the pool. To be called once.
+    package func expect(size: Int, checksum: UInt32, executed: UInt64) -> Bool {
+        precondition(self.size == 0, "a second image into the same pool, which is not zero any more")
+        guard size > Pool.pageSize, size % Pool.pageSize == 0, size - Pool.pageSize <= geometry.data.count else {
+            return false
+        }
+        (self.size, expected, self.executed) = (size, checksum, executed)
+        return true
+    }
+
+    package var isWhole: Bool { size > 0 && received == size }
+
+    /// The next bytes of the image.
+    package func append(_ bytes: UnsafeRawBufferPointer) {
+        precondition(bytes.count <= size - received, "more bytes than the image has")
+        var rest = bytes
+        while let source = rest.baseAddress, !rest.isEmpty {
+            let untilData = received < Pool.pageSize ? Pool.pageSize - received : rest.count
+            let count = min(rest.count, untilData)
+            pool.stream(to: pool.region.baseAddress! + geometry.place(of: received), from: source, count: count)
+            checksum = Checksum.extend(checksum, with: source, count)
+            received += count
+            rest = UnsafeRawBufferPointer(rebasing: rest[count...])
+        }
+    }
+
+    // MARK: The end
+
+    /// Makes it a pool of this replica: checks all of it, as `mpaxos dump --verify` would, and makes it durable. Takes the time to read it.
+    /// - Parameter identity: this replica's own; that of the giver did not come along.
+    package func finish(as identity: PoolIdentity) throws(PoolError) {
+        precondition(isWhole, "an image that is not whole")
+        guard checksum == expected else {
+            throw PoolError(.damaged, "\(path): the image that came is not the one that was sent: its checksum differs")
+        }
+        pool.fenceAll()
+        let page = pool.region.baseAddress!
+        IdentityPage(
+            magic: StateLayout.magic, version: StateLayout.version, identity: identity, regionSize: pool.region.count,
+            geometry: []
+        ).write(to: page)
+        pool.flush(page, IdentityPage.size)
+        pool.fenceAll()
+        let state = try StatePool(in: pool)
+        guard state.geometry.fingerprint == geometry.fingerprint, state.heap.replayedCommits == 0 else {
+            throw PoolError(.foreign, "\(path): the image is of a pool with other sizes, or of another version")
+        }
+        guard state.executed == executed, state.executedCommands == 0 else {
+            throw PoolError(
+                .damaged, "\(path): the image stands at instance \(state.executed), where \(executed) was offered")
+        }
+        _ = try state.verify()
+        state.markInstalled()
+        state.close()
+    }
+
+    /// Puts it in the place of the pool at `state`, which nobody has open. Durable on return.
+    package func install(over state: String) throws(PoolError) {
+        guard rename(path, state) == 0 else {
+            throw PoolError(.io, "\(path): cannot be renamed to \(state): \(String(cString: strerror(errno)))")
+        }
+        isOver = true
+        Pool.syncDirectory(of: state)
+    }
+}
