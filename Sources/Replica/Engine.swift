@@ -94,8 +94,7 @@ final class Engine: Stage {
     override func poll(budget: Int, now: UInt64) -> Bool {
         var work = 0
         while work < budget, let arrival = arrivals.pop() {
-            take(arrival, now: now)
-            work += 1
+            work += take(arrival, now: now)
         }
         if now >= core.nextDeadline {
             makeRoomForEffects(now: now)
@@ -116,9 +115,14 @@ final class Engine: Stage {
 
     // MARK: Peers
 
-    private func take(_ arrival: Arrival, now: UInt64) {
+    /// A frame of a state transfer counts for many others, since a chunk takes as long: votes are not to wait for more than a few.
+    private static let workOfTransfer = 64
+
+    /// - Returns: how much work that was.
+    private func take(_ arrival: Arrival, now: UInt64) -> Int {
         makeRoomForEffects(now: now)
         let peer = Int(arrival.peer)
+        var work = 1
         switch arrival.kind {
         case .connected:
             remember(arrival.incarnation, of: peer)
@@ -127,9 +131,10 @@ final class Engine: Stage {
             remember(arrival.incarnation, of: peer)
         case .frame:
             incoming.adopt(arrival.frame)
-            take(frame: UnsafeRawBufferPointer(incoming.bytes), from: peer, now: now)
+            work = take(frame: UnsafeRawBufferPointer(incoming.bytes), from: peer, now: now)
             incoming.clear()
         }
+        return work
     }
 
     /// A replica that comes back with other pools must not pass for the one that made promises: so the incarnation is on
@@ -140,18 +145,20 @@ final class Engine: Stage {
         acceptor.fence()
     }
 
-    private func take(frame: UnsafeRawBufferPointer, from peer: Int, now: UInt64) {
+    private func take(frame: UnsafeRawBufferPointer, from peer: Int, now: UInt64) -> Int {
         guard let decoded = try? PeerFrame(decoding: frame), decoded.sender == peer else {
             board.peers[peer].framesMalformed.add(1)
-            return
+            return 1
         }
         switch decoded.content {
         case .message(let message): receive(message, decoded.payload, from: peer, now: now)
         case .forward(_, let checksum): takeForwarded(decoded.payload, checksum: checksum, from: peer)
         case .transfer(let message):
             transfer.take(message, decoded.payload, from: peer, standing: standing, now: now)
+            return Self.workOfTransfer
         case .handshake: preconditionFailure("the links keep handshakes to themselves")
         }
+        return 1
     }
 
     private var standing: Standing {

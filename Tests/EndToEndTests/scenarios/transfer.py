@@ -3,95 +3,202 @@
 import os
 import re
 import signal
-import threading
 import time
+import urllib.request
 
-import mpx
-from harness import eventually, main, scenario
+from harness import eventually, execute, main, scenario
 from load import Load
-from mpx import LOCAL, OK, QUERY, SUBMIT, add, get, put, some
+from mpx import OK, SUBMIT, get, put, some
 
 VALUE = 400_000
-
-
-def prepare(run, workers=3, bytes=20 << 20, **sections):
-    """A cluster with a load that goes on; one follower was killed, and the logs of the others have left it behind."""
-    cluster = run.cluster(**sections).start_all()
-    load = Load(run, cluster, workers=workers)
-    load.goes_on(20)
-    away = run.random.choice(cluster.followers())
-    stood = cluster.status(away)["executed"]
-    cluster.kill9(away)
-    leave_behind(run, cluster, away, stood, bytes)
-    return cluster, load, away
-
-
-def leave_behind(run, cluster, away, stood, bytes=20 << 20):
-    """Writes until no running replica has in its log what comes after `stood`."""
-    client = cluster.client(cluster.leader()).open()
-    written = 0
-    while written < bytes or min(floor(cluster, id) for id in cluster.ids if id != away) <= stood + 1:
-        client.submit(put(b"large %d" % (written // VALUE % 20), run.random.randbytes(VALUE)))
-        written += VALUE
-    client.close()
+KEYS = 50
 
 
 def floor(cluster, id):
-    with __import__("urllib.request").request.urlopen(cluster.http(id) + "/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(cluster.http(id) + "/metrics", timeout=5) as answer:
         return int(re.search(r"^mpaxos_log_floor_instance (\d+)", answer.read().decode(), re.M).group(1))
 
 
+def leave_behind(run, cluster, *away, size=VALUE, least=KEYS):
+    """Writes at least so many values, until no other running replica has in its log what comes after what those who are away have executed."""
+    stood = [int(re.search(r'"executed" ?: ?(\d+)', execute("dump", "--pool", cluster.pools(id)[1], "--json").output).group(1))
+             for id in away]
+    others = [id for id in cluster.ids if id not in away]
+    client = cluster.client(others[0]).open()
+    for n in range(10_000):
+        client.submit(put(b"large %d" % (n % KEYS), run.random.randbytes(size)))
+        if n >= least and n % 5 == 0 and min(floor(cluster, id) for id in others) > max(stood) + 1:
+            break
+    client.close()
+
+
+def prepare(run, away=1, **sections):
+    """A cluster under a load that goes on, with followers that were killed and left behind."""
+    cluster = run.cluster(http=True, storage={"state_size": "64MiB"}, **sections).start_all()
+    load = Load(run, cluster, workers=3)
+    load.goes_on(20)
+    gone = run.random.sample(cluster.followers(), away)
+    cluster.kill9(*gone)
+    leave_behind(run, cluster, *gone)
+    return cluster, load, gone
+
+
 def says(cluster, id, text, deadline=30.0):
-    """Waits until the log of a replica has the text, looking often."""
+    """Waits until the log of a replica has the text, looking often; returns the log."""
     process = cluster.processes[id]
-    return eventually(lambda: text in process.log(), f"replica {id} says {text!r}", deadline, pause=0.0005)
+    return eventually(lambda: (lambda log: text in log and log)(process.log()), f"replica {id} says {text!r}", deadline, 0.0005)
 
 
-def giver(cluster, away):
-    """The id of the replica whose state the replica takes, or took last."""
-    return int(re.findall(r"takes the state of replica (\d+)", cluster.processes[away].log())[-1])
+def giver(log):
+    """The id of the replica whose state is taken."""
+    return int(re.findall(r"takes the state of replica (\d+)", log)[-1])
 
 
-def is_back(run, cluster, away, load):
-    """It serves, and has what the others have; nothing is left of the transfer."""
-    cluster.await_ready(away)
+def incoming(cluster, id):
+    return cluster.pools(id)[1] + ".incoming"
+
+
+def all_are_one(run, cluster, load):
+    """The load is as it should be at each replica, by its own state; so are the pools, of which nothing is left over."""
     load.goes_on(20)
     load.finish()
-    status = cluster.status(away)
-    run.check(status["role"] in ("follower", "leader"), f"the role of the replica that is back: {status['role']}")
-    folder = os.path.dirname(cluster.pools(away)[1])
     for id in cluster.ids:
-        folder = os.path.dirname(cluster.pools(id)[1])
-        run.equal(sorted(os.listdir(folder)), ["acceptor.pool", "state.pool"], f"files of replica {id}")
-        if cluster.alive(id):
-            with open(f"/proc/{cluster.processes[id].pid}/maps") as maps:
-                gone = [line for line in maps if "state.pool" in line and "(deleted)" in line]
-            run.equal(gone, [], f"mappings of pools that are gone, of replica {id}")
+        run.equal(sorted(os.listdir(os.path.dirname(cluster.pools(id)[1]))), ["acceptor.pool", "state.pool"], f"files of replica {id}")
+        with open(f"/proc/{cluster.processes[id].pid}/maps") as maps:
+            gone = [line for line in maps if ".pool" in line and "deleted" in line]
+        run.equal(gone, [], f"pools that are gone and that replica {id} still maps")
     cluster.stop(*cluster.ids)
-    digests = set()
+    digests = {}
     for id in cluster.ids:
-        done = execute("digest", "--pool", cluster.pools(id)[1])
-        run.check(done.code == 0, f"digest of replica {id}: {done}")
-        digests.add(done.output)
-        done = execute("dump", "--pool", cluster.pools(id)[1], "--verify")
-        run.check(done.code == 0, f"verification of replica {id}: {done}")
-    run.check(len(digests) == 1, f"digests differ: {digests}")
-    # What is in place opens again.
+        for pool in cluster.pools(id):
+            run.finished(execute("dump", "--pool", pool, "--verify"), f"dump --verify of {pool}", code=0)
+        digests[id] = run.finished(execute("digest", "--pool", cluster.pools(id)[1]), f"digest of replica {id}", code=0).output
+    run.check(len(set(digests.values())) == 1, f"the states differ: {digests}")
     cluster.start_all()
     cluster.settle()
 
 
 @scenario
 def catches_up(run):
-    """Under load, in the same process, with exactly one execution of each command."""
-    cluster, load, away = prepare(run, http=True)
-    pid = cluster.launch(away).pid
-    is_back(run, cluster, away, load)
-    log = cluster.history[3].log()
-    run.check(cluster.history[3].pid == pid and "takes the state of replica" in log, "it took the state of another replica")
+    """Under load, in one process: it takes the state of a follower, goes on from the logs, serves."""
+    cluster, load, (away,) = prepare(run)
+    leader = cluster.leader()
+    process = cluster.launch(away)
+    cluster.await_ready(away)
+    run.check(giver(process.log()) != leader, "the state of a follower is taken, not that of the leader")
+    run.check(process.running(), "the process goes on")
+    all_are_one(run, cluster, load)
 
 
-from harness import execute
+@scenario
+def while_it_runs(run):
+    """One that was not killed but stopped for long: it has clients, and was ready before."""
+    cluster = run.cluster(http=True, storage={"state_size": "64MiB"}).start_all()
+    load = Load(run, cluster, workers=3)
+    load.goes_on(20)
+    away = run.random.choice(cluster.followers())
+    cluster.processes[away].signal(signal.SIGSTOP)
+    # More than a leader sends ahead of what a follower acknowledges.
+    leave_behind(run, cluster, away, size=30_000, least=600)
+    cluster.processes[away].signal(signal.SIGCONT)
+    log = says(cluster, away, "takes the state of replica")
+    eventually(lambda: cluster.status(away)["ready"], "it is ready again")
+    load.goes_on(20)
+    # What it has at once taken over is killed once more: the log and the new state belong together.
+    cluster.kill9(away)
+    cluster.start(away)
+    all_are_one(run, cluster, load)
+
+
+@scenario
+def receiver_is_killed(run):
+    """At any moment of it: what it has afterwards is the old state or the new one, and whole."""
+    cluster, load, (away,) = prepare(run)
+    state = cluster.pools(away)[1]
+    interrupted = 0
+    rounds = run.rounds or 6
+    for round in range(rounds):
+        cluster.launch(away)
+        if round == 0:
+            # Surely in the middle: its giver stands still.
+            other = giver(says(cluster, away, "takes the state of replica"))
+            cluster.processes[other].signal(signal.SIGSTOP)
+            cluster.kill9(away)
+            cluster.processes[other].signal(signal.SIGCONT)
+        else:
+            says(cluster, away, run.random.choice(["cannot catch up", "asks replica", "takes the state", "verified", "info"]))
+            time.sleep(run.random.random() * 0.08)
+            cluster.kill9(away)
+        interrupted += os.path.exists(incoming(cluster, away))
+        done = execute("dump", "--pool", state, "--verify")
+        run.finished(done, "dump --verify of the state of a replica that was killed", code=0)
+    run.check(interrupted > 0, "none was killed in the middle of the transfer")
+    print(f"{interrupted} of {rounds} were killed in the middle", flush=True)
+    cluster.start(away)
+    all_are_one(run, cluster, load)
+
+
+@scenario
+def giver_is_killed(run):
+    """In the middle: without it there is no majority, until the receiver has got the state from the leader."""
+    cluster, load, (away,) = prepare(run)
+    cluster.launch(away)
+    other = giver(says(cluster, away, "takes the state of replica"))
+    cluster.processes[other].signal(signal.SIGSTOP)
+    cluster.kill9(other)
+    log = says(cluster, away, "asks replica", 30)
+    run.check(f"has the state of replica {other}" not in log, "it was killed in the middle")
+    cluster.await_ready(away)
+    run.check(giver(cluster.processes[away].log()) != other, "the state came from another replica")
+    load.goes_on(20)
+    cluster.start(other)
+    all_are_one(run, cluster, load)
+
+
+@scenario
+def giver_is_silent(run):
+    """One that does not answer any more though its link stands is given up."""
+    cluster, load, (away,) = prepare(run)
+    cluster.launch(away)
+    other = giver(says(cluster, away, "takes the state of replica"))
+    cluster.processes[other].signal(signal.SIGSTOP)
+    says(cluster, away, f"does not get the state of replica {other}: ")
+    cluster.await_ready(away)
+    cluster.processes[other].signal(signal.SIGCONT)
+    all_are_one(run, cluster, load)
+
+
+@scenario
+def two_of_five(run):
+    """Two at once: each finds a giver."""
+    cluster, load, gone = prepare(run, away=2, replicas=5)
+    cluster.start(*gone)
+    all_are_one(run, cluster, load)
+
+
+@scenario
+def other_sizes(run):
+    """A pool of another size cannot take the others' state: the replica says so, serves nothing old, and costs the others nothing."""
+    cluster = run.cluster(http=True, prepare=False)
+    for id in cluster.ids:
+        cluster.sections["storage"]["state_size"] = "48MiB" if id == 2 else "32MiB"
+        cluster.write_topology()
+        cluster.format(id)
+    cluster.start_all()
+    client = cluster.client(0).open()
+    last = client.submit(put(b"small", b"value"))
+    eventually(lambda: cluster.status(2)["position"] >= last.position, "all have the first commands")
+    cluster.kill9(2)
+    client.endpoints = client.endpoints[:2]
+    for n in range(40):
+        client.submit(put(b"large", bytes([n]) * 500_000))
+    cluster.launch(2)
+    says(cluster, 2, "its state pool has other sizes")
+    run.equal(cluster.status(2)["role"], "recovering", "its role")
+    run.equal(cluster.processes[2].output(), "", "what it prints, being not ready")
+    for id in (0, 1):
+        run.reply(cluster.link(id).call(SUBMIT, get(b"small")), f"through replica {id}", status=OK, body=some(b"value"))
+
 
 if __name__ == "__main__":
     main()
