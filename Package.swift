@@ -71,7 +71,8 @@ let package = Package(
         .testTarget(
             name: "ReplicaTests",
             dependencies: [
-                "Replica", "Client", "StateMachines", "Topology", .product(name: "Logging", package: "swift-log"),
+                "Replica", "Client", "StateMachines", "Topology", "Storage", "PersistentMemory", "Consensus", "Wire",
+                "Messaging", "Queues", .product(name: "Logging", package: "swift-log"),
             ]),
         .testTarget(name: "EndToEndTests", exclude: ["scenarios"]),
     ],

@@ -99,7 +99,7 @@ final class ImageReceiver {
             switch desk.takeOutcome() {
             case .finished: install(image, standing)
             case .failed(let error):
-                logger.error("the image that came from \(giverName) cannot be used: \(error)")
+                logger.error("the image that came from \(giverName) is of no use, it goes, and another one is asked for: \(error)")
                 desk.order(.discard(image))
                 begin(now: now)
             case .prepared: preconditionFailure("prepared what was being finished")

@@ -181,7 +181,7 @@ import Testing
             expectRefusal(.field) { $0.flags |= 0x10 }
             expectRefusal(.size) { $0.payloadCount += 1 }
             expectRefusal(.size) { $0.payloadCount = .max }
-            for kind in [0, 12, 0x7F, 0x81, 0xEF] { expectRefusal(.unknownKind) { $0.kind = UInt8(kind) } }
+            for kind in [0, 12, 0x7F, 0x86, 0xEF] { expectRefusal(.unknownKind) { $0.kind = UInt8(kind) } }
             if !message.carriesBatch {
                 let frame = written(64) { place in
                     var changed = header

@@ -59,6 +59,9 @@ import Testing
             let frame = handshake.encode(sender: 1)
             seeds["handshake-\(frame[5])"] = frame
         }
+        for (index, message) in TransferMessageTests.messages.enumerated() {
+            seeds["transfer-\(index)"] = TransferMessageTests.encode(message)
+        }
         let record = CommandRecordTests.encode(
             .init(kind: .submit, origin: 1, tag: 2, session: 3, sequence: 4, body: [1]))
         seeds["forward"] =

@@ -64,6 +64,12 @@ enum WireProperties {
                         PeerFrame.encodeForwardHeader(
                             count: frame.payload.count, checksum: checksum, view: view, sender: frame.sender, into: $0)
                     } + frame.payload
+            case .transfer(let message):
+                again =
+                    bytes(PeerHeader.size) {
+                        PeerFrame.encodeHeader(
+                            of: message, payloadCount: frame.payload.count, sender: frame.sender, into: $0)
+                    } + frame.payload
             case .handshake(let header):
                 again = try Handshake(header: header, payload: frame.payload).encode(sender: header.sender)
             }

@@ -1,0 +1,131 @@
+import Consensus
+import Foundation
+import PersistentMemory
+import Storage
+import Testing
+import Topology
+
+@testable import Replica
+
+/// The log of a replica, beside a state that came from another one.
+@Suite struct InstalledStateTests {
+    private let folder = FileManager.default.temporaryDirectory.appending(
+        path: "mpaxos-installed-\(UInt32.random(in: 0...UInt32.max))")
+    private let topology: Topology
+    private var member: Topology.Member { topology.replicas[0] }
+
+    init() throws {
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        var text = "name = \"installed\"\n"
+        for id in 0..<3 {
+            text += """
+                [[replica]]
+                id = \(id)
+                peer = "ipc://\(folder.path)/p\(id)"
+                client = "ipc://\(folder.path)/c\(id)"
+
+                """
+        }
+        text += "[storage]\ndirectory = \"\(folder.path)\"\nlog_size = \"8MiB\"\nstate_size = \"32MiB\"\n[client]\nsessions = 64\n"
+        let file = folder.appending(path: "installed.toml")
+        try Data(text.utf8).write(to: file)
+        topology = try Topology(contentsOf: file.path)
+        for member in topology.replicas { try ReplicaPools.format(topology, id: member.id) }
+    }
+
+    /// Executes instances without commands.
+    private func execute(_ instances: UInt64, in member: Topology.Member) throws {
+        let pool = try StatePool(openingAny: member.statePool)
+        for _ in 0..<instances { pool.endInstance(pool.executed + 1) }
+        pool.close()
+    }
+
+    private func vote(_ instances: ClosedRange<UInt64>, in view: UInt64) throws {
+        let pool = try AcceptorPool(opening: member.acceptorPool, expecting: topology.name, replica: 0)
+        pool.record(promise: view)
+        for instance in instances {
+            let place = try #require(pool.reserve(8))
+            place.storeBytes(of: instance &* view, as: UInt64.self)
+            pool.record(instance: instance, view: view, batch: pool.seal(8))
+        }
+        pool.close()
+    }
+
+    /// Replica 1's state for replica 0, all but the rename.
+    private func transfer() throws -> IncomingImage {
+        let theirs = try StatePool(openingAny: topology.replicas[1].statePool)
+        let ours = try StatePool(openingAny: member.statePool)
+        defer {
+            theirs.close()
+            ours.close()
+        }
+        let image = try StateImage(of: theirs)
+        while !image.isWhole { try image.copy(atMost: 1 << 20) }
+        let incoming = try IncomingImage(beside: member.statePool, geometry: ours.geometry)
+        try #require(incoming.expect(size: image.size, checksum: image.checksum, executed: image.executed))
+        var bytes = [UInt8](repeating: 0, count: image.size)
+        try #require(bytes.withUnsafeMutableBytes { image.read(at: 0, into: $0) })
+        bytes.withUnsafeBytes { incoming.append($0) }
+        try incoming.finish(as: ours.identity)
+        return incoming
+    }
+
+    /// What it voted for below the end of the image may be another value than the one that was chosen: it must not pass for decided.
+    /// What it voted for above it, and its promise, stay.
+    @Test func votesForWhatIsPartOfTheStateAreGivenUp() throws {
+        defer { try? FileManager.default.removeItem(at: folder) }
+        try execute(4, in: member)
+        try execute(8, in: topology.replicas[1])
+        try vote(1...12, in: 7)
+        try transfer().install(over: member.statePool)
+        // Twice: also when it is killed as soon as it has opened its pools.
+        for _ in 0..<2 {
+            let pools = try Pools(topology: topology, member: member)
+            var effects = EffectBuffer()
+            let core = pools.core(topology: topology, index: 0, into: &effects)
+            let (decided, floor, view) = (core.decided, core.floor, core.view)
+            #expect(pools.state.executed == 8 && decided == 8)
+            #expect(pools.acceptor.floor == 9 && floor == 9)
+            for instance in 1...12 as ClosedRange<UInt64> {
+                let found = core.entry(at: instance)
+                if instance <= 8 {
+                    #expect(found == nil, "\(instance)")
+                    continue
+                }
+                let entry = try #require(found)
+                #expect(entry.view == 7 && !entry.isDecided)
+                #expect(pools.acceptor.bytes(of: entry.batch).loadUnaligned(as: UInt64.self) == instance &* 7)
+            }
+            #expect(view == 7 && pools.acceptor.promised == 7)
+            pools.state.close()
+            pools.acceptor.close()
+        }
+    }
+
+    /// An image that lies far above all that the log has room for.
+    @Test func aStateFarAboveTheLog() throws {
+        defer { try? FileManager.default.removeItem(at: folder) }
+        try execute(4, in: member)
+        try execute(100_000, in: topology.replicas[1])
+        try vote(1...12, in: 7)
+        try transfer().install(over: member.statePool)
+        let pools = try Pools(topology: topology, member: member)
+        #expect(pools.acceptor.floor == 100_001 && pools.acceptor.used == 0 && pools.acceptor.promised == 7)
+        #expect(pools.acceptor.hasSlot(for: 100_001) && pools.acceptor.reserve(1 << 20) != nil)
+        pools.state.close()
+        pools.acceptor.close()
+    }
+
+    @Test func withoutTheRenameNothingHasHappened() throws {
+        defer { try? FileManager.default.removeItem(at: folder) }
+        try execute(4, in: member)
+        try execute(8, in: topology.replicas[1])
+        try vote(1...12, in: 7)
+        let incoming = try transfer()
+        let pools = try Pools(topology: topology, member: member)
+        #expect(pools.state.executed == 4 && pools.acceptor.floor == 1)
+        #expect(!FileManager.default.fileExists(atPath: incoming.path))
+        pools.state.close()
+        pools.acceptor.close()
+    }
+}

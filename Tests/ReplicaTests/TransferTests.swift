@@ -1,0 +1,205 @@
+import Consensus
+import Dispatch
+import Foundation
+import Logging
+import Messaging
+import PersistentMemory
+import Queues
+import Storage
+import Testing
+import Wire
+
+@testable import Replica
+
+/// Giver and receiver, over a network that loses, repeats and reorders frames and brings others that nobody should have sent.
+@Suite struct TransferTests {
+    private struct Random: RandomNumberGenerator {
+        var state: UInt64
+        mutating func next() -> UInt64 {
+            state = state &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+            return state ^ state >> 29
+        }
+    }
+
+    /// One replica: its pool, its side of transfers, and what stands for executor and node.
+    private final class Side {
+        let index: Int
+        let pool: StatePool
+        let rings = Rings(outstanding: 16)
+        let board = StatusBoard(members: [0, 1, 2])
+        let order = ImageOrder()
+        let desk = TransferDesk(bell: DispatchSemaphore(value: 0))
+        let transfer: StateTransfer
+        var installed: (image: IncomingImage, view: UInt64)?
+        private let parker = Parker.allocate()!
+        private var image: StateImage?
+
+        init(_ index: Int, in folder: URL, executed: UInt64) throws {
+            self.index = index
+            let path = folder.appending(path: "\(index).pool").path
+            try StatePool.format(
+                path: path, identity: PoolIdentity(cluster: "c", replica: UInt16(index), incarnation: 1), size: 20 << 20,
+                sessions: 20_000)
+            pool = try StatePool(openingAny: path)
+            for _ in 0..<executed {
+                _ = pool.begin(kind: .open, session: 0, sequence: 0)
+                pool.endInstance(pool.executed + 1)
+            }
+            pool.commit()
+            board.executed.store(pool.executed)
+            for peer in 0..<3 where peer != index { board.peers[peer].connected.store(1) }
+            let logger = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
+            let port = TransferPort(index: index, memberIDs: [0, 1, 2], board: board, rings: rings, links: parker)
+            let geometry = pool.geometry.fingerprint
+            transfer = StateTransfer(
+                giver: ImageGiver(port: port, order: order, geometry: geometry, logger: logger),
+                receiver: ImageReceiver(port: port, desk: desk, geometry: geometry, reluctance: 300_000, logger: logger))
+        }
+
+        deinit {
+            rings.deallocate()
+            parker.deallocate()
+        }
+
+        func standing(needsState: Bool) -> Standing {
+            Standing(needsState: needsState, decided: pool.executed, view: 9, leader: 2, floor: 1)
+        }
+
+        func turn(needsState: Bool, now: UInt64) throws {
+            transfer.poll(standing: standing(needsState: needsState), now: now)
+            if order.isPlaced {
+                let image = try self.image ?? StateImage(of: pool)
+                self.image = image
+                try image.copy(atMost: 1 << 20)
+                if image.isWhole {
+                    order.deliver(.success(image))
+                    self.image = nil
+                }
+            }
+            if let done = desk.work(beside: pool.path, geometry: pool.geometry, identity: pool.identity) { installed = done }
+        }
+
+        func take(_ bytes: [UInt8], needsState: Bool, now: UInt64) {
+            bytes.withUnsafeBytes { raw in
+                // Links and engine let no frame pass that says it comes from another than it does.
+                guard let frame = try? PeerFrame(decoding: raw), frame.sender != index,
+                    case .transfer(let message) = frame.content
+                else { return }
+                transfer.take(
+                    message, frame.payload, from: frame.sender, standing: standing(needsState: needsState), now: now)
+            }
+        }
+
+        /// What it sends, by receiver.
+        func sent() -> [(to: Int, bytes: [UInt8])] {
+            var all: [(Int, [UInt8])] = []
+            let frame = Frame()
+            while let departure = rings.departures.pop() {
+                frame.adopt(departure.frame)
+                all.append((departure.peers.trailingZeroBitCount, Array(frame.bytes)))
+            }
+            return all
+        }
+    }
+
+    private static func garbage(_ random: inout Random, tickets: [UInt64]) -> [UInt8] {
+        let values: [UInt64] = [0, 1, 4096, 8192, 262_144, 1 << 20, 1 << 62, .max, .max - 4095, random.next() % (4 << 20)]
+        func value() -> UInt64 { values.randomElement(using: &random)! }
+        let ticket = tickets.randomElement(using: &random)!
+        let message: TransferMessage =
+            switch Int.random(in: 0..<5, using: &random) {
+            case 0: .request(ticket: ticket, decided: value(), geometry: value())
+            case 1:
+                .offer(
+                    ticket: ticket,
+                    .init(executed: value(), view: value(), size: value(), position: value(), checksum: 7))
+            case 2: .ask(ticket: ticket, offset: value())
+            case 3: .chunk(ticket: ticket, offset: value(), checksum: UInt32(truncatingIfNeeded: value()))
+            default: .refusal(ticket: ticket, TransferMessage.Refusal.allCases.randomElement(using: &random)!)
+            }
+        var payload: [UInt8] = []
+        if case .chunk = message { payload = Array(repeating: 5, count: Int.random(in: 1...5000, using: &random)) }
+        let block = UnsafeMutableRawBufferPointer.allocate(byteCount: PeerHeader.size, alignment: 8)
+        defer { block.deallocate() }
+        PeerFrame.encodeHeader(
+            of: message, payloadCount: payload.count, sender: Int.random(in: 0..<3, using: &random),
+            into: block.baseAddress!)
+        return Array(block) + payload
+    }
+
+    private static func ticket(of frame: [UInt8]) -> UInt64 {
+        frame.withUnsafeBytes { $0.loadUnaligned(fromByteOffset: 24, as: UInt64.self) }
+    }
+
+    /// - Parameter trouble: of a thousand frames, so many are lost, so many repeated later; and as many others come that make no sense.
+    @Test(arguments: [0, 50, 250]) func aStateArrivesWhole(trouble: Int) throws {
+        let folder = FileManager.default.temporaryDirectory.appending(path: "mpaxos-transfer-\(UInt32.random(in: 0...UInt32.max))")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let seed = UInt64.random(in: 0..<1 << 32)
+        var random = Random(state: seed)
+        let giver = try Side(1, in: folder, executed: 400)
+        let receiver = try Side(0, in: folder, executed: 5)
+        // The third replica never answers.
+        let sides = [receiver, giver]
+        var tickets: [UInt64] = [1]
+        var late: [(to: Int, bytes: [UInt8])] = []
+        var now: UInt64 = 1
+        for turn in 0..<100_000 where receiver.installed == nil {
+            now += turn % 50 == 0 ? 100_000 : 300
+            for side in sides { try side.turn(needsState: side === receiver, now: now) }
+            for side in sides {
+                for frame in side.sent() where frame.to < 2 {
+                    tickets.append(Self.ticket(of: frame.bytes))
+                    if tickets.count > 4 { tickets.removeFirst() }
+                    let fate = Int.random(in: 0..<1000, using: &random)
+                    if fate < trouble { continue }
+                    if fate < 2 * trouble { late.append(frame) }
+                    sides[frame.to].take(frame.bytes, needsState: frame.to == 0, now: now)
+                }
+            }
+            if !late.isEmpty, Bool.random(using: &random) {
+                let frame = late.remove(at: Int.random(in: late.indices, using: &random))
+                sides[frame.to].take(frame.bytes, needsState: frame.to == 0, now: now)
+            }
+            // Not those that a replica believes since they come from its giver: refusals and offers would only begin it anew.
+            if Int.random(in: 0..<1000, using: &random) < trouble {
+                let to = Int.random(in: 0..<2, using: &random)
+                sides[to].take(Self.garbage(&random, tickets: [1, 2]), needsState: to == 0, now: now)
+            }
+        }
+        let done = try #require(receiver.installed, "seed \(seed)")
+        #expect(done.view == 9 && done.image.executed == 400)
+        receiver.pool.close()
+        try done.image.install(over: receiver.pool.path)
+        let found = try PoolInspection.digest(path: receiver.pool.path)
+        #expect(found == giver.pool.currentDigest(), "seed \(seed)")
+        #expect(giver.board.statesGiven.load() <= 1)
+    }
+
+    /// Whatever comes, with the tickets of what is under way: nothing but a transfer that begins anew.
+    @Test func nothingThatComesStopsAReplica() throws {
+        let folder = FileManager.default.temporaryDirectory.appending(path: "mpaxos-transfer-\(UInt32.random(in: 0...UInt32.max))")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let seed = UInt64.random(in: 0..<1 << 32)
+        print("seed \(seed)")
+        var random = Random(state: seed)
+        let sides = [try Side(0, in: folder, executed: 5), try Side(1, in: folder, executed: 400)]
+        var tickets: [UInt64] = [1]
+        var now: UInt64 = 1
+        for _ in 0..<3000 {
+            now += 10_000
+            for side in sides { try side.turn(needsState: side.index == 0, now: now) }
+            for side in sides {
+                for frame in side.sent() where frame.to < 2 {
+                    tickets.append(Self.ticket(of: frame.bytes))
+                    if tickets.count > 3 { tickets.removeFirst() }
+                    sides[frame.to].take(frame.bytes, needsState: frame.to == 0, now: now)
+                }
+            }
+            let to = Int.random(in: 0..<2, using: &random)
+            sides[to].take(Self.garbage(&random, tickets: tickets), needsState: to == 0, now: now)
+        }
+    }
+}
