@@ -36,7 +36,15 @@ package final class IncomingImage: @unchecked Sendable {
     package init(beside state: String, geometry: StateGeometry) throws(PoolError) {
         path = Self.path(beside: state)
         unlink(path)
-        try Pool.create(path: path, layout: StateLayout.poolLayout, size: geometry.fileSize)
+        do throws(PoolError) {
+            try Pool.create(path: path, layout: StateLayout.poolLayout, size: geometry.fileSize)
+        } catch {
+            guard error.kind == .noSpace else { throw error }
+            throw PoolError(
+                .noSpace,
+                "\(path): no room for \(geometry.fileSize) bytes, as many as \(state) has, which it takes until it is in its place; free as much on its file system"
+            )
+        }
         pool = try Pool(opening: path, layout: StateLayout.poolLayout)
         self.geometry = geometry
         guard pool.region.count == geometry.regionSize else {

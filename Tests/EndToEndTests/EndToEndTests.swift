@@ -112,11 +112,6 @@ struct EndToEndTests {
         }
 
         @Test(arguments: Scenario.Threads.allCases)
-        func absenceBeyondTheLog(threads: Scenario.Threads) async throws {
-            try await Scenario(script: "crashes", name: "beyond-the-log").run(threads)
-        }
-
-        @Test(arguments: Scenario.Threads.allCases)
         func logThatWraps(threads: Scenario.Threads) async throws {
             try await Scenario(script: "crashes", name: "log-wraps").run(threads)
         }
@@ -124,6 +119,45 @@ struct EndToEndTests {
         @Test(arguments: Scenario.Threads.allCases)
         func historiesOfRegistersAreLinearizable(threads: Scenario.Threads) async throws {
             try await Scenario(script: "linearizability", name: "registers").run(threads)
+        }
+    }
+
+    /// A replica that no log helps any more takes the state of another one.
+    @Suite("State transfers", .serialized)
+    struct StateTransfers {
+        @Test(arguments: Scenario.Threads.allCases)
+        func absenceBeyondTheLog(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "transfer", name: "catches-up").run(threads)
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
+        func pauseBeyondTheLog(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "transfer", name: "while-it-runs").run(threads)
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
+        func receiverKilledAtAnyMoment(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "transfer", name: "receiver-is-killed").run(threads)
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
+        func giverKilledInTheMiddle(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "transfer", name: "giver-is-killed").run(threads)
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
+        func giverThatFallsSilent(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "transfer", name: "giver-is-silent").run(threads)
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
+        func twoOfFiveAtOnce(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "transfer", name: "two-of-five").run(threads)
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
+        func poolsOfOtherSizes(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "transfer", name: "other-sizes").run(threads)
         }
     }
 

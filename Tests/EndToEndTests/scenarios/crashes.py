@@ -186,25 +186,6 @@ def catch_up(run):
 
 
 @scenario
-def beyond_the_log(run):
-    """A replica that was away for longer than the others' logs reach says so, serves nothing old, and costs the others nothing."""
-    cluster = run.cluster().start_all()
-    away = cluster.followers()[0]
-    cluster.kill9(away)
-    client = cluster.client(cluster.leader()).open()
-    for n in range(40):
-        client.submit(mpx.put(b"large", bytes([n]) * 500_000))
-    cluster.launch(away)
-    eventually(lambda: cluster.status(away)["role"] == "recovering" and "cannot catch up" in cluster.processes[away].log(),
-               "the replica says that it cannot catch up")
-    run.equal(cluster.processes[away].output(), "", "what it prints, being not ready")
-    run.reply(client.submit(mpx.put(b"large", b"small")), "the others go on", status=OK)
-    others = [id for id in cluster.ids if id != away]
-    for id in others:
-        run.reply(cluster.link(id).call(SUBMIT, get(b"large")), f"through replica {id}", status=OK, body=some(b"small"))
-
-
-@scenario
 def log_wraps(run):
     """Writes of several times the log's size, with replicas killed meanwhile: old records go, what they said stays."""
     cluster = run.cluster().start_all()
