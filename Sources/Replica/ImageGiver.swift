@@ -65,7 +65,9 @@ final class ImageGiver {
             order.place()
         }
         if !isRepeated {
-            logger.info("replica \(port.memberIDs[from]) asks for an image of the state, since its log does not reach back")
+            logger.info(
+                "replica \(port.memberIDs[from]) asks for an image of the state: no log reaches back to where it stands"
+            )
         }
         (peer, self.ticket) = (from, ticket)
         refuse(.notYet)
@@ -83,7 +85,8 @@ final class ImageGiver {
             logger.info("gave \(receiver) the state after instance \(image.executed), \(image.size) bytes")
             port.board.statesGiven.add(1)
             phase = .idle
-        } else if !port.sendChunk(count, at: offset, ticket: ticket, to: peer, fill: { image.read(at: offset, into: $0) })
+        } else if !port.sendChunk(
+            count, at: offset, ticket: ticket, to: peer, fill: { image.read(at: offset, into: $0) })
         {
             logger.error("cannot read the image of the state that \(receiver) takes; it will have to ask again")
             port.send(.refusal(ticket: ticket, .failed), to: peer)

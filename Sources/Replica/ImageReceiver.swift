@@ -12,8 +12,8 @@ import Wire
 final class ImageReceiver {
     private enum Phase {
         case idle
-        /// Until `deadline`, after all givers failed, or the file system.
-        case resting
+        /// Until `deadline`, after all givers failed, or the file system. What was prepared already is kept.
+        case resting(IncomingImage?)
         /// At the desk.
         case preparing
         case requesting(IncomingImage)
@@ -76,32 +76,35 @@ final class ImageReceiver {
                 return
             }
             if needsSince == 0 { needsSince = now }
-            if now >= needsSince + reluctance { begin(now: now) }
-        case .resting:
-            if now >= deadline { if standing.needsState { begin(now: now) } else { phase = .idle } }
+            if now >= needsSince + reluctance { prepare() }
+        case .resting(let prepared):
+            guard now >= deadline else { return }
+            guard standing.needsState else { return abandon(prepared) }
+            if let prepared { choose(prepared, standing, now: now) } else { prepare() }
         case .preparing:
             switch desk.takeOutcome() {
-            case .prepared(let image): standing.needsState ? choose(image, standing, now: now) : drop(image)
+            case .prepared(let image): standing.needsState ? choose(image, standing, now: now) : abandon(image)
             case .failed(let error):
                 logger.error("cannot take another replica's state: \(error); it is tried again in 10 s")
-                rest(Self.longRest, now: now)
+                rest(Self.longRest, keeping: nil, now: now)
             case .finished: preconditionFailure("finished what was being prepared")
             case nil: break
             }
         case .requesting(let image), .receiving(let image):
             guard standing.needsState else {
                 logger.info("the log of a peer reaches back again: no image is needed")
-                drop(image)
-                return
+                return abandon(image)
             }
             watch(image, standing, now: now)
         case .finishing(let image):
             switch desk.takeOutcome() {
             case .finished: install(image, standing)
             case .failed(let error):
-                logger.error("the image that came from \(giverName) is of no use, it goes, and another one is asked for: \(error)")
+                logger.error(
+                    "the image that came from \(giverName) is of no use, it goes, and another one is asked for: \(error)"
+                )
                 desk.order(.discard(image))
-                begin(now: now)
+                prepare()
             case .prepared: preconditionFailure("prepared what was being finished")
             case nil: break
             }
@@ -109,20 +112,20 @@ final class ImageReceiver {
         }
     }
 
-    private func begin(now: UInt64) {
+    private func prepare() {
         needsSince = 0
         phase = .preparing
         desk.order(.prepare)
     }
 
-    private func rest(_ time: UInt64, now: UInt64) {
-        phase = .resting
+    private func rest(_ time: UInt64, keeping prepared: IncomingImage?, now: UInt64) {
+        phase = .resting(prepared)
         deadline = now + time
         tried = 0
     }
 
-    private func drop(_ image: IncomingImage) {
-        desk.order(.discard(image))
+    private func abandon(_ image: IncomingImage?) {
+        if let image { desk.order(.discard(image)) }
         phase = .idle
         tried = 0
     }
@@ -133,8 +136,8 @@ final class ImageReceiver {
             $0 != port.index && port.isConnected($0) && tried & 1 << UInt16($0) == 0
         }
         guard let chosen = candidates.filter({ $0 != standing.leader }).randomElement() ?? candidates.first else {
-            desk.order(.discard(image))
-            rest(Self.rest, now: now)
+            // Who refused says the same in a moment; but a link may stand by then.
+            rest(tried == 0 ? Self.rest : Self.longRest, keeping: image, now: now)
             return
         }
         giver = chosen
@@ -154,7 +157,7 @@ final class ImageReceiver {
     /// Looks after the giver: what may be lost is said again, who is silent given up.
     private func watch(_ image: IncomingImage, _ standing: Standing, now: UInt64) {
         if now >= deadline || !port.isConnected(giver) {
-            fail(image, now >= deadline ? "it is silent" : "the link to it is lost", now: now)
+            fail(image, now >= deadline ? "it is silent" : "the link to it is lost", standing, now: now)
         } else if now >= again {
             if case .requesting = phase {
                 request(standing, now: now)
@@ -165,11 +168,15 @@ final class ImageReceiver {
         }
     }
 
-    private func fail(_ image: IncomingImage, _ why: String, now: UInt64) {
+    private func fail(_ image: IncomingImage, _ why: String, _ standing: Standing, now: UInt64) {
         logger.warning("does not get the state of \(giverName): \(why)")
-        // What was written into it may lie where the next image has nothing.
-        desk.order(.discard(image))
-        begin(now: now)
+        if image.size == 0 {
+            choose(image, standing, now: now)
+        } else {
+            // What was written into it may lie where the next image has nothing.
+            desk.order(.discard(image))
+            prepare()
+        }
     }
 
     // MARK: Messages
@@ -180,7 +187,7 @@ final class ImageReceiver {
             offer.view < plausibleLimit, let size = Int(exactly: offer.size),
             image.expect(size: size, checksum: offer.checksum, executed: offer.executed)
         else {
-            fail(image, "its offer makes no sense: \(offer)", now: now)
+            fail(image, "its offer makes no sense: \(offer)", standing, now: now)
             return
         }
         logger.info(
@@ -233,11 +240,13 @@ final class ImageReceiver {
         }
     }
 
-    func refused(_ refusal: TransferMessage.Refusal, ticket: UInt64, from: Int, now: UInt64) {
+    func refused(
+        _ refusal: TransferMessage.Refusal, ticket: UInt64, from: Int, standing: Standing, now: UInt64
+    ) {
         guard from == giver, ticket == self.ticket else { return }
         switch phase {
         case .requesting where refusal == .notYet: deadline = now + Self.patience
-        case .requesting(let image), .receiving(let image): fail(image, refusal.reason, now: now)
+        case .requesting(let image), .receiving(let image): fail(image, refusal.reason, standing, now: now)
         default: break
         }
     }
@@ -245,8 +254,7 @@ final class ImageReceiver {
     private func install(_ image: IncomingImage, _ standing: Standing) {
         guard standing.needsState, image.executed > standing.decided else {
             logger.info("has caught up by itself meanwhile: the image is not needed")
-            drop(image)
-            return
+            return abandon(image)
         }
         logger.info("the state of \(giverName) is verified; stops to put it in place")
         phase = .installing

@@ -29,7 +29,8 @@ final class ReplicaLife<Machine: StateMachine> {
     ///   - report: what STATUS is answered with; given the durability of the pools.
     ///   - bell: rung when there is work for the node's thread.
     init(
-        topology: Topology, index: Int, board: StatusBoard, report: (Durability) -> StatusReport, bell: DispatchSemaphore,
+        topology: Topology, index: Int, board: StatusBoard, report: (Durability) -> StatusReport,
+        bell: DispatchSemaphore,
         logger: Logger
     ) throws(ReplicaError) {
         let member = topology.replicas[index]

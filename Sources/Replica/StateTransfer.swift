@@ -29,7 +29,8 @@ final class StateTransfer {
             receiver.offered(offer, ticket: ticket, from: peer, standing: standing, now: now)
         case .chunk(let ticket, let offset, let checksum):
             receiver.came(payload, checksum: checksum, offset: offset, ticket: ticket, from: peer, now: now)
-        case .refusal(let ticket, let refusal): receiver.refused(refusal, ticket: ticket, from: peer, now: now)
+        case .refusal(let ticket, let refusal):
+            receiver.refused(refusal, ticket: ticket, from: peer, standing: standing, now: now)
         }
     }
 }

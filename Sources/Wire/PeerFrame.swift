@@ -89,7 +89,7 @@ package struct PeerFrame: BitwiseCopyable {
         of message: TransferMessage, payloadCount: Int = 0, sender: ReplicaIndex, into bytes: UnsafeMutableRawPointer
     ) {
         precondition(sender >= 0 && sender < largestReplicaCount, "a replica's index is below 9")
-        precondition(payloadCount >= 0 && payloadCount <= TransferMessage.chunkSize, "a chunk of more bytes than may be")
+        precondition((0...TransferMessage.chunkSize).contains(payloadCount), "a chunk of more bytes than may be")
         message.header(sender: UInt8(sender), payloadCount: UInt32(payloadCount)).encode(into: bytes)
     }
 

@@ -1,6 +1,9 @@
 import Consensus
+import Dispatch
 import Foundation
+import Logging
 import PersistentMemory
+import StateMachines
 import Storage
 import Testing
 import Topology
@@ -26,7 +29,14 @@ import Topology
 
                 """
         }
-        text += "[storage]\ndirectory = \"\(folder.path)\"\nlog_size = \"8MiB\"\nstate_size = \"32MiB\"\n[client]\nsessions = 64\n"
+        text += """
+            [storage]
+            directory = "\(folder.path)"
+            log_size = "8MiB"
+            state_size = "32MiB"
+            [client]
+            sessions = 64
+            """
         let file = folder.appending(path: "installed.toml")
         try Data(text.utf8).write(to: file)
         topology = try Topology(contentsOf: file.path)
@@ -114,6 +124,25 @@ import Topology
         #expect(pools.acceptor.hasSlot(for: 100_001) && pools.acceptor.reserve(1 << 20) != nil)
         pools.state.close()
         pools.acceptor.close()
+    }
+
+    /// What is decided in a state counts as accepted in the view promised, so that one must not be lower than the giver's.
+    @Test(arguments: [3, 7, 9] as [UInt64]) func thePromiseRisesToThatOfTheGiver(view: UInt64) throws {
+        defer { try? FileManager.default.removeItem(at: folder) }
+        try vote(1...1, in: 7)
+        let life = try ReplicaLife<ReplicatedCounter>(
+            topology: topology, index: 0, board: StatusBoard(members: [0, 1, 2]),
+            report: {
+                StatusReport(
+                    board: StatusBoard(members: [0]), cluster: "", id: 0, durability: $0.rawValue, version: "",
+                    started: 0)
+            }, bell: DispatchSemaphore(value: 0),
+            logger: Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() }))
+        life.start()
+        life.end(promising: view)
+        let pool = try AcceptorPool(opening: member.acceptorPool, expecting: topology.name, replica: 0)
+        #expect(pool.promised == max(7, view))
+        pool.close()
     }
 
     @Test func withoutTheRenameNothingHasHappened() throws {

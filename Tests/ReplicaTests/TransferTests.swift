@@ -38,7 +38,8 @@ import Wire
             self.index = index
             let path = folder.appending(path: "\(index).pool").path
             try StatePool.format(
-                path: path, identity: PoolIdentity(cluster: "c", replica: UInt16(index), incarnation: 1), size: 20 << 20,
+                path: path, identity: PoolIdentity(cluster: "c", replica: UInt16(index), incarnation: 1),
+                size: 20 << 20,
                 sessions: 20_000)
             pool = try StatePool(openingAny: path)
             for _ in 0..<executed {
@@ -53,7 +54,8 @@ import Wire
             let geometry = pool.geometry.fingerprint
             transfer = StateTransfer(
                 giver: ImageGiver(port: port, order: order, geometry: geometry, logger: logger),
-                receiver: ImageReceiver(port: port, desk: desk, geometry: geometry, reluctance: 300_000, logger: logger))
+                receiver: ImageReceiver(port: port, desk: desk, geometry: geometry, reluctance: 300_000, logger: logger)
+            )
         }
 
         deinit {
@@ -76,7 +78,9 @@ import Wire
                     self.image = nil
                 }
             }
-            if let done = desk.work(beside: pool.path, geometry: pool.geometry, identity: pool.identity) { installed = done }
+            if let done = desk.work(beside: pool.path, geometry: pool.geometry, identity: pool.identity) {
+                installed = done
+            }
         }
 
         func take(_ bytes: [UInt8], needsState: Bool, now: UInt64) {
@@ -102,8 +106,17 @@ import Wire
         }
     }
 
+    private static func folder() throws -> URL {
+        let folder = FileManager.default.temporaryDirectory.appending(
+            path: "mpaxos-transfer-\(UInt32.random(in: 0...UInt32.max))")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        return folder
+    }
+
     private static func garbage(_ random: inout Random, tickets: [UInt64]) -> [UInt8] {
-        let values: [UInt64] = [0, 1, 4096, 8192, 262_144, 1 << 20, 1 << 62, .max, .max - 4095, random.next() % (4 << 20)]
+        let values: [UInt64] = [
+            0, 1, 4096, 8192, 262_144, 1 << 20, 1 << 62, .max, .max - 4095, random.next() % (4 << 20),
+        ]
         func value() -> UInt64 { values.randomElement(using: &random)! }
         let ticket = tickets.randomElement(using: &random)!
         let message: TransferMessage =
@@ -133,8 +146,7 @@ import Wire
 
     /// - Parameter trouble: of a thousand frames, so many are lost, so many repeated later; and as many others come that make no sense.
     @Test(arguments: [0, 50, 250]) func aStateArrivesWhole(trouble: Int) throws {
-        let folder = FileManager.default.temporaryDirectory.appending(path: "mpaxos-transfer-\(UInt32.random(in: 0...UInt32.max))")
-        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        let folder = try Self.folder()
         defer { try? FileManager.default.removeItem(at: folder) }
         let seed = UInt64.random(in: 0..<1 << 32)
         var random = Random(state: seed)
@@ -179,8 +191,7 @@ import Wire
 
     /// Whatever comes, with the tickets of what is under way: nothing but a transfer that begins anew.
     @Test func nothingThatComesStopsAReplica() throws {
-        let folder = FileManager.default.temporaryDirectory.appending(path: "mpaxos-transfer-\(UInt32.random(in: 0...UInt32.max))")
-        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        let folder = try Self.folder()
         defer { try? FileManager.default.removeItem(at: folder) }
         let seed = UInt64.random(in: 0..<1 << 32)
         print("seed \(seed)")

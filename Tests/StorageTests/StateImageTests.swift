@@ -36,7 +36,9 @@ import Testing
                     precondition(pool.executed + 1 == next, "pools that stand at one instance")
                     for n in 0..<4 {
                         let fill = UInt8(truncatingIfNeeded: next &+ UInt64(n))
-                        command(pool, session: n < 2 ? 0 : SessionRules.id(opening: 1 + next % 40, slot: Int(next % 40)), fill: fill)
+                        command(
+                            pool, session: n < 2 ? 0 : SessionRules.id(opening: 1 + next % 40, slot: Int(next % 40)),
+                            fill: fill)
                     }
                     if next <= 40, case .answer(let answer) = pool.begin(kind: .open, session: 0, sequence: 0) {
                         precondition(answer.status == .ok)
@@ -48,7 +50,9 @@ import Testing
         }
 
         private func command(_ pool: StatePool, session: UInt64, fill: UInt8) {
-            guard case .execute = pool.begin(kind: .submit, session: session, sequence: pool.executed + 1) else { return }
+            guard case .execute = pool.begin(kind: .submit, session: session, sequence: pool.executed + 1) else {
+                return
+            }
             let transaction = pool.heap.transaction
             let cell = PersistentPointer<UInt64>(offset: transaction.root + UInt64(fill % 16) * 8)
             let old = transaction.read(cell)
@@ -253,7 +257,9 @@ import Testing
         guard source >= 0 else { return }
         let target = open(to, O_WRONLY | O_CREAT, 0o600)
         var buffer = [UInt8](repeating: 0, count: 1 << 20)
-        while case let got = read(source, &buffer, buffer.count), got > 0 { precondition(write(target, buffer, got) == got) }
+        while case let got = read(source, &buffer, buffer.count), got > 0 {
+            precondition(write(target, buffer, got) == got)
+        }
         close(source)
         close(target)
     }
