@@ -32,6 +32,7 @@ final class ImageReceiver {
     private let reluctance: UInt64
 
     private var phase = Phase.idle
+    /// 0: it is not in need, as far as it knows.
     private var needsSince: UInt64 = 0
     private var giver = 0
     /// Bit i: replica i was asked since the last rest.
@@ -60,8 +61,9 @@ final class ImageReceiver {
         self.logger = logger
     }
 
+    /// Also while it waits whether the need lasts.
     var isActive: Bool {
-        if case .idle = phase { false } else { true }
+        if case .idle = phase { needsSince != 0 } else { true }
     }
 
     private var giverName: String { "replica \(port.memberIDs[giver])" }

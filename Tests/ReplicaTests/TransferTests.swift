@@ -189,6 +189,27 @@ import Wire
         #expect(giver.board.statesGiven.load() <= 1)
     }
 
+    /// A peer whose log does not reach back says so first, one whose log does helps a moment later.
+    @Test func aNeedThatPassesBeginsNothing() throws {
+        let folder = try Self.folder()
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let side = try Side(0, in: folder, executed: 5)
+        // As the engine does.
+        func turn(_ needsState: Bool, at now: UInt64) throws {
+            guard needsState || side.transfer.isActive else { return }
+            try side.turn(needsState: needsState, now: now)
+        }
+        var isPrepared: Bool {
+            FileManager.default.fileExists(atPath: IncomingImage.path(beside: side.pool.path))
+        }
+        for (needsState, now) in [(true, 1), (true, 200_000), (false, 210_000), (true, 900_000), (true, 1_100_000)] {
+            try turn(needsState, at: UInt64(now))
+            #expect(!isPrepared, "at \(now)")
+        }
+        try turn(true, at: 1_200_000)
+        #expect(isPrepared)
+    }
+
     /// Whatever comes, with the tickets of what is under way: nothing but a transfer that begins anew.
     @Test func nothingThatComesStopsAReplica() throws {
         let folder = try Self.folder()
