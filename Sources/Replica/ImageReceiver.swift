@@ -42,14 +42,17 @@ final class ImageReceiver {
     private var deadline: UInt64 = 0
     /// When to say again what may have been lost.
     private var again: UInt64 = 0
+    /// How long chunks are waited for before they are asked for again; doubled each time, so that a slow link is not filled with the same.
+    private var pause: UInt64 = 0
     private var nextAsk = 0
     private var tenths = 0
     private var began: UInt64 = 0
 
     private static let chunksUnderWay = 4
     /// Microseconds of silence after which a giver is given up; after which it is asked again; and of rest when nothing helped.
-    private static let patience: UInt64 = 3_000_000
+    private static let patience: UInt64 = 6_000_000
     private static let repetition: UInt64 = 500_000
+    private static let longestRepetition: UInt64 = 2_000_000
     private static let rest: UInt64 = 1_000_000
     private static let longRest: UInt64 = 10_000_000
 
@@ -164,8 +167,10 @@ final class ImageReceiver {
             if case .requesting = phase {
                 request(standing, now: now)
             } else {
+                // One alone, as the others may be on their way.
                 nextAsk = image.received
-                ask(for: image, now: now)
+                pause = min(2 * pause, Self.longestRepetition)
+                ask(for: image, atMost: 1, now: now)
             }
         }
     }
@@ -198,7 +203,7 @@ final class ImageReceiver {
         view = offer.view
         began = now
         deadline = now + Self.patience
-        (nextAsk, tenths) = (0, 0)
+        (nextAsk, tenths, pause) = (0, 0, Self.repetition)
         phase = .receiving(image)
         ask(for: image, now: now)
     }
@@ -233,9 +238,9 @@ final class ImageReceiver {
     }
 
     /// Keeps some chunks under way.
-    private func ask(for image: IncomingImage, now: UInt64) {
-        again = now + Self.repetition
-        let end = min(image.size, image.received + Self.chunksUnderWay * TransferMessage.chunkSize)
+    private func ask(for image: IncomingImage, atMost count: Int = chunksUnderWay, now: UInt64) {
+        again = now + pause
+        let end = min(image.size, image.received + count * TransferMessage.chunkSize)
         while nextAsk < end {
             port.send(.ask(ticket: ticket, offset: UInt64(nextAsk)), to: giver)
             nextAsk += TransferMessage.chunkSize

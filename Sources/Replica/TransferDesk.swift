@@ -27,8 +27,9 @@ final class ImageOrder: Sendable {
 
     /// Executor: the order is done.
     func deliver(_ result: Result<StateImage, PoolError>) {
-        made.withLock { $0 = result }
+        // In this order: who has collected the result may place the next order.
         isWanted.store(false, ordering: .releasing)
+        made.withLock { $0 = result }
     }
 }
 

@@ -121,7 +121,8 @@ package final class IncomingImage: @unchecked Sendable {
         guard state.geometry.fingerprint == geometry.fingerprint, state.heap.replayedCommits == 0 else {
             throw PoolError(.foreign, "\(path): the image is of a pool with other sizes, or of another version")
         }
-        guard state.executed == executed, state.executedCommands == 0 else {
+        // It may hold the beginning of the next batch, too, where the giver was killed in the middle of that.
+        guard state.executed == executed else {
             throw PoolError(
                 .damaged, "\(path): the image stands at instance \(state.executed), where \(executed) was offered")
         }

@@ -128,6 +128,21 @@ import Testing
         #expect(pair.files == ["state.pool", "theirs.pool"])
     }
 
+    /// A giver that was killed in the middle of a long batch, and cannot go on with it alone, gives what it has.
+    @Test func anImageInTheMiddleOfABatch() throws {
+        let pair = try Pair()
+        pair.execute(20, in: pair.theirs)
+        pair.theirs.passRecord()
+        let image = try pair.image()
+        let incoming = try pair.incoming()
+        pair.fill(incoming, from: image)
+        try incoming.finish(as: identity)
+        try incoming.install(over: pair.path)
+        try pair.reopen()
+        #expect(pair.ours.executed == 20 && pair.ours.executedCommands == 1 && pair.ours.installed == 20)
+        #expect(pair.ours.currentDigest() == pair.theirs.currentDigest())
+    }
+
     @Test func anImageOfAnImage() throws {
         let pair = try Pair()
         pair.execute(20, in: pair.theirs)

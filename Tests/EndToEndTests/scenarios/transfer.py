@@ -71,8 +71,8 @@ def all_are_one(run, cluster, load, *gone):
     for id in cluster.ids:
         run.equal(sorted(os.listdir(os.path.dirname(cluster.pools(id)[1]))), ["acceptor.pool", "state.pool"], f"files of replica {id}")
         with open(f"/proc/{cluster.processes[id].pid}/maps") as maps:
-            gone = [line for line in maps if ".pool" in line and "deleted" in line]
-        run.equal(gone, [], f"pools that are gone and that replica {id} still maps")
+            unlinked = [line for line in maps if ".pool" in line and "deleted" in line]
+        run.equal(unlinked, [], f"pools that are gone and that replica {id} still maps")
     cluster.stop(*cluster.ids)
     digests = {}
     for id in gone:
