@@ -45,6 +45,8 @@ final class ImageReceiver {
     /// How long chunks are waited for before they are asked for again; doubled each time, so that a slow link is not filled with the same.
     private var pause: UInt64 = 0
     private var nextAsk = 0
+    /// Where chunks were found lost last.
+    private var wentBack = -1
     private var tenths = 0
     private var began: UInt64 = 0
 
@@ -168,9 +170,9 @@ final class ImageReceiver {
                 request(standing, now: now)
             } else {
                 // One alone, as the others may be on their way.
-                nextAsk = image.received
                 pause = min(2 * pause, Self.longestRepetition)
-                ask(for: image, atMost: 1, now: now)
+                again = now + pause
+                port.send(.ask(ticket: ticket, offset: UInt64(image.received)), to: giver)
             }
         }
     }
@@ -203,7 +205,7 @@ final class ImageReceiver {
         view = offer.view
         began = now
         deadline = now + Self.patience
-        (nextAsk, tenths, pause) = (0, 0, Self.repetition)
+        (nextAsk, wentBack, tenths, pause) = (0, -1, 0, Self.repetition)
         phase = .receiving(image)
         ask(for: image, now: now)
     }
@@ -211,10 +213,16 @@ final class ImageReceiver {
     func came(
         _ bytes: UnsafeRawBufferPointer, checksum: UInt32, offset: UInt64, ticket: UInt64, from: Int, now: UInt64
     ) {
-        // Anything but the next bytes was asked for twice, or comes behind some that were lost.
-        guard case .receiving(let image) = phase, from == giver, ticket == self.ticket,
-            offset == UInt64(image.received), bytes.count <= image.size - image.received
-        else { return }
+        guard case .receiving(let image) = phase, from == giver, ticket == self.ticket else { return }
+        guard offset == UInt64(image.received), bytes.count <= image.size - image.received else {
+            // What was asked for twice, or comes behind some that were lost: then all from there on is asked for again, once.
+            if offset > UInt64(image.received), wentBack != image.received {
+                wentBack = image.received
+                nextAsk = image.received
+                ask(for: image, now: now)
+            }
+            return
+        }
         guard checksum == Checksum.of(bytes.baseAddress!, bytes.count) else {
             port.board.peers[from].framesMalformed.add(1)
             return
@@ -238,9 +246,9 @@ final class ImageReceiver {
     }
 
     /// Keeps some chunks under way.
-    private func ask(for image: IncomingImage, atMost count: Int = chunksUnderWay, now: UInt64) {
+    private func ask(for image: IncomingImage, now: UInt64) {
         again = now + pause
-        let end = min(image.size, image.received + count * TransferMessage.chunkSize)
+        let end = min(image.size, image.received + Self.chunksUnderWay * TransferMessage.chunkSize)
         while nextAsk < end {
             port.send(.ask(ticket: ticket, offset: UInt64(nextAsk)), to: giver)
             nextAsk += TransferMessage.chunkSize

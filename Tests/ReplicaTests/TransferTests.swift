@@ -189,6 +189,35 @@ import Wire
         #expect(giver.board.statesGiven.load() <= 1)
     }
 
+    /// Over a link that takes longer for a chunk than the receiver waits before it asks again, the state arrives all the same, and the link
+    /// is not filled with what is on its way.
+    @Test(arguments: [200_000, 450_000, 5_000_000] as [UInt64])
+    func aSlowLinkIsEnough(bytesPerSecond: UInt64) throws {
+        let folder = try Self.folder()
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let giver = try Side(1, in: folder, executed: 400)
+        let receiver = try Side(0, in: folder, executed: 5)
+        receiver.board.peers[2].connected.store(0)
+        var link: [(arrival: UInt64, bytes: [UInt8])] = []
+        var (sentBytes, linkIsFree, now): (UInt64, UInt64, UInt64) = (0, 0, 1)
+        while receiver.installed == nil, now < 300_000_000 {
+            now += 20_000
+            for side in [receiver, giver] { try side.turn(needsState: side === receiver, now: now) }
+            for frame in receiver.sent() where frame.to == 1 { giver.take(frame.bytes, needsState: false, now: now) }
+            for frame in giver.sent() {
+                linkIsFree = max(linkIsFree, now) + UInt64(frame.bytes.count) * 1_000_000 / bytesPerSecond
+                link.append((linkIsFree, frame.bytes))
+                sentBytes += UInt64(frame.bytes.count)
+            }
+            while let first = link.first, first.arrival <= now {
+                receiver.take(link.removeFirst().bytes, needsState: true, now: now)
+            }
+        }
+        let done = try #require(receiver.installed)
+        #expect(sentBytes < UInt64(done.image.size) * 3 / 2 + 16 * UInt64(TransferMessage.chunkSize))
+        done.image.discard()
+    }
+
     /// A peer whose log does not reach back says so first, one whose log does helps a moment later.
     @Test func aNeedThatPassesBeginsNothing() throws {
         let folder = try Self.folder()

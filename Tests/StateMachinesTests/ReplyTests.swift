@@ -21,6 +21,21 @@ import Testing
         #expect(reply.count == 0 && reply.bytes.isEmpty)
     }
 
+    /// A machine that gives what is not its own would have every replica keep it: it is stopped before.
+    @Test func aSliceBeyondItsBlockStopsTheMachine() async throws {
+        let store = try TestStore()
+        let block = try store.transaction.allocate(200)
+        var reply = Reply(maxRequest: 4096)
+        reply.give(BlockSlice(of: block, start: 16, count: 184), in: store.transaction)
+        #expect(reply.count == 184 && reply.given != nil)
+        await #expect(processExitsWith: .failure) {
+            let store = try TestStore()
+            let block = try store.transaction.allocate(200)
+            var reply = Reply(maxRequest: 4096)
+            reply.give(BlockSlice(of: block, start: 16, count: 600), in: store.transaction)
+        }
+    }
+
     @Test func holdsItsCapacityAndNotAByteMore() {
         var reply = Reply(maxRequest: 10)
         #expect(reply.capacity == 1034)
