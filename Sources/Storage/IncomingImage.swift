@@ -110,13 +110,7 @@ package final class IncomingImage: @unchecked Sendable {
             throw PoolError(.damaged, "\(path): the image that came is not the one that was sent: its checksum differs")
         }
         pool.fenceAll()
-        let page = pool.region.baseAddress!
-        IdentityPage(
-            magic: StateLayout.magic, version: StateLayout.version, identity: identity, regionSize: pool.region.count,
-            geometry: []
-        ).write(to: page)
-        pool.flush(page, IdentityPage.size)
-        pool.fenceAll()
+        StatePool.write(identity, to: pool)
         let state = try StatePool(in: pool)
         guard state.geometry.fingerprint == geometry.fingerprint, state.heap.replayedCommits == 0 else {
             throw PoolError(.foreign, "\(path): the image is of a pool with other sizes, or of another version")

@@ -101,12 +101,17 @@ package final class StatePool {
         transaction.commit()
         transaction.checkpoint()
         // The identity comes last: a pool whose format was cut short has none and is refused.
-        let region = pool.region.baseAddress!
+        write(identity, to: pool)
+    }
+
+    /// Makes a pool that is otherwise whole that of a replica. Durable on return.
+    static func write(_ identity: PoolIdentity, to pool: Pool) {
+        let page = pool.region.baseAddress!
         IdentityPage(
             magic: StateLayout.magic, version: StateLayout.version, identity: identity, regionSize: pool.region.count,
             geometry: []
-        ).write(to: region)
-        pool.flush(region, IdentityPage.size)
+        ).write(to: page)
+        pool.flush(page, IdentityPage.size)
         pool.fenceAll()
     }
 
