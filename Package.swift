@@ -21,6 +21,7 @@ let package = Package(
         .target(name: "CSupport"),
 
         .target(name: "Consensus"),
+        .target(name: "Flow"),
         .target(name: "Wire", dependencies: ["Consensus"]),
         .target(name: "Queues", dependencies: ["CSupport"]),
         .target(name: "Messaging", dependencies: ["CZeroMQ"]),
@@ -29,7 +30,7 @@ let package = Package(
         .target(name: "Storage", dependencies: ["PersistentMemory", "Consensus"]),
         .target(name: "StateMachines", dependencies: ["PersistentMemory"]),
         .target(name: "Topology", dependencies: [.product(name: "TOMLKit", package: "TOMLKit")]),
-        .target(name: "Simulation", dependencies: ["Consensus"]),
+        .target(name: "Simulation", dependencies: ["Consensus", "Flow"]),
         .target(name: "Client", dependencies: ["Wire", "Messaging"]),
         .target(
             name: "LoadGenerator",
@@ -37,8 +38,8 @@ let package = Package(
         .target(
             name: "Replica",
             dependencies: [
-                "Consensus", "Wire", "Queues", "Messaging", "ZMTP", "PersistentMemory", "Storage", "StateMachines",
-                "Topology", "CSupport",
+                "Consensus", "Flow", "Wire", "Queues", "Messaging", "ZMTP", "PersistentMemory", "Storage",
+                "StateMachines", "Topology", "CSupport",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "FlyingFox", package: "FlyingFox"),
             ]),
@@ -58,6 +59,7 @@ let package = Package(
 
         .testTarget(name: "ArchitectureTests"),
         .testTarget(name: "ConsensusTests", dependencies: ["Consensus", "Simulation"]),
+        .testTarget(name: "FlowTests", dependencies: ["Flow"]),
         .testTarget(name: "WireTests", dependencies: ["Wire", "Consensus"]),
         .testTarget(name: "QueuesTests", dependencies: ["Queues"]),
         .testTarget(name: "MessagingTests", dependencies: ["Messaging"]),

@@ -8,7 +8,7 @@ extension Core {
         role = .follower
         if wasBusy {
             hadContact = false
-            electionDeadline = now + random.below(configuration.suspect) + 1
+            electionDeadline = now + random.below(patienceWithElections) + 1
         }
     }
 
@@ -17,6 +17,8 @@ extension Core {
         promised = view
         promisedRecord = persist(.promise, view: view, instance: 0, batch: .noop, into: &effects)
         leaderActive = false
+        heardRound = 0
+        isFull = false
         baseKnown = false
         base = 0
         accepted = 0
@@ -111,6 +113,7 @@ extension Core {
         _ message: Message, from: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer
     ) -> Bool {
         guard follow(message, from: from, now: now, into: &effects) else { return false }
+        isFull = false
         var kept = false
         if wantsProposal(message) {
             accept(message.instance, view: message.view, batch: message.batch, into: &effects)
@@ -134,7 +137,7 @@ extension Core {
     ) -> Bool {
         guard message.view == promised else {
             precondition(message.view < promised, "higher views were adopted")
-            send(.nack(view: promised), to: from, after: 0, into: &effects)
+            send(.nack(view: promised, decided: decided), to: from, after: 0, into: &effects)
             return false
         }
         guard learnBase(message.bound) else {
@@ -143,6 +146,7 @@ extension Core {
         }
         role = .follower
         leaderActive = true
+        heardRound = message.round
         heardLeader(now: now)
         raiseCommit(to: max(message.bound, message.commit))
         return true
@@ -153,19 +157,71 @@ extension Core {
     ) {
         settle(now: now)
         let bug = configuration.plantedBugs.contains(.acceptedBeforeDurable)
+        // Without room there is no use in naming the gap.
+        let flags: Message.Flags = isFull ? .full : accepted < highest ? .gap : .none
         send(
-            .accepted(view: promised, upTo: accepted, base: base, decided: decided, gap: accepted < highest),
+            .accepted(
+                view: promised, upTo: accepted, base: base, decided: decided, round: heardRound, flags: flags),
             to: peer, after: bug ? 0 : acceptedRecord, into: &effects)
     }
 
+    /// A proposal came for whose batch there is no room. It counts as the leader's voice all the same; the leader hears that it is to
+    /// hold back, until `resumeAccepting`.
+    /// - Parameter full: false: there is room, but not for what lies above a missing instance.
+    #if !DEBUG
+        @_noLocks
+    #endif
+    package mutating func refuse(
+        _ message: Message, full: Bool, from: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer
+    ) {
+        precondition(message.kind == .propose, "proposals are refused")
+        precondition(effects.hasRoom, "effects have room for a step")
+        guard isPlausible(message, from: from) else {
+            counters.refused += 1
+            return
+        }
+        if message.commit > known { known = message.commit }
+        if message.view > promised { adoptView(message.view, now: now, into: &effects) }
+        guard follow(message, from: from, now: now, into: &effects) else { return }
+        isFull = full
+        acknowledge(to: from, highest: message.instance, now: now, into: &effects)
+        settle(now: now)
+    }
+
+    /// There is room again after a proposal was refused for want of it.
+    #if !DEBUG
+        @_noLocks
+    #endif
+    package mutating func resumeAccepting(now: Microseconds, into effects: inout EffectBuffer) {
+        precondition(effects.hasRoom, "effects have room for a step")
+        guard isFull else { return }
+        isFull = false
+        guard let leader, leader != me, baseKnown else { return }
+        // What was refused lies above: it is a gap, which the leader fills.
+        acknowledge(to: leader, highest: accepted + 1, now: now, into: &effects)
+    }
+
     mutating func heardLeader(now: Microseconds) {
+        failedElections = 0
+        heard(now: now)
+    }
+
+    /// A leader, or a candidate that gets on, is not to be overtaken.
+    mutating func heard(now: Microseconds) {
         lastContact = now
         hadContact = true
         restartElectionTimer(now)
     }
 
     mutating func restartElectionTimer(_ now: Microseconds) {
-        electionDeadline = now + configuration.suspect + random.below(configuration.suspect)
+        electionDeadline = now + patienceWithElections + random.below(patienceWithElections)
+    }
+
+    /// Twice as long for each election that led to nothing, up to 16 times: whatever makes elections slow, one of them gets the time
+    /// that it takes.
+    var patienceWithElections: Microseconds {
+        configuration.plantedBugs.contains(.noBackOff)
+            ? configuration.suspect : configuration.suspect << min(failedElections, 4)
     }
 
     mutating func receivePrepare(
@@ -173,7 +229,7 @@ extension Core {
     ) {
         guard message.view == promised else {
             precondition(message.view < promised, "higher views were adopted")
-            send(.nack(view: promised), to: from, after: 0, into: &effects)
+            send(.nack(view: promised, decided: decided), to: from, after: 0, into: &effects)
             return
         }
         // A candidate that has much to learn asks for one part after the other: it is not to be overtaken while it gets on.
@@ -181,7 +237,7 @@ extension Core {
             isSolicited = true
             solicitedAfter = message.instance
             role = .follower
-            heardLeader(now: now)
+            heard(now: now)
         }
         let bug = configuration.plantedBugs.contains(.promiseBeforeDurable)
         var previous = message.instance

@@ -15,16 +15,24 @@ extension Core {
         guard catchUpDeadline == .max else { return }
         // What was decided in this view is mostly on its way.
         let isUrgent = baseKnown ? learned < base : target - learned > lookahead
-        catchUpDeadline = isUrgent ? now : now + configuration.retransmit
+        catchUpDeadline = isUrgent ? now : now + proposalPatience
         catchUpMark = learned
         catchUpAsked = 0
+    }
+
+    /// How long the leader may take to bring what was decided in its view: it repeats what a follower names as missing, so only
+    /// what it has dropped from its log must be asked for.
+    private var proposalPatience: Microseconds {
+        let leader = leadingReplica(of: promised, among: memberCount)
+        return leaderActive && leader != me
+            ? max(configuration.suspect, 4 * peers[leader].patience) : configuration.retransmit
     }
 
     mutating func catchUpTick(now: Microseconds, into effects: inout EffectBuffer) {
         if baseKnown && learned >= base && learned > catchUpMark {
             // Proposals of this view bring it: asking too would bring it twice.
             catchUpMark = learned
-            catchUpDeadline = now + configuration.retransmit
+            catchUpDeadline = now + proposalPatience
         } else {
             requestCatchUp(now: now, into: &effects)
         }
@@ -37,7 +45,7 @@ extension Core {
         catchUpRotation = catchUpAsked == from ? catchUpRotation + 1 : 0
         catchUpAsked = from
         catchUpPeer = choosePeer()
-        catchUpDeadline = now + configuration.retransmit
+        catchUpDeadline = now + peers[catchUpPeer].patience
         var through = from
         while through < target && through - from + 1 < Self.burst && !log[through + 1].isDecided { through += 1 }
         precondition(log[from].isDecided == false, "what is decided is not asked for")
@@ -114,7 +122,11 @@ extension Core {
             if entry.view == promised && !entry.isDecided { log.markDecided(message.instance) }
         }
         learn()
-        if message.flags.contains(.last) && from == catchUpPeer && learned >= catchUpAsked && catchUpAsked != 0 {
+        if catchUpDeadline != .max && from == catchUpPeer {
+            catchUpDeadline = max(catchUpDeadline, now + peers[from].patience)
+        }
+        // Whoever answered: the first that was asked may have been slow, and another asked meanwhile.
+        if message.flags.contains(.last) && learned >= catchUpAsked && catchUpAsked != 0 {
             requestCatchUp(now: now, into: &effects)
         }
         return kept

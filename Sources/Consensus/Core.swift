@@ -13,7 +13,7 @@ package struct Counters: BitwiseCopyable, Hashable, Sendable {
     package internal(set) var elections: UInt64 = 0
     /// Times this replica became leader.
     package internal(set) var leaderships: UInt64 = 0
-    /// Proposals sent again.
+    /// Proposals sent again: after a link was lost, or to fill a gap that a follower named.
     package internal(set) var retransmissions: UInt64 = 0
     /// Decided entries that were learnt by catch-up.
     package internal(set) var caughtUp: UInt64 = 0
@@ -40,12 +40,21 @@ struct Peer: BitwiseCopyable {
     var next: Instance = 0
     /// Leader: the commit index that it was told last.
     var toldCommit: Instance = 0
-    /// Leader: when it last answered, when `acked` last rose (or something was sent again), when it was last sent to.
+    /// Leader: bytes of proposals that may be sent to it now; whoever drives the core says how many, see `allow`.
+    var room = Int.max
+    /// Leader: it has no room for proposals, and will say when it has.
+    var isFull = false
+    /// Leader: the round in which proposals to it were repeated last. Gaps of earlier rounds are under repair.
+    var repeatedInRound: UInt64 = 0
+    /// Leader: when it last answered, and when the last heartbeat that wants an answer was sent to it.
     var lastHeard: Microseconds = 0
     /// Leader: it answered since this replica began to lead.
     var hasAnswered = false
-    var lastProgress: Microseconds = 0
-    var lastSent: Microseconds = 0
+    var lastHeartbeat: Microseconds = 0
+    /// How often a proposal to it was repeated, since the start of this core.
+    var repetitions: UInt64 = 0
+    /// How long an answer of it may take, by the round trips that were measured; the configured time before the first.
+    var patience: Microseconds = 0
     /// What it said last to have decided, and so can serve, unless it restarted since.
     var decided: Instance = 0
     /// Candidate: what it accepted up to here is known; .max: all.
@@ -69,6 +78,8 @@ struct Peer: BitwiseCopyable {
     static let burst: Instance = 32
     /// Most batch bytes a step sends to one peer at once (but at least one batch).
     static let burstBytes = 1 << 20
+    /// What a message takes on the way besides its batch.
+    static let messageBytes = 64
 
     static let segmentsPerPeer = 64
 
@@ -135,6 +146,10 @@ struct Peer: BitwiseCopyable {
     var catchUpPeer: ReplicaIndex = 0
 
     // Follower.
+    /// The leader's round that was heard last in the promised view.
+    var heardRound: UInt64 = 0
+    /// The last proposal was refused for want of room, and the leader holds back until it hears that there is some.
+    package internal(set) var isFull = false
     /// The leader of the promised view was heard in it.
     var leaderActive = false
     var lastContact: Microseconds = 0
@@ -143,6 +158,9 @@ struct Peer: BitwiseCopyable {
     /// The candidate of the promised view has asked for promises, last for those above this instance.
     var isSolicited = false
     var solicitedAfter: Instance = 0
+
+    /// Elections in a row that asked for promises and led to nothing, without a leader heard between.
+    var failedElections: UInt64 = 0
 
     // Candidate.
     var phase = Phase.preVote
@@ -153,11 +171,15 @@ struct Peer: BitwiseCopyable {
     var adoptCursor: Instance = 0
     /// What must be durable before the election goes on.
     var awaitedRecord: LogSequenceNumber = 0
+    /// The time of the election begins when its own promise is durable.
+    var awaitsOwnPromise = false
     let adopted: UnsafeMutablePointer<Adopted>
     let segments: UnsafeMutablePointer<PromiseSegment>
 
     // Leader.
     var nextInstance: Instance = 0
+    /// Counts the repetitions of proposals, see `Message.round`.
+    var round: UInt64 = 0
     var lastLearned: Instance = 0
     var lastLearnedAt: Microseconds = 0
 
@@ -183,6 +205,7 @@ struct Peer: BitwiseCopyable {
         served = floor
         peers = .allocate(capacity: configuration.replicaCount)
         peers.initialize(repeating: Peer(), count: configuration.replicaCount)
+        for peer in 0..<memberCount { peers[peer].patience = configuration.retransmit }
         adopted = .allocate(capacity: configuration.slotCount)
         adopted.initialize(repeating: Adopted(), count: configuration.slotCount)
         segments = .allocate(capacity: configuration.replicaCount * Self.segmentsPerPeer)
@@ -301,7 +324,7 @@ struct Peer: BitwiseCopyable {
         }
         if message.commit > known { known = message.commit }
         switch message.kind {
-        case .preVote, .promise, .accepted, .decided, .belowFloor: peers[from].decided = message.commit
+        case .preVote, .promise, .accepted, .decided, .belowFloor, .nack: peers[from].decided = message.commit
         default: break
         }
         // Whoever speaks in a view has promised it, or may learn of it: so does this replica. A pre-vote speaks of a view
@@ -350,7 +373,14 @@ struct Peer: BitwiseCopyable {
         precondition(effects.hasRoom, "effects have room for a step")
         durableRecord = number
         settle(now: now)
-        if role == .candidate && phase != .preVote { continueElection(now: now, into: &effects) }
+        if role == .candidate && phase != .preVote {
+            if phase == .prepare && awaitsOwnPromise && promisedRecord <= durableRecord {
+                awaitsOwnPromise = false
+                restartElectionTimer(now)
+                prepareDeadline = now + solicitationTime
+            }
+            continueElection(now: now, into: &effects)
+        }
         settle(now: now)
     }
 
@@ -366,6 +396,33 @@ struct Peer: BitwiseCopyable {
         case .leader: reconnect(peer, now: now, into: &effects)
         case .candidate: solicit(peer, into: &effects)
         case .follower, .recovering: break
+        }
+    }
+
+    /// How many bytes of proposals may be sent to a peer from now on, and how long an answer of it may take. What does not fit
+    /// waits in the log where it lies. Without a word of the driver there is no limit.
+    #if !DEBUG
+        @_noLocks
+    #endif
+    package mutating func allow(
+        _ bytes: Int, patience: Microseconds?, to peer: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer
+    ) {
+        precondition(peer >= 0 && peer < memberCount && peer != me, "a replica sends to its peers")
+        precondition(effects.hasRoom, "effects have room for a step")
+        peers[peer].room = bytes
+        if let patience { peers[peer].patience = patience }
+        if role == .leader && bytes > 0 { pump(peer, now: now, into: &effects) }
+    }
+
+    /// A part of something large came from a peer: it answers, though its answer is not whole.
+    package mutating func hears(_ peer: ReplicaIndex, now: Microseconds) {
+        precondition(peer >= 0 && peer < memberCount && peer != me, "a replica hears its peers")
+        if catchUpDeadline != .max, peer == catchUpPeer || peer == leader {
+            catchUpDeadline = max(catchUpDeadline, now + peers[peer].patience)
+        }
+        if role == .candidate && phase == .prepare && prepareDeadline != .max {
+            prepareDeadline = max(prepareDeadline, now + peers[peer].patience)
+            restartElectionTimer(now)
         }
     }
 
@@ -391,6 +448,15 @@ struct Peer: BitwiseCopyable {
         if role == .leader { return me }
         return leaderActive && role == .follower ? leadingReplica(of: promised, among: memberCount) : nil
     }
+
+    /// Leader: the last instance that was sent to a peer, and the last that it acknowledged.
+    package func progress(of peer: ReplicaIndex) -> (sent: Instance, acknowledged: Instance) {
+        precondition(peer >= 0 && peer < memberCount, "a peer is a member")
+        return role == .leader && peer != me ? (peers[peer].next - 1, peers[peer].acked) : (0, 0)
+    }
+
+    /// How often a proposal to a peer was repeated.
+    package func repetitions(to peer: ReplicaIndex) -> UInt64 { peers[peer].repetitions }
 
     /// The lowest instance that the log may hold.
     package var floor: Instance { log.floor }

@@ -93,10 +93,14 @@ package struct EffectBuffer: ~Copyable {
         if place >= 0 {
             if standing[place] > 0 {
                 let index = Int(standing[place] - 1)
-                // A quiet heartbeat may not swallow one that wants an answer.
-                let wantsAnswer = !sendSlots[index].message.flags.contains(.quiet)
+                let earlier = sendSlots[index].message
                 sendSlots[index] = send
-                if send.message.kind == .heartbeat && wantsAnswer { sendSlots[index].message.flags.remove(.quiet) }
+                if send.message.kind == .heartbeat {
+                    // A quiet heartbeat may not swallow one that wants an answer. Proposals that were sent between the two go out
+                    // after it: it must not speak of them.
+                    if !earlier.flags.contains(.quiet) { sendSlots[index].message.flags.remove(.quiet) }
+                    if earlier.view == send.message.view { sendSlots[index].message.instance = earlier.instance }
+                }
                 return
             }
             standing[place] = Int32(sendCount + 1)

@@ -41,7 +41,7 @@ extension Core {
         precondition(targetView > promised, "a candidate wants a view of its own")
         votes = 1 << UInt16(me)
         restartElectionTimer(now)
-        prepareDeadline = now + configuration.retransmit
+        prepareDeadline = now + solicitationTime
         for peer in 0..<memberCount where peer != me { solicit(peer, into: &effects) }
         if quorum == 1 { beginPrepare(now: now, into: &effects) }
     }
@@ -63,12 +63,21 @@ extension Core {
         }
     }
 
+    /// How long all who are asked may take to answer.
+    var solicitationTime: Microseconds {
+        var time = configuration.retransmit
+        for peer in 0..<memberCount where peer != me { time = max(time, peers[peer].patience) }
+        // One that is slow, or gone, is not to delay the others for ever.
+        return min(time, configuration.suspect)
+    }
+
     mutating func candidateTick(now: Microseconds, into effects: inout EffectBuffer) {
         precondition(role == .candidate, "only a candidate ticks as one")
         if now >= electionDeadline {
+            if phase != .preVote { failedElections += 1 }
             beginElection(now: now, into: &effects)
         } else if now >= prepareDeadline {
-            prepareDeadline = now + configuration.retransmit
+            prepareDeadline = now + solicitationTime
             for peer in 0..<memberCount where peer != me { solicit(peer, into: &effects) }
         }
     }
@@ -77,7 +86,7 @@ extension Core {
         _ message: Message, from: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer
     ) {
         guard message.view > promised else {
-            send(.nack(view: promised), to: from, after: 0, into: &effects)
+            send(.nack(view: promised, decided: decided), to: from, after: 0, into: &effects)
             return
         }
         switch role {
@@ -94,6 +103,11 @@ extension Core {
         let hearsLeader =
             hadContact && now < lastContact + configuration.suspect
             && leadingReplica(of: promised, among: memberCount) != from
+        if hearsLeader && promised > 0 {
+            // Who asks in vain is cut off from the leader alone: so it hears here what it misses.
+            send(.nack(view: promised, decided: decided), to: from, after: 0, into: &effects)
+            return
+        }
         guard !hearsLeader && !isStuck(now: now) else { return }
         // A leader that had to fetch much before it could serve, or could not even fetch it from here, helps nobody.
         guard message.commit + window >= decided && message.commit + 1 >= served else { return }
@@ -114,8 +128,10 @@ extension Core {
         promise(targetView, into: &effects)
         phase = .prepare
         candidateHighest = 0
-        restartElectionTimer(now)
-        prepareDeadline = now + configuration.retransmit
+        // Both begin anew when the promise is durable, unless that takes so long that somebody else should try.
+        awaitsOwnPromise = true
+        electionDeadline = now + 4 * patienceWithElections
+        prepareDeadline = electionDeadline
         for peer in 0..<memberCount where peer != me {
             peers[peer].covered = decided
             peers[peer].promisedDecided = 0

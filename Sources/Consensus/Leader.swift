@@ -12,13 +12,16 @@ extension Core {
         nextInstance = max(log.highest, max(base, decided)) + 1
         lastLearned = learned
         lastLearnedAt = now
+        failedElections = 0
+        round = 0
         for peer in 0..<memberCount where peer != me {
             peers[peer].acked = base
             peers[peer].next = max(base, max(commit, log.floor - 1)) + 1
             peers[peer].toldCommit = 0
             peers[peer].lastHeard = now
             peers[peer].hasAnswered = false
-            peers[peer].lastProgress = now
+            peers[peer].isFull = false
+            peers[peer].repeatedInRound = 0
             sendHeartbeat(to: peer, quiet: false, now: now, into: &effects)
             pump(peer, now: now, into: &effects)
         }
@@ -46,39 +49,42 @@ extension Core {
         return instance
     }
 
-    /// Sends a follower what it lacks, within what it would accept and what a step may send.
+    /// Sends a follower what it lacks, within what it would accept, what its link has room for, and what a step may send.
     mutating func pump(_ peer: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer) {
         precondition(role == .leader && peer != me, "a leader proposes to others")
+        guard !peers[peer].isFull else { return }
         let limit = min(nextInstance - 1, min(peers[peer].decided, peers[peer].acked) + lookahead)
         if peers[peer].next < log.floor { peers[peer].next = log.floor }
         var sent: Instance = 0
         var bytes = 0
-        while peers[peer].next <= limit && sent < Self.burst && bytes < Self.burstBytes {
+        while peers[peer].next <= limit && sent < Self.burst && bytes < Self.burstBytes && peers[peer].room > 0 {
             let instance = peers[peer].next
             let entry = log[instance]
             precondition(instance > base, "what is up to the base is fetched, not proposed")
             precondition(entry.view == promised || entry.isDecided, "a leader proposes what it accepted in its view")
-            if sent == 0 && peers[peer].acked + 1 == instance { peers[peer].lastProgress = now }
             let bug = configuration.plantedBugs.contains(.proposeBeforeDurable)
             send(
-                .propose(view: promised, instance: instance, base: base, commit: commit, batch: entry.batch),
+                .propose(
+                    view: promised, instance: instance, base: base, commit: commit, round: round, batch: entry.batch),
                 to: peer, after: bug ? 0 : entry.record, into: &effects)
             peers[peer].next = instance + 1
             peers[peer].toldCommit = commit
-            peers[peer].lastSent = now
             sent += 1
             bytes += Int(entry.batch.length)
+            peers[peer].room -= Int(entry.batch.length) + Self.messageBytes
         }
     }
 
     mutating func sendHeartbeat(to peer: ReplicaIndex, quiet: Bool, now: Microseconds, into effects: inout EffectBuffer)
     {
         precondition(role == .leader, "only a leader sends heartbeats")
+        // What was sent, and does not wait for its record any more: else the follower would miss what is on its way.
+        let highest = max(min(peers[peer].next - 1, acceptedDurable), peers[peer].acked)
         send(
-            .heartbeat(view: promised, highest: nextInstance - 1, base: base, commit: commit, quiet: quiet),
+            .heartbeat(view: promised, highest: highest, base: base, commit: commit, round: round, quiet: quiet),
             to: peer, after: 0, into: &effects)
         peers[peer].toldCommit = commit
-        if !quiet { peers[peer].lastSent = now }
+        if !quiet { peers[peer].lastHeartbeat = now }
     }
 
     mutating func receiveAccepted(
@@ -97,13 +103,13 @@ extension Core {
         let upTo = min(message.instance, nextInstance - 1)
         if upTo > peers[from].acked {
             peers[from].acked = upTo
-            peers[from].lastProgress = now
             if peers[from].next <= upTo { peers[from].next = upTo + 1 }
             settle(now: now)
         }
-        // Once per quarter of the retransmission time: answers to what was sent before the repetition say "gap" too.
+        peers[from].isFull = message.flags.contains(.full)
+        // Answers to what was sent before a repetition name the gap that it fills.
         if message.flags.contains(.gap) && message.instance == peers[from].acked
-            && now >= peers[from].lastProgress + configuration.retransmit / 4
+            && message.round >= peers[from].repeatedInRound
         {
             sendAgain(from, now: now, into: &effects)
         }
@@ -116,16 +122,19 @@ extension Core {
         // What waits for its record has not left yet, and will.
         if peers[peer].next > first && log[first].record <= durableRecord {
             counters.retransmissions += peers[peer].next - first
+            peers[peer].repetitions += peers[peer].next - first
             peers[peer].next = first
+            round += 1
+            peers[peer].repeatedInRound = round
         }
-        peers[peer].lastProgress = now
         pump(peer, now: now, into: &effects)
     }
 
     mutating func reconnect(_ peer: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer) {
-        precondition(role == .leader, "only a leader sends heartbeats")
-        sendHeartbeat(to: peer, quiet: false, now: now, into: &effects)
+        precondition(role == .leader, "only a leader repeats its proposals")
+        peers[peer].isFull = false
         sendAgain(peer, now: now, into: &effects)
+        sendHeartbeat(to: peer, quiet: false, now: now, into: &effects)
     }
 
     /// An instance is decided when a quorum accepted it in this view. Own votes count when durable.
@@ -144,13 +153,6 @@ extension Core {
         raiseCommit(to: best)
     }
 
-    /// When a follower that still talks has not acknowledged for so long that it must have lost something.
-    @inline(__always) private func resendDeadline(_ peer: ReplicaIndex) -> Microseconds {
-        guard peers[peer].next > peers[peer].acked + 1 else { return .max }
-        let due = peers[peer].lastProgress + configuration.retransmit
-        return due <= peers[peer].lastHeard + configuration.suspect ? due : .max
-    }
-
     @inline(__always) private func isUntold(_ peer: ReplicaIndex) -> Bool {
         quorum > 2 && peers[peer].toldCommit < commit
     }
@@ -160,7 +162,7 @@ extension Core {
         for peer in 0..<memberCount where peer != me {
             // With larger quorums followers cannot decide by themselves: what no proposal carried is told at once.
             if isUntold(peer) { return 0 }
-            deadline = min(deadline, min(peers[peer].lastSent + configuration.heartbeat, resendDeadline(peer)))
+            deadline = min(deadline, peers[peer].lastHeartbeat + configuration.heartbeat)
         }
         return deadline
     }
@@ -186,8 +188,8 @@ extension Core {
             return
         }
         for peer in 0..<memberCount where peer != me {
-            if now >= resendDeadline(peer) { sendAgain(peer, now: now, into: &effects) }
-            if now >= peers[peer].lastSent + configuration.heartbeat {
+            if now >= peers[peer].lastHeartbeat + configuration.heartbeat {
+                if configuration.plantedBugs.contains(.resendByTime) { sendAgain(peer, now: now, into: &effects) }
                 sendHeartbeat(to: peer, quiet: false, now: now, into: &effects)
             } else if isUntold(peer) {
                 sendHeartbeat(to: peer, quiet: true, now: now, into: &effects)

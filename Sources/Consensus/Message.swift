@@ -35,6 +35,9 @@ package struct Message: BitwiseCopyable, Hashable, Sendable {
         /// Heartbeat: only tells the commit index, wants no answer.
         @inlinable
         package static var quiet: Flags { Flags(rawValue: 8) }
+        /// Accepted: the sender has no room for the next proposal, and will say so when it has.
+        @inlinable
+        package static var full: Flags { Flags(rawValue: 16) }
     }
 
     package var kind: Kind
@@ -43,6 +46,7 @@ package struct Message: BitwiseCopyable, Hashable, Sendable {
     package var instance: Instance
     package var bound: Instance
     package var commit: Instance
+    /// Promise: the view in which the batch was accepted. Propose, heartbeat and accepted: see `round`.
     package var acceptedView: View
     package var batch: Batch
 
@@ -72,6 +76,11 @@ package struct Message: BitwiseCopyable, Hashable, Sendable {
         }
     }
 
+    /// Propose, heartbeat: how often the leader has begun to repeat proposals. Accepted: the round that the follower heard last, so
+    /// that a gap which is under repair is told from a new one. A leader that resumes its view begins again with 0.
+    @inlinable
+    package var round: UInt64 { acceptedView }
+
     /// "Would you follow me into `view`? I have decided all up to `decided`."
     static func preVote(view: View, decided: Instance) -> Message {
         Message(kind: .preVote, view: view, commit: decided)
@@ -100,20 +109,31 @@ package struct Message: BitwiseCopyable, Hashable, Sendable {
         Message(kind: .promise, flags: .last, view: view, bound: after, commit: decided)
     }
 
-    /// "Accept `batch` for `instance`, as I did durably." `base` and `commit` as in a heartbeat.
-    static func propose(view: View, instance: Instance, base: Instance, commit: Instance, batch: Batch) -> Message {
-        Message(kind: .propose, view: view, instance: instance, bound: base, commit: commit, batch: batch)
+    /// "Accept `batch` for `instance`, as I did durably." `base`, `commit` and `round` as in a heartbeat.
+    static func propose(
+        view: View, instance: Instance, base: Instance, commit: Instance, round: UInt64, batch: Batch
+    ) -> Message {
+        Message(
+            kind: .propose, view: view, instance: instance, bound: base, commit: commit, acceptedView: round,
+            batch: batch)
     }
 
     /// "All in `base` ..< = `upTo` I durably accepted in `view`, or know as decided. I have decided all up to `decided`."
-    static func accepted(view: View, upTo: Instance, base: Instance, decided: Instance, gap: Bool) -> Message {
-        Message(kind: .accepted, flags: gap ? .gap : .none, view: view, instance: upTo, bound: base, commit: decided)
+    static func accepted(
+        view: View, upTo: Instance, base: Instance, decided: Instance, round: UInt64, flags: Flags
+    ) -> Message {
+        Message(
+            kind: .accepted, flags: flags, view: view, instance: upTo, bound: base, commit: decided, acceptedView: round
+        )
     }
 
-    /// "I lead `view`. All up to `base` was decided before it, all up to `commit` is decided, proposals reach `highest`."
-    static func heartbeat(view: View, highest: Instance, base: Instance, commit: Instance, quiet: Bool) -> Message {
+    /// "I lead `view`. All up to `base` was decided before it, all up to `commit` is decided. What I sent you reaches `highest`."
+    static func heartbeat(
+        view: View, highest: Instance, base: Instance, commit: Instance, round: UInt64, quiet: Bool
+    ) -> Message {
         Message(
-            kind: .heartbeat, flags: quiet ? .quiet : .none, view: view, instance: highest, bound: base, commit: commit)
+            kind: .heartbeat, flags: quiet ? .quiet : .none, view: view, instance: highest, bound: base, commit: commit,
+            acceptedView: round)
     }
 
     /// "Send me the decided values of `from` ... `through`."
@@ -132,6 +152,7 @@ package struct Message: BitwiseCopyable, Hashable, Sendable {
         Message(kind: .belowFloor, view: view, instance: floor, commit: decided)
     }
 
-    /// "I promised `view`, which is above yours."
-    static func nack(view: View) -> Message { Message(kind: .nack, view: view) }
+    /// "I promised `view`, which is above yours", or "I follow the leader of `view`, and need no other". "I have decided all up to
+    /// `decided`": who cannot hear the leader learns from this what it misses.
+    static func nack(view: View, decided: Instance) -> Message { Message(kind: .nack, view: view, commit: decided) }
 }

@@ -27,6 +27,11 @@ package struct PlantedBugs: OptionSet, Hashable, Sendable {
     /// Whose storage is stuck goes on to lead and to campaign.
     package static var stuckStorageUnnoticed: PlantedBugs { PlantedBugs(rawValue: 1 << 9) }
 
+    /// Proposals are sent again by time, whatever is still under way.
+    package static var resendByTime: PlantedBugs { PlantedBugs(rawValue: 1 << 10) }
+    /// A failed election is tried again as soon as the first was.
+    package static var noBackOff: PlantedBugs { PlantedBugs(rawValue: 1 << 11) }
+
     // MARK: Around the core: the core knows nothing of these, the simulated storage and executor do
 
     /// The sessions are committed apart from what the commands changed.
@@ -48,6 +53,9 @@ package struct PlantedBugs: OptionSet, Hashable, Sendable {
     /// The order in which sessions were used is kept in volatile memory.
     package static var useOrderForgotten: PlantedBugs { PlantedBugs(rawValue: 1 << 24) }
 
+    /// On the way to a peer heartbeats and answers wait behind proposals and their payloads.
+    package static var heartbeatsBehindBulk: PlantedBugs { PlantedBugs(rawValue: 1 << 25) }
+
     /// All, by the names under which they are reported.
     package static var named: [(name: String, bug: PlantedBugs)] {
         [
@@ -56,6 +64,7 @@ package struct PlantedBugs: OptionSet, Hashable, Sendable {
             ("acceptedBeforeDurable", .acceptedBeforeDurable), ("establishedTooEarly", .establishedTooEarly),
             ("adoptFirstReported", .adoptFirstReported), ("proposeBeforeDurable", .proposeBeforeDurable),
             ("decidedWithoutView", .decidedWithoutView), ("stuckStorageUnnoticed", .stuckStorageUnnoticed),
+            ("resendByTime", .resendByTime), ("noBackOff", .noBackOff), ("heartbeatsBehindBulk", .heartbeatsBehindBulk),
             ("sessionsOutsideCommit", .sessionsOutsideCommit),
             ("replyBeforeCommit", .replyBeforeCommit), ("staleRead", .staleRead), ("catchUpSkips", .catchUpSkips),
             ("slotInPlace", .slotInPlace), ("amnesia", .amnesia), ("retryRunsAgain", .retryRunsAgain),

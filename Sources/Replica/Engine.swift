@@ -156,6 +156,7 @@ final class Engine: Stage {
         case .transfer(let message):
             transfer.take(message, decoded.payload, from: peer, standing: standing, now: now)
             return Self.workOfTransfer
+        case .link: break
         case .handshake: preconditionFailure("the links keep handshakes to themselves")
         }
         return 1

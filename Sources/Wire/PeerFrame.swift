@@ -14,7 +14,8 @@ import Consensus
 /// | small | 0 | 0 |
 /// | numbers | view, instance, bound, commit, acceptedView | view known to the sender, 0, 0, 0, 0 |
 ///
-/// Frames of a state transfer are described at `TransferMessage`, those of the handshake at `Handshake`.
+/// Frames of a state transfer are described at `TransferMessage`, those of the link at `LinkFrame`, those of the handshake at
+/// `Handshake`.
 package struct PeerFrame: BitwiseCopyable {
     package enum Content: BitwiseCopyable {
         /// A message of the core. When it `carriesBatch`, the payload is the batch's bytes, not yet checked against
@@ -25,6 +26,8 @@ package struct PeerFrame: BitwiseCopyable {
         case forward(view: View, checksum: UInt32)
         /// Of a state transfer. A chunk's payload is not yet checked.
         case transfer(TransferMessage)
+        /// Of the link itself.
+        case link(LinkFrame)
         /// A frame of the handshake: to be read with `Handshake(header:payload:)`.
         case handshake(PeerHeader)
     }
@@ -98,10 +101,22 @@ package struct PeerFrame: BitwiseCopyable {
     /// Reads a whole frame, of any alignment, trusting nothing in it. What is valid here is what a correct replica of
     /// this version may send; whether the values make sense is for the core to judge.
     package init(decoding frame: UnsafeRawBufferPointer) throws(PeerFrameError) {
-        let header = try PeerHeader(decoding: frame)
+        try self.init(
+            header: PeerHeader(decoding: frame), payload: UnsafeRawBufferPointer(rebasing: frame[PeerHeader.size...]))
+    }
+
+    /// Reads a frame whose payload came in pieces, from the header that DELIVER carried.
+    package init(delivered header: UnsafeRawBufferPointer, payload: UnsafeRawBufferPointer) throws(PeerFrameError) {
+        let header = try PeerHeader(decoding: header, payloadCount: payload.count)
+        // Nothing of the link, and no handshake, comes in pieces.
+        guard !LinkFrame.kinds.contains(header.kind), header.kind < Handshake.firstKind else { throw .unknownKind }
+        try self.init(header: header, payload: payload)
+    }
+
+    private init(header: PeerHeader, payload: UnsafeRawBufferPointer) throws(PeerFrameError) {
         guard header.sender < PeerFrame.largestReplicaCount else { throw .field }
         sender = ReplicaIndex(header.sender)
-        payload = UnsafeRawBufferPointer(rebasing: frame[PeerHeader.size...])
+        self.payload = payload
         if let kind = Message.Kind(rawValue: header.kind) {
             content = .message(try PeerFrame.message(kind, header))
         } else if header.kind == PeerFrame.forwardKind {
@@ -110,6 +125,8 @@ package struct PeerFrame: BitwiseCopyable {
             content = .forward(view: header.numbers.0, checksum: header.payloadChecksum)
         } else if TransferMessage.kinds.contains(header.kind) {
             content = .transfer(try TransferMessage(header: header))
+        } else if LinkFrame.kinds.contains(header.kind) {
+            content = .link(try LinkFrame(header: header))
         } else if header.kind >= Handshake.firstKind {
             content = .handshake(header)
         } else {
