@@ -150,6 +150,9 @@ package struct SendWindow: ~Copyable {
         return lastStamp
     }
 
+    /// The last mark, if nothing was sent behind it.
+    package var coveringMark: UInt64? { sent == marked ? lastStamp : nil }
+
     /// When `takeMark` has one though nothing is sent any more.
     package var nextDeadline: UInt64 {
         guard markCount < Self.mostMarks else { return .max }

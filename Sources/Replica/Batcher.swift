@@ -19,7 +19,12 @@ struct Batcher: ~Copyable {
     private var forwardedBytes = 0
     private static let mostForwardedFrames = 4096
     /// Frames of followers are held up to this many bytes; more are dropped, and their clients try again.
-    private static let mostForwardedBytes = 256 << 20
+    private static let mostForwardedBytes = 64 << 20
+    /// Commands, and runs of followers, that are larger than `largeFrom`: each is a batch of its own, on a road of its own.
+    private let large: SPSCRing<LargeBatch>
+    /// Bytes beyond which a command is large, see `Dissemination`.
+    var largeFrom = Int.max
+    private let largeFrame = Frame()
 
     /// The command taken from the ring that did not fit into the last batch.
     private var carried: Submission?
@@ -39,14 +44,23 @@ struct Batcher: ~Copyable {
         submissions = rings.submissions
         bodies = rings.bodies
         forwarded = .allocate(capacity: Self.mostForwardedFrames)
+        large = .allocate(capacity: Self.mostForwardedFrames)
     }
 
-    deinit { forwarded.deallocate() }
+    deinit {
+        forwarded.deallocate()
+        large.deallocate()
+    }
 
     /// Takes the frame of a FORWARD whose run was checked. False when too much waits already; the frame is then gone.
     mutating func takeForwarded(_ frame: borrowing Frame) -> Bool {
         let size = frame.count
         guard forwardedBytes + size <= Self.mostForwardedBytes, !forwarded.isFull else { return false }
+        if size - PeerHeader.size > largeFrom, !large.isFull {
+            setAside(LargeBatch(frame, isOwn: false))
+            forwardedBytes += size
+            return true
+        }
         let pushed = forwarded.push(frame.take())
         forwarded.publish()
         precondition(pushed, "a ring with room refused a run")
@@ -63,6 +77,15 @@ struct Batcher: ~Copyable {
             frame.discard()
             count += 1
         }
+        for _ in 0..<large.count {
+            guard let batch = large.pop() else { break }
+            if batch.isOwn {
+                setAside(batch)
+            } else {
+                batch.frame.discard()
+                count += 1
+            }
+        }
         forwardedBytes = 0
         return count
     }
@@ -70,6 +93,27 @@ struct Batcher: ~Copyable {
     /// Lets go of all frames, for a stop.
     mutating func discard() {
         _ = dropForwarded()
+        while let batch = large.pop() { batch.frame.discard() }
+    }
+
+    // MARK: Large commands
+
+    private mutating func setAside(_ batch: LargeBatch) {
+        let pushed = large.push(batch)
+        large.publish()
+        precondition(pushed, "a ring with room refused a large batch")
+    }
+
+    /// Puts the commands of this replica's own clients that are large out of the way of the others.
+    mutating func sortOut() { _ = nextOwnSize() }
+
+    var hasLarge: Bool { !large.isEmpty }
+
+    /// The oldest large batch; its frame is the caller's.
+    mutating func takeLarge() -> LargeBatch? {
+        guard let batch = large.pop() else { return nil }
+        if !batch.isOwn { forwardedBytes -= PeerHeader.size + batch.size }
+        return batch
     }
 
     /// Bytes that the next command, or run, takes in a batch; nil when none waits.
@@ -86,8 +130,26 @@ struct Batcher: ~Copyable {
     }
 
     private mutating func nextOwnSize() -> Int? {
-        if carried == nil { carried = submissions.pop() }
-        return carried.map { CommandRecord.size(bodyCount: $0.body.count) }
+        while true {
+            if carried == nil { carried = submissions.pop() }
+            guard let submission = carried else { return nil }
+            let size = CommandRecord.size(bodyCount: submission.body.count)
+            guard size > largeFrom, !large.isFull else { return size }
+            largeFrame.rebuild(size: PeerHeader.size + size)
+            write(submission, to: largeFrame.bytes.baseAddress! + PeerHeader.size)
+            setAside(LargeBatch(largeFrame, isOwn: true))
+        }
+    }
+
+    /// Writes the record of the submission that is carried, which is over with that.
+    @discardableResult
+    private mutating func write(_ submission: Submission, to place: UnsafeMutableRawPointer) -> Int {
+        let size = CommandRecord.write(
+            into: place, kind: CommandRecord.Kind(rawValue: submission.kind)!, origin: origin, tag: submission.tag,
+            session: submission.session, sequence: submission.sequence, body: submission.body.bytes)
+        submission.body.release(to: bodies)
+        carried = nil
+        return size
     }
 
     /// Bytes that the first waiting command takes in a batch; nil when none waits.
@@ -147,13 +209,8 @@ struct Batcher: ~Copyable {
         _ place: UnsafeMutableRawPointer, _ capacity: Int, _ bytes: inout Int, _ commands: inout Int
     ) {
         while let size = nextOwnSize(), bytes + size <= capacity, let submission = carried {
-            bytes += CommandRecord.write(
-                into: place + bytes, kind: CommandRecord.Kind(rawValue: submission.kind)!, origin: origin,
-                tag: submission.tag, session: submission.session, sequence: submission.sequence,
-                body: submission.body.bytes)
-            submission.body.release(to: bodies)
+            bytes += write(submission, to: place + bytes)
             commands += 1
-            carried = nil
         }
     }
 }

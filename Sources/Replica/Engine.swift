@@ -1,3 +1,4 @@
+import CSupport
 import Consensus
 import Logging
 import Messaging
@@ -23,10 +24,9 @@ final class Engine: Stage {
 
     private let memberIDs: [UInt16]
     private let arrivals: SPSCRing<Arrival>
-    private let departures: SPSCRing<Departure>
     private let decided: SPSCRing<DecidedBatch>
-    private let links: Parker
     private let gate: Gate?
+    let traffic: PeerTraffic
     private let transfer: StateTransfer
     private let logger: Logger
     private let executor: Parker
@@ -43,6 +43,17 @@ final class Engine: Stage {
     @exclusivity(unchecked) private var publishedExecuted: UInt64 = 0
     /// Of the batches accepted above an instance that is missing; at least that.
     @exclusivity(unchecked) private var bytesAboveHole = 0
+    /// Bytes of the batch that was refused for want of room, and what was executed when room was looked for last.
+    @exclusivity(unchecked) private var refusedBytes = 0
+    @exclusivity(unchecked) private var refusedAt: UInt64 = 0
+    /// Large batches on their way ahead of their proposals.
+    @exclusivity(unchecked) var dissemination = Dissemination()
+    /// Since this replica led last, what it sent ahead has not been forgotten.
+    @exclusivity(unchecked) private var wasLeading = false
+    /// When the commands that wait for company began to; .max: none do.
+    @exclusivity(unchecked) private var gatheringSince: UInt64 = .max
+    /// The view in which what comes in pieces was begun.
+    @exclusivity(unchecked) private var incomingView: UInt64 = 0
     /// The logs of the peers do not reach back to where this replica stands.
     @exclusivity(unchecked) private var isStranded = false
     /// Since the start, once.
@@ -56,9 +67,10 @@ final class Engine: Stage {
     init(
         index: Int, memberIDs: [UInt16], core: consuming Core, startedInto effects: consuming EffectBuffer,
         acceptor: AcceptorPool, batcher: consuming Batcher, executed: UInt64, board: StatusBoard, rings: Rings,
-        parkers: Parkers, gate: Gate?, transfer: StateTransfer, logger: Logger
+        parkers: Parkers, gate: Gate?, traffic: PeerTraffic, transfer: StateTransfer, logger: Logger
     ) {
         before = (board.elections.load(), board.resent.load(), board.caughtUpInstances.load())
+        self.traffic = traffic
         self.transfer = transfer
         self.logger = logger
         self.gate = gate
@@ -71,9 +83,7 @@ final class Engine: Stage {
         self.batcher = batcher
         self.board = board
         arrivals = rings.arrivals
-        departures = rings.departures
         decided = rings.decided
-        links = parkers.links
         executor = parkers.executor
         delivered = executed
         board.acceptorPoolSize.store(UInt64(acceptor.capacity))
@@ -84,15 +94,21 @@ final class Engine: Stage {
     deinit { scratch.deallocate() }
 
     override var nextDeadline: UInt64 {
-        core.role == .leader ? min(core.nextDeadline, batcher.nextDeadline) : core.nextDeadline
+        let deadline = min(core.nextDeadline, traffic.nextDeadline)
+        guard core.role == .leader else { return deadline }
+        let gathered = gatheringSince == .max ? .max : gatheringSince + longestGathering
+        return min(min(deadline, batcher.nextDeadline), min(gathered, dissemination.nextDeadline))
     }
 
     override func close() {
+        traffic.dropProposals()
+        while let batch = dissemination.removeFirst() { batch.frame.discard() }
         batcher.discard()
     }
 
     override func poll(budget: Int, now: UInt64) -> Bool {
         var work = 0
+        traffic.begin(now: now)
         while work < budget, let arrival = arrivals.pop() {
             work += take(arrival, now: now)
         }
@@ -101,11 +117,20 @@ final class Engine: Stage {
             core.tick(now: now, into: &effects)
         }
         freeSlots(now: now)
-        if core.role == .leader { work += propose(now: now) } else { work += forward(now: now) }
+        if core.isFull { lookForRoom(now: now) }
+        if core.role == .leader {
+            wasLeading = true
+            allow(now: now)
+            work += disseminate(now: now)
+            work += propose(now: now)
+        } else {
+            work += forward(now: now)
+        }
         if !effects.isEmpty {
             work += 1
             commit(now: now)
         }
+        traffic.end()
         work += deliver()
         if core.needsStateTransfer || transfer.isActive { transfer.poll(standing: standing, now: now) }
         gate?.isClosed = core.role == .leader && inFlight >= (lastWasConsiderable ? Self.mostPartial : 1)
@@ -126,6 +151,7 @@ final class Engine: Stage {
         switch arrival.kind {
         case .connected:
             remember(arrival.incarnation, of: peer)
+            traffic.connected(peer, now: now)
             core.connected(peer, now: now, into: &effects)
         case .hearsay:
             remember(arrival.incarnation, of: peer)
@@ -156,10 +182,31 @@ final class Engine: Stage {
         case .transfer(let message):
             transfer.take(message, decoded.payload, from: peer, standing: standing, now: now)
             return Self.workOfTransfer
-        case .link: break
-        case .handshake: preconditionFailure("the links keep handshakes to themselves")
+        case .link(let message):
+            switch traffic.take(message, decoded.payload, from: peer, whole: incoming) {
+            case .nothing: break
+            case .piece: core.hears(peer, now: now)
+            case .whole: takeDelivered(from: peer, now: now)
+            }
+        // The links keep handshakes to themselves: one that comes here came in pieces.
+        case .handshake: board.peers[peer].framesMalformed.add(1)
         }
         return 1
+    }
+
+    /// `incoming` holds a frame whose payload came in pieces.
+    private func takeDelivered(from peer: Int, now: UInt64) {
+        let frame = UnsafeRawBufferPointer(incoming.bytes)
+        guard let decoded = try? PeerFrame(decoding: frame) else {
+            board.peers[peer].framesMalformed.add(1)
+            return
+        }
+        // A frame of the link has nothing to be delivered.
+        if case .link = decoded.content {
+            board.peers[peer].framesMalformed.add(1)
+        } else {
+            _ = take(frame: frame, from: peer, now: now)
+        }
     }
 
     private var standing: Standing {
@@ -205,12 +252,19 @@ final class Engine: Stage {
         let isAboveHole = message.kind == .propose && message.view == core.view && message.instance > core.accepted + 1
         guard !isAboveHole || bytesAboveHole + payload.count <= acceptor.capacity / 2 else {
             board.batchesDropped.add(1)
+            core.refuse(message, full: false, from: peer, now: now, into: &effects)
             return
         }
         // Copied once, into the arena, where it stays if the core keeps it.
         guard let place = room(for: payload.count, instance: message.instance, now: now) else {
-            // The log is full of what is not executed yet: as good as lost on the way.
+            // The log is full of what is not executed yet. A leader is heard all the same; what else needs room is as good as lost.
             board.batchesDropped.add(1)
+            if message.kind == .propose {
+                refusedBytes = payload.count
+                refusedAt = board.executed.load()
+                makeRoomForEffects(now: now)
+                core.refuse(message, full: true, from: peer, now: now, into: &effects)
+            }
             return
         }
         place.copyMemory(from: payload.baseAddress!, byteCount: payload.count)
@@ -227,6 +281,16 @@ final class Engine: Stage {
         } else {
             acceptor.unseal(message.batch)
         }
+    }
+
+    /// A proposal was refused for want of room: looks whether there is some, when more is executed than at the last look.
+    private func lookForRoom(now: UInt64) {
+        let executed = board.executed.load()
+        guard executed > refusedAt else { return }
+        refusedAt = executed
+        guard room(for: max(refusedBytes, 1), instance: core.accepted + 1, now: now) != nil else { return }
+        makeRoomForEffects(now: now)
+        core.resumeAccepting(now: now, into: &effects)
     }
 
     /// Contiguous room in the log for a batch of `count` bytes, and a slot for `instance`. Nil when what is in the way is
@@ -258,15 +322,81 @@ final class Engine: Stage {
 
     // MARK: Clients
 
+    /// Tells the core for how much of its proposals there is room on the links.
+    private func allow(now: UInt64) {
+        for peer in memberIDs.indices where peer != index {
+            makeRoomForEffects(now: now)
+            let room = traffic.room(to: peer)
+            core.allow(room, patience: traffic.patience(with: peer), to: peer, now: now, into: &effects)
+            if room <= 0, core.progress(of: peer).sent + 1 < core.next { traffic.ranShort(to: peer) }
+        }
+    }
+
+    /// Others that must accept, to make a quorum with this replica.
+    private var othersOfQuorum: Int { core.configuration.quorum - 1 }
+
+    /// Sends large batches ahead, and proposes those that have arrived.
+    private func disseminate(now: UInt64) -> Int {
+        batcher.largeFrom = memberIDs.count == 1 ? .max : traffic.largestWhole(toFastest: othersOfQuorum)
+        batcher.sortOut()
+        guard batcher.hasLarge || !dissemination.isEmpty else { return 0 }
+        var work = 0
+        while dissemination.hasRoom, let batch = batcher.takeLarge() {
+            dissemination.add(batch)
+            work += 1
+        }
+        dissemination.begin(over: traffic, now: now)
+        for peer in memberIDs.indices where peer != index {
+            traffic.forget(upTo: core.progress(of: peer).acknowledged, for: peer)
+        }
+        var linked: UInt16 = 0
+        for peer in memberIDs.indices where peer != index && traffic.isConnected(peer) { linked |= 1 << UInt16(peer) }
+        while core.canPropose,
+            let ready = dissemination.ready(over: traffic, others: othersOfQuorum, wanted: linked, now: now)
+        {
+            let (large, parcel) = dissemination[ready]
+            guard let place = room(for: large.size, instance: core.next, now: now) else { break }
+            place.copyMemory(from: large.bytes, byteCount: large.size)
+            makeRoomForEffects(now: now)
+            let batch = acceptor.seal(large.size)
+            let commands = CommandRecords.count(in: large.records)
+            // Before the proposal is emitted: it finds its payload by the instance.
+            if let parcel { traffic.wasProposed(parcel, as: batch, for: core.next) }
+            dissemination.remove(ready).frame.discard()
+            propose(batch, commands: commands ?? 0, now: now)
+            work += 1
+        }
+        return work
+    }
+
+    private func propose(_ batch: Batch, commands: Int, now: UInt64) {
+        guard core.propose(batch, now: now, into: &effects) != nil else {
+            preconditionFailure("the core took back its word that it can propose")
+        }
+        board.batchesProposed.add(1)
+        board.commandsProposed.add(UInt64(commands))
+        board.bytesProposed.add(UInt64(batch.length))
+    }
+
     /// A batch of less than a quarter goes out only while none is under way: meanwhile commands gather, which costs less than many
     /// small batches. Larger ones overlap, so that one is executed while the next is on its way; full ones go up to the window.
     /// A quarter is 16 KiB at most, or 64 commands, lest large batches of small commands leave nothing to overlap.
     private func considerable(_ size: Int) -> Int { min(batcher.batchBytes / 4, max(16 << 10, 64 * size)) }
     private static let mostPartial: UInt64 = 4
 
-    private func mayGo(whileUnderWay count: UInt64, considerable: Int) -> Bool {
-        count == 0 || batcher.gathered(atLeast: count < Self.mostPartial ? considerable : batcher.batchBytes)
+    private func mayGo(whileUnderWay count: UInt64, considerable: Int, now: UInt64) -> Bool {
+        if count == 0 { return true }
+        if batcher.gathered(atLeast: count < Self.mostPartial ? considerable : batcher.batchBytes) { return true }
+        // Where peers are far away what is under way takes long, and is not waited for longer than for a small part of that.
+        if gatheringSince == .max { gatheringSince = now }
+        return now >= gatheringSince + longestGathering
     }
+
+    /// Microseconds: a sixteenth of the round trip to a quorum. Where that is nothing, batches form by what a turn takes.
+    private var longestGathering: UInt64 {
+        max(Self.leastGathering, traffic.leastRoundTrip(toFastest: othersOfQuorum) / 16)
+    }
+    private static let leastGathering: UInt64 = 1_000
 
     /// Leader: instances proposed and not decided.
     private var inFlight: UInt64 { core.next - 1 - min(core.decided, core.next - 1) }
@@ -275,46 +405,76 @@ final class Engine: Stage {
         var batches = 0
         while core.canPropose, let size = batcher.nextSize() {
             let considerable = considerable(batcher.nextCommandSize() ?? size)
-            guard mayGo(whileUnderWay: inFlight, considerable: considerable) else { break }
+            guard mayGo(whileUnderWay: inFlight, considerable: considerable, now: now) else { break }
             if batcher.shouldWait(now: now) { break }
             let capacity = max(batcher.batchBytes, size)
             guard let place = room(for: capacity, instance: core.next, now: now) else { break }
             let (bytes, commands) = batcher.fill(place, capacity: capacity)
             precondition(commands > 0, "a batch without commands")
             makeRoomForEffects(now: now)
-            guard core.propose(acceptor.seal(bytes), now: now, into: &effects) != nil else {
-                preconditionFailure("the core took back its word that it can propose")
-            }
+            propose(acceptor.seal(bytes), commands: commands, now: now)
             lastWasConsiderable = bytes >= considerable
-            board.batchesProposed.add(1)
-            board.commandsProposed.add(UInt64(commands))
-            board.bytesProposed.add(UInt64(bytes))
+            gatheringSince = .max
             batches += 1
         }
         return batches
     }
 
-    /// Hands what waits to the leader, in runs of about a batch.
+    /// Hands what waits to the leader, in runs of about a batch, as far as the link has room.
     private func forward(now: UInt64) -> Int {
         board.forwardsDropped.add(UInt64(batcher.dropForwarded()))
+        stopDisseminating()
         guard let leader = core.leader, leader != index else { return 0 }
+        batcher.largeFrom = traffic.largestWhole(to: leader)
+        batcher.sortOut()
         var runs = 0
-        while let size = batcher.nextSize(), departures.free > 0 {
+        while !traffic.hasRun(for: leader), let batch = dissemination.removeFirst() ?? batcher.takeLarge() {
+            // Another follower's, from the time that this replica led: its client tries again.
+            guard batch.isOwn else {
+                batch.frame.discard()
+                board.forwardsDropped.add(1)
+                continue
+            }
+            outgoing.adopt(batch.frame)
+            forward(CommandRecords.count(in: batch.records) ?? 0, to: leader)
+            runs += 1
+        }
+        while let size = batcher.nextSize() {
+            guard traffic.room(to: leader) > 0 else {
+                traffic.ranShort(to: leader)
+                break
+            }
             let capacity = max(batcher.batchBytes, size)
             if capacity > scratch.count { growScratch(to: capacity) }
             let (bytes, commands) = batcher.fill(scratch.baseAddress!, capacity: capacity)
+            guard bytes > 0 else { break }
             outgoing.rebuild(size: PeerHeader.size + bytes)
-            let frame = outgoing.bytes.baseAddress!
-            (frame + PeerHeader.size).copyMemory(from: scratch.baseAddress!, byteCount: bytes)
-            PeerFrame.encodeForwardHeader(
-                count: bytes, checksum: Checksum.of(scratch.baseAddress!, bytes), view: core.view, sender: index,
-                into: frame)
-            depart(to: 1 << UInt16(leader))
-            board.commandsForwarded.add(UInt64(commands))
+            (outgoing.bytes.baseAddress! + PeerHeader.size).copyMemory(
+                from: scratch.baseAddress!, byteCount: bytes)
+            forward(commands, to: leader)
             runs += 1
         }
-        if runs > 0, departures.publish() { links.wake() }
         return runs
+    }
+
+    /// Sends the run of commands in `outgoing`, behind the place of the header.
+    private func forward(_ commands: Int, to leader: Int) {
+        let frame = outgoing.bytes.baseAddress!
+        let count = outgoing.count - PeerHeader.size
+        PeerFrame.encodeForwardHeader(
+            count: count, checksum: Checksum.of(frame + PeerHeader.size, count), view: core.view, sender: index,
+            into: frame)
+        traffic.send(outgoing, to: leader)
+        board.commandsForwarded.add(UInt64(commands))
+    }
+
+    /// This replica does not lead (any more): what it sent ahead is of no use, and is handed to the leader when one is known.
+    private func stopDisseminating() {
+        guard wasLeading else { return }
+        wasLeading = false
+        traffic.dropProposals()
+        dissemination.stop()
+        gatheringSince = .max
     }
 
     private func growScratch(to size: Int) {
@@ -344,7 +504,11 @@ final class Engine: Stage {
             acceptor.assertFlushed()
             sendEffects()
             effects.removeAll()
-            if newest > 0 { core.durable(newest, now: now, into: &effects) }
+            // A disk takes long enough for the time to matter.
+            if newest > 0 {
+                let after = acceptor.durability == .msync ? csupport_monotonic_us() : now
+                core.durable(newest, now: after, into: &effects)
+            }
         } while !effects.isEmpty
     }
 
@@ -363,21 +527,7 @@ final class Engine: Stage {
                 peers |= 1 << UInt16(sends[at].to)
                 at += 1
             } while at < sends.count && sends[at].message == message && peers & 1 << UInt16(sends[at].to) == 0
-            outgoing.rebuild(size: PeerFrame.size(of: message))
-            PeerFrame.encode(
-                message, sender: index,
-                batch: message.carriesBatch
-                    ? acceptor.bytes(of: message.batch) : UnsafeRawBufferPointer(start: nil, count: 0),
-                into: outgoing.bytes.baseAddress!)
-            depart(to: peers)
-        }
-        if departures.publish() { links.wake() }
-    }
-
-    private func depart(to peers: UInt16) {
-        if !departures.push(Departure(peers: peers, frame: outgoing.take())) {
-            // Lost, as it might be on the way: what matters is sent again.
-            board.departuresDropped.add(1)
+            traffic.send(message, to: peers)
         }
     }
 
@@ -401,6 +551,11 @@ final class Engine: Stage {
     }
 
     private func publish() {
+        if core.view != incomingView {
+            incomingView = core.view
+            traffic.dropIncoming()
+        }
+        publishTraffic()
         publishedRole = core.role
         publishedExecuted = board.executed.load()
         publishReadiness()
@@ -427,6 +582,31 @@ final class Engine: Stage {
         board.elections.store(before.elections + core.counters.elections)
         board.resent.store(before.resent + core.counters.retransmissions)
         board.caughtUpInstances.store(before.caughtUp + core.counters.caughtUp)
+    }
+
+    private func publishTraffic() {
+        traffic.publish()
+        for peer in memberIDs.indices where peer != index {
+            let (sent, acknowledged) = core.progress(of: peer)
+            let figures = board.peers[peer]
+            figures.behind.store(core.role == .leader ? core.next - 1 - min(acknowledged, core.next - 1) : 0)
+            figures.queued.store(UInt64(traffic.parcelBytes(to: peer) + bytesWaiting(after: sent)))
+            figures.resent.store(core.repetitions(to: peer))
+        }
+    }
+
+    /// Leader: bytes of the proposals above an instance: they wait for room on a link.
+    private func bytesWaiting(after instance: UInt64) -> Int {
+        guard core.role == .leader, instance + 1 < core.next else { return 0 }
+        var bytes = 0
+        // A look at the most of a window, not at all that a peer lacks which was away for long.
+        var waiting = max(instance + 1, core.floor)
+        let end = min(core.next, waiting + UInt64(core.configuration.window))
+        while waiting < end {
+            bytes += Int(core.entry(at: waiting)?.batch.length ?? 0)
+            waiting += 1
+        }
+        return bytes
     }
 
     /// Caught up is who has executed all that was decided, but for what can be under way at any time.

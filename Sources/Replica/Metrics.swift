@@ -58,10 +58,27 @@ struct CatalogueBuilder {
         let malformed = all.map {
             counter("peer_frames_malformed_total", help($0, "Frames of a peer not understood"), labels: label($0))
         }
+        func gauges(_ name: String, _ text: String) -> [Gauge] {
+            all.map { gauge(name, help($0, text), labels: label($0)) }
+        }
+        func counters(_ name: String, _ text: String) -> [Counter] {
+            all.map { counter(name, help($0, text), labels: label($0)) }
+        }
+        // Written by the engine, where those before are the links'.
+        beginSection()
+        let roundTrip = gauges("peer_round_trip_us", "Smoothed round-trip time to a peer, 0 before it is known")
+        let window = gauges("peer_window_bytes", "Bytes that may be under way to a peer")
+        let underWay = gauges("peer_under_way_bytes", "Bytes with a payload sent to a peer and not known to have arrived")
+        let queued = gauges("peer_queued_bytes", "Bytes that wait for room on the link to a peer")
+        let behind = gauges("peer_behind_instances", "As leader: instances proposed and not acknowledged by a peer")
+        let bytesSent = counters("peer_bytes_sent_total", "Bytes of frames with a payload sent to a peer")
+        let resent = counters("peer_proposals_resent_total", "Proposals sent to a peer again")
         return all.map { index in
             StatusBoard.Peer(
                 id: members[index], connected: connected[index], framesSent: sent[index],
-                framesReceived: received[index], framesLost: lost[index], framesMalformed: malformed[index])
+                framesReceived: received[index], framesLost: lost[index], framesMalformed: malformed[index],
+                roundTrip: roundTrip[index], window: window[index], underWay: underWay[index], queued: queued[index],
+                behind: behind[index], bytesSent: bytesSent[index], resent: resent[index])
         }
     }
 

@@ -73,8 +73,10 @@ final class ReplicaLife<Machine: StateMachine> {
             gate = plan.gate
 
             let order = ImageOrder()
-            let port = TransferPort(
-                index: index, memberIDs: ids, board: board, rings: rings, links: plan.parkers.links)
+            let traffic = PeerTraffic(
+                index: index, count: ids.count, acceptor: pools.acceptor, board: board, departures: rings.departures,
+                links: plan.parkers.links)
+            let port = TransferPort(memberIDs: ids, board: board, traffic: traffic)
             let heartbeat = UInt64(topology.protocol.heartbeatMilliseconds) * 1000
             let transfer = StateTransfer(
                 giver: ImageGiver(port: port, order: order, geometry: geometry.fingerprint, logger: logger),
@@ -90,7 +92,7 @@ final class ReplicaLife<Machine: StateMachine> {
                     origin: index, batchBytes: min(topology.protocol.batchBytes, pools.acceptor.largestBatch),
                     delay: UInt64(topology.protocol.batchDelayMicroseconds), rings: rings),
                 executed: pools.state.executed, board: board, rings: rings, parkers: plan.parkers, gate: plan.gate,
-                transfer: transfer, logger: logger)
+                traffic: traffic, transfer: transfer, logger: logger)
             let executor = Executor(
                 index: index, machine: machine, pool: pools.state, maximumRequest: topology.client.maxRequest,
                 board: board, rings: rings, parkers: plan.parkers, imageOrder: order)

@@ -31,6 +31,19 @@ package final class StatusBoard: Sendable {
         package let framesLost: Counter
         /// Frames from this peer that could not be understood.
         package let framesMalformed: Counter
+
+        /// Microseconds, smoothed; 0 before it is known.
+        package let roundTrip: Gauge
+        /// Bytes that may be under way to this peer, bytes that are, and bytes that wait for room.
+        package let window: Gauge
+        package let underWay: Gauge
+        package let queued: Gauge
+        /// As leader: instances proposed and not acknowledged by this peer.
+        package let behind: Gauge
+        /// Of frames with a payload.
+        package let bytesSent: Counter
+        /// Proposals sent to this peer again.
+        package let resent: Counter
     }
 
     // MARK: Gateway

@@ -61,6 +61,21 @@ package struct StatusReport: Sendable {
         object.add("digest", digestObject.text)
         object.add("pid", "\(getpid())")
         object.add("ready", board.isReady ? "true" : "false")
+        object.add("peers", "[" + board.peers.filter { $0.id != id }.map(Self.peer).joined(separator: ",") + "]")
+        return object.text
+    }
+
+    private static func peer(_ peer: StatusBoard.Peer) -> String {
+        let roundTrip = peer.roundTrip.load()
+        var object = JSONObject()
+        object.add("id", "\(peer.id)")
+        object.add("connected", peer.connected.load() == 0 ? "false" : "true")
+        object.add("round_trip_us", roundTrip == 0 ? "null" : "\(roundTrip)")
+        object.add("window", "\(peer.window.load())")
+        object.add("under_way", "\(peer.underWay.load())")
+        object.add("queued", "\(peer.queued.load())")
+        object.add("resent", "\(peer.resent.load())")
+        object.add("behind", "\(peer.behind.load())")
         return object.text
     }
 

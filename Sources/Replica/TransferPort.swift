@@ -1,7 +1,6 @@
 import Consensus
 import Messaging
 import PersistentMemory
-import Queues
 import Wire
 
 /// Frames of state transfers on their way to the links. The engine's lane.
@@ -10,24 +9,22 @@ final class TransferPort {
     /// By index, for logs.
     let memberIDs: [UInt16]
     let board: StatusBoard
-    private let departures: SPSCRing<Departure>
-    private let links: Parker
+    private let traffic: PeerTraffic
     private let frame = Frame()
 
-    init(index: Int, memberIDs: [UInt16], board: StatusBoard, rings: Rings, links: Parker) {
-        self.index = index
+    init(memberIDs: [UInt16], board: StatusBoard, traffic: PeerTraffic) {
+        index = traffic.index
         self.memberIDs = memberIDs
         self.board = board
-        departures = rings.departures
-        self.links = links
+        self.traffic = traffic
     }
 
-    func isConnected(_ peer: Int) -> Bool { board.peers[peer].connected.load() != 0 }
+    func isConnected(_ peer: Int) -> Bool { traffic.isConnected(peer) }
 
     func send(_ message: TransferMessage, to peer: Int) {
         frame.rebuild(size: PeerHeader.size)
         PeerFrame.encodeHeader(of: message, sender: index, into: frame.bytes.baseAddress!)
-        depart(to: peer)
+        traffic.send(frame, to: peer)
     }
 
     /// - Parameter fill: puts the bytes of the chunk into their place; false: nothing is sent, and so is the answer.
@@ -40,16 +37,7 @@ final class TransferPort {
         PeerFrame.encodeHeader(
             of: .chunk(ticket: ticket, offset: UInt64(offset), checksum: Checksum.of(bytes.baseAddress!, count)),
             payloadCount: count, sender: index, into: frame.bytes.baseAddress!)
-        depart(to: peer)
+        traffic.send(frame, to: peer)
         return true
-    }
-
-    private func depart(to peer: Int) {
-        precondition(peer != index, "a frame for this replica itself")
-        if !departures.push(Departure(peers: 1 << UInt16(peer), frame: frame.take())) {
-            // Lost, as it might be on the way: who waits for it asks again.
-            board.departuresDropped.add(1)
-        }
-        if departures.publish() { links.wake() }
     }
 }

@@ -149,6 +149,9 @@ package final class AcceptorPool {
         return UnsafeRawBufferPointer(start: arena.pointer(at: batch.offset), count: Int(batch.length))
     }
 
+    /// Whether the bytes of a batch that was voted for are still there, as they are until `makeRoom` drops it.
+    package func holds(_ batch: Batch) -> Bool { arena.holds(batch) }
+
     /// Whether the bytes are those that were voted for. For batches that leave the pool long after they came.
     package func verify(_ batch: Batch) -> Bool {
         guard batch.length > 0 else { return true }

@@ -101,22 +101,10 @@ package struct PeerFrame: BitwiseCopyable {
     /// Reads a whole frame, of any alignment, trusting nothing in it. What is valid here is what a correct replica of
     /// this version may send; whether the values make sense is for the core to judge.
     package init(decoding frame: UnsafeRawBufferPointer) throws(PeerFrameError) {
-        try self.init(
-            header: PeerHeader(decoding: frame), payload: UnsafeRawBufferPointer(rebasing: frame[PeerHeader.size...]))
-    }
-
-    /// Reads a frame whose payload came in pieces, from the header that DELIVER carried.
-    package init(delivered header: UnsafeRawBufferPointer, payload: UnsafeRawBufferPointer) throws(PeerFrameError) {
-        let header = try PeerHeader(decoding: header, payloadCount: payload.count)
-        // Nothing of the link, and no handshake, comes in pieces.
-        guard !LinkFrame.kinds.contains(header.kind), header.kind < Handshake.firstKind else { throw .unknownKind }
-        try self.init(header: header, payload: payload)
-    }
-
-    private init(header: PeerHeader, payload: UnsafeRawBufferPointer) throws(PeerFrameError) {
+        let header = try PeerHeader(decoding: frame)
         guard header.sender < PeerFrame.largestReplicaCount else { throw .field }
         sender = ReplicaIndex(header.sender)
-        self.payload = payload
+        payload = UnsafeRawBufferPointer(rebasing: frame[PeerHeader.size...])
         if let kind = Message.Kind(rawValue: header.kind) {
             content = .message(try PeerFrame.message(kind, header))
         } else if header.kind == PeerFrame.forwardKind {
@@ -173,13 +161,13 @@ private struct FieldRules {
         case .prepare: (fields, flags) = (.instance, [])
         case .promise where given.contains(.last): (fields, flags) = ([.bound, .commit], .last)
         case .promise: (fields, flags) = ([.instance, .bound, .commit, .acceptedView, .batch], .more)
-        case .propose: (fields, flags) = ([.instance, .bound, .commit, .batch], [])
-        case .accepted: (fields, flags) = ([.instance, .bound, .commit], .gap)
-        case .heartbeat: (fields, flags) = ([.instance, .bound, .commit], .quiet)
+        case .propose: (fields, flags) = ([.instance, .bound, .commit, .acceptedView, .batch], [])
+        case .accepted: (fields, flags) = ([.instance, .bound, .commit, .acceptedView], [.gap, .full])
+        case .heartbeat: (fields, flags) = ([.instance, .bound, .commit, .acceptedView], .quiet)
         case .catchUpRequest: (fields, flags) = ([.instance, .bound], [])
         case .decided: (fields, flags) = ([.instance, .commit, .batch], .last)
         case .belowFloor: (fields, flags) = ([.instance, .commit], [])
-        case .nack: (fields, flags) = ([], [])
+        case .nack: (fields, flags) = (.commit, [])
         }
     }
 

@@ -1,5 +1,5 @@
 /// Version of the protocol between replicas. Replicas of different versions refuse each other.
-@usableFromInline package let peerProtocolVersion: UInt8 = 1
+@usableFromInline package let peerProtocolVersion: UInt8 = 2
 
 /// `MPP1` as it lies in the first four bytes of every frame between replicas.
 @usableFromInline let peerMagic: UInt32 = 0x3150_504D
@@ -87,11 +87,6 @@
 
     /// Reads the header of a whole frame, header and payload. The payload's bytes are not looked at.
     @inlinable package init(decoding frame: UnsafeRawBufferPointer) throws(PeerFrameError) {
-        try self.init(decoding: frame, payloadCount: frame.count - PeerHeader.size)
-    }
-
-    /// Reads the header at the start of `frame`, to which `expected` bytes of payload belong, wherever they are.
-    @inlinable package init(decoding frame: UnsafeRawBufferPointer, payloadCount expected: Int) throws(PeerFrameError) {
         guard frame.count >= PeerHeader.size, let bytes = frame.baseAddress else { throw .size }
         guard bytes.loadUInt32(0) == peerMagic else { throw .magic }
         guard bytes.loadUInt32(8) == PeerHeader.checksum(bytes) else { throw .headerChecksum }
@@ -105,7 +100,7 @@
         numbers = (
             bytes.loadUInt64(24), bytes.loadUInt64(32), bytes.loadUInt64(40), bytes.loadUInt64(48), bytes.loadUInt64(56)
         )
-        guard Int(payloadCount) == expected else { throw .size }
+        guard Int(payloadCount) == frame.count - PeerHeader.size else { throw .size }
     }
 
     /// Checksum of the header's 60 other bytes: multiply and fold over its eight words, the checksum's own place as 0.
