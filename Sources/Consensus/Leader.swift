@@ -52,9 +52,9 @@ extension Core {
     /// Sends a follower what it lacks, within what it would accept, what its link has room for, and what a step may send.
     mutating func pump(_ peer: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer) {
         precondition(role == .leader && peer != me, "a leader proposes to others")
-        guard !peers[peer].isFull else { return }
+        // Behind a gap that this log cannot fill any more, proposals are of no use yet.
+        guard !peers[peer].isFull && peers[peer].acked + 1 >= log.floor else { return }
         let limit = min(nextInstance - 1, min(peers[peer].decided, peers[peer].acked) + lookahead)
-        if peers[peer].next < log.floor { peers[peer].next = log.floor }
         var sent: Instance = 0
         var bytes = 0
         while peers[peer].next <= limit && sent < Self.burst && bytes < Self.burstBytes && peers[peer].room > 0 {
@@ -118,7 +118,8 @@ extension Core {
 
     /// Forgets what was sent to a follower beyond what it acknowledged.
     private mutating func sendAgain(_ peer: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer) {
-        let first = max(peers[peer].acked + 1, log.floor)
+        let first = peers[peer].acked + 1
+        guard first >= log.floor else { return }
         // What waits for its record has not left yet, and will.
         if peers[peer].next > first && log[first].record <= durableRecord {
             counters.retransmissions += peers[peer].next - first

@@ -111,6 +111,9 @@ package struct SendWindow: ~Copyable {
     /// What goes out whole: more would hold up what comes behind it for too long, and travels in pieces.
     package var largestWhole: Int { max(16 << 10, size / 2) }
 
+    /// A command beyond this takes a road of its own, lest those behind it wait.
+    package var largestOrdinary: Int { max(16 << 10, size / 4) }
+
     /// Bytes of one piece.
     package var pieceSize: Int { min(max(size / 4, 4 << 10), 64 << 10) }
 
@@ -224,16 +227,19 @@ package struct SendWindow: ~Copyable {
                 return
             }
         }
+        // With a queue that was never empty the link did all it can: what it did before, or seemed to, counts no more.
+        if isCongested { forgetRates() }
         let highest = highestRate
         // A link that was not kept busy says only that it carries at least so much.
         guard wasLimited || rate > highest else { return }
         remember(rate)
-        if isStarting { watchGrowth(of: max(rate, highest), limited: wasLimited) }
+        if isStarting { watchGrowth(of: rate, limited: wasLimited, congested: isCongested) }
         resize(limited: wasLimited)
     }
 
-    /// The start is over when the rate has not grown by a quarter in three rounds in which the window was the limit.
-    private mutating func watchGrowth(of rate: UInt64, limited: Bool) {
+    /// The start is over when the rate has not grown by a quarter in three rounds in which the window was the limit, or in one with a
+    /// queue. (A queue alone may be TCP's, which begins slowly, too.)
+    private mutating func watchGrowth(of rate: UInt64, limited: Bool, congested: Bool) {
         guard rate < fullRate + fullRate / 4 else {
             fullRate = rate
             roundsWithoutGrowth = 0
@@ -241,7 +247,7 @@ package struct SendWindow: ~Copyable {
         }
         guard limited else { return }
         roundsWithoutGrowth += 1
-        if roundsWithoutGrowth >= 3 { isStarting = false }
+        if congested || roundsWithoutGrowth >= 3 { isStarting = false }
     }
 
     private mutating func resize(limited: Bool) {
@@ -260,6 +266,8 @@ package struct SendWindow: ~Copyable {
         max(
             max(max(rates.0, rates.1), max(rates.2, rates.3)), max(max(rates.4, rates.5), max(rates.6, rates.7)))
     }
+
+    private mutating func forgetRates() { rates = (0, 0, 0, 0, 0, 0, 0, 0) }
 
     private mutating func remember(_ rate: UInt64) {
         withUnsafeMutableBytes(of: &rates) { $0.storeBytes(of: rate, toByteOffset: 8 * nextRate, as: UInt64.self) }

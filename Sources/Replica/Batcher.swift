@@ -162,9 +162,14 @@ struct Batcher: ~Copyable {
     }
 
     /// Whether at least `bytes` wait, by a cheap estimate: the commands in the ring count with the size of the first.
-    mutating func gathered(atLeast bytes: Int) -> Bool {
-        guard let size = nextSize() else { return false }
-        return size * (1 + submissions.count + forwarded.count) >= bytes
+    mutating func gathered(atLeast bytes: Int) -> Bool { waitingBytes >= bytes }
+
+    /// What waits, by that estimate.
+    var waitingBytes: Int {
+        mutating get {
+            guard let size = nextSize() else { return 0 }
+            return size * (1 + submissions.count + forwarded.count)
+        }
     }
 
     /// Whether the batch that could be made now should wait for company.

@@ -13,8 +13,10 @@ final class ClientGateway: Stage {
         var maximumOutstanding: Int
         /// Bytes of the bodies of requests admitted and not answered: beyond it, BUSY.
         var maximumOutstandingBytes: Int
-        /// Microseconds after which a request that nobody decided is answered NO_LEADER.
+        /// Microseconds after which a request that nobody decided is answered NO_LEADER, unless it may be on its way still.
         var patience: UInt64
+        /// As long as bytes get through, a request may wait so many times as long.
+        static let mostPatience: UInt64 = 30
         /// The `client` endpoints by replica index, for REDIRECT.
         var clientEndpoints: [String]
         var index: Int
@@ -36,6 +38,9 @@ final class ClientGateway: Stage {
     private let envelope: UnsafeMutablePointer<Envelope>
     /// Fused lanes: set by the engine while requests had better gather in the socket.
     private let gate: Gate?
+    /// What got through to other replicas, and when more of it did last.
+    @exclusivity(unchecked) private var lastProgress: UInt64 = 0
+    @exclusivity(unchecked) private var lastProgressAt: UInt64 = 0
     @exclusivity(unchecked) private var lastReceive: UInt64 = 0
     @exclusivity(unchecked) private var isHeld = false
 
@@ -79,8 +84,14 @@ final class ClientGateway: Stage {
             finish(completion)
             work += 1
         }
+        let progress = board.progress.load()
+        if progress != lastProgress { (lastProgress, lastProgressAt) = (progress, now) }
         while let index = pending.pointee.expired(at: now) {
-            giveUp(index)
+            if mayBeOnItsWay(pending.pointee[index], now: now) {
+                pending.pointee.postpone(index, to: now + settings.patience)
+            } else {
+                giveUp(index)
+            }
             work += 1
         }
         var received = 0
@@ -181,8 +192,9 @@ final class ClientGateway: Stage {
         let body = Body(copying: port.body, into: bodies)
         let tag = pending.pointee.admit(
             command: request.command, flags: request.flags.rawValue, session: request.session,
-            sequence: request.sequence, deadline: now + settings.patience, bodyCount: body.count,
-            envelope: envelope.pointee)
+            sequence: request.sequence, deadline: now + settings.patience,
+            lastDeadline: now + Settings.mostPatience * settings.patience, view: board.view.load(),
+            bodyCount: body.count, envelope: envelope.pointee)
         let accepted =
             isLocal
             ? rings.localQueries.push(LocalQuery(tag: tag, position: request.position, body: body))
@@ -207,6 +219,12 @@ final class ClientGateway: Stage {
             pending.pointee.remove(index)
         }
         completion.body.release(to: rings.replyBodies)
+    }
+
+    /// On a slow link a large request takes its time, and those that came after it. To send it again would only take longer.
+    private func mayBeOnItsWay(_ request: PendingTable.Entry, now: UInt64) -> Bool {
+        now < request.lastDeadline && board.knownLeader != nil && board.view.load() == request.view
+            && now < lastProgressAt + settings.patience
     }
 
     /// Tells the client of a request that nobody decided in time to try again.

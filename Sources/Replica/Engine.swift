@@ -50,6 +50,7 @@ final class Engine: Stage {
     @exclusivity(unchecked) var dissemination = Dissemination()
     /// Since this replica led last, what it sent ahead has not been forgotten.
     @exclusivity(unchecked) private var wasLeading = false
+    @exclusivity(unchecked) private var pacing: Pacing
     /// When the commands that wait for company began to; .max: none do.
     @exclusivity(unchecked) private var gatheringSince: UInt64 = .max
     /// The view in which what comes in pieces was begun.
@@ -79,6 +80,7 @@ final class Engine: Stage {
         self.core = core
         self.effects = effects
         self.acceptor = acceptor
+        pacing = Pacing(count: memberIDs.count)
         scratch = .allocate(byteCount: batcher.batchBytes, alignment: 64)
         self.batcher = batcher
         self.board = board
@@ -337,7 +339,9 @@ final class Engine: Stage {
 
     /// Sends large batches ahead, and proposes those that have arrived.
     private func disseminate(now: UInt64) -> Int {
-        batcher.largeFrom = memberIDs.count == 1 ? .max : traffic.largestWhole(toFastest: othersOfQuorum)
+        // While some are on their way, those a little smaller join them: the ordinary ones have the right of way, and would overtake.
+        let largest = traffic.largestOrdinary(toFastest: othersOfQuorum)
+        batcher.largeFrom = batcher.hasLarge || !dissemination.isEmpty ? max(largest / 2, 16 << 10) : largest
         batcher.sortOut()
         guard batcher.hasLarge || !dissemination.isEmpty else { return 0 }
         var work = 0
@@ -351,7 +355,7 @@ final class Engine: Stage {
         }
         var linked: UInt16 = 0
         for peer in memberIDs.indices where peer != index && traffic.isConnected(peer) { linked |= 1 << UInt16(peer) }
-        while core.canPropose,
+        while mayPropose(now: now),
             let ready = dissemination.ready(over: traffic, others: othersOfQuorum, wanted: linked, now: now)
         {
             let (large, parcel) = dissemination[ready]
@@ -367,6 +371,22 @@ final class Engine: Stage {
             work += 1
         }
         return work
+    }
+
+    /// Whether the window is open, and no follower is to be waited for.
+    private func mayPropose(now: UInt64) -> Bool {
+        guard core.canPropose else { return false }
+        for peer in memberIDs.indices where peer != index && traffic.isConnected(peer) {
+            let acknowledged = core.progress(of: peer).acknowledged
+            let behind = core.entry(at: acknowledged + 1).map { acceptor.bytes(from: $0.batch) } ?? 0
+            if pacing.waits(
+                for: peer, acknowledged: acknowledged, behind: behind, capacity: acceptor.capacity,
+                roundTrip: traffic.patience(with: peer) ?? 0, now: now)
+            {
+                return false
+            }
+        }
+        return true
     }
 
     private func propose(_ batch: Batch, commands: Int, now: UInt64) {
@@ -386,28 +406,37 @@ final class Engine: Stage {
 
     private func mayGo(whileUnderWay count: UInt64, considerable: Int, now: UInt64) -> Bool {
         if count == 0 { return true }
-        if batcher.gathered(atLeast: count < Self.mostPartial ? considerable : batcher.batchBytes) { return true }
+        if batcher.gathered(atLeast: count < Self.mostPartial ? considerable : fullBatch) { return true }
         // Where peers are far away what is under way takes long, and is not waited for longer than for a small part of that.
         if gatheringSince == .max { gatheringSince = now }
         return now >= gatheringSince + longestGathering
     }
 
-    /// Microseconds: a sixteenth of the round trip to a quorum. Where that is nothing, batches form by what a turn takes.
+    /// Microseconds: a thirty-second of the round trip to a quorum. Where that is nothing, batches form by what a turn takes.
     private var longestGathering: UInt64 {
-        max(Self.leastGathering, traffic.leastRoundTrip(toFastest: othersOfQuorum) / 16)
+        max(Self.leastGathering, traffic.leastRoundTrip(toFastest: othersOfQuorum) / 32)
     }
     private static let leastGathering: UInt64 = 1_000
+
+    /// Bytes at which a batch is full. A batch counts when its last byte has arrived; where peers are far away TCP spreads what comes at
+    /// once over a part of the round trip, so there what waits makes several batches.
+    private var fullBatch: Int {
+        guard traffic.leastRoundTrip(toFastest: othersOfQuorum) >= Self.far else { return batcher.batchBytes }
+        return min(batcher.batchBytes, max(Self.leastFullBatch, batcher.waitingBytes / 8))
+    }
+    private static let far: UInt64 = 10_000
+    private static let leastFullBatch = 8 << 10
 
     /// Leader: instances proposed and not decided.
     private var inFlight: UInt64 { core.next - 1 - min(core.decided, core.next - 1) }
 
     private func propose(now: UInt64) -> Int {
         var batches = 0
-        while core.canPropose, let size = batcher.nextSize() {
+        while mayPropose(now: now), let size = batcher.nextSize() {
             let considerable = considerable(batcher.nextCommandSize() ?? size)
             guard mayGo(whileUnderWay: inFlight, considerable: considerable, now: now) else { break }
             if batcher.shouldWait(now: now) { break }
-            let capacity = max(batcher.batchBytes, size)
+            let capacity = max(fullBatch, size)
             guard let place = room(for: capacity, instance: core.next, now: now) else { break }
             let (bytes, commands) = batcher.fill(place, capacity: capacity)
             precondition(commands > 0, "a batch without commands")
@@ -425,7 +454,7 @@ final class Engine: Stage {
         board.forwardsDropped.add(UInt64(batcher.dropForwarded()))
         stopDisseminating()
         guard let leader = core.leader, leader != index else { return 0 }
-        batcher.largeFrom = traffic.largestWhole(to: leader)
+        batcher.largeFrom = traffic.largestOrdinary(to: leader)
         batcher.sortOut()
         var runs = 0
         while !traffic.hasRun(for: leader), let batch = dissemination.removeFirst() ?? batcher.takeLarge() {
@@ -586,6 +615,7 @@ final class Engine: Stage {
 
     private func publishTraffic() {
         traffic.publish()
+        board.progress.store(traffic.arrived &+ core.decided)
         for peer in memberIDs.indices where peer != index {
             let (sent, acknowledged) = core.progress(of: peer)
             let figures = board.peers[peer]

@@ -92,17 +92,17 @@ final class PeerTraffic {
 
     func leastRoundTrip(to peer: Int) -> UInt64 { peers[peer].window.leastRoundTrip }
 
-    /// What goes to a peer whole.
-    func largestWhole(to peer: Int) -> Int { peers[peer].window.largestWhole }
+    /// Bytes up to which a command goes to a peer with all others.
+    func largestOrdinary(to peer: Int) -> Int { peers[peer].window.largestOrdinary }
 
-    /// A batch goes to this many others before it is decided: what the slowest of the fastest so many takes whole.
-    func largestWhole(toFastest wanted: Int) -> Int {
+    /// The same for a command that goes to all: of the slowest of the fastest so many peers.
+    func largestOrdinary(toFastest wanted: Int) -> Int {
         guard wanted > 0 else { return .max }
         var largest = 0
         for peer in 0..<count where peer != index {
-            let size = peers[peer].window.largestWhole
+            let size = peers[peer].window.largestOrdinary
             var faster = 0
-            for other in 0..<count where other != index && peers[other].window.largestWhole >= size { faster += 1 }
+            for other in 0..<count where other != index && peers[other].window.largestOrdinary >= size { faster += 1 }
             if faster >= wanted { largest = max(largest, size) }
         }
         return largest
@@ -154,6 +154,13 @@ final class PeerTraffic {
             figures.window.store(UInt64(peers[peer].window.size))
             figures.underWay.store(UInt64(peers[peer].window.underWay))
         }
+    }
+
+    /// Marks that came back, from all peers together: rises as bytes arrive.
+    var arrived: UInt64 {
+        var arrived: UInt64 = 0
+        for peer in 0..<count where peer != index { arrived &+= peers[peer].window.lastArrived }
+        return arrived
     }
 
     /// Bytes that wait in parcels for a peer.

@@ -13,8 +13,11 @@ struct PendingTable: ~Copyable {
         var flags: UInt8 = 0
         var session: UInt64 = 0
         var sequence: UInt64 = 0
-        /// Microseconds: when the client is told NO_LEADER.
+        /// Microseconds: when the client is told NO_LEADER, and when it is in any case.
         var deadline: UInt64 = 0
+        var lastDeadline: UInt64 = 0
+        /// The view in which it was admitted.
+        var view: UInt64 = 0
         /// Neighbours in order of admission, which is the order of deadlines; `next` also links the free list.
         var previous: Int32 = -1
         var next: Int32 = -1
@@ -71,8 +74,8 @@ struct PendingTable: ~Copyable {
 
     /// Takes the request in and returns its tag. The table must not be full.
     mutating func admit(
-        command: UInt8, flags: UInt8, session: UInt64, sequence: UInt64, deadline: UInt64, bodyCount: Int,
-        envelope: borrowing Envelope
+        command: UInt8, flags: UInt8, session: UInt64, sequence: UInt64, deadline: UInt64, lastDeadline: UInt64,
+        view: UInt64, bodyCount: Int, envelope: borrowing Envelope
     ) -> UInt64 {
         precondition(free >= 0, "admitted a request into a full table")
         let index = Int(free)
@@ -84,15 +87,14 @@ struct PendingTable: ~Copyable {
         entries[index].session = session
         entries[index].sequence = sequence
         entries[index].deadline = deadline
+        entries[index].lastDeadline = lastDeadline
+        entries[index].view = view
         entries[index].bodyCount = UInt32(bodyCount)
         bodyBytes += bodyCount
-        entries[index].previous = newest
-        entries[index].next = -1
+        append(index)
         let packed = envelope.packed
         entries[index].envelopeCount = Int32(packed.count)
         (envelopes + index * Envelope.maximumSize).copyMemory(from: packed.baseAddress!, byteCount: packed.count)
-        if newest >= 0 { entries[Int(newest)].next = Int32(index) } else { oldest = Int32(index) }
-        newest = Int32(index)
         count += 1
         return epoch << (Self.indexBits + Self.generationBits) | UInt64(entries[index].generation) << Self.indexBits
             | UInt64(index)
@@ -116,12 +118,31 @@ struct PendingTable: ~Copyable {
 
     var nextDeadline: UInt64 { oldest < 0 ? .max : entries[Int(oldest)].deadline }
 
-    mutating func remove(_ index: Int) {
-        precondition(entries[index].isUsed, "answered a request twice")
-        precondition(count > 0, "more answers than requests")
+    /// Lets a request wait longer. Not less long than any other: the order of the deadlines is that of the list.
+    mutating func postpone(_ index: Int, to deadline: UInt64) {
+        precondition(entries[index].isUsed, "postponed a request that is not pending")
+        unlink(index)
+        entries[index].deadline = deadline
+        append(index)
+    }
+
+    private mutating func append(_ index: Int) {
+        entries[index].previous = newest
+        entries[index].next = -1
+        if newest >= 0 { entries[Int(newest)].next = Int32(index) } else { oldest = Int32(index) }
+        newest = Int32(index)
+    }
+
+    private mutating func unlink(_ index: Int) {
         let (previous, next) = (entries[index].previous, entries[index].next)
         if previous >= 0 { entries[Int(previous)].next = next } else { oldest = next }
         if next >= 0 { entries[Int(next)].previous = previous } else { newest = previous }
+    }
+
+    mutating func remove(_ index: Int) {
+        precondition(entries[index].isUsed, "answered a request twice")
+        precondition(count > 0, "more answers than requests")
+        unlink(index)
         bodyBytes -= Int(entries[index].bodyCount)
         entries[index].isUsed = false
         entries[index].generation = (entries[index].generation + 1) & UInt32(Self.generationMask)

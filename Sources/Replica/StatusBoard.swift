@@ -86,6 +86,8 @@ package final class StatusBoard: Sendable {
     /// To replicas that no log helped any more.
     package let statesGiven: Counter
     private let roleWord: Gauge
+    /// Rises as bytes are known to have arrived at other replicas, and instances are decided.
+    let progress: Gauge
     private let leaderWord: Gauge
     private let readyWord: Gauge
 
@@ -164,6 +166,7 @@ package final class StatusBoard: Sendable {
         statesGiven = builder.counter("states_given_total", "Images of the state given to other replicas")
         roleWord = builder.hidden()
         leaderWord = builder.hidden()
+        progress = builder.hidden()
         readyWord = builder.gauge("ready", "1 when a leader is known and the replica has caught up")
 
         builder.beginSection()

@@ -149,6 +149,9 @@ package final class AcceptorPool {
         return UnsafeRawBufferPointer(start: arena.pointer(at: batch.offset), count: Int(batch.length))
     }
 
+    /// Bytes of the log from a batch on.
+    package func bytes(from batch: Batch) -> Int { arena.holds(batch) ? Int(arena.tail - batch.offset) : 0 }
+
     /// Whether the bytes of a batch that was voted for are still there, as they are until `makeRoom` drops it.
     package func holds(_ batch: Batch) -> Bool { arena.holds(batch) }
 

@@ -101,6 +101,8 @@ package final class Router {
     private static let acceptPause: UInt64 = 100_000
     /// Bytes of buffers that an idle connection may keep.
     private static let keptBuffer = 4 << 10
+    /// Bytes of buffers that a busy connection may keep: what many take that send a large message now and then would add up.
+    private static let keptBusyBuffer = 64 << 10
 
     /// Listens at `endpoint`, `tcp://` or `ipc://`.
     package init(listeningAt endpoint: String, limits: Limits) throws(SocketError) {
@@ -268,6 +270,9 @@ package final class Router {
             let input = connection.pointee.input
             let whole = UnsafeMutableRawPointer(mutating: input.bytes.baseAddress!)
             connection.pointee.input.remove(cursor - whole)
+            if connection.pointee.input.isEmpty, connection.pointee.input.capacity > Self.keptBusyBuffer {
+                connection.pointee.input.release()
+            }
         } else if left > 0 {
             connection.pointee.input.append(UnsafeRawBufferPointer(start: cursor, count: left))
         }
@@ -355,6 +360,9 @@ package final class Router {
         switch outcome {
         case .lost: close(index)
         case .done, .blocked:
+            if outcome == .done, connection.pointee.output.capacity > Self.keptBusyBuffer {
+                connection.pointee.output.release()
+            }
             let isBlocked = outcome == .blocked
             if isBlocked != connection.pointee.isBlocked {
                 connection.pointee.isBlocked = isBlocked
