@@ -4,6 +4,7 @@ extension Core {
     mutating func adoptView(_ view: View, now: Microseconds, into effects: inout EffectBuffer) {
         precondition(view > promised, "views only rise")
         let wasBusy = role == .leader || role == .candidate
+        if role == .candidate && phase != .preVote { failedElections += 1 }
         promise(view, into: &effects)
         role = .follower
         if wasBusy {

@@ -159,7 +159,8 @@ struct Peer: BitwiseCopyable {
     var isSolicited = false
     var solicitedAfter: Instance = 0
 
-    /// Elections in a row that asked for promises and led to nothing, without a leader heard between.
+    /// Elections in a row that asked for promises and led to nothing, without a leader heard between: this replica's own, and those
+    /// of others that it waited for.
     var failedElections: UInt64 = 0
 
     // Candidate.
@@ -280,7 +281,12 @@ struct Peer: BitwiseCopyable {
         switch role {
         case .leader: leaderTick(now: now, into: &effects)
         case .candidate: candidateTick(now: now, into: &effects)
-        case .follower: if now >= electionDeadline { beginElection(now: now, into: &effects) }
+        case .follower:
+            if now >= electionDeadline {
+                // It gave its promise to somebody who did not come to lead.
+                if isSolicited && !leaderActive { failedElections += 1 }
+                beginElection(now: now, into: &effects)
+            }
         case .recovering: break
         }
         if now >= catchUpDeadline { catchUpTick(now: now, into: &effects) }

@@ -68,7 +68,7 @@ final class ReplicaLife<Machine: StateMachine> {
                         ? try PeerLinks.Dealer(
                             to: other.peer.description, in: context, largestFrame: largestFrame) : nil)
             }
-            let plan = try LanePlan(topology: topology, index: index)
+            let plan = try LanePlan(topology: topology, index: index, durability: durability)
             lanes = plan.lanes
             gate = plan.gate
 
