@@ -17,6 +17,7 @@ extension Core {
         precondition(view > promised, "views only rise")
         promised = view
         promisedRecord = persist(.promise, view: view, instance: 0, batch: .noop, into: &effects)
+        awaitsOwnPromise = true
         leaderActive = false
         heardRound = 0
         isFull = false

@@ -114,6 +114,8 @@ struct Peer: BitwiseCopyable {
     var log: LogIndex
     var promised: View
     var promisedRecord: LogSequenceNumber = 0
+    /// The time of an election, and the time that is given to somebody else's, begin when the own promise is durable.
+    var awaitsOwnPromise = false
     package internal(set) var established: EstablishedView
     var baseKnown = false
     /// Base of the promised view; meaningful when `baseKnown`.
@@ -172,8 +174,6 @@ struct Peer: BitwiseCopyable {
     var adoptCursor: Instance = 0
     /// What must be durable before the election goes on.
     var awaitedRecord: LogSequenceNumber = 0
-    /// The time of the election begins when its own promise is durable.
-    var awaitsOwnPromise = false
     let adopted: UnsafeMutablePointer<Adopted>
     let segments: UnsafeMutablePointer<PromiseSegment>
 
@@ -379,12 +379,17 @@ struct Peer: BitwiseCopyable {
         precondition(effects.hasRoom, "effects have room for a step")
         durableRecord = number
         settle(now: now)
-        if role == .candidate && phase != .preVote {
-            if phase == .prepare && awaitsOwnPromise && promisedRecord <= durableRecord {
-                awaitsOwnPromise = false
+        if awaitsOwnPromise && promisedRecord <= durableRecord {
+            awaitsOwnPromise = false
+            // Before, nobody could hear of it: neither whom it was given to, nor whom this candidate asks for theirs.
+            if role == .candidate && phase == .prepare {
                 restartElectionTimer(now)
                 prepareDeadline = now + solicitationTime
+            } else if role == .follower && isSolicited && !leaderActive {
+                restartElectionTimer(now)
             }
+        }
+        if role == .candidate && phase != .preVote {
             continueElection(now: now, into: &effects)
         }
         settle(now: now)
@@ -455,14 +460,17 @@ struct Peer: BitwiseCopyable {
         return leaderActive && role == .follower ? leadingReplica(of: promised, among: memberCount) : nil
     }
 
-    /// Leader: the last instance that was sent to a peer, and the last that it acknowledged.
-    package func progress(of peer: ReplicaIndex) -> (sent: Instance, acknowledged: Instance) {
+    /// Leader: the last instance that was sent to a peer, and the last that it acknowledged. (Mutating as `send` is.)
+    package mutating func progress(of peer: ReplicaIndex) -> (sent: Instance, acknowledged: Instance) {
         precondition(peer >= 0 && peer < memberCount, "a peer is a member")
         return role == .leader && peer != me ? (peers[peer].next - 1, peers[peer].acked) : (0, 0)
     }
 
+    /// Leader: there are proposals that were not sent to a peer yet.
+    package mutating func isShort(of peer: ReplicaIndex) -> Bool { role == .leader && peers[peer].next < nextInstance }
+
     /// How often a proposal to a peer was repeated.
-    package func repetitions(to peer: ReplicaIndex) -> UInt64 { peers[peer].repetitions }
+    package mutating func repetitions(to peer: ReplicaIndex) -> UInt64 { peers[peer].repetitions }
 
     /// The lowest instance that the log may hold.
     package var floor: Instance { log.floor }

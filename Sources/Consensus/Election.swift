@@ -129,7 +129,6 @@ extension Core {
         phase = .prepare
         candidateHighest = 0
         // Both begin anew when the promise is durable, unless that takes so long that somebody else should try.
-        awaitsOwnPromise = true
         electionDeadline = now + 4 * patienceWithElections
         prepareDeadline = electionDeadline
         for peer in 0..<memberCount where peer != me {

@@ -38,6 +38,9 @@ package struct Message: BitwiseCopyable, Hashable, Sendable {
         /// Accepted: the sender has no room for the next proposal, and will say so when it has.
         @inlinable
         package static var full: Flags { Flags(rawValue: 16) }
+        /// What an Accepted may say. Instead of a literal, for the same reason as `none`.
+        @inlinable
+        package static var gapOrFull: Flags { Flags(rawValue: 4 | 16) }
     }
 
     package var kind: Kind

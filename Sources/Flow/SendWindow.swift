@@ -86,13 +86,15 @@ package struct SendWindow: ~Copyable {
 
     // MARK: What is under way
 
-    /// Bytes sent and not known to have arrived.
-    package var underWay: Int { sent - arrived }
+    // Some of these are mutating though they change nothing: the compiler would copy the whole window for each look at it.
 
-    private var piecesUnderWay: Int { sentPieces - arrivedPieces }
+    /// Bytes sent and not known to have arrived.
+    @inline(__always) package var underWay: Int { sent - arrived }
+
+    @inline(__always) private var piecesUnderWay: Int { sentPieces - arrivedPieces }
 
     /// The window in force: smaller than `size` while the lowest round trip is looked for.
-    private var limit: Int {
+    @inline(__always) private var limit: Int {
         guard searchRounds > 0 else { return size }
         // Half of what the way holds without a queue.
         let held = UInt64(size) * leastRoundTrip / max(leastRoundTrip + queue, 1)
@@ -100,16 +102,16 @@ package struct SendWindow: ~Copyable {
     }
 
     /// The queue that is aimed for: in proportion on long ways, where the window can follow the link only slowly.
-    private var queue: UInt64 { max(Self.queueTarget, leastRoundTrip / 8) }
+    @inline(__always) private var queue: UInt64 { max(Self.queueTarget, leastRoundTrip / 8) }
 
     /// Bytes of proposals and runs that may be sent now; not above 0: none.
-    package var room: Int { limit - (underWay - piecesUnderWay) }
+    package var room: Int { mutating get { limit - (underWay - piecesUnderWay) } }
 
     /// Bytes of pieces that may be sent now; not above 0: none.
-    package var roomForPieces: Int { max(limit - underWay, limit / 4 - piecesUnderWay) }
+    package var roomForPieces: Int { mutating get { max(limit - underWay, limit / 4 - piecesUnderWay) } }
 
     /// What goes out whole: more would hold up what comes behind it for too long, and travels in pieces.
-    package var largestWhole: Int { max(16 << 10, size / 2) }
+    package var largestWhole: Int { mutating get { max(16 << 10, size / 2) } }
 
     /// A command beyond this takes a road of its own, lest those behind it wait.
     package var largestOrdinary: Int { max(16 << 10, size / 4) }
@@ -158,8 +160,10 @@ package struct SendWindow: ~Copyable {
 
     /// When `takeMark` has one though nothing is sent any more.
     package var nextDeadline: UInt64 {
-        guard markCount < Self.mostMarks else { return .max }
-        return sent > marked ? unmarkedSince + Self.markDelay : lastMarkAt + Self.probeInterval
+        mutating get {
+            guard markCount < Self.mostMarks else { return .max }
+            return sent > marked ? unmarkedSince + Self.markDelay : lastMarkAt + Self.probeInterval
+        }
     }
 
     // MARK: Arrival

@@ -130,15 +130,23 @@ struct Batcher: ~Copyable {
     }
 
     private mutating func nextOwnSize() -> Int? {
-        while true {
-            if carried == nil { carried = submissions.pop() }
-            guard let submission = carried else { return nil }
+        if carried == nil { carried = submissions.pop() }
+        let size = carried.map { CommandRecord.size(bodyCount: $0.body.count) }
+        return size ?? 0 > largeFrom ? sizeBehindLarge() : size
+    }
+
+    /// Sets aside what is large, up to a command that is not.
+    @inline(never)
+    private mutating func sizeBehindLarge() -> Int? {
+        while let submission = carried {
             let size = CommandRecord.size(bodyCount: submission.body.count)
             guard size > largeFrom, !large.isFull else { return size }
             largeFrame.rebuild(size: PeerHeader.size + size)
             write(submission, to: largeFrame.bytes.baseAddress! + PeerHeader.size)
             setAside(LargeBatch(largeFrame, isOwn: true))
+            carried = submissions.pop()
         }
+        return nil
     }
 
     /// Writes the record of the submission that is carried, which is over with that.

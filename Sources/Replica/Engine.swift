@@ -23,6 +23,7 @@ final class Engine: Stage {
     @exclusivity(unchecked) var batcher: Batcher
 
     private let memberIDs: [UInt16]
+    private let memberCount: Int
     private let arrivals: SPSCRing<Arrival>
     private let decided: SPSCRing<DecidedBatch>
     private let gate: Gate?
@@ -51,6 +52,10 @@ final class Engine: Stage {
     /// Since this replica led last, what it sent ahead has not been forgotten.
     @exclusivity(unchecked) private var wasLeading = false
     @exclusivity(unchecked) private var pacing: Pacing
+    /// Of the last survey: when it was, the round trip to a quorum, and whether the leader waits for a follower.
+    @exclusivity(unchecked) private var surveyedAt: UInt64 = 0
+    @exclusivity(unchecked) private var quorumRoundTrip: UInt64 = 0
+    @exclusivity(unchecked) private var isHeldBack = false
     /// When the commands that wait for company began to; .max: none do.
     @exclusivity(unchecked) private var gatheringSince: UInt64 = .max
     /// The view in which what comes in pieces was begun.
@@ -77,6 +82,7 @@ final class Engine: Stage {
         self.gate = gate
         self.index = index
         self.memberIDs = memberIDs
+        memberCount = memberIDs.count
         self.core = core
         self.effects = effects
         self.acceptor = acceptor
@@ -120,11 +126,12 @@ final class Engine: Stage {
         }
         freeSlots(now: now)
         if core.isFull { lookForRoom(now: now) }
+        if now >= surveyedAt + Self.surveyInterval { survey(now: now) }
         if core.role == .leader {
             wasLeading = true
             allow(now: now)
-            work += disseminate(now: now)
             work += propose(now: now)
+            if batcher.hasLarge || !dissemination.isEmpty { work += disseminate(now: now) }
         } else {
             work += forward(now: now)
         }
@@ -324,14 +331,42 @@ final class Engine: Stage {
 
     // MARK: Clients
 
-    /// Tells the core for how much of its proposals there is room on the links.
-    private func allow(now: UInt64) {
-        for peer in memberIDs.indices where peer != index {
-            makeRoomForEffects(now: now)
-            let room = traffic.room(to: peer)
-            core.allow(room, patience: traffic.patience(with: peer), to: peer, now: now, into: &effects)
-            if room <= 0, core.progress(of: peer).sent + 1 < core.next { traffic.ranShort(to: peer) }
+    /// What changes slowly, and is looked at now and then only: the links, and which followers are to be waited for.
+    private func survey(now: UInt64) {
+        surveyedAt = now
+        if core.view != incomingView {
+            incomingView = core.view
+            traffic.dropIncoming()
         }
+        publishTraffic()
+        let largest: Int
+        if core.role == .leader {
+            quorumRoundTrip = traffic.leastRoundTrip(toFastest: othersOfQuorum)
+            largest = memberIDs.count == 1 ? .max : traffic.largestOrdinary(toFastest: othersOfQuorum)
+            isHeldBack = waitsForFollower(now: now)
+            for peer in 0..<memberCount where peer != index { allow(peer, now: now) }
+        } else {
+            largest = core.leader.map { traffic.largestOrdinary(to: $0) } ?? .max
+        }
+        // While some are on their way, those a little smaller join them: the ordinary ones have the right of way, and would overtake.
+        let isBusy = batcher.hasLarge || !dissemination.isEmpty
+        batcher.largeFrom = isBusy && largest != .max ? max(largest / 2, 16 << 10) : largest
+    }
+    private static let surveyInterval: UInt64 = 1_000
+
+    /// Tells the core for how much of its proposals there is room on the links to those that lack some.
+    private func allow(now: UInt64) {
+        for peer in 0..<memberCount where peer != index && core.isShort(of: peer) {
+            if allow(peer, now: now) <= 0 { traffic.ranShort(to: peer) }
+        }
+    }
+
+    @discardableResult
+    private func allow(_ peer: Int, now: UInt64) -> Int {
+        makeRoomForEffects(now: now)
+        let room = traffic.room(to: peer)
+        core.allow(room, patience: traffic.patience(with: peer), to: peer, now: now, into: &effects)
+        return room
     }
 
     /// Others that must accept, to make a quorum with this replica.
@@ -339,23 +374,18 @@ final class Engine: Stage {
 
     /// Sends large batches ahead, and proposes those that have arrived.
     private func disseminate(now: UInt64) -> Int {
-        // While some are on their way, those a little smaller join them: the ordinary ones have the right of way, and would overtake.
-        let largest = traffic.largestOrdinary(toFastest: othersOfQuorum)
-        batcher.largeFrom = batcher.hasLarge || !dissemination.isEmpty ? max(largest / 2, 16 << 10) : largest
-        batcher.sortOut()
-        guard batcher.hasLarge || !dissemination.isEmpty else { return 0 }
         var work = 0
         while dissemination.hasRoom, let batch = batcher.takeLarge() {
             dissemination.add(batch)
             work += 1
         }
         dissemination.begin(over: traffic, now: now)
-        for peer in memberIDs.indices where peer != index {
+        for peer in 0..<memberCount where peer != index {
             traffic.forget(upTo: core.progress(of: peer).acknowledged, for: peer)
         }
         var linked: UInt16 = 0
-        for peer in memberIDs.indices where peer != index && traffic.isConnected(peer) { linked |= 1 << UInt16(peer) }
-        while mayPropose(now: now),
+        for peer in 0..<memberCount where peer != index && traffic.isConnected(peer) { linked |= 1 << UInt16(peer) }
+        while !isHeldBack, core.canPropose,
             let ready = dissemination.ready(over: traffic, others: othersOfQuorum, wanted: linked, now: now)
         {
             let (large, parcel) = dissemination[ready]
@@ -373,20 +403,18 @@ final class Engine: Stage {
         return work
     }
 
-    /// Whether the window is open, and no follower is to be waited for.
-    private func mayPropose(now: UInt64) -> Bool {
-        guard core.canPropose else { return false }
-        for peer in memberIDs.indices where peer != index && traffic.isConnected(peer) {
+    private func waitsForFollower(now: UInt64) -> Bool {
+        for peer in 0..<memberCount where peer != index && traffic.isConnected(peer) {
             let acknowledged = core.progress(of: peer).acknowledged
             let behind = core.entry(at: acknowledged + 1).map { acceptor.bytes(from: $0.batch) } ?? 0
             if pacing.waits(
                 for: peer, acknowledged: acknowledged, behind: behind, capacity: acceptor.capacity,
                 roundTrip: traffic.patience(with: peer) ?? 0, now: now)
             {
-                return false
+                return true
             }
         }
-        return true
+        return false
     }
 
     private func propose(_ batch: Batch, commands: Int, now: UInt64) {
@@ -414,14 +442,14 @@ final class Engine: Stage {
 
     /// Microseconds: a thirty-second of the round trip to a quorum. Where that is nothing, batches form by what a turn takes.
     private var longestGathering: UInt64 {
-        max(Self.leastGathering, traffic.leastRoundTrip(toFastest: othersOfQuorum) / 32)
+        max(Self.leastGathering, quorumRoundTrip / 32)
     }
     private static let leastGathering: UInt64 = 1_000
 
     /// Bytes at which a batch is full. A batch counts when its last byte has arrived; where peers are far away TCP spreads what comes at
     /// once over a part of the round trip, so there what waits makes several batches.
     private var fullBatch: Int {
-        guard traffic.leastRoundTrip(toFastest: othersOfQuorum) >= Self.far else { return batcher.batchBytes }
+        guard quorumRoundTrip >= Self.far else { return batcher.batchBytes }
         return min(batcher.batchBytes, max(Self.leastFullBatch, batcher.waitingBytes / 8))
     }
     private static let far: UInt64 = 10_000
@@ -432,7 +460,7 @@ final class Engine: Stage {
 
     private func propose(now: UInt64) -> Int {
         var batches = 0
-        while mayPropose(now: now), let size = batcher.nextSize() {
+        while !isHeldBack, core.canPropose, let size = batcher.nextSize() {
             let considerable = considerable(batcher.nextCommandSize() ?? size)
             guard mayGo(whileUnderWay: inFlight, considerable: considerable, now: now) else { break }
             if batcher.shouldWait(now: now) { break }
@@ -446,6 +474,8 @@ final class Engine: Stage {
             gatheringSince = .max
             batches += 1
         }
+        // What is large goes ahead also while nothing may be proposed.
+        if batches == 0 { batcher.sortOut() }
         return batches
     }
 
@@ -454,7 +484,6 @@ final class Engine: Stage {
         board.forwardsDropped.add(UInt64(batcher.dropForwarded()))
         stopDisseminating()
         guard let leader = core.leader, leader != index else { return 0 }
-        batcher.largeFrom = traffic.largestOrdinary(to: leader)
         batcher.sortOut()
         var runs = 0
         while !traffic.hasRun(for: leader), let batch = dissemination.removeFirst() ?? batcher.takeLarge() {
@@ -580,11 +609,6 @@ final class Engine: Stage {
     }
 
     private func publish() {
-        if core.view != incomingView {
-            incomingView = core.view
-            traffic.dropIncoming()
-        }
-        publishTraffic()
         publishedRole = core.role
         publishedExecuted = board.executed.load()
         publishReadiness()
@@ -616,7 +640,7 @@ final class Engine: Stage {
     private func publishTraffic() {
         traffic.publish()
         board.progress.store(traffic.arrived &+ core.decided)
-        for peer in memberIDs.indices where peer != index {
+        for peer in 0..<memberCount where peer != index {
             let (sent, acknowledged) = core.progress(of: peer)
             let figures = board.peers[peer]
             figures.behind.store(core.role == .leader ? core.next - 1 - min(acknowledged, core.next - 1) : 0)
