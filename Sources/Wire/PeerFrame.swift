@@ -12,7 +12,7 @@ import Consensus
 /// | flags | `Message.Flags` | 0 |
 /// | payload checksum | CRC32C of the batch | CRC32C of the records |
 /// | small | 0 | 0 |
-/// | numbers | view, instance, bound, commit, acceptedView | view known to the sender, 0, 0, 0, 0 |
+/// | numbers | view, instance, bound, commit, acceptedView (or round) | view known to the sender, 0, 0, 0, 0 |
 ///
 /// Frames of a state transfer are described at `TransferMessage`, those of the link at `LinkFrame`, those of the handshake at
 /// `Handshake`.
@@ -173,13 +173,13 @@ private struct FieldRules {
         case .prepare: (fields, flags) = (.instance, [])
         case .promise where given.contains(.last): (fields, flags) = ([.bound, .commit], .last)
         case .promise: (fields, flags) = ([.instance, .bound, .commit, .acceptedView, .batch], .more)
-        case .propose: (fields, flags) = ([.instance, .bound, .commit, .batch], [])
-        case .accepted: (fields, flags) = ([.instance, .bound, .commit], .gap)
-        case .heartbeat: (fields, flags) = ([.instance, .bound, .commit], .quiet)
+        case .propose: (fields, flags) = ([.instance, .bound, .commit, .acceptedView, .batch], [])
+        case .accepted: (fields, flags) = ([.instance, .bound, .commit, .acceptedView], [.gap, .full])
+        case .heartbeat: (fields, flags) = ([.instance, .bound, .commit, .acceptedView], .quiet)
         case .catchUpRequest: (fields, flags) = ([.instance, .bound], [])
         case .decided: (fields, flags) = ([.instance, .commit, .batch], .last)
         case .belowFloor: (fields, flags) = ([.instance, .commit], [])
-        case .nack: (fields, flags) = ([], [])
+        case .nack: (fields, flags) = (.commit, [])
         }
     }
 
