@@ -21,6 +21,7 @@ extension Core {
         leaderActive = false
         heardRound = 0
         isFull = false
+        wantedSlot = 0
         baseKnown = false
         base = 0
         accepted = 0
@@ -115,11 +116,15 @@ extension Core {
         _ message: Message, from: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer
     ) -> Bool {
         guard follow(message, from: from, now: now, into: &effects) else { return false }
-        isFull = false
         var kept = false
         if wantsProposal(message) {
+            // What lies further above says nothing of the room for what is missing.
+            if message.instance == accepted + 1 { setFull(false, slot: 0) }
             accept(message.instance, view: message.view, batch: message.batch, into: &effects)
             kept = true
+        } else if message.instance >= log.end && accepted + 1 >= log.end {
+            // To name it as missing would have it sent again at once, for nothing.
+            setFull(true, slot: message.instance)
         }
         acknowledge(to: from, highest: message.instance, now: now, into: &effects)
         return kept
@@ -169,7 +174,7 @@ extension Core {
 
     /// A proposal came for whose batch there is no room. It counts as the leader's voice all the same; the leader hears that it is to
     /// hold back, until `resumeAccepting`.
-    /// - Parameter full: false: there is room, but not for what lies above a missing instance.
+    /// - Parameter full: false: there is room, but not for what lies above a missing instance. That does not end an earlier `true`.
     #if !DEBUG
         @_noLocks
     #endif
@@ -185,9 +190,14 @@ extension Core {
         if message.commit > known { known = message.commit }
         if message.view > promised { adoptView(message.view, now: now, into: &effects) }
         guard follow(message, from: from, now: now, into: &effects) else { return }
-        isFull = full
+        if full { setFull(true, slot: 0) }
         acknowledge(to: from, highest: message.instance, now: now, into: &effects)
         settle(now: now)
+    }
+
+    private mutating func setFull(_ full: Bool, slot: Instance) {
+        isFull = full
+        wantedSlot = full ? slot : 0
     }
 
     /// There is room again after a proposal was refused for want of it.
@@ -197,7 +207,7 @@ extension Core {
     package mutating func resumeAccepting(now: Microseconds, into effects: inout EffectBuffer) {
         precondition(effects.hasRoom, "effects have room for a step")
         guard isFull else { return }
-        isFull = false
+        setFull(false, slot: 0)
         guard let leader, leader != me, baseKnown else { return }
         // What was refused lies above: it is a gap, which the leader fills.
         acknowledge(to: leader, highest: accepted + 1, now: now, into: &effects)

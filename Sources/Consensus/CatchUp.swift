@@ -5,9 +5,12 @@ extension Core {
         min(role == .leader ? base : known, log.end - 1)
     }
 
+    /// Without room for what the leader proposes there is none for the same from others, as long as that is what is missing.
+    private var isFullForNow: Bool { isFull && baseKnown && learned >= base }
+
     mutating func scheduleCatchUp(now: Microseconds) {
         let target = catchUpTarget
-        guard learned < target else {
+        guard learned < target && !isFullForNow else {
             catchUpDeadline = .max
             catchUpRotation = 0
             return
@@ -40,7 +43,7 @@ extension Core {
 
     mutating func requestCatchUp(now: Microseconds, into effects: inout EffectBuffer) {
         let target = catchUpTarget
-        guard learned < target && memberCount > 1 else { return }
+        guard learned < target && memberCount > 1 && !isFullForNow else { return }
         let from = learned + 1
         catchUpRotation = catchUpAsked == from ? catchUpRotation + 1 : 0
         catchUpAsked = from

@@ -152,6 +152,8 @@ struct Peer: BitwiseCopyable {
     var heardRound: UInt64 = 0
     /// The last proposal was refused for want of room, and the leader holds back until it hears that there is some.
     package internal(set) var isFull = false
+    /// `isFull` because the log had no slot for this instance; 0: not for that.
+    var wantedSlot: Instance = 0
     /// The leader of the promised view was heard in it.
     var leaderActive = false
     var lastContact: Microseconds = 0
@@ -416,7 +418,8 @@ struct Peer: BitwiseCopyable {
         @_noLocks
     #endif
     package mutating func allow(
-        _ bytes: Int, patience: Microseconds?, to peer: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer
+        _ bytes: Int, patience: Microseconds?, to peer: ReplicaIndex, now: Microseconds,
+        into effects: inout EffectBuffer
     ) {
         precondition(peer >= 0 && peer < memberCount && peer != me, "a replica sends to its peers")
         precondition(effects.hasRoom, "effects have room for a step")
@@ -447,6 +450,7 @@ struct Peer: BitwiseCopyable {
         log.advanceFloor(to: floor)
         if served < floor { served = floor }
         settle(now: now)
+        if wantedSlot > 0 && log.fits(wantedSlot) { resumeAccepting(now: now, into: &effects) }
     }
 
     // MARK: Readable state

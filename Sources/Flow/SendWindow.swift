@@ -8,7 +8,8 @@
 /// arrived, how long that took, and how many bytes arrived meanwhile. From these the window follows as in BBR (Cardwell and others,
 /// "BBR: Congestion-Based Congestion Control", ACM Queue 14(5), 2016): the highest recent rate, times the lowest recent round trip and the
 /// queue that is aimed for. While the rate still grows from one round to the next the window is twice as large. Now and then, at a time that all
-/// windows of a replica have in common, it is halved for two rounds: then the queues are empty, and the lowest round trip shows.
+/// windows of a replica have in common, it is halved for three rounds: then the queues are empty, and the lowest round trip shows. So it
+/// is, and older rates are forgotten, when two rounds in a row met a long queue: the way has become slower, or longer.
 ///
 /// Two kinds of bytes share the window. *Orderly* ones (proposals, runs of commands) may fill it whatever else is under way; *pieces* of
 /// large payloads take what is left, and a quarter at least, so that neither waits for ever.
@@ -24,9 +25,12 @@ package struct SendWindow: ~Copyable {
     static let epoch: UInt64 = 20_000_000
     /// A link without traffic is measured this often.
     package static let probeInterval: UInt64 = 1_000_000
-    /// Bytes without a mark behind them get one after this time.
-    static let markDelay: UInt64 = 5_000
+    /// Bytes without a mark behind them get one after this time, on long ways after a part of the round trip.
+    static let leastMarkDelay: UInt64 = 5_000
     static let mostMarks = 64
+    /// So many marks share a full window. What arrived since the last one that is back counts as under way: on a long way, whose queue
+    /// is a small part of it, fewer marks would leave the way idle meanwhile.
+    static let marksPerWindow = 16
     private static let rateRounds = 8
 
     private struct Mark {
@@ -70,12 +74,18 @@ package struct SendWindow: ~Copyable {
     private var isStarting = true
     private var fullRate: UInt64 = 0
     private var roundsWithoutGrowth = 0
+    private var congestedRounds = 0
+    /// Of the round before.
+    private var lastRate: UInt64 = 0
     /// Bytes a second, of the last rounds.
-    private var rates = (0 as UInt64, 0 as UInt64, 0 as UInt64, 0 as UInt64, 0 as UInt64, 0 as UInt64, 0 as UInt64, 0 as UInt64)
+    private var rates: (UInt64, UInt64, UInt64, UInt64, UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0, 0, 0, 0, 0)
     private var nextRate = 0
     /// Rounds that the search for the lowest round trip still takes, and the lowest that it found.
     private var searchRounds = 0
     private var searchLeast: UInt64 = .max
+    /// What bounds the window besides `size`: during the search, and afterwards until the way is filled again. Then it grows with what
+    /// arrives: all at once would wait in a queue. `.max`: nothing.
+    private var cap = Int.max
 
     package init() {
         marks = .allocate(capacity: Self.mostMarks)
@@ -93,13 +103,8 @@ package struct SendWindow: ~Copyable {
 
     @inline(__always) private var piecesUnderWay: Int { sentPieces - arrivedPieces }
 
-    /// The window in force: smaller than `size` while the lowest round trip is looked for.
-    @inline(__always) private var limit: Int {
-        guard searchRounds > 0 else { return size }
-        // Half of what the way holds without a queue.
-        let held = UInt64(size) * leastRoundTrip / max(leastRoundTrip + queue, 1)
-        return max(Self.leastSize, Int(held) / 2)
-    }
+    /// The window in force.
+    @inline(__always) private var limit: Int { min(size, cap) }
 
     /// The queue that is aimed for: in proportion on long ways, where the window can follow the link only slowly.
     @inline(__always) private var queue: UInt64 { max(Self.queueTarget, leastRoundTrip / 8) }
@@ -124,6 +129,8 @@ package struct SendWindow: ~Copyable {
 
     // MARK: Sending
 
+    private var markDelay: UInt64 { max(Self.leastMarkDelay, roundTrip.smoothed / 32) }
+
     /// So many bytes were handed to the link.
     package mutating func sent(_ bytes: Int, pieces: Bool, now: UInt64) {
         precondition(bytes >= 0, "nothing is sent with a negative length")
@@ -143,7 +150,7 @@ package struct SendWindow: ~Copyable {
         let unmarked = sent - marked
         let isDue =
             unmarked > 0
-            ? isWanted || unmarked >= max(limit / 4, 4 << 10) || now >= unmarkedSince + Self.markDelay
+            ? isWanted || unmarked >= max(limit / Self.marksPerWindow, 4 << 10) || now >= unmarkedSince + markDelay
             : now >= lastMarkAt + Self.probeInterval
         guard isDue else { return nil }
         lastStamp += 1
@@ -162,7 +169,7 @@ package struct SendWindow: ~Copyable {
     package var nextDeadline: UInt64 {
         mutating get {
             guard markCount < Self.mostMarks else { return .max }
-            return sent > marked ? unmarkedSince + Self.markDelay : lastMarkAt + Self.probeInterval
+            return sent > marked ? unmarkedSince + markDelay : lastMarkAt + Self.probeInterval
         }
     }
 
@@ -176,6 +183,10 @@ package struct SendWindow: ~Copyable {
             mark = marks[firstMark]
             firstMark = (firstMark + 1) % Self.mostMarks
             markCount -= 1
+        }
+        if cap < .max && searchRounds == 0 {
+            cap += mark.sent - arrived
+            if cap >= size { cap = .max }
         }
         arrived = mark.sent
         arrivedPieces = mark.pieces
@@ -203,6 +214,9 @@ package struct SendWindow: ~Copyable {
         roundTime = .max
         currentEpoch = now / Self.epoch
         wasLimitedInEpoch = false
+        searchRounds = 0
+        congestedRounds = 0
+        cap = size > Self.initialSize ? Self.initialSize : .max
         // Measured at once.
         lastMarkAt = now > Self.probeInterval ? now - Self.probeInterval : 0
     }
@@ -217,25 +231,36 @@ package struct SendWindow: ~Copyable {
         roundTime = .max
         self.wasLimited = false
         wasLimitedInEpoch = wasLimitedInEpoch || wasLimited
+        congestedRounds = isCongested ? congestedRounds + 1 : 0
+        defer { lastRate = rate }
         if searchRounds > 0 {
             searchRounds -= 1
-            if searchRounds == 0 { leastRoundTrip = searchLeast }
+            if searchRounds == 0 {
+                leastRoundTrip = searchLeast
+                congestedRounds = 0
+            }
+            return
+        }
+        if congestedRounds > 1 {
+            // The way has become slower, or longer: what it did before says nothing any more. Which of the two, the search tells.
+            forgetRates(above: min(rate, lastRate))
+            size = max(min(size, wantedSize), Self.leastSize)
+            search()
             return
         }
         if now / Self.epoch != currentEpoch {
             currentEpoch = now / Self.epoch
             if wasLimitedInEpoch {
-                searchRounds = 3
-                searchLeast = .max
                 wasLimitedInEpoch = false
+                search()
                 return
             }
         }
         // With a queue that was never empty the link did all it can: what it did before, or seemed to, counts no more.
-        if isCongested { forgetRates() }
+        if isCongested { forgetRates(above: rate) }
         let highest = highestRate
-        // A link that was not kept busy says only that it carries at least so much.
-        guard wasLimited || rate > highest else { return }
+        // A way that was not kept busy says only that it carries at least so much.
+        guard (wasLimited && cap == .max) || rate > highest else { return }
         remember(rate)
         if isStarting { watchGrowth(of: rate, limited: wasLimited, congested: isCongested) }
         resize(limited: wasLimited)
@@ -254,10 +279,21 @@ package struct SendWindow: ~Copyable {
         if congested || roundsWithoutGrowth >= 3 { isStarting = false }
     }
 
-    private mutating func resize(limited: Bool) {
-        let rate = highestRate
+    /// Begins to look for the lowest round trip: with half of what the way holds without a queue.
+    private mutating func search() {
+        searchRounds = 3
+        searchLeast = .max
+        let held = UInt64(size) * leastRoundTrip / (leastRoundTrip + queue)
+        cap = max(Self.leastSize, Int(held) / 2)
+    }
+
+    private var wantedSize: Int {
         let time = isStarting ? 2 * (leastRoundTrip + queue) : leastRoundTrip + queue
-        let wanted = Int(clamping: rate.multipliedReportingOverflow(by: time).partialValue / 1_000_000)
+        return Int(clamping: highestRate.multipliedReportingOverflow(by: time).partialValue / 1_000_000)
+    }
+
+    private mutating func resize(limited: Bool) {
+        let wanted = wantedSize
         if wanted > size {
             guard limited else { return }
             size = min(wanted, 2 * size, Self.mostSize)
@@ -271,7 +307,7 @@ package struct SendWindow: ~Copyable {
             max(max(rates.0, rates.1), max(rates.2, rates.3)), max(max(rates.4, rates.5), max(rates.6, rates.7)))
     }
 
-    private mutating func forgetRates() { rates = (0, 0, 0, 0, 0, 0, 0, 0) }
+    private mutating func forgetRates(above rate: UInt64) { rates = (rate, rate, rate, rate, rate, rate, rate, rate) }
 
     private mutating func remember(_ rate: UInt64) {
         withUnsafeMutableBytes(of: &rates) { $0.storeBytes(of: rate, toByteOffset: 8 * nextRate, as: UInt64.self) }

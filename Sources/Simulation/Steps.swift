@@ -198,6 +198,11 @@ extension Simulator {
         }
         try execute(index)
         replica.pointee.trim(now: now, into: &effects)
+        // A follower whose log was full says that it has slots again.
+        if !effects.isEmpty {
+            try afterStep(index)
+            return
+        }
         if options.invariantInterval > 0 && report.steps % options.invariantInterval == 0 {
             if let violation = replica.pointee.core.violatedInvariant() {
                 throw failure("replica \(index) violates: \(violation)")

@@ -12,7 +12,7 @@ import Consensus
 /// | flags | `Message.Flags` | 0 |
 /// | payload checksum | CRC32C of the batch | CRC32C of the records |
 /// | small | 0 | 0 |
-/// | numbers | view, instance, bound, commit, acceptedView | view known to the sender, 0, 0, 0, 0 |
+/// | numbers | view, instance, bound, commit, acceptedView (or round) | view known to the sender, 0, 0, 0, 0 |
 ///
 /// Frames of a state transfer are described at `TransferMessage`, those of the link at `LinkFrame`, those of the handshake at
 /// `Handshake`.

@@ -93,6 +93,20 @@ final class ScenarioInterpreter {
             cluster.members[replica].isHeld = false
             cluster.flush(replica)
             watch { cluster.absorb(replica) }
+        case "full": try member(arguments).lacksRoom = true
+        case "room":
+            let replica = try index(arguments)
+            watch { cluster.makeRoom(replica) }
+        case "allow":
+            let (from, to, _) = try pattern(Array(arguments.prefix(1)))
+            guard let from, let to, arguments.count == 2, let bytes = Int(arguments[1]) else {
+                throw expected("<from>-><to> and a number of bytes")
+            }
+            watch { cluster.allow(bytes, from: from, to: to) }
+        case "reconnect":
+            let (a, b, _) = try pattern(arguments)
+            guard let a, let b else { throw expected("<from>-><to>") }
+            watch { cluster.reconnect(a, b) }
         case "crash": cluster.crash(try index(arguments))
         case "start":
             let replica = try index(arguments)
@@ -228,9 +242,11 @@ final class ScenarioInterpreter {
     private func describe(_ message: Message, _ from: ReplicaIndex, _ to: ReplicaIndex) -> String {
         var text = "\(from)->\(to) \(message.kind) view \(message.view)"
         func add(_ name: String, _ value: UInt64) { text += ", \(name) \(value)" }
+        func addRound() { if message.round > 0 { add("round", message.round) } }
         switch message.kind {
         case .preVote: add("decided", message.commit)
-        case .preVoteGrant, .nack: break
+        case .preVoteGrant: break
+        case .nack: add("decided", message.commit)
         case .prepare: add("after", message.instance)
         case .promise:
             add("decided", message.commit)
@@ -245,15 +261,19 @@ final class ScenarioInterpreter {
             text += ": \(message.instance) is \(describe(message.batch))"
             add("base", message.bound)
             add("commit", message.commit)
+            addRound()
         case .accepted:
             add("up to", message.instance)
             add("base", message.bound)
             add("decided", message.commit)
+            addRound()
             if message.flags.contains(.gap) { text += ", gap" }
+            if message.flags.contains(.full) { text += ", full" }
         case .heartbeat:
             add("highest", message.instance)
             add("base", message.bound)
             add("commit", message.commit)
+            addRound()
             if message.flags.contains(.quiet) { text += ", quiet" }
         case .catchUpRequest: text += ": \(message.instance) to \(message.bound)"
         case .decided:

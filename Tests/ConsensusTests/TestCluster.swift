@@ -17,6 +17,8 @@ final class TestCluster {
         /// Records that are not durable yet, while `isHeld`.
         var pending: [Record] = []
         var isHeld = false
+        /// No room for batches of proposals: they are refused, until `makeRoom`.
+        var lacksRoom = false
         var waiting: [Send] = []
 
         init(configuration: Configuration) { self.configuration = configuration }
@@ -48,6 +50,7 @@ final class TestCluster {
             waiting = []
             durable = 0
             isHeld = false
+            lacksRoom = false
             effects.removeAll()
         }
 
@@ -135,9 +138,36 @@ final class TestCluster {
     func deliver(_ message: Message, from: ReplicaIndex, to: ReplicaIndex) -> Bool {
         delivered.append((from, to, message))
         let member = members[to]
+        if member.lacksRoom && message.kind == .propose && member.core.wants(message, from: from) {
+            member.core.refuse(message, full: true, from: from, now: now, into: &member.effects)
+            absorb(to)
+            return false
+        }
         let kept = member.core.receive(message, from: from, now: now, into: &member.effects)
         absorb(to)
         return kept
+    }
+
+    /// A replica that lacked room for batches has some.
+    func makeRoom(_ index: ReplicaIndex) {
+        members[index].lacksRoom = false
+        members[index].core.resumeAccepting(now: now, into: &members[index].effects)
+        absorb(index)
+    }
+
+    /// So many bytes of proposals may go from `from` to `to` now.
+    func allow(_ bytes: Int, patience: Microseconds? = nil, from: ReplicaIndex, to: ReplicaIndex) {
+        members[from].core.allow(bytes, patience: patience, to: to, now: now, into: &members[from].effects)
+        absorb(from)
+    }
+
+    /// The link between two replicas was lost, with all that was under way on it, and is up again.
+    func reconnect(_ a: ReplicaIndex, _ b: ReplicaIndex) {
+        inFlight.removeAll { ($0.from == a && $0.send.to == b) || ($0.from == b && $0.send.to == a) }
+        members[a].core.connected(b, now: now, into: &members[a].effects)
+        members[b].core.connected(a, now: now, into: &members[b].effects)
+        absorb(a)
+        absorb(b)
     }
 
     /// Lets time pass in small steps.

@@ -30,6 +30,9 @@ import Wire
         let order = ImageOrder()
         let desk = TransferDesk(bell: DispatchSemaphore(value: 0))
         let transfer: StateTransfer
+        let traffic: PeerTraffic
+        private let acceptor: AcceptorPool
+        private let whole = Frame()
         var installed: (image: IncomingImage, view: UInt64)?
         private let parker = Parker.allocate()!
         private var image: StateImage?
@@ -50,7 +53,12 @@ import Wire
             board.executed.store(pool.executed)
             for peer in 0..<3 where peer != index { board.peers[peer].connected.store(1) }
             let logger = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
-            let port = TransferPort(index: index, memberIDs: [0, 1, 2], board: board, rings: rings, links: parker)
+            let log = folder.appending(path: "\(index).acceptor").path
+            try AcceptorPool.format(path: log, identity: pool.identity, size: 8 << 20)
+            acceptor = try AcceptorPool(opening: log, expecting: "c", replica: UInt16(index))
+            traffic = PeerTraffic(
+                index: index, count: 3, acceptor: acceptor, board: board, departures: rings.departures, links: parker)
+            let port = TransferPort(memberIDs: [0, 1, 2], board: board, traffic: traffic)
             let geometry = pool.geometry.fingerprint
             transfer = StateTransfer(
                 giver: ImageGiver(port: port, order: order, geometry: geometry, logger: logger),
@@ -59,6 +67,7 @@ import Wire
         }
 
         deinit {
+            acceptor.close()
             rings.deallocate()
             parker.deallocate()
         }
@@ -68,6 +77,7 @@ import Wire
         }
 
         func turn(needsState: Bool, now: UInt64) throws {
+            traffic.begin(now: now)
             transfer.poll(standing: standing(needsState: needsState), now: now)
             if order.isPlaced {
                 let image = try self.image ?? StateImage(of: pool)
@@ -86,16 +96,25 @@ import Wire
         func take(_ bytes: [UInt8], needsState: Bool, now: UInt64) {
             bytes.withUnsafeBytes { raw in
                 // Links and engine let no frame pass that says it comes from another than it does.
-                guard let frame = try? PeerFrame(decoding: raw), frame.sender != index,
-                    case .transfer(let message) = frame.content
-                else { return }
-                transfer.take(
-                    message, frame.payload, from: frame.sender, standing: standing(needsState: needsState), now: now)
+                guard let frame = try? PeerFrame(decoding: raw), frame.sender != index else { return }
+                traffic.begin(now: now)
+                switch frame.content {
+                case .transfer(let message):
+                    transfer.take(
+                        message, frame.payload, from: frame.sender, standing: standing(needsState: needsState), now: now
+                    )
+                case .link(let message):
+                    if case .whole = traffic.take(message, frame.payload, from: frame.sender, whole: whole) {
+                        take(Array(whole.bytes), needsState: needsState, now: now)
+                    }
+                default: break
+                }
             }
         }
 
         /// What it sends, by receiver.
         func sent() -> [(to: Int, bytes: [UInt8])] {
+            traffic.end()
             var all: [(Int, [UInt8])] = []
             let frame = Frame()
             while let departure = rings.departures.pop() {

@@ -22,7 +22,7 @@ import Testing
 
     @Test func bytesOfAHello() {
         let frame = Handshake.hello(Self.hello).encode(sender: 3)
-        #expect(Array(frame[0..<8]) == [0x4D, 0x50, 0x50, 0x31, 1, 0xF0, 3, 0])
+        #expect(Array(frame[0..<8]) == [0x4D, 0x50, 0x50, 0x31, 2, 0xF0, 3, 0])
         #expect(frame[12] == UInt8(frame.count - 64) && frame[13...15].allSatisfy { $0 == 0 })
         #expect(frame[20..<64].allSatisfy { $0 == 0 })
         #expect(
@@ -36,7 +36,7 @@ import Testing
     @Test func checksumsStayWhatTheyAre() {
         let frame = Handshake.refused(.init(.version, "no")).encode(sender: 1)
         #expect(Array(frame[64...]) == [1, 2, 0, 0x6E, 0x6F])
-        #expect(Array(frame[8..<12]) == [71, 168, 27, 7])
+        #expect(Array(frame[8..<12]) == [23, 226, 86, 137])
         #expect(Array(frame[16..<20]) == [229, 56, 104, 47])
     }
 
@@ -69,10 +69,10 @@ import Testing
     }
 
     @Test func anotherVersionIsToldFromGarbage() {
-        let newer = Handshake.hello(Self.hello).encode(sender: 2, version: 2)
-        #expect(throws: PeerFrameError.version(2)) { try Self.decode(newer) }
+        let newer = Handshake.hello(Self.hello).encode(sender: 2, version: 3)
+        #expect(throws: PeerFrameError.version(3)) { try Self.decode(newer) }
         var garbage = Handshake.hello(Self.hello).encode(sender: 2)
-        garbage[4] = 2
+        garbage[4] = 1
         #expect(throws: PeerFrameError.headerChecksum) { try Self.decode(garbage) }
     }
 

@@ -15,18 +15,22 @@ import Testing
         .promise(view: 3, decided: 9, after: 10, instance: 12, acceptedView: decidedView, batch: batch, more: true),
         .promise(view: 3, decided: 9, after: 10, instance: 12, acceptedView: 2, batch: .noop, more: false),
         .lastPromise(view: 3, decided: 9, after: 12),
-        .propose(view: 3, instance: 12, base: 9, commit: 11, batch: batch),
-        .propose(view: 3, instance: 12, base: 9, commit: 11, batch: .noop),
-        .accepted(view: 3, upTo: 12, base: 9, decided: 11, gap: false),
-        .accepted(view: 3, upTo: 12, base: 9, decided: 11, gap: true),
-        .heartbeat(view: 3, highest: 12, base: 9, commit: 11, quiet: false),
-        .heartbeat(view: 3, highest: 12, base: 9, commit: 11, quiet: true),
+        .propose(view: 3, instance: 12, base: 9, commit: 11, round: 0, batch: batch),
+        .propose(view: 3, instance: 12, base: 9, commit: 11, round: 6, batch: .noop),
+        .accepted(view: 3, upTo: 12, base: 9, decided: 11, round: 0, flags: .none),
+        .accepted(view: 3, upTo: 12, base: 9, decided: 11, round: 6, flags: .gap),
+        .accepted(view: 3, upTo: 12, base: 9, decided: 11, round: 6, flags: .full),
+        .heartbeat(view: 3, highest: 12, base: 9, commit: 11, round: .max, quiet: false),
+        .heartbeat(view: 3, highest: 12, base: 9, commit: 11, round: 6, quiet: true),
         .catchUpRequest(view: 3, from: 1, through: .max),
         .decided(view: 3, instance: 12, decided: 20, batch: batch, last: false),
         .decided(view: 3, instance: 12, decided: 20, batch: .noop, last: true),
         .belowFloor(view: 3, floor: 7, decided: 20),
-        .nack(view: .max),
+        .nack(view: .max, decided: 20),
     ]
+
+    /// The others have 0 there, and so has a Promise that carries no entry.
+    static let usesFifthNumber: Set<Message.Kind> = [.propose, .accepted, .heartbeat]
 
     static func encode(_ message: Message, sender: Int = 2) -> [UInt8] {
         let bytes = [UInt8]((0..<message.batch.length).map { UInt8(truncatingIfNeeded: $0 + 1) })
@@ -45,27 +49,29 @@ import Testing
 
     @Test func bytesOfAPropose() {
         let frame = Self.encode(
-            .propose(view: 0x0102, instance: 0x0304, base: 0x0506, commit: 0x0708, batch: Self.batch), sender: 8)
-        #expect(Array(frame[0..<8]) == [0x4D, 0x50, 0x50, 0x31, 1, 5, 8, 0])
+            .propose(
+                view: 0x0102, instance: 0x0304, base: 0x0506, commit: 0x0708, round: 0x090A, batch: Self.batch),
+            sender: 8)
+        #expect(Array(frame[0..<8]) == [0x4D, 0x50, 0x50, 0x31, 2, 5, 8, 0])
         #expect(Array(frame[12..<24]) == [5, 0, 0, 0, 0xD4, 0xC3, 0xB2, 0xA1, 0, 0, 0, 0])
         #expect(
             Array(frame[24...]) == [
                 2, 1, 0, 0, 0, 0, 0, 0, 4, 3, 0, 0, 0, 0, 0, 0, 6, 5, 0, 0, 0, 0, 0, 0, 8, 7, 0, 0, 0, 0, 0, 0,
-                0, 0, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5,
+                10, 9, 0, 0, 0, 0, 0, 0, 1, 2, 3, 4, 5,
             ])
     }
 
     @Test func bytesOfAPromiseAndItsEnd() {
         let promise = Self.encode(
             .promise(view: 1, decided: 2, after: 3, instance: 4, acceptedView: .max, batch: .noop, more: true))
-        #expect(Array(promise[4..<8]) == [1, 4, 2, 2])
+        #expect(Array(promise[4..<8]) == [2, 4, 2, 2])
         #expect(
             Array(promise[24...]) == [
                 1, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0,
                 255, 255, 255, 255, 255, 255, 255, 255,
             ])
         let last = Self.encode(.lastPromise(view: 1, decided: 2, after: 3))
-        #expect(Array(last[4..<8]) == [1, 4, 2, 1])
+        #expect(Array(last[4..<8]) == [2, 4, 2, 1])
         #expect(last.count == 64)
     }
 
@@ -75,10 +81,11 @@ import Testing
         let golden: [(UInt8, UInt8, Int, [UInt64])] = [
             (1, 0, 64, [3, 0, 0, 9, 0]), (2, 0, 64, [3, 0, 0, 0, 0]), (3, 0, 64, [3, 9, 0, 0, 0]),
             (4, 0, 69, [3, 12, 10, 9, 2]), (4, 2, 69, [3, 12, 10, 9, max]), (4, 0, 64, [3, 12, 10, 9, 2]),
-            (4, 1, 64, [3, 0, 12, 9, 0]), (5, 0, 69, [3, 12, 9, 11, 0]), (5, 0, 64, [3, 12, 9, 11, 0]),
-            (6, 0, 64, [3, 12, 9, 11, 0]), (6, 4, 64, [3, 12, 9, 11, 0]), (7, 0, 64, [3, 12, 9, 11, 0]),
-            (7, 8, 64, [3, 12, 9, 11, 0]), (8, 0, 64, [3, 1, max, 0, 0]), (9, 0, 69, [3, 12, 0, 20, 0]),
-            (9, 1, 64, [3, 12, 0, 20, 0]), (10, 0, 64, [3, 7, 0, 20, 0]), (11, 0, 64, [max, 0, 0, 0, 0]),
+            (4, 1, 64, [3, 0, 12, 9, 0]), (5, 0, 69, [3, 12, 9, 11, 0]), (5, 0, 64, [3, 12, 9, 11, 6]),
+            (6, 0, 64, [3, 12, 9, 11, 0]), (6, 4, 64, [3, 12, 9, 11, 6]), (6, 16, 64, [3, 12, 9, 11, 6]),
+            (7, 0, 64, [3, 12, 9, 11, max]), (7, 8, 64, [3, 12, 9, 11, 6]), (8, 0, 64, [3, 1, max, 0, 0]),
+            (9, 0, 69, [3, 12, 0, 20, 0]),
+            (9, 1, 64, [3, 12, 0, 20, 0]), (10, 0, 64, [3, 7, 0, 20, 0]), (11, 0, 64, [max, 0, 0, 20, 0]),
         ]
         #expect(golden.count == Self.messages.count)
         #expect(Set(golden.map(\.0)) == Set(Message.Kind.allCases.map(\.rawValue)))
@@ -113,7 +120,7 @@ import Testing
                 PeerFrame.encodeForwardHeader(
                     count: record.count, checksum: 0x0403_0201, view: 9, sender: 1, into: $0)
             } + record
-        #expect(Array(frame[4..<8]) == [1, 0x80, 1, 0])
+        #expect(Array(frame[4..<8]) == [2, 0x80, 1, 0])
         #expect(Array(frame[12..<32]) == [40, 0, 0, 0, 1, 2, 3, 4, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0])
         try withExactBytes(frame) { bytes in
             let decoded = try PeerFrame(decoding: bytes)
@@ -174,11 +181,14 @@ import Testing
             if header.numbers.1 == 0 { expectRefusal(.field) { $0.numbers.1 = 1 } }
             if header.numbers.2 == 0 { expectRefusal(.field) { $0.numbers.2 = 1 } }
             if header.numbers.3 == 0 { expectRefusal(.field) { $0.numbers.3 = 1 } }
-            if header.numbers.4 == 0 { expectRefusal(.field) { $0.numbers.4 = 1 } }
+            if !Self.usesFifthNumber.contains(message.kind) && header.numbers.4 == 0 {
+                expectRefusal(.field) { $0.numbers.4 = 1 }
+            }
             if payload.isEmpty { expectRefusal(.field) { $0.payloadChecksum = 1 } }
             expectRefusal(.field) { $0.small = 1 }
             expectRefusal(.field) { $0.sender = 9 }
-            expectRefusal(.field) { $0.flags |= 0x10 }
+            expectRefusal(.field) { $0.flags |= 0x20 }
+            if message.kind != .accepted { expectRefusal(.field) { $0.flags |= 0x10 } }
             expectRefusal(.size) { $0.payloadCount += 1 }
             expectRefusal(.size) { $0.payloadCount = .max }
             for kind in [0, 12, 0x7F, 0x86, 0xEF] { expectRefusal(.unknownKind) { $0.kind = UInt8(kind) } }
@@ -200,7 +210,7 @@ import Testing
             var bytes = mutated(Self.encode(Self.messages.randomElement(using: &random)!), using: &random)
             if bytes.count >= 64, Bool.random(using: &random) {
                 // Repair what a checksum would catch, so that the rest of the decoder is reached.
-                bytes.replaceSubrange(0..<5, with: [0x4D, 0x50, 0x50, 0x31, 1])
+                bytes.replaceSubrange(0..<5, with: [0x4D, 0x50, 0x50, 0x31, peerProtocolVersion])
                 let count = UInt32(bytes.count - 64)
                 let sum = bytes.withUnsafeMutableBytes { raw in
                     raw.baseAddress!.storeInteger(count, 12)

@@ -62,6 +62,9 @@ import Testing
         for (index, message) in TransferMessageTests.messages.enumerated() {
             seeds["transfer-\(index)"] = TransferMessageTests.encode(message)
         }
+        for (index, (link, payload)) in LinkFrameTests.frames.enumerated() {
+            seeds["link-\(index)"] = LinkFrameTests.encode(link, payload)
+        }
         let record = CommandRecordTests.encode(
             .init(kind: .submit, origin: 1, tag: 2, session: 3, sequence: 4, body: [1]))
         seeds["forward"] =

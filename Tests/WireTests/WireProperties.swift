@@ -70,6 +70,11 @@ enum WireProperties {
                         PeerFrame.encodeHeader(
                             of: message, payloadCount: frame.payload.count, sender: frame.sender, into: $0)
                     } + frame.payload
+            case .link(let link):
+                again =
+                    bytes(PeerHeader.size) {
+                        link.encodeHeader(payloadCount: frame.payload.count, sender: frame.sender, into: $0)
+                    } + frame.payload
             case .handshake(let header):
                 again = try Handshake(header: header, payload: frame.payload).encode(sender: header.sender)
             }

@@ -258,7 +258,7 @@ def peer_frames(run, cluster, id, identity):
             if n % 4 == 0:
                 message = [body]
             elif n % 4 == 1:
-                message = [b"MPP1\x01" + bytes([random.randrange(256)]) + random.randbytes(random.choice([58, 200]))]
+                message = [b"MPP1\x02" + bytes([random.randrange(256)]) + random.randbytes(random.choice([58, 200]))]
             elif n % 4 == 2:
                 message = [b"MPP1" + random.randbytes(60), body]
             else:
