@@ -7,8 +7,8 @@
 /// The sender puts a *mark* between its bytes now and then, which the peer returns at once. A mark that is back says that all before it has
 /// arrived, how long that took, and how many bytes arrived meanwhile. From these the window follows as in BBR (Cardwell and others,
 /// "BBR: Congestion-Based Congestion Control", ACM Queue 14(5), 2016): the highest recent rate, times the lowest recent round trip and the
-/// queue that is aimed for. While the rate still grows from one round to the next the window is twice as large. Now and then, at a time that all
-/// windows of a replica have in common, it is halved for three rounds: then the queues are empty, and the lowest round trip shows. So it
+/// queue that is aimed for. While the rate still grows from one round to the next it is taken for half of what the way carries. Now and
+/// then, at a time that all windows of a replica have in common, the window is halved for three rounds: then the queues are empty, and the lowest round trip shows. So it
 /// is, and older rates are forgotten, when two rounds in a row met a long queue: the way has become slower, or longer.
 ///
 /// Two kinds of bytes share the window. *Orderly* ones (proposals, runs of commands) may fill it whatever else is under way; *pieces* of
@@ -17,7 +17,7 @@
 /// Pure: no clock, no memory but its own, no locks. One owner. Times are microseconds of one monotonic clock.
 package struct SendWindow: ~Copyable {
     /// The queue that is aimed for at the narrowest place of the way, as time: what a heartbeat waits for on a busy link.
-    package static let queueTarget: UInt64 = 25_000
+    package static let queueTarget: UInt64 = 15_000
     package static let initialSize = 32 << 10
     package static let leastSize = 8 << 10
     package static let mostSize = 32 << 20
@@ -288,7 +288,7 @@ package struct SendWindow: ~Copyable {
     }
 
     private var wantedSize: Int {
-        let time = isStarting ? 2 * (leastRoundTrip + queue) : leastRoundTrip + queue
+        let time = isStarting ? 2 * leastRoundTrip + queue : leastRoundTrip + queue
         return Int(clamping: highestRate.multipliedReportingOverflow(by: time).partialValue / 1_000_000)
     }
 

@@ -22,8 +22,8 @@ final class Engine: Stage {
     @exclusivity(unchecked) var effects = EffectBuffer()
     @exclusivity(unchecked) var batcher: Batcher
 
-    private let memberIDs: [UInt16]
-    private let memberCount: Int
+    let memberIDs: [UInt16]
+    let memberCount: Int
     private let arrivals: SPSCRing<Arrival>
     private let decided: SPSCRing<DecidedBatch>
     private let gate: Gate?
@@ -33,13 +33,13 @@ final class Engine: Stage {
     private let executor: Parker
 
     private let incoming = Frame()
-    private let outgoing = Frame()
+    let outgoing = Frame()
     /// Where runs for the leader are put together.
-    @exclusivity(unchecked) private var scratch: UnsafeMutableRawBufferPointer
+    @exclusivity(unchecked) var scratch: UnsafeMutableRawBufferPointer
     /// The last instance handed to the executor.
     @exclusivity(unchecked) private var delivered: UInt64
     /// Whether batches hold enough these days to overlap: the last one did.
-    @exclusivity(unchecked) private var lastWasConsiderable = false
+    @exclusivity(unchecked) var lastWasConsiderable = false
     @exclusivity(unchecked) private var publishedRole = Role.recovering
     @exclusivity(unchecked) private var publishedExecuted: UInt64 = 0
     /// Of the batches accepted above an instance that is missing; at least that.
@@ -50,16 +50,16 @@ final class Engine: Stage {
     /// Large batches on their way ahead of their proposals.
     @exclusivity(unchecked) var dissemination = Dissemination()
     /// Since this replica led last, what it sent ahead has not been forgotten.
-    @exclusivity(unchecked) private var wasLeading = false
-    @exclusivity(unchecked) private var pacing: Pacing
+    @exclusivity(unchecked) var wasLeading = false
+    @exclusivity(unchecked) var pacing: Pacing
     /// Of the last survey: when it was, the round trip to a quorum, and whether the leader waits for a follower.
-    @exclusivity(unchecked) private var surveyedAt: UInt64 = 0
-    @exclusivity(unchecked) private var quorumRoundTrip: UInt64 = 0
-    @exclusivity(unchecked) private var isHeldBack = false
+    @exclusivity(unchecked) var surveyedAt: UInt64 = 0
+    @exclusivity(unchecked) var quorumRoundTrip: UInt64 = 0
+    @exclusivity(unchecked) var isHeldBack = false
     /// When the commands that wait for company began to; .max: none do.
-    @exclusivity(unchecked) private var gatheringSince: UInt64 = .max
+    @exclusivity(unchecked) var gatheringSince: UInt64 = .max
     /// The view in which what comes in pieces was begun.
-    @exclusivity(unchecked) private var incomingView: UInt64 = 0
+    @exclusivity(unchecked) var incomingView: UInt64 = 0
     /// The logs of the peers do not reach back to where this replica stands.
     @exclusivity(unchecked) private var isStranded = false
     /// Since the start, once.
@@ -304,7 +304,7 @@ final class Engine: Stage {
 
     /// Contiguous room in the log for a batch of `count` bytes, and a slot for `instance`. Nil when what is in the way is
     /// not executed yet.
-    private func room(for count: Int, instance: UInt64, now: UInt64) -> UnsafeMutableRawPointer? {
+    func room(for count: Int, instance: UInt64, now: UInt64) -> UnsafeMutableRawPointer? {
         guard count <= acceptor.largestBatch else { return nil }
         if acceptor.hasSlot(for: instance), let place = acceptor.reserve(count) { return place }
         dropOldest(for: count, instance: instance, now: now)
@@ -327,217 +327,6 @@ final class Engine: Stage {
             core.isReferenced(instance: $0, offset: $1)
         }
         core.advanceFloor(to: floor, now: now, into: &effects)
-    }
-
-    // MARK: Clients
-
-    /// What changes slowly, and is looked at now and then only: the links, and which followers are to be waited for.
-    private func survey(now: UInt64) {
-        surveyedAt = now
-        if core.view != incomingView {
-            incomingView = core.view
-            traffic.dropIncoming()
-        }
-        publishTraffic()
-        let largest: Int
-        if core.role == .leader {
-            quorumRoundTrip = traffic.leastRoundTrip(toFastest: othersOfQuorum)
-            largest = memberIDs.count == 1 ? .max : traffic.largestOrdinary(toFastest: othersOfQuorum)
-            isHeldBack = waitsForFollower(now: now)
-            for peer in 0..<memberCount where peer != index { allow(peer, now: now) }
-        } else {
-            largest = core.leader.map { traffic.largestOrdinary(to: $0) } ?? .max
-        }
-        // While some are on their way, those a little smaller join them: the ordinary ones have the right of way, and would overtake.
-        let isBusy = batcher.hasLarge || !dissemination.isEmpty
-        batcher.largeFrom = isBusy && largest != .max ? max(largest / 2, 16 << 10) : largest
-    }
-    private static let surveyInterval: UInt64 = 1_000
-
-    /// Tells the core for how much of its proposals there is room on the links to those that lack some.
-    private func allow(now: UInt64) {
-        for peer in 0..<memberCount where peer != index && core.isShort(of: peer) {
-            if allow(peer, now: now) <= 0 { traffic.ranShort(to: peer) }
-        }
-    }
-
-    @discardableResult
-    private func allow(_ peer: Int, now: UInt64) -> Int {
-        makeRoomForEffects(now: now)
-        let room = traffic.room(to: peer)
-        core.allow(room, patience: traffic.patience(with: peer), to: peer, now: now, into: &effects)
-        return room
-    }
-
-    /// Others that must accept, to make a quorum with this replica.
-    private var othersOfQuorum: Int { core.configuration.quorum - 1 }
-
-    /// Sends large batches ahead, and proposes those that have arrived.
-    private func disseminate(now: UInt64) -> Int {
-        var work = 0
-        while dissemination.hasRoom, let batch = batcher.takeLarge() {
-            dissemination.add(batch)
-            work += 1
-        }
-        dissemination.begin(over: traffic, now: now)
-        for peer in 0..<memberCount where peer != index {
-            traffic.forget(upTo: core.progress(of: peer).acknowledged, for: peer)
-        }
-        var linked: UInt16 = 0
-        for peer in 0..<memberCount where peer != index && traffic.isConnected(peer) { linked |= 1 << UInt16(peer) }
-        while !isHeldBack, core.canPropose,
-            let ready = dissemination.ready(over: traffic, others: othersOfQuorum, wanted: linked, now: now)
-        {
-            let (large, parcel) = dissemination[ready]
-            guard let place = room(for: large.size, instance: core.next, now: now) else { break }
-            place.copyMemory(from: large.bytes, byteCount: large.size)
-            makeRoomForEffects(now: now)
-            let batch = acceptor.seal(large.size)
-            let commands = CommandRecords.count(in: large.records)
-            // Before the proposal is emitted: it finds its payload by the instance.
-            if let parcel { traffic.wasProposed(parcel, as: batch, for: core.next) }
-            dissemination.remove(ready).frame.discard()
-            propose(batch, commands: commands ?? 0, now: now)
-            work += 1
-        }
-        return work
-    }
-
-    private func waitsForFollower(now: UInt64) -> Bool {
-        for peer in 0..<memberCount where peer != index && traffic.isConnected(peer) {
-            let acknowledged = core.progress(of: peer).acknowledged
-            let behind = core.entry(at: acknowledged + 1).map { acceptor.bytes(from: $0.batch) } ?? 0
-            if pacing.waits(
-                for: peer, acknowledged: acknowledged, behind: behind, capacity: acceptor.capacity,
-                roundTrip: traffic.patience(with: peer) ?? 0, now: now)
-            {
-                return true
-            }
-        }
-        return false
-    }
-
-    private func propose(_ batch: Batch, commands: Int, now: UInt64) {
-        guard core.propose(batch, now: now, into: &effects) != nil else {
-            preconditionFailure("the core took back its word that it can propose")
-        }
-        board.batchesProposed.add(1)
-        board.commandsProposed.add(UInt64(commands))
-        board.bytesProposed.add(UInt64(batch.length))
-    }
-
-    /// A batch of less than a quarter goes out only while none is under way: meanwhile commands gather, which costs less than many
-    /// small batches. Larger ones overlap, so that one is executed while the next is on its way; full ones go up to the window.
-    /// A quarter is 16 KiB at most, or 64 commands, lest large batches of small commands leave nothing to overlap.
-    private func considerable(_ size: Int) -> Int { min(batcher.batchBytes / 4, max(16 << 10, 64 * size)) }
-    private static let mostPartial: UInt64 = 4
-
-    private func mayGo(whileUnderWay count: UInt64, considerable: Int, now: UInt64) -> Bool {
-        if count == 0 { return true }
-        if batcher.gathered(atLeast: count < Self.mostPartial ? considerable : fullBatch) { return true }
-        // Where peers are far away what is under way takes long, and is not waited for longer than for a small part of that.
-        if gatheringSince == .max { gatheringSince = now }
-        return now >= gatheringSince + longestGathering
-    }
-
-    /// Microseconds: a thirty-second of the round trip to a quorum. Where that is nothing, batches form by what a turn takes.
-    private var longestGathering: UInt64 {
-        max(Self.leastGathering, quorumRoundTrip / 32)
-    }
-    private static let leastGathering: UInt64 = 1_000
-
-    /// Bytes at which a batch is full. A batch counts when its last byte has arrived; where peers are far away TCP spreads what comes at
-    /// once over a part of the round trip, so there what waits makes several batches.
-    private var fullBatch: Int {
-        guard quorumRoundTrip >= Self.far else { return batcher.batchBytes }
-        return min(batcher.batchBytes, max(Self.leastFullBatch, batcher.waitingBytes / 8))
-    }
-    private static let far: UInt64 = 10_000
-    private static let leastFullBatch = 8 << 10
-
-    /// Leader: instances proposed and not decided.
-    private var inFlight: UInt64 { core.next - 1 - min(core.decided, core.next - 1) }
-
-    private func propose(now: UInt64) -> Int {
-        var batches = 0
-        while !isHeldBack, core.canPropose, let size = batcher.nextSize() {
-            let considerable = considerable(batcher.nextCommandSize() ?? size)
-            guard mayGo(whileUnderWay: inFlight, considerable: considerable, now: now) else { break }
-            if batcher.shouldWait(now: now) { break }
-            let capacity = max(fullBatch, size)
-            guard let place = room(for: capacity, instance: core.next, now: now) else { break }
-            let (bytes, commands) = batcher.fill(place, capacity: capacity)
-            precondition(commands > 0, "a batch without commands")
-            makeRoomForEffects(now: now)
-            propose(acceptor.seal(bytes), commands: commands, now: now)
-            lastWasConsiderable = bytes >= considerable
-            gatheringSince = .max
-            batches += 1
-        }
-        // What is large goes ahead also while nothing may be proposed.
-        if batches == 0 { batcher.sortOut() }
-        return batches
-    }
-
-    /// Hands what waits to the leader, in runs of about a batch, as far as the link has room.
-    private func forward(now: UInt64) -> Int {
-        board.forwardsDropped.add(UInt64(batcher.dropForwarded()))
-        stopDisseminating()
-        guard let leader = core.leader, leader != index else { return 0 }
-        batcher.sortOut()
-        var runs = 0
-        while !traffic.hasRun(for: leader), let batch = dissemination.removeFirst() ?? batcher.takeLarge() {
-            // Another follower's, from the time that this replica led: its client tries again.
-            guard batch.isOwn else {
-                batch.frame.discard()
-                board.forwardsDropped.add(1)
-                continue
-            }
-            outgoing.adopt(batch.frame)
-            forward(CommandRecords.count(in: batch.records) ?? 0, to: leader)
-            runs += 1
-        }
-        while let size = batcher.nextSize() {
-            guard traffic.room(to: leader) > 0 else {
-                traffic.ranShort(to: leader)
-                break
-            }
-            let capacity = max(batcher.batchBytes, size)
-            if capacity > scratch.count { growScratch(to: capacity) }
-            let (bytes, commands) = batcher.fill(scratch.baseAddress!, capacity: capacity)
-            guard bytes > 0 else { break }
-            outgoing.rebuild(size: PeerHeader.size + bytes)
-            (outgoing.bytes.baseAddress! + PeerHeader.size).copyMemory(
-                from: scratch.baseAddress!, byteCount: bytes)
-            forward(commands, to: leader)
-            runs += 1
-        }
-        return runs
-    }
-
-    /// Sends the run of commands in `outgoing`, behind the place of the header.
-    private func forward(_ commands: Int, to leader: Int) {
-        let frame = outgoing.bytes.baseAddress!
-        let count = outgoing.count - PeerHeader.size
-        PeerFrame.encodeForwardHeader(
-            count: count, checksum: Checksum.of(frame + PeerHeader.size, count), view: core.view, sender: index,
-            into: frame)
-        traffic.send(outgoing, to: leader)
-        board.commandsForwarded.add(UInt64(commands))
-    }
-
-    /// This replica does not lead (any more): what it sent ahead is of no use, and is handed to the leader when one is known.
-    private func stopDisseminating() {
-        guard wasLeading else { return }
-        wasLeading = false
-        traffic.dropProposals()
-        dissemination.stop()
-        gatheringSince = .max
-    }
-
-    private func growScratch(to size: Int) {
-        scratch.deallocate()
-        scratch = .allocate(byteCount: size, alignment: 64)
     }
 
     // MARK: Journal
@@ -570,7 +359,7 @@ final class Engine: Stage {
         } while !effects.isEmpty
     }
 
-    private func makeRoomForEffects(now: UInt64) {
+    func makeRoomForEffects(now: UInt64) {
         if !effects.hasRoom { commit(now: now) }
     }
 
@@ -635,32 +424,6 @@ final class Engine: Stage {
         board.elections.store(before.elections + core.counters.elections)
         board.resent.store(before.resent + core.counters.retransmissions)
         board.caughtUpInstances.store(before.caughtUp + core.counters.caughtUp)
-    }
-
-    private func publishTraffic() {
-        traffic.publish()
-        board.progress.store(traffic.arrived &+ core.decided)
-        for peer in 0..<memberCount where peer != index {
-            let (sent, acknowledged) = core.progress(of: peer)
-            let figures = board.peers[peer]
-            figures.behind.store(core.role == .leader ? core.next - 1 - min(acknowledged, core.next - 1) : 0)
-            figures.queued.store(UInt64(traffic.parcelBytes(to: peer) + bytesWaiting(after: sent)))
-            figures.resent.store(core.repetitions(to: peer))
-        }
-    }
-
-    /// Leader: bytes of the proposals above an instance: they wait for room on a link.
-    private func bytesWaiting(after instance: UInt64) -> Int {
-        guard core.role == .leader, instance + 1 < core.next else { return 0 }
-        var bytes = 0
-        // A look at the most of a window, not at all that a peer lacks which was away for long.
-        var waiting = max(instance + 1, core.floor)
-        let end = min(core.next, waiting + UInt64(core.configuration.window))
-        while waiting < end {
-            bytes += Int(core.entry(at: waiting)?.batch.length ?? 0)
-            waiting += 1
-        }
-        return bytes
     }
 
     /// Caught up is who has executed all that was decided, but for what can be under way at any time.

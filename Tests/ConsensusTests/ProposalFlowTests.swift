@@ -196,7 +196,7 @@ import Testing
         #expect(answers.last?.message.flags == .gap)
     }
 
-    /// Proposals below the leader's floor do not exist: to send again what lies above helps nobody.
+    /// Proposals below the leader's floor do not exist any more: to send what lies above helps nobody, before the gap is filled.
     @Test func aGapBelowTheFloorIsNotFilledByProposals() {
         let cluster = TestCluster(3, window: 8, slotCount: 64)
         cluster.elect(1)
@@ -210,9 +210,9 @@ import Testing
         cluster.isLost = { _, _, message in message.kind == .catchUpRequest }
         cluster.reconnect(0, 1)
         cluster.settle()
-        #expect(arrivals(cluster, at: 0) == [4: 1, 5: 1, 6: 1])
+        #expect(arrivals(cluster, at: 0) == [:])
         cluster.pass(200_000)
-        #expect(arrivals(cluster, at: 0) == [4: 1, 5: 1, 6: 1])
+        #expect(arrivals(cluster, at: 0) == [:])
         // It gets what is missing from who has it.
         cluster.isLost = { _, _, _ in false }
         cluster.pass(2_000_000)
