@@ -236,6 +236,8 @@ package struct SendWindow: ~Copyable {
         if searchRounds > 0 {
             searchRounds -= 1
             if searchRounds == 0 {
+                // A way that is much longer than it was is another one, whose rate nobody knows.
+                if searchLeast > 2 * leastRoundTrip { start() }
                 leastRoundTrip = searchLeast
                 congestedRounds = 0
             }
@@ -285,6 +287,12 @@ package struct SendWindow: ~Copyable {
         searchLeast = .max
         let held = UInt64(size) * leastRoundTrip / (leastRoundTrip + queue)
         cap = max(Self.leastSize, Int(held) / 2)
+    }
+
+    private mutating func start() {
+        isStarting = true
+        fullRate = 0
+        roundsWithoutGrowth = 0
     }
 
     private var wantedSize: Int {
