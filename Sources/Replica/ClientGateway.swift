@@ -17,6 +17,8 @@ final class ClientGateway: Stage {
         var patience: UInt64
         /// As long as bytes get through, a request may wait so many times as long.
         static let mostPatience: UInt64 = 30
+        /// Microseconds after which a client may be expected to repeat a request.
+        static let repetition: UInt64 = 900_000
         /// The `client` endpoints by replica index, for REDIRECT.
         var clientEndpoints: [String]
         var index: Int
@@ -179,6 +181,15 @@ final class ClientGateway: Stage {
     }
 
     private func admit(_ request: RequestHeader, now: UInt64, isLocal: Bool) {
+        if request.command == CommandCode.submit.rawValue, request.session != 0 {
+            pending.pointee.watch(waitingFor: Settings.repetition, now: now)
+            // On its way already: to send it to the others twice would make slow links slower.
+            guard
+                !pending.pointee.recognise(
+                    command: request.command, flags: request.flags.rawValue, session: request.session,
+                    sequence: request.sequence, envelope: envelope.pointee)
+            else { return board.repetitionsRecognised.add(1) }
+        }
         let bodies = isLocal ? rings.queryBodies : rings.bodies
         // Bodies wait while there is no leader, also those whose clients were told so meanwhile.
         guard !pending.pointee.isFull,
@@ -194,7 +205,7 @@ final class ClientGateway: Stage {
             command: request.command, flags: request.flags.rawValue, session: request.session,
             sequence: request.sequence, deadline: now + settings.patience,
             lastDeadline: now + Settings.mostPatience * settings.patience, view: board.view.load(),
-            bodyCount: body.count, envelope: envelope.pointee)
+            now: now, bodyCount: body.count, envelope: envelope.pointee)
         let accepted =
             isLocal
             ? rings.localQueries.push(LocalQuery(tag: tag, position: request.position, body: body))

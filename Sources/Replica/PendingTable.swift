@@ -16,8 +16,11 @@ struct PendingTable: ~Copyable {
         /// Microseconds: when the client is told NO_LEADER, and when it is in any case.
         var deadline: UInt64 = 0
         var lastDeadline: UInt64 = 0
-        /// The view in which it was admitted.
+        /// The view in which it was admitted, and when.
         var view: UInt64 = 0
+        var admittedAt: UInt64 = 0
+        /// A repetition of it would be recognised.
+        var isWatched = false
         /// Neighbours in order of admission, which is the order of deadlines; `next` also links the free list.
         var previous: Int32 = -1
         var next: Int32 = -1
@@ -38,6 +41,10 @@ struct PendingTable: ~Copyable {
     private let entries: UnsafeMutablePointer<Entry>
     private let envelopes: UnsafeMutableRawPointer
     private var free: Int32
+    /// Requests that wait for so long that their clients may repeat them, by session.
+    private var watched: [UInt64: Int32] = [:]
+    /// The first in the list that is not watched; -1: all are.
+    private var firstUnwatched: Int32 = -1
     private var oldest: Int32 = -1
     private var newest: Int32 = -1
 
@@ -75,7 +82,7 @@ struct PendingTable: ~Copyable {
     /// Takes the request in and returns its tag. The table must not be full.
     mutating func admit(
         command: UInt8, flags: UInt8, session: UInt64, sequence: UInt64, deadline: UInt64, lastDeadline: UInt64,
-        view: UInt64, bodyCount: Int, envelope: borrowing Envelope
+        view: UInt64, now: UInt64, bodyCount: Int, envelope: borrowing Envelope
     ) -> UInt64 {
         precondition(free >= 0, "admitted a request into a full table")
         let index = Int(free)
@@ -89,15 +96,48 @@ struct PendingTable: ~Copyable {
         entries[index].deadline = deadline
         entries[index].lastDeadline = lastDeadline
         entries[index].view = view
+        entries[index].admittedAt = now
+        entries[index].isWatched = false
         entries[index].bodyCount = UInt32(bodyCount)
         bodyBytes += bodyCount
         append(index)
-        let packed = envelope.packed
-        entries[index].envelopeCount = Int32(packed.count)
-        (envelopes + index * Envelope.maximumSize).copyMemory(from: packed.baseAddress!, byteCount: packed.count)
+        keep(envelope, at: index)
         count += 1
         return epoch << (Self.indexBits + Self.generationBits) | UInt64(entries[index].generation) << Self.indexBits
             | UInt64(index)
+    }
+
+    private func keep(_ envelope: borrowing Envelope, at index: Int) {
+        let packed = envelope.packed
+        entries[index].envelopeCount = Int32(packed.count)
+        (envelopes + index * Envelope.maximumSize).copyMemory(from: packed.baseAddress!, byteCount: packed.count)
+    }
+
+    // MARK: Repetitions
+
+    /// Requests that wait for longer than `time` are recognised when they are repeated. Sooner a repetition is rare, and to recognise it
+    /// costs more than to order it twice.
+    mutating func watch(waitingFor time: UInt64, now: UInt64) {
+        while firstUnwatched >= 0, entries[Int(firstUnwatched)].admittedAt + time <= now {
+            let index = Int(firstUnwatched)
+            firstUnwatched = entries[index].next
+            guard !entries[index].isWatched, entries[index].session != 0 else { continue }
+            entries[index].isWatched = true
+            watched[entries[index].session] = Int32(index)
+        }
+    }
+
+    /// Whether a command of a session with this sequence waits already. Then its answer goes to `envelope`, from where it was asked
+    /// for last, with the flags that came from there.
+    mutating func recognise(
+        command: UInt8, flags: UInt8, session: UInt64, sequence: UInt64, envelope: borrowing Envelope
+    ) -> Bool {
+        guard !watched.isEmpty, let place = watched[session] else { return false }
+        let index = Int(place)
+        guard entries[index].command == command, entries[index].sequence == sequence else { return false }
+        entries[index].flags = flags
+        keep(envelope, at: index)
+        return true
     }
 
     /// The slot of the request with this tag; nil when it was answered already or belongs to an earlier process.
@@ -131,10 +171,12 @@ struct PendingTable: ~Copyable {
         entries[index].next = -1
         if newest >= 0 { entries[Int(newest)].next = Int32(index) } else { oldest = Int32(index) }
         newest = Int32(index)
+        if firstUnwatched < 0 { firstUnwatched = Int32(index) }
     }
 
     private mutating func unlink(_ index: Int) {
         let (previous, next) = (entries[index].previous, entries[index].next)
+        if firstUnwatched == Int32(index) { firstUnwatched = next }
         if previous >= 0 { entries[Int(previous)].next = next } else { oldest = next }
         if next >= 0 { entries[Int(next)].previous = previous } else { newest = previous }
     }
@@ -143,6 +185,9 @@ struct PendingTable: ~Copyable {
         precondition(entries[index].isUsed, "answered a request twice")
         precondition(count > 0, "more answers than requests")
         unlink(index)
+        if entries[index].isWatched, watched[entries[index].session] == Int32(index) {
+            watched[entries[index].session] = nil
+        }
         bodyBytes -= Int(entries[index].bodyCount)
         entries[index].isUsed = false
         entries[index].generation = (entries[index].generation + 1) & UInt32(Self.generationMask)

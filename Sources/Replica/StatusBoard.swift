@@ -56,6 +56,7 @@ package final class StatusBoard: Sendable {
     package let rejectedBusy: Counter
     package let redirected: Counter
     package let unanswered: Counter
+    package let repetitionsRecognised: Counter
     package let outstanding: Gauge
     /// Of clients; not known with libzmq's sockets.
     package let connections: Gauge
@@ -138,6 +139,8 @@ package final class StatusBoard: Sendable {
         rejectedBusy = builder.counter("rejected_total", "", labels: [("reason", "busy")])
         redirected = builder.counter("redirected_total", "Requests answered REDIRECT")
         unanswered = builder.counter("no_leader_total", "Requests answered NO_LEADER")
+        repetitionsRecognised = builder.counter(
+            "repetitions_recognised_total", "Requests that were repeated while they were on their way")
         outstanding = builder.gauge("outstanding", "Requests admitted and not yet answered")
         connections = builder.gauge("client_connections", "Connections of clients; not counted with libzmq's sockets")
         connectionsBroken = builder.counter(
