@@ -244,6 +244,8 @@ extension Core {
             send(.nack(view: promised, decided: decided), to: from, after: 0, into: &effects)
             return
         }
+        // Asked again before the answer could leave: it will.
+        if isSolicited && message.instance == solicitedAfter && promiseRecord > durableRecord { return }
         // A candidate that has much to learn asks for one part after the other: it is not to be overtaken while it gets on.
         if !isSolicited || message.instance > solicitedAfter {
             isSolicited = true
@@ -251,6 +253,7 @@ extension Core {
             role = .follower
             heard(now: now)
         }
+        promiseRecord = promisedRecord
         let bug = configuration.plantedBugs.contains(.promiseBeforeDurable)
         var previous = message.instance
         var sent: Instance = 0
@@ -261,6 +264,7 @@ extension Core {
             if entry.view != 0 {
                 sent += 1
                 bytes += Int(entry.batch.length)
+                promiseRecord = max(promiseRecord, entry.record)
                 let isFull = sent == Self.burst || bytes >= Self.burstBytes
                 send(
                     .promise(

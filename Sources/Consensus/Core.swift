@@ -162,6 +162,8 @@ struct Peer: BitwiseCopyable {
     /// The candidate of the promised view has asked for promises, last for those above this instance.
     var isSolicited = false
     var solicitedAfter: Instance = 0
+    /// The newest record that the answer to it rests on.
+    var promiseRecord: LogSequenceNumber = 0
 
     /// Elections in a row that asked for promises and led to nothing, without a leader heard between: this replica's own, and those
     /// of others that it waited for.
