@@ -258,6 +258,7 @@ extension Core {
         var previous = message.instance
         var sent: Instance = 0
         var bytes = 0
+        let most = answerBytes(to: from)
         var instance = max(message.instance, decided) + 1
         while instance <= log.highest {
             let entry = log[instance]
@@ -265,7 +266,8 @@ extension Core {
                 sent += 1
                 bytes += Int(entry.batch.length)
                 promiseRecord = max(promiseRecord, entry.record)
-                let isFull = sent == Self.burst || bytes >= Self.burstBytes
+                let isFull = sent == Self.burst || bytes >= most
+                peers[from].room -= Int(entry.batch.length) + Self.messageBytes
                 send(
                     .promise(
                         view: promised, decided: decided, after: previous, instance: instance,

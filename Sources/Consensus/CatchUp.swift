@@ -84,11 +84,13 @@ extension Core {
         let through = min(message.bound, min(decided, message.instance + Self.burst - 1))
         var instance = message.instance
         var bytes = 0
+        let most = answerBytes(to: from)
         while instance <= through {
             let entry = log[instance]
             precondition(entry.isDecided, "the log is complete from `served` to `decided`")
             bytes += Int(entry.batch.length)
-            let isLast = instance == through || bytes >= Self.burstBytes
+            let isLast = instance == through || bytes >= most
+            peers[from].room -= Int(entry.batch.length) + Self.messageBytes
             send(
                 .decided(
                     view: promised, instance: instance, decided: decided, batch: entry.batch, last: isLast),

@@ -40,7 +40,7 @@ struct Peer: BitwiseCopyable {
     var next: Instance = 0
     /// Leader: the commit index that it was told last.
     var toldCommit: Instance = 0
-    /// Leader: bytes of proposals that may be sent to it now; whoever drives the core says how many, see `allow`.
+    /// Bytes of batches that may be sent to it now; whoever drives the core says how many, see `allow`.
     var room = Int.max
     /// Leader: it has no room for proposals, and will say when it has.
     var isFull = false
@@ -414,8 +414,9 @@ struct Peer: BitwiseCopyable {
         }
     }
 
-    /// How many bytes of proposals may be sent to a peer from now on, and how long an answer of it may take. What does not fit
-    /// waits in the log where it lies. Without a word of the driver there is no limit.
+    /// How many bytes of batches may be sent to a peer from now on, and how long an answer of it may take. Proposals that do not fit
+    /// wait in the log where they lie; an answer to a question ends early, and the rest is asked for. Without a word of the driver
+    /// there is no limit.
     #if !DEBUG
         @_noLocks
     #endif
@@ -441,6 +442,9 @@ struct Peer: BitwiseCopyable {
             restartElectionTimer(now)
         }
     }
+
+    /// Most bytes of batches in one answer to a peer; an answer has one batch at least.
+    func answerBytes(to peer: ReplicaIndex) -> Int { min(Self.burstBytes, max(peers[peer].room, 1)) }
 
     /// The engine dropped all entries below `floor` from the log; it may drop what is executed. Lower floors are ignored.
     #if !DEBUG

@@ -58,12 +58,15 @@ struct Dissemination {
         bytes += large.size
     }
 
-    /// Leader: all that are not on their way begin.
-    mutating func begin(over traffic: PeerTraffic, now: UInt64) {
-        for place in batches.indices where batches[place].parcel == nil {
-            batches[place].parcel = traffic.disseminate(batches[place].large.records)
-            batches[place].began = now
-            batches[place].quorumAt = 0
+    /// Leader: all go to the peers to which they are not on their way yet.
+    mutating func spread(over traffic: PeerTraffic, now: UInt64) {
+        for place in batches.indices {
+            if batches[place].parcel == nil {
+                batches[place].parcel = traffic.newParcelNumber()
+                batches[place].began = now
+                batches[place].quorumAt = 0
+            }
+            traffic.disseminate(batches[place].large.records, as: batches[place].parcel!)
         }
     }
 

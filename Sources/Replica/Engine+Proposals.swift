@@ -9,17 +9,13 @@ extension Engine {
     /// What changes slowly, and is looked at now and then only: the links, and which followers are to be waited for.
     func survey(now: UInt64) {
         surveyedAt = now
-        if core.view != incomingView {
-            incomingView = core.view
-            traffic.dropIncoming()
-        }
         publishTraffic()
+        for peer in 0..<memberCount where peer != index { allow(peer, now: now) }
         let largest: Int
         if core.role == .leader {
             quorumRoundTrip = traffic.leastRoundTrip(toFastest: othersOfQuorum)
             largest = memberIDs.count == 1 ? .max : traffic.largestOrdinary(toFastest: othersOfQuorum)
             isHeldBack = waitsForFollower(now: now)
-            for peer in 0..<memberCount where peer != index { allow(peer, now: now) }
         } else {
             largest = core.leader.map { traffic.largestOrdinary(to: $0) } ?? .max
         }
@@ -54,7 +50,7 @@ extension Engine {
             dissemination.add(batch)
             work += 1
         }
-        dissemination.begin(over: traffic, now: now)
+        dissemination.spread(over: traffic, now: now)
         for peer in 0..<memberCount where peer != index {
             traffic.forget(upTo: core.progress(of: peer).acknowledged, for: peer)
         }

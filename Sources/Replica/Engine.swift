@@ -139,9 +139,9 @@ final class Engine: Stage {
             work += 1
             commit(now: now)
         }
-        traffic.end()
         work += deliver()
         if core.needsStateTransfer || transfer.isActive { transfer.poll(standing: standing, now: now) }
+        traffic.end()
         gate?.isClosed = core.role == .leader && inFlight >= (lastWasConsiderable ? Self.mostPartial : 1)
         if work > 0 || core.role != publishedRole || board.executed.load() != publishedExecuted { publish() }
         return work > 0
@@ -192,6 +192,11 @@ final class Engine: Stage {
             transfer.take(message, decoded.payload, from: peer, standing: standing, now: now)
             return Self.workOfTransfer
         case .link(let message):
+            if core.view != incomingView {
+                // What was sent ahead in another view is of no use any more.
+                incomingView = core.view
+                traffic.dropIncoming()
+            }
             switch traffic.take(message, decoded.payload, from: peer, whole: incoming) {
             case .nothing: break
             case .piece: core.hears(peer, now: now)

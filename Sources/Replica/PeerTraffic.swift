@@ -269,8 +269,7 @@ final class PeerTraffic {
     }
 
     private func newParcel(size: Int, _ payload: OutgoingParcel.Payload) -> OutgoingParcel {
-        lastParcel += 1
-        return OutgoingParcel(number: lastParcel, size: size, payload: payload)
+        OutgoingParcel(number: newParcelNumber(), size: size, payload: payload)
     }
 
     private func remove(from peer: Int, where isOver: (OutgoingParcel) -> Bool) {
@@ -287,16 +286,22 @@ final class PeerTraffic {
 
     // MARK: Batches ahead of their proposals
 
-    /// Begins to send a batch to the peers before it is proposed. Returns the number of its parcel.
-    func disseminate(_ bytes: UnsafeRawBufferPointer) -> UInt64 {
-        let parcel = newParcel(size: bytes.count, .disseminated(bytes.baseAddress!))
+    /// A number for a batch that is to go to the peers before it is proposed.
+    func newParcelNumber() -> UInt64 {
+        lastParcel += 1
+        return lastParcel
+    }
+
+    /// Sends a batch ahead, to each peer that is linked and to which it is not on its way already.
+    func disseminate(_ bytes: UnsafeRawBufferPointer, as number: UInt64) {
         for peer in 0..<count where peer != index && isConnected(peer) {
-            // One that is far behind gets it with its proposal.
+            guard !peers[peer].outgoing.contains(where: { $0.number == number }) else { continue }
+            // One that is far behind gets it later, or with its proposal.
             let held = peers[peer].outgoing.reduce(0) { $0 + $1.size }
             guard held < Self.mostBytes, peers[peer].outgoing.count < Self.mostParcels else { continue }
-            peers[peer].outgoing.append(parcel)
+            peers[peer].outgoing.append(
+                OutgoingParcel(number: number, size: bytes.count, payload: .disseminated(bytes.baseAddress!)))
         }
-        return parcel.number
     }
 
     /// Whether all of a batch that is disseminated has arrived at a peer.
