@@ -4,9 +4,15 @@ extension Core {
     mutating func adoptView(_ view: View, now: Microseconds, into effects: inout EffectBuffer) {
         precondition(view > promised, "views only rise")
         let wasBusy = role == .leader || role == .candidate
+        // Overtaken, it has failed as well: where elections take long, replicas would else overtake each other for ever.
+        let hasFailed = role == .candidate && phase != .preVote
         promise(view, into: &effects)
         role = .follower
-        if wasBusy {
+        if hasFailed {
+            failedElections += 1
+            hadContact = false
+            restartElectionTimer(now)
+        } else if wasBusy {
             hadContact = false
             electionDeadline = now + random.below(patienceWithElections) + 1
         }
@@ -248,6 +254,9 @@ extension Core {
             solicitedAfter = message.instance
             role = .follower
             heard(now: now)
+        } else if promisedRecord > durableRecord {
+            // The answer to the same question waits for the promise, and will leave.
+            return
         }
         let bug = configuration.plantedBugs.contains(.promiseBeforeDurable)
         var previous = message.instance

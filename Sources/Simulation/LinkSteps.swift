@@ -15,6 +15,7 @@ extension Simulator {
         // Lost: the core hears when the link is up.
         guard links.ways[place].isUp else { return }
         let box = links.outboxes + place
+        if message.kind == .decided { try checkReason(for: message, on: place, from, to) }
         if message.kind == .propose {
             box.pointee.enqueue(proposal: message)
         } else if options.plantedBugs.contains(.heartbeatsBehindBulk) {
@@ -104,9 +105,8 @@ extension Simulator {
                 box.pointee.window.ranShort()
                 continue
             }
-            if !isParcel && !links.repetitions.leaves(message, way: place) {
-                throw failure("replica \(from) sends \(message) to \(to) once more than there is reason for")
-            }
+            if !isParcel { trace("\(from) puts \(message.kind) \(message.instance), \(length) bytes, on the way to \(to)") }
+            if !isParcel && message.kind == .propose { try checkReason(for: message, on: place, from, to) }
             if isWhole {
                 put(Frame(kind: .message, message: message), bytes: length, on: place, from, to)
                 box.pointee.window.sent(Frame.headerBytes + length, pieces: isAnswer, now: time)
@@ -151,6 +151,13 @@ extension Simulator {
             box.pointee.proposals.removeFirst()
             if box.pointee.isBarred && box.pointee.proposals.messages.isEmpty { links.noteChange(from, to) }
         }
+    }
+
+    private func checkReason(
+        for message: Message, on place: Int, _ from: ReplicaIndex, _ to: ReplicaIndex
+    ) throws(SimulationFailure) {
+        guard !links.repetitions.mayLeave(message, way: place) else { return }
+        throw failure("replica \(from) sends \(message) to \(to) once more than there is reason for")
     }
 
     // MARK: Arriving
@@ -215,8 +222,15 @@ extension Simulator {
 
     /// After a step of a leader: it repeats nothing without a reason.
     func checkRepetitions(of index: ReplicaIndex) throws(SimulationFailure) {
+        guard replicas[index].core.role == .leader else { return }
+        let leaderships = replicas[index].core.counters.leaderships
         for peer in indices where peer != index {
             let place = links.place(index, peer)
+            if links.outboxes[place].leaderships < leaderships {
+                // It began with what it believed the others to have.
+                links.outboxes[place].leaderships = leaderships
+                links.outboxes[place].mayRepeat = true
+            }
             let count = replicas[index].core.repetitions(to: peer)
             guard count > links.outboxes[place].repetitions else { continue }
             guard links.outboxes[place].mayRepeat else {
@@ -225,7 +239,25 @@ extension Simulator {
             links.outboxes[place].repetitions = count
             links.outboxes[place].mayRepeat = false
             links.repetitions.beginAgain(way: place)
+            withdrawProposals(of: index, to: peer)
         }
+    }
+
+    /// The core begins again with what it proposed to a peer: what has not left yet is not to leave twice.
+    private func withdrawProposals(of index: ReplicaIndex, to peer: ReplicaIndex) {
+        let replica = replicas + index
+        let box = links.outboxes + links.place(index, peer)
+        box.pointee.withdrawProposals()
+        box.pointee.unready = 0
+        var kept = 0
+        for place in 0..<replica.pointee.waiting.count {
+            let send = replica.pointee.waiting[place]
+            if send.to == peer && send.message.kind == .propose { continue }
+            replica.pointee.waiting[kept] = send
+            kept += 1
+        }
+        replica.pointee.waiting.truncate(to: kept)
+        links.noteChange(index, peer)
     }
 
     // MARK: Up and down
@@ -252,9 +284,12 @@ extension Simulator {
         guard links.ways[place].isEstablished && !links.ways[place].isUp else { return }
         links.ways[place].isUp = true
         links.outboxes[place].reset(now: windowTime(index))
-        links.outboxes[place].mayRepeat = true
         links.noteChange(index, peer)
+        links.repetitions.beginAgain(way: place)
+        links.outboxes[place].mayRepeat = true
         replicas[index].core.connected(peer, now: replicas[index].clock.local(now), into: &effects)
+        try checkRepetitions(of: index)
+        links.outboxes[place].mayRepeat = false
     }
 
     /// The link between two replicas is lost, with what is under way on it, and they try to have another.

@@ -39,7 +39,9 @@ struct Outbox: ~Copyable {
     var isBarred = false
     /// Repetitions that the core counted so far, and whether there is a reason for another.
     var repetitions: UInt64 = 0
-    var mayRepeat = true
+    var mayRepeat = false
+    /// How often the core had begun to lead.
+    var leaderships: UInt64 = 0
 
     /// The message that is next in a lane, and whether its bytes have begun to go out in pieces.
     func next(isAnswer: Bool) -> (message: Message, isParcel: Bool)? {
@@ -60,19 +62,20 @@ struct Outbox: ~Copyable {
         return highest
     }
 
-    /// A proposal from which on the leader begins again takes the place of those that wait from there on.
+    /// Another proposal, unless it is the one that is going out in pieces.
     mutating func enqueue(proposal: Message) {
+        if proposals.isParcel, let first = proposals.messages.first, first.isSame(as: proposal) { return }
+        proposals.messages.append(proposal)
+    }
+
+    /// Proposals that have not begun to go out are not wanted any more.
+    mutating func withdrawProposals() {
         var kept = proposals.isParcel ? 1 : 0
-        if kept == 1, let first = proposals.messages.first, first.isSame(as: proposal) { return }
-        for place in kept..<proposals.messages.count {
-            let message = proposals.messages.elements[place]
-            let isLater = message.kind == .propose && message.view == proposal.view
-            if isLater && message.instance >= proposal.instance { continue }
-            proposals.messages.elements[kept] = message
+        for place in kept..<proposals.messages.count where proposals.messages.elements[place].kind != .propose {
+            proposals.messages.elements[kept] = proposals.messages.elements[place]
             kept += 1
         }
         proposals.messages.truncate(to: kept)
-        proposals.messages.append(proposal)
     }
 
     /// The link is up, or lost: nothing waits for the old one.

@@ -31,8 +31,8 @@ struct Repetitions: ~Copyable {
     /// Values were asked for, to be sent on this way.
     mutating func request(way: Int) { requests[way] += 1 }
 
-    /// The first bytes leave. Returns whether they may.
-    mutating func leaves(_ message: Message, way: Int) -> Bool {
+    /// A proposal's first bytes leave, or a value that was asked for is to. Returns whether they may.
+    mutating func mayLeave(_ message: Message, way: Int) -> Bool {
         switch message.kind {
         case .propose: note(message.view, message.instance, way, rounds[way])
         case .decided: note(decidedView, message.instance, way, requests[way])

@@ -14,6 +14,7 @@ package final class SeedRun: Sendable {
         package var elections: UInt64 = 0
         /// Of its bound, in parts of a thousand, by the slowest convergence of all.
         package var boundUsed: UInt64 = 0
+        package var slowest: UInt64 = 0
         /// Simulated time, in microseconds.
         package var time: UInt64 = 0
     }
@@ -68,7 +69,10 @@ package final class SeedRun: Sendable {
                 totals.crashes += UInt64(report.crashes)
                 totals.elections += report.elections
                 totals.time += report.time
-                totals.boundUsed = max(totals.boundUsed, report.boundUsed)
+                if report.boundUsed > totals.boundUsed {
+                    totals.boundUsed = report.boundUsed
+                    totals.slowest = seed
+                }
                 // Of several at once, the lowest.
                 if let failure = report.failure, failure.seed < totals.failure?.seed ?? .max {
                     totals.failure = failure

@@ -201,7 +201,7 @@ extension Simulator {
             return
         }
         let hasRecords = effects.recordCount > 0
-        if hasLinks && replica.pointee.core.role == .leader { try checkRepetitions(of: index) }
+        if hasLinks { try checkRepetitions(of: index) }
         if hasRecords {
             var crashChance = plan.crashAtWrite
             for record in effects.records {
@@ -227,9 +227,12 @@ extension Simulator {
         if silences > 0 {
             if try silence(index, hasProposed: hasRecords) {
                 guard replica.pointee.isUp else { return }
-                effects.removeAll()
                 // Links lose nothing but with themselves.
-                if hasLinks { for peer in indices where peer != index { loseLink(index, peer) } }
+                if hasLinks {
+                    for peer in indices where peer != index { loseLink(index, peer) }
+                } else {
+                    effects.removeAll()
+                }
             }
             replica.pointee.lastCommit = replica.pointee.core.commit
         }
@@ -319,14 +322,6 @@ extension Simulator {
     private func wait(_ send: Send, at index: ReplicaIndex) {
         let replica = replicas + index
         if hasLinks && send.message.kind == .propose {
-            // Repeated while it waits, it leaves once.
-            for place in 0..<replica.pointee.waiting.count
-            where replica.pointee.waiting[place].to == send.to
-                && replica.pointee.waiting[place].message.isSame(as: send.message)
-            {
-                replica.pointee.waiting[place] = send
-                return
-            }
             links.outboxes[links.place(index, send.to)].unready += Int(send.message.batch.length) + Frame.headerBytes
         }
         replica.pointee.waiting.append(send)

@@ -112,7 +112,7 @@ struct SimulateCommand: ParsableCommand {
         let simulated = Double(totals.time) / 1e6
         let rate = simulated / (ContinuousClock.now - start).seconds
         print(
-            "\(totals.done) seeds: \(Int(simulated)) simulated seconds, \(Int(rate)) a second; \(totals.decided) instances decided, \(totals.answered) answers, \(totals.crashes) crashes, \(totals.elections) elections; the slowest convergence took \(totals.boundUsed / 10)% of its bound"
+            "\(totals.done) seeds: \(Int(simulated)) simulated seconds, \(Int(rate)) a second; \(totals.decided) instances decided, \(totals.answered) answers, \(totals.crashes) crashes, \(totals.elections) elections; the slowest convergence took \(totals.boundUsed / 10)% of its bound (seed \(totals.slowest))"
         )
         guard let failure = totals.failure else { return }
         print("\(failure)")
