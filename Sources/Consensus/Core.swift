@@ -394,6 +394,8 @@ struct Peer: BitwiseCopyable {
         precondition(role != .recovering, "a core is started first")
         precondition(effects.hasRoom, "effects have room for a step")
         guard peer >= 0 && peer < memberCount && peer != me else { return }
+        // It may have restarted, with less than it had executed: what is far above that it would refuse.
+        peers[peer].decided = 0
         switch role {
         case .leader: reconnect(peer, now: now, into: &effects)
         case .candidate: solicit(peer, into: &effects)

@@ -12,6 +12,8 @@ struct Links: ~Copyable {
     private var changedPeers: Buffer<UInt16>
     /// Until when the narrowest place of each way is busy.
     private var busyUntil: Buffer<Microseconds>
+    /// When all that was handed to each way is through that.
+    private var through: Buffer<Microseconds>
 
     init(count: Int, plan: LinkPlan) {
         self.count = count
@@ -25,6 +27,7 @@ struct Links: ~Copyable {
         repetitions = Repetitions(ways: count * count)
         changedPeers = Buffer(repeating: 0, count: count)
         busyUntil = Buffer(repeating: 0, count: count * count)
+        through = Buffer(repeating: 0, count: count * count)
     }
 
     deinit {
@@ -44,17 +47,16 @@ struct Links: ~Copyable {
 
     /// When a way that pushes back takes something again; nil: it does not.
     func pushesBack(_ place: Int, now: Microseconds) -> Microseconds? {
-        guard plan.bound < .max else { return nil }
-        let narrow = narrowPlace(place)
-        guard busyUntil[narrow] > now else { return nil }
+        guard plan.bound < .max && through[place] > now else { return nil }
         let allowed = UInt64(plan.bound) * 1_000_000 / rate(place, now: now)
-        return busyUntil[narrow] > now + allowed ? busyUntil[narrow] - allowed : nil
+        return through[place] > now + allowed ? through[place] - allowed : nil
     }
 
     /// When the last of `bytes` that are handed to a way now is through its narrowest place.
     mutating func carry(_ bytes: Int, on place: Int, now: Microseconds) -> Microseconds {
         let narrow = narrowPlace(place)
         busyUntil[narrow] = max(busyUntil[narrow], now) + max(UInt64(bytes) * 1_000_000 / rate(place, now: now), 1)
+        through[place] = busyUntil[narrow]
         return busyUntil[narrow]
     }
 

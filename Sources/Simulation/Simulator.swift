@@ -156,6 +156,7 @@ package final class Simulator {
     /// Runs both phases. A failure is in the report.
     package func run() -> SimulationReport {
         do {
+            if hasLinks { trace("suspect \(replicas[0].configuration.suspect), \(links.plan)") }
             standsFirst = random.chance(perMille: 500)
             for index in indices { try start(index) }
             queue.schedule(Event(kind: .proposal), at: proposalInterval)

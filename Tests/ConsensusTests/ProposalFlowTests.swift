@@ -110,6 +110,33 @@ import Testing
         #expect(cluster.values(0) == Array(1...20))
     }
 
+    /// A follower comes back with less executed than it had told: it takes only what is near to that, and is sent no more.
+    @Test func whatAFollowerToldBeforeARestartIsForgotten() {
+        let cluster = TestCluster(3, window: 2, slotCount: 64)
+        cluster.elect(1)
+        for value in 1...20 as ClosedRange<UInt64> {
+            cluster.propose(value, at: 1)
+            cluster.settle()
+        }
+        cluster.crash(1)
+        cluster.elect(2)
+        cluster.settle()
+        cluster.crash(0)
+        cluster.members[0].executed = 2
+        cluster.isLost = { _, _, message in message.kind == .decided }
+        cluster.start(0)
+        cluster.start(1)
+        for value in 21...40 as ClosedRange<UInt64> { cluster.propose(value, at: 2) }
+        cluster.settle()
+        cluster.pass(100_000)
+        #expect(cluster.members[2].core.base == 20 && cluster.members[2].core.decided >= 21)
+        #expect(arrivals(cluster, at: 0).isEmpty)
+        cluster.isLost = { _, _, _ in false }
+        cluster.pass(1_000_000)
+        #expect(cluster.values(0, from: 1).suffix(2) == cluster.values(2).suffix(2))
+        #expect(cluster.members[2].core.repetitions(to: 0) == 0)
+    }
+
     /// A heartbeat that waits for its driver gives way to a later one, and keeps its place: what was sent between the two comes after it.
     @Test func aHeartbeatDoesNotSpeakOfWhatGoesOutAfterIt() {
         let cluster = TestCluster(3)
