@@ -396,6 +396,8 @@ struct Peer: BitwiseCopyable {
         guard peer >= 0 && peer < memberCount && peer != me else { return }
         // It may have restarted, with less than it had executed: what is far above that it would refuse.
         peers[peer].decided = 0
+        // So may be what it was asked for.
+        if peer == catchUpPeer && catchUpDeadline < .max { catchUpDeadline = now }
         switch role {
         case .leader: reconnect(peer, now: now, into: &effects)
         case .candidate: solicit(peer, into: &effects)
@@ -423,10 +425,10 @@ struct Peer: BitwiseCopyable {
     package mutating func hears(_ peer: ReplicaIndex, now: Microseconds) {
         precondition(peer >= 0 && peer < memberCount && peer != me, "a replica hears its peers")
         if catchUpDeadline != .max, peer == catchUpPeer || peer == leader {
-            catchUpDeadline = max(catchUpDeadline, now + peers[peer].patience)
+            catchUpDeadline = max(catchUpDeadline, now + answerTime(of: peer))
         }
         if role == .candidate && phase == .prepare && prepareDeadline != .max {
-            prepareDeadline = max(prepareDeadline, now + peers[peer].patience)
+            prepareDeadline = max(prepareDeadline, now + answerTime(of: peer))
             restartElectionTimer(now)
         }
     }
