@@ -3,7 +3,7 @@ import Flow
 
 /// How messages get from one replica to another where there are links.
 extension Simulator {
-    private func windowTime(_ index: ReplicaIndex) -> Microseconds {
+    func windowTime(_ index: ReplicaIndex) -> Microseconds {
         replicas[index].clock.local(now) * links.plan.pace
     }
 
@@ -21,7 +21,7 @@ extension Simulator {
         } else if options.plantedBugs.contains(.heartbeatsBehindBulk) {
             box.pointee.proposals.messages.append(message)
         } else if message.carriesBatch && !message.batch.isNoop {
-            box.pointee.answers.messages.append(message)
+            box.pointee.enqueue(answer: message)
         } else {
             var frame = Frame(kind: .message, message: message)
             if message.kind == .heartbeat { frame.message.instance = box.pointee.highestSent(of: message) }
@@ -352,6 +352,11 @@ extension Simulator {
         for peer in indices where peer != index {
             let place = links.place(peer, index)
             if !links.ways[place].isStalled { scheduleArrival(on: place, peer, index) }
+            let back = links.place(index, peer)
+            if links.ways[back].isEstablished && !links.ways[back].isUp {
+                queue.schedule(
+                    Event(kind: .linkUp, replica: index, life: replicas[index].life, peer: peer, number: 1), at: now + 1)
+            }
             links.outboxes[links.place(index, peer)].wakeAt = .max
             scheduleWake(index, peer, at: now + 1)
         }

@@ -126,9 +126,25 @@ extension Simulator {
             let states = members.map { "\($0): \(replicas[$0].summary)" }.joined(separator: "; ")
             let answers = zip(clients.elements, completed).map { $0.completed - $1 }
             throw failure(
-                "replicas \(members) did not reach \(mark) within the bound, with \(answers) answers: \(states)")
+                "replicas \(members) did not reach \(mark) within the bound, with \(answers) answers: \(states)"
+                    + (hasLinks ? "; links \(linkSummary)" : ""))
         }
         trace("converged after \(now - begin) of \(bound)")
+    }
+
+    private var linkSummary: String {
+        var texts: [String] = []
+        for a in indices {
+            for b in indices where a != b && links.ways[links.place(a, b)].isEstablished {
+                let box = links.outboxes + links.place(a, b)
+                texts.append(
+                    "\(a)-\(b): \(box.pointee.window.underWay) of \(box.pointee.window.size) under way, "
+                        + "\(box.pointee.proposals.messages.count) and \(box.pointee.answers.messages.count) wait, "
+                        + "\(links.ways[links.place(a, b)].frames.count) frames, deadline \(box.pointee.window.nextDeadline) at \(windowTime(a))"
+                )
+            }
+        }
+        return texts.joined(separator: "; ")
     }
 
     /// What the links take for all that some of them may lack: they may get it twice, from old leaders and from new ones.

@@ -68,6 +68,24 @@ struct Outbox: ~Copyable {
         proposals.messages.append(proposal)
     }
 
+    /// A value that was asked for, in an election or to catch up. Asked for again while it waits, it leaves once; promises of views that
+    /// are over do not leave at all.
+    mutating func enqueue(answer: Message) {
+        var kept = answers.isParcel ? 1 : 0
+        var isThere = kept == 1 && answers.messages.elements[0].isSame(as: answer)
+        if isThere { answers.messages.elements[0] = answer }
+        for place in kept..<answers.messages.count {
+            let message = answers.messages.elements[place]
+            if message.kind == .promise && answer.kind == .promise && message.view < answer.view { continue }
+            let isSame = message.isSame(as: answer)
+            isThere = isThere || isSame
+            answers.messages.elements[kept] = isSame ? answer : message
+            kept += 1
+        }
+        answers.messages.truncate(to: kept)
+        if !isThere { answers.messages.append(answer) }
+    }
+
     /// Proposals that have not begun to go out are not wanted any more.
     mutating func withdrawProposals() {
         var kept = proposals.isParcel ? 1 : 0

@@ -127,8 +127,8 @@ extension Simulator {
         let isKept = replica.pointee.core.receive(
             message, from: peer, now: replica.pointee.clock.local(now), into: &effects)
         if hasBytes && isWanted && !isKept { replica.pointee.unseal(message.batch) }
-        // A log without slots is said to be full by the core itself.
-        if hasLinks && replica.pointee.core.isFull {
+        // Not taken, for want of a slot: it must come again.
+        if hasLinks && message.kind == .propose && replica.pointee.core.entry(at: message.instance) == nil {
             links.outboxes[links.place(peer, replica.pointee.configuration.replica)].mayRepeat = true
         }
         if isKept && !isWanted {
