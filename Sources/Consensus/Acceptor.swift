@@ -24,6 +24,7 @@ extension Core {
         promisedRecord = persist(.promise, view: view, instance: 0, batch: .noop, into: &effects)
         leaderActive = false
         heardRound = 0
+        heardHighest = 0
         isFull = false
         wantedSlot = 0
         baseKnown = false
@@ -157,6 +158,7 @@ extension Core {
         }
         role = .follower
         leaderActive = true
+        heardHighest = message.round == heardRound ? max(heardHighest, message.instance) : message.instance
         heardRound = message.round
         heardLeader(now: now)
         raiseCommit(to: max(message.bound, message.commit))
@@ -213,8 +215,8 @@ extension Core {
         guard isFull else { return }
         setFull(false, slot: 0)
         guard let leader, leader != me, baseKnown else { return }
-        // What was refused lies above: it is a gap, which the leader fills.
-        acknowledge(to: leader, highest: accepted + 1, now: now, into: &effects)
+        // What was refused is a gap, which the leader fills; unless it has begun again meanwhile, with a new link.
+        acknowledge(to: leader, highest: heardHighest, now: now, into: &effects)
     }
 
     mutating func heardLeader(now: Microseconds) {
