@@ -245,19 +245,24 @@ extension Simulator {
 
     /// The core begins again with what it proposed to a peer: what has not left yet is not to leave twice.
     private func withdrawProposals(of index: ReplicaIndex, to peer: ReplicaIndex) {
-        let replica = replicas + index
         let box = links.outboxes + links.place(index, peer)
         box.pointee.withdrawProposals()
         box.pointee.unready = 0
+        stopWaiting(.propose, at: index, to: peer)
+        links.noteChange(index, peer)
+    }
+
+    /// Messages of a kind that wait for their records are not wanted any more.
+    private func stopWaiting(_ kind: Message.Kind, at index: ReplicaIndex, to peer: ReplicaIndex) {
+        let replica = replicas + index
         var kept = 0
         for place in 0..<replica.pointee.waiting.count {
             let send = replica.pointee.waiting[place]
-            if send.to == peer && send.message.kind == .propose { continue }
+            if send.to == peer && send.message.kind == kind { continue }
             replica.pointee.waiting[kept] = send
             kept += 1
         }
         replica.pointee.waiting.truncate(to: kept)
-        links.noteChange(index, peer)
     }
 
     // MARK: Up and down
@@ -285,6 +290,8 @@ extension Simulator {
         links.ways[place].isUp = true
         links.outboxes[place].reset(now: windowTime(index))
         links.noteChange(index, peer)
+        // They answer what was said on the old link.
+        stopWaiting(.accepted, at: index, to: peer)
         links.repetitions.beginAgain(way: place)
         links.outboxes[place].mayRepeat = true
         replicas[index].core.connected(peer, now: replicas[index].clock.local(now), into: &effects)

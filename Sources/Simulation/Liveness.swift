@@ -41,7 +41,7 @@ extension Simulator {
         }
         trace("calm; \(chosen.sorted()) go on; \(lasting)")
         // Elections that fail wait longer each time, and what is decided is in need of several flushes, or ways.
-        let factor: UInt64 = lasting == .slowStorage || lasting == .delays ? 5 : 1
+        let factor: UInt64 = lasting == .slowStorage || lasting == .delays ? 8 : 1
         try converge(chosen, factor: factor)
         try converge(order, factor: factor, answering: true)
         if lasting == .load { try loadLinks(of: order) }
