@@ -36,6 +36,8 @@ struct OutgoingParcel: BitwiseCopyable {
     var header: EncodedHeader?
     /// The instance for which it is proposed; 0: for none, or for none yet.
     var instance: Instance = 0
+    /// A decided value, or a promise, that a peer asked for; nil for all else.
+    var answer: Message?
     /// The mark behind its last byte: when that is back the peer has all of it.
     var endMark: UInt64?
 

@@ -205,14 +205,32 @@ final class PeerTraffic {
             return false
         }
         if size <= peers[peer].window.largestWhole && (!isProposal || peers[peer].waitingProposals == 0) { return true }
+        if !isProposal, replaceAnswer(message, header, to: peer) { return false }
         var parcel = newParcel(size: Int(message.batch.length), .logged(message.batch))
         parcel.header = header
         if isProposal {
             parcel.instance = message.instance
             peers[peer].waitingProposals += 1
+        } else {
+            parcel.answer = message
         }
         peers[peer].outgoing.append(parcel)
         return false
+    }
+
+    /// What a peer asks for again while it is on its way goes out once, with the newest header. Promises of views that are over do not go
+    /// out at all. Returns whether it is on its way.
+    private func replaceAnswer(_ message: Message, _ header: EncodedHeader, to peer: Int) -> Bool {
+        if message.kind == .promise {
+            remove(from: peer) { $0.offset == 0 && $0.answer?.kind == .promise && $0.answer!.view < message.view }
+        }
+        let place = peers[peer].outgoing.firstIndex {
+            guard let answer = $0.answer else { return false }
+            return answer.kind == message.kind && answer.view == message.view && answer.instance == message.instance
+        }
+        guard let place else { return false }
+        peers[peer].outgoing[place].header = header
+        return true
     }
 
     private func sendWhole(_ message: Message, to peers: UInt16) {

@@ -5,13 +5,16 @@ package struct BugHunt: Sendable, CustomStringConvertible {
     package var name: String
     package var bug: PlantedBugs
     package var replicaCount: Int
+    /// As in the options of a simulation.
+    package var links: Bool?
 
     package var description: String { name }
 
-    package init(name: String, bug: PlantedBugs, replicaCount: Int) {
+    package init(name: String, bug: PlantedBugs, replicaCount: Int, links: Bool? = nil) {
         self.name = name
         self.bug = bug
         self.replicaCount = replicaCount
+        self.links = links
     }
 
     /// One for each planted bug.
@@ -24,7 +27,14 @@ package struct BugHunt: Sendable, CustomStringConvertible {
                 case .votesOverViews, .establishedTooEarly, .adoptFirstReported: 5
                 default: 3
                 }
-            return BugHunt(name: name, bug: bug, replicaCount: size)
+            let links: Bool? =
+                switch bug {
+                // What these do shows on links alone; the others were made for a network that loses and repeats.
+                case .resendByTime, .heartbeatsBehindBulk: true
+                case .noBackOff: nil
+                default: false
+                }
+            return BugHunt(name: name, bug: bug, replicaCount: size, links: links)
         }
     }
 
@@ -33,7 +43,7 @@ package struct BugHunt: Sendable, CustomStringConvertible {
         precondition(limit > 0, "a hunt takes seeds")
         for count in 1...limit {
             let options = SimulationOptions(
-                replicaCount: replicaCount, plantedBugs: bug, duration: 1_500_000, invariantInterval: 0)
+                replicaCount: replicaCount, plantedBugs: bug, duration: 1_500_000, invariantInterval: 0, links: links)
             if let failure = Simulator(seed: first + count - 1, options: options).run().failure {
                 return (count, failure)
             }

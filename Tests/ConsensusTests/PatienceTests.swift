@@ -179,27 +179,42 @@ import Testing
         #expect(requests(cluster).map(\.to) == [2, 1])
     }
 
-    /// How long an answer may take is what the link's round trips say.
-    @Test func catchUpWaitsAsLongAsTheLinkTakes() {
+    /// How long an answer may take is what the link's round trips say; but a link that was held up for long is not waited for as long.
+    @Test(arguments: [(900_000, 900_000), (20_000_000, 1_200_000)] as [(Microseconds, Microseconds)])
+    func catchUpWaitsAsLongAsTheLinkTakes(patience: Microseconds, expected: Microseconds) {
         let cluster = clusterWithALaggard()
         let laggard = cluster.members[0]
-        cluster.allow(.max, patience: 2_000_000, from: 0, to: 2)
-        cluster.now += 1_000
-        laggard.core.tick(now: cluster.now, into: &laggard.effects)
-        cluster.absorb(0)
-        #expect(requests(cluster).map(\.to) == [2])
-        let asked = cluster.now
-        while cluster.now < asked + 1_900_000 {
-            cluster.now += 50_000
+        cluster.allow(.max, patience: patience, from: 0, to: 2)
+        func tick(after delay: Microseconds) {
+            cluster.now += delay
             // The leader is heard.
             cluster.deliver(Message(kind: .heartbeat, view: 2, instance: 40, bound: 40, commit: 40), from: 2, to: 0)
             laggard.core.tick(now: cluster.now, into: &laggard.effects)
             cluster.absorb(0)
         }
+        tick(after: 1_000)
         #expect(requests(cluster).map(\.to) == [2])
-        cluster.now += 200_000
+        let asked = cluster.now
+        while cluster.now < asked + expected - 50_000 { tick(after: 50_000) }
+        #expect(requests(cluster).map(\.to) == [2])
+        tick(after: 60_000)
+        #expect(requests(cluster).map(\.to) == [2, 1])
+    }
+
+    /// With the link what was asked on it is lost too.
+    @Test func aNewLinkIsAskedAgain() {
+        let cluster = clusterWithALaggard()
+        let laggard = cluster.members[0]
+        cluster.allow(.max, patience: 900_000, from: 0, to: 2)
+        cluster.now += 1_000
         laggard.core.tick(now: cluster.now, into: &laggard.effects)
         cluster.absorb(0)
-        #expect(requests(cluster).map(\.to) == [2, 1])
+        #expect(requests(cluster).map(\.to) == [2])
+        cluster.reconnect(0, 2)
+        #expect(requests(cluster).isEmpty)
+        #expect(laggard.core.nextDeadline <= cluster.now)
+        laggard.core.tick(now: cluster.now, into: &laggard.effects)
+        cluster.absorb(0)
+        #expect(requests(cluster).map(\.from) == [1])
     }
 }
