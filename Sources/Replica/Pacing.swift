@@ -16,6 +16,9 @@ struct Pacing {
 
     private var followers: [Follower]
     private static let mostWaiting: UInt64 = 1_000_000
+    /// Looks further apart than that have a time between them in which nobody asked for this follower: another one was waited for, or
+    /// this replica did not lead.
+    private static let mostBetweenLooks: UInt64 = 100_000
 
     init(count: Int) { followers = Array(repeating: Follower(), count: count) }
 
@@ -38,7 +41,7 @@ struct Pacing {
             return false
         }
         if followers[follower].waitingSince > 0 {
-            followers[follower].waited += now - followers[follower].waitingSince
+            followers[follower].waited += min(now - followers[follower].waitingSince, Self.mostBetweenLooks)
         }
         followers[follower].waitingSince = now
         return true

@@ -62,11 +62,12 @@ struct IncomingParcels {
     }
 
     /// Above that, the oldest go: a peer that never says what they are must not take more and more memory.
-    private static let mostBytes = 48 << 20
-    private static let mostParcels = 128
+    static let mostBytes = 48 << 20
+    static let mostParcels = 128
 
     private var parcels: [Parcel] = []
-    private var bytes = 0
+    /// Of all payloads, as large as they are to become.
+    private(set) var bytes = 0
     private let largest: Int
 
     /// - Parameter largest: bytes of a payload that a peer may send.

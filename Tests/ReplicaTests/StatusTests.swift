@@ -80,7 +80,7 @@ import Topology
         #expect(
             status.keys.sorted() == [
                 "acceptor_pool", "cluster", "decided", "digest", "durability", "executed", "id", "leader",
-                "outstanding", "pid", "position", "ready", "rejected", "role", "sessions", "state_pool", "uptime_s",
+                "outstanding", "peers", "pid", "position", "ready", "rejected", "role", "sessions", "state_pool", "uptime_s",
                 "version", "view",
             ])
         #expect(status["id"] as? Int == 4)
@@ -103,6 +103,63 @@ import Topology
         let digest = try #require(status["digest"] as? [String: Any])
         #expect(digest["position"] as? Int == 1 << 40)
         #expect(digest["value"] as? String == "00000000000000ab")
+    }
+
+    /// The other replicas, without this one.
+    @Test func peers() throws {
+        let first = board.peers[0]
+        first.connected.store(1)
+        first.roundTrip.store(1234)
+        first.window.store(5)
+        first.underWay.store(6)
+        first.queued.store(7)
+        first.resent.store(8)
+        first.behind.store(9)
+        // Of this replica itself nothing is shown, whatever stands there.
+        board.peers[1].window.store(99)
+        let peers = try #require(try object(report)["peers"] as? [[String: Any]])
+        try #require(peers.count == 2)
+        for peer in peers {
+            #expect(
+                peer.keys.sorted() == [
+                    "behind", "connected", "id", "queued", "resent", "round_trip_us", "under_way", "window",
+                ])
+        }
+        #expect(peers[0]["id"] as? Int == 2)
+        #expect(peers[0]["connected"] as? Bool == true)
+        #expect(peers[0]["round_trip_us"] as? Int == 1234)
+        #expect(peers[0]["window"] as? Int == 5)
+        #expect(peers[0]["under_way"] as? Int == 6)
+        #expect(peers[0]["queued"] as? Int == 7)
+        #expect(peers[0]["resent"] as? Int == 8)
+        #expect(peers[0]["behind"] as? Int == 9)
+        #expect(peers[1]["id"] as? Int == 7)
+        #expect(peers[1]["connected"] as? Bool == false)
+        #expect(peers[1]["round_trip_us"] is NSNull, "not known before it was measured")
+    }
+
+    /// Each of the families of a peer shows the cell of its name.
+    @Test func metricsOfPeers() {
+        let peer = board.peers[2]
+        let gauges = [
+            ("connected", peer.connected), ("round_trip_us", peer.roundTrip), ("window_bytes", peer.window),
+            ("under_way_bytes", peer.underWay), ("queued_bytes", peer.queued), ("behind_instances", peer.behind),
+        ]
+        let counters = [
+            ("frames_sent_total", peer.framesSent), ("frames_received_total", peer.framesReceived),
+            ("frames_lost_total", peer.framesLost), ("frames_malformed_total", peer.framesMalformed),
+            ("bytes_sent_total", peer.bytesSent), ("proposals_resent_total", peer.resent),
+        ]
+        for (place, (_, gauge)) in gauges.enumerated() { gauge.store(UInt64(100 + place)) }
+        for (place, (_, counter)) in counters.enumerated() { counter.add(UInt64(200 + place)) }
+        let lines = report.prometheus().split(separator: "\n")
+        for (first, names, kind) in [(100, gauges.map(\.0), "gauge"), (200, counters.map(\.0), "counter")] {
+            for (place, name) in names.enumerated() {
+                #expect(lines.contains("# TYPE mpaxos_peer_\(name) \(kind)"), "\(name)")
+                #expect(lines.contains("mpaxos_peer_\(name){peer=\"7\"} \(first + place)"), "\(name)")
+                #expect(lines.contains("mpaxos_peer_\(name){peer=\"2\"} 0"), "\(name)")
+            }
+        }
     }
 
     @Test func noLeader() throws {
