@@ -25,6 +25,8 @@ package struct BugHunt: Sendable, CustomStringConvertible {
                 case .smallQuorum: 4
                 // Overlapping majorities of more than one other replica.
                 case .votesOverViews, .establishedTooEarly, .adoptFirstReported: 5
+                // The more there are to overtake each other.
+                case .noBackOff: 5
                 default: 3
                 }
             let links: Bool? =

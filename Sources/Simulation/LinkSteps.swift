@@ -105,8 +105,10 @@ extension Simulator {
                 box.pointee.window.ranShort()
                 continue
             }
-            if !isParcel { trace("\(from) puts \(message.kind) \(message.instance), \(length) bytes, on the way to \(to)") }
-            if !isParcel && message.kind == .propose { try checkReason(for: message, on: place, from, to) }
+            if !isParcel {
+                trace("\(from) puts \(message.kind) \(message.instance), \(length) bytes, on the way to \(to)")
+                if message.kind == .propose { try checkReason(for: message, on: place, from, to) }
+            }
             if isWhole {
                 put(Frame(kind: .message, message: message), bytes: length, on: place, from, to)
                 box.pointee.window.sent(Frame.headerBytes + length, pieces: isAnswer, now: time)
@@ -362,7 +364,8 @@ extension Simulator {
             let back = links.place(index, peer)
             if links.ways[back].isEstablished && !links.ways[back].isUp {
                 queue.schedule(
-                    Event(kind: .linkUp, replica: index, life: replicas[index].life, peer: peer, number: 1), at: now + 1)
+                    Event(kind: .linkUp, replica: index, life: replicas[index].life, peer: peer, number: 1), at: now + 1
+                )
             }
             links.outboxes[links.place(index, peer)].wakeAt = .max
             scheduleWake(index, peer, at: now + 1)

@@ -116,7 +116,9 @@ struct SimulateCommand: ParsableCommand {
         )
         guard let failure = totals.failure else { return }
         print("\(failure)")
-        printReplay(of: failure.seed, options: SeedRun.options(seed: failure.seed, replicaCount: totals.replicaCount, links: links))
+        printReplay(
+            of: failure.seed,
+            options: SeedRun.options(seed: failure.seed, replicaCount: totals.replicaCount, links: links))
         throw Failure(.notSo)
     }
 

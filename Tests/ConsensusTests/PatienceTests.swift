@@ -110,6 +110,82 @@ import Testing
         #expect(!cluster.delivered.contains { $0.message.kind == .prepare })
     }
 
+    /// Two who overtake each other have both failed: each next election waits longer. (Simulator, seed 1100 of three replicas: with
+    /// slow storage, each election was overtaken before its promises were durable, for ever.)
+    @Test func anElectionThatIsOvertakenHasFailed() {
+        let cluster = TestCluster(3)
+        cluster.isLost = { _, _, message in message.kind == .promise }
+        let candidate = cluster.members[0]
+        var least: [Microseconds] = []
+        for _ in 0..<6 {
+            _ = pauses(cluster, count: 1)
+            #expect(candidate.core.role == .candidate)
+            // Replica 1 has got further.
+            let view = candidate.core.view + 1
+            cluster.deliver(Message(kind: .nack, view: view), from: 1, to: 0)
+            #expect(candidate.core.role == .follower && candidate.core.view == view)
+            least.append(candidate.core.nextDeadline - cluster.now)
+        }
+        for (failed, pause) in least.enumerated() {
+            #expect(pause >= Self.suspect << min(UInt64(failed) + 1, 4), "after \(failed + 1): \(pause)")
+        }
+    }
+
+    /// An answer that waits for its promise leaves once, however often it is asked for meanwhile: it may carry much.
+    @Test func anAnswerThatWaitsIsNotRepeated() {
+        let cluster = TestCluster(5)
+        cluster.elect(1)
+        cluster.isLost = { _, _, message in message.kind == .accepted }
+        for value in 1...3 as ClosedRange<UInt64> { cluster.propose(value, at: 1) }
+        cluster.settle()
+        let voter = cluster.members[0]
+        voter.isHeld = true
+        for _ in 0..<5 {
+            cluster.now += 50_000
+            cluster.deliver(Message(kind: .prepare, view: 2, instance: 0), from: 2, to: 0)
+        }
+        func promises() -> Int { cluster.inFlight.filter { $0.from == 0 && $0.send.message.kind == .promise }.count }
+        #expect(promises() == 0 && voter.waiting.filter { $0.message.kind == .promise }.count == 4)
+        voter.isHeld = false
+        cluster.flush(0)
+        cluster.absorb(0)
+        #expect(promises() == 4)
+        // What has left may be lost.
+        cluster.deliver(Message(kind: .prepare, view: 2, instance: 0), from: 2, to: 0)
+        #expect(promises() == 8)
+    }
+
+    /// As long as parts of an answer come, the rest is not asked for.
+    @Test func anAnswerThatComesInPartsIsNotAskedForAgain() {
+        let cluster = TestCluster(5)
+        let candidate = cluster.members[0]
+        cluster.isLost = { _, _, message in message.kind == .promise }
+        _ = pauses(cluster, count: 1)
+        let view = candidate.core.view
+        func prepares() -> Int {
+            cluster.delivered.filter { $0.from == 0 && $0.message.kind == .prepare && $0.message.view == view }.count
+        }
+        let first = prepares()
+        #expect(candidate.core.role == .candidate && first == 4)
+        for instance in 1...8 as ClosedRange<Instance> {
+            cluster.now += candidate.configuration.retransmit - 1_000
+            let batch = Batch(offset: instance, length: 8, checksum: UInt32(instance))
+            cluster.deliver(
+                Message(
+                    kind: .promise, view: view, instance: instance, bound: instance - 1, acceptedView: 1, batch: batch),
+                from: 1, to: 0)
+            candidate.core.tick(now: cluster.now, into: &candidate.effects)
+            cluster.absorb(0)
+            cluster.settle()
+        }
+        #expect(prepares() == first)
+        cluster.now += candidate.configuration.retransmit + 1_000
+        candidate.core.tick(now: cluster.now, into: &candidate.effects)
+        cluster.absorb(0)
+        cluster.settle()
+        #expect(prepares() == 2 * first)
+    }
+
     // MARK: Catch-up
 
     /// A cluster of three whose replica 0 lacks what was decided before view 2, of which 2 is the leader.
