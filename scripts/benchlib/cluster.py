@@ -111,8 +111,8 @@ class Cluster:
         with open(self.topology, "w") as file:
             print(f'name = "{os.path.basename(self.folder)}"', file=file)
             for id in range(replicas):
-                print(f"[[replica]]\nid = {id}", *(f"{key} = {json.dumps(value)}" for key, value in self.endpoints(id).items()),
-                      sep="\n", file=file)
+                endpoints = [f"{key} = {json.dumps(value)}" for key, value in self.endpoints(id).items()]
+                print(f"[[replica]]\nid = {id}", *endpoints, sep="\n", file=file)
             for name, section in sections.items():
                 print(f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in section.items()), sep="\n", file=file)
 

@@ -1,15 +1,16 @@
-/* Links between TUN devices, for kernels without netem: what a device sends passes a link of its own, which has a rate, a bounded
-   queue, a delay and loss, and comes out of the device that has the packet's address.
+/* Links between TUN devices, for kernels without netem: what a device sends passes a link of its own, which has a rate,
+   a bounded queue, a delay and loss, and comes out of the device that has the packet's address.
 
    usage: link RATE QUEUE DELAY JITTER LOSS COUNTERS (NAMESPACE ADDRESS)...
 
-   RATE is in bits a second, 0 for no limit; QUEUE in bytes; DELAY and JITTER in microseconds, one way; LOSS a share, 0 to 1. A
-   device `peer0` is made in each NAMESPACE (a file), and "ready" is printed when all are there. COUNTERS is a file that holds a
-   `struct counters` for each of them, and is kept up to date.
+   RATE is in bits a second, 0 for no limit; QUEUE in bytes; DELAY and JITTER in microseconds, one way; LOSS a share, 0
+   to 1. A device `peer0` is made in each NAMESPACE (a file), and "ready" is printed when all are there. COUNTERS is a
+   file that holds a `struct counters` for each of them, and is kept up to date.
 
-   Packets come as the kernel's TCP makes them, of up to 64 KiB and without checksums, where neither loss nor a low rate asks for
-   single ones: so a gigabit a second takes little processor time. The time on the link, and what is counted, is that of the segments
-   with their headers. A packet that is lost has taken its time on the link; one that finds the queue full takes none. */
+   Packets come as the kernel's TCP makes them, of up to 64 KiB and without checksums, where neither loss nor a low rate
+   asks for single ones: so a gigabit a second takes little processor time. The time on the link, and what is counted,
+   is that of the segments with their headers. A packet that is lost has taken its time on the link; one that finds the
+   queue full takes none. */
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -130,7 +131,8 @@ static void take(struct link *link, const char *bytes, size_t length, uint64_t n
 static uint64_t give(struct link *link, uint64_t now) {
     while (link->first && link->first->due <= now) {
         struct packet *packet = link->first;
-        if (write(packet->to->device, packet->bytes, packet->length) < 0 && errno != EIO && errno != EAGAIN) fail("write");
+        ssize_t written = write(packet->to->device, packet->bytes, packet->length);
+        if (written < 0 && errno != EIO && errno != EAGAIN) fail("write");
         link->first = packet->next;
         if (!link->first) link->end = &link->first;
         free(packet);
@@ -157,7 +159,10 @@ int main(int argc, char **argv) {
     int offload = loss == 0 && (rate == 0 || rate >= 100e6);
     for (int i = 0; i < count; i++) {
         links[i] = (struct link){
-            .device = device_in(argv[7 + 2 * i], offload), .address = inet_addr(argv[8 + 2 * i]), .counters = &counters[i]};
+            .device = device_in(argv[7 + 2 * i], offload),
+            .address = inet_addr(argv[8 + 2 * i]),
+            .counters = &counters[i],
+        };
         links[i].end = &links[i].first;
         polls[i] = (struct pollfd){.fd = links[i].device, .events = POLLIN};
     }

@@ -1,4 +1,5 @@
-"""A client that takes no library: MPX/1 (docs/client-protocol.md) over ZeroMQ's protocol, as much of both as probes need."""
+"""A client that takes no library: MPX/1 (docs/client-protocol.md) over ZeroMQ's protocol, as much of both as probes
+need."""
 
 import json
 import socket
@@ -11,7 +12,8 @@ MORE, LONG, COMMAND = 1, 2, 4
 
 
 class Client:
-    """One connection to a replica, which takes one request after the other. What does not come in time is a TimeoutError."""
+    """One connection to a replica, which takes one request after the other. What does not come in time is a
+    TimeoutError."""
 
     def __init__(self, host, port, timeout=10.0):
         self.socket = socket.create_connection((host, port), timeout)
@@ -52,7 +54,8 @@ class Client:
     def call(self, command, body=b"", session=0, sequence=0):
         """The status and the body of the reply."""
         header = struct.pack("<4sBBHQQQ", b"MPX1", command, 0, 0, session, sequence, 0)
-        self.socket.sendall(bytes([MORE, 0, MORE, len(header)]) + header + bytes([LONG]) + struct.pack(">Q", len(body)) + body)
+        before = bytes([MORE, 0, MORE, len(header)]) + header
+        self.socket.sendall(before + bytes([LONG]) + struct.pack(">Q", len(body)) + body)
         _, header, body = self._message()
         return header[4], body
 
@@ -60,7 +63,8 @@ class Client:
         return json.loads(self.call(STATUS)[1])
 
     def put(self, key, value):
-        """A put without a session; false where the replica is busy or knows no leader, after the wait that it asks for."""
+        """A put without a session; false where the replica is busy or knows no leader, after the wait that it asks
+        for."""
         status, body = self.call(SUBMIT, b"P" + struct.pack("<I", len(key)) + key + value)
         if status in (BUSY, NO_LEADER):
             time.sleep(min(struct.unpack("<I", body)[0], 50) / 1000)

@@ -1,8 +1,9 @@
-"""Replicas in network namespaces of their own, whose peers talk over links with a rate, a delay and loss, and whose clients come over
-others that have no limit. Takes root.
+"""Replicas in network namespaces of their own, whose peers talk over links with a rate, a delay and loss, and whose
+clients come over others that have no limit. Takes root.
 
-The namespaces have no names: they and all in them are gone when the process that made them is, however it ends. Rates are the
-kernel's tbf, on what each replica sends; delays, jitter and loss come from `link.c`, or from the kernel's netem.
+The namespaces have no names: they and all in them are gone when the process that made them is, however it ends. Rates
+are the kernel's tbf, on what each replica sends; delays, jitter and loss come from `link.c`, or from the kernel's
+netem.
 """
 
 import contextlib
@@ -27,6 +28,7 @@ FOLDER = os.path.dirname(os.path.abspath(__file__))
 NEW_NETWORK = 0x40000000
 PEER_PORT, CLIENT_PORT, HTTP_PORT, STREAM_PORT = 7100, 7200, 7300, 7400
 CLIENTS_OWN = "10.0.1.100"
+RATE_OF_PEER0 = ("qdisc", "add", "dev", "peer0", "root", "tbf", "rate")
 # Headers of a packet that carries data: Ethernet, IPv4, TCP with timestamps. A TUN device has none of Ethernet.
 ETHERNET, TCP_IP = 14, 52
 PROC_CONGESTION = "/proc/sys/net/ipv4/tcp_congestion_control"
@@ -53,7 +55,7 @@ def lacking():
         namespace = Namespace()
         namespace.run("ip", "link", "add", "peer0", "type", "veth", "peer", "name", "other")
         namespace.run("ip", "link", "add", "peers", "type", "bridge")
-        namespace.run("tc", "qdisc", "add", "dev", "peer0", "root", "tbf", "rate", "1mbit", "burst", "16kb", "latency", "50ms")
+        namespace.run("tc", *RATE_OF_PEER0, "1mbit", "burst", "16kb", "latency", "50ms")
         namespace.close()
     except (OSError, SystemExit) as error:
         return f"this kernel or container lacks what it takes: {error}"
@@ -62,8 +64,8 @@ def lacking():
 
 @dataclasses.dataclass(frozen=True)
 class Shape:
-    """Of the links between replicas: what each of them sends, to all others together, passes one. Bits a second (None: no limit),
-    seconds, a share."""
+    """Of the links between replicas: what each of them sends, to all others together, passes one. Bits a second (None:
+    no limit), seconds, a share."""
 
     rate: float | None = None
     round_trip: float = 0.0
@@ -180,7 +182,8 @@ class Network:
             return file.read().strip()
 
     def _lay_links(self, name, address):
-        """A bridge of that name in the clients' namespace, and from each replica's an interface to it, `peer0` or `client0`."""
+        """A bridge of that name in the clients' namespace, and from each replica's an interface to it: `peer0` or
+        `client0`."""
         self.clients.run("ip", "link", "add", name, "type", "bridge")
         self.clients.run("ip", "link", "set", name, "up")
         for id, namespace in enumerate(self.replicas):
@@ -196,12 +199,12 @@ class Network:
             if shape.rate:
                 # As much at once as goes in 2 ms: the kernel's clock must keep up.
                 burst = max(16 << 10, int(shape.rate / 8 * 0.002))
-                namespace.run("tc", "qdisc", "add", "dev", "peer0", "root", "tbf", "rate", f"{shape.rate:.0f}bit", "burst", str(burst),
-                              "limit", str(shape.queue_bytes + burst))
+                limits = ("burst", str(burst), "limit", str(shape.queue_bytes + burst))
+                namespace.run("tc", *RATE_OF_PEER0, f"{shape.rate:.0f}bit", *limits)
             if self.netem:
                 delay = ("delay", f"{shape.round_trip / 2 * 1e6:.0f}us", f"{shape.jitter * 1e6:.0f}us")
-                self.clients.run("tc", "qdisc", "add", "dev", f"peers{id}", "root", "netem", *delay, "loss", f"{shape.loss:.4%}",
-                                 "limit", "1000000")
+                loss = ("loss", f"{shape.loss:.4%}", "limit", "1000000")
+                self.clients.run("tc", "qdisc", "add", "dev", f"peers{id}", "root", "netem", *delay, *loss)
 
     def _emulate(self):
         folder = tempfile.mkdtemp(prefix="mpaxos-links-")
@@ -209,7 +212,8 @@ class Network:
         program, counters = os.path.join(folder, "link"), os.path.join(folder, "counters")
         output("cc", "-O2", "-o", program, os.path.join(FOLDER, "link.c"))
         shape = self.shape
-        arguments = [shape.rate or 0, shape.queue_bytes, shape.round_trip / 2 * 1e6, shape.jitter * 1e6, shape.loss, counters]
+        times = [shape.round_trip / 2 * 1e6, shape.jitter * 1e6]
+        arguments = [shape.rate or 0, shape.queue_bytes, *times, shape.loss, counters]
         for id, namespace in enumerate(self.replicas):
             arguments += [namespace.path, peer_address(id)]
         self.emulator = start(program, *map(str, arguments), stdout=subprocess.PIPE, text=True)
@@ -223,8 +227,10 @@ class Network:
             self.counters = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
 
     def sent(self, id):
-        """What a replica's link to its peers has carried so far: bytes on the wire, and bytes of TCP's streams, repeats included."""
-        link = json.loads(self.replicas[id].run("ip", "-s", "-s", "-j", "link", "show", "dev", "peer0"))[0]["stats64"]["tx"]
+        """What a replica's link to its peers has carried so far: bytes on the wire, and bytes of TCP's streams, repeats
+        included."""
+        shown = self.replicas[id].run("ip", "-s", "-s", "-j", "link", "show", "dev", "peer0")
+        link = json.loads(shown)[0]["stats64"]["tx"]
         # A large packet of TCP's counts once here, with one header, however many segments are made of it.
         stream = link["bytes"] - link["packets"] * (TCP_IP + (0 if self.emulated else ETHERNET))
         if self.emulated:
@@ -235,7 +241,7 @@ class Network:
         return {"wire": wire, "stream": stream, "dropped": dropped, "lost": lost}
 
     def carries(self, id, seconds, warmup=1.0):
-        """Bytes a second that plain TCP connections from a replica to each other one bring over the links, all together."""
+        """Bytes a second that plain TCP connections from a replica to each other one bring over the links, together."""
         others = [other for other in range(self.size) if other != id]
         received = dict.fromkeys(others, 0)
         ends = []
@@ -282,7 +288,8 @@ class Network:
 
 
 class LinkedCluster(Cluster):
-    """A cluster on such a network. `slow_msync` is a library to preload, and the milliseconds that it adds to each msync."""
+    """A cluster on such a network. `slow_msync` is a library to preload, and the milliseconds that it adds to each
+    msync."""
 
     def __init__(self, mpaxos, network, *arguments, slow_msync=None, **options):
         self.network, self.slow_msync = network, slow_msync
