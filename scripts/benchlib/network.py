@@ -44,11 +44,44 @@ def peer_address(id):
     return f"10.0.2.{id + 1}"
 
 
-def lacking():
-    """Why there can be no network here, in a sentence; None where there can."""
+def endpoints(id):
+    """Those of a replica, as the topology names them."""
+    return {
+        "peer": f"tcp://{peer_address(id)}:{PEER_PORT}", "client": f"tcp://{client_address(id)}:{CLIENT_PORT}",
+        "http": f"{client_address(id)}:{HTTP_PORT}",
+    }
+
+
+def metrics(id):
+    """The values of a replica's /metrics, by name with labels, without the prefix; none if there is no answer."""
+    try:
+        connection = http.client.HTTPConnection(client_address(id), HTTP_PORT, timeout=10)
+        connection.request("GET", "/metrics")
+        page = connection.getresponse().read().decode()
+        connection.close()
+    except (OSError, http.client.HTTPException):
+        return {}
+    return {name: float(value) for name, value in re.findall(r"^mpaxos_(\S+) (\S+)$", page, re.M)}
+
+
+def own_memory(pid):
+    """Bytes of memory of a replica's own: what is anonymous, pools and views of pools apart."""
+    found, counts = 0, True
+    with open(f"/proc/{pid}/smaps") as file:
+        for line in file:
+            if line.startswith("Anonymous:"):
+                found += int(line.split()[1]) * 1024 if counts else 0
+            elif re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
+                counts = ".pool" not in line
+    return found
+
+
+def lacking(*others):
+    """Why there can be no network here, in a sentence; None where there can. It names commands that are not there, also
+    of `others`."""
     if os.geteuid() != 0:
         return "namespaces take root"
-    for command in ("ip", "tc", "nsenter", "cc"):
+    for command in ("ip", "tc", "nsenter", *others):
         if shutil.which(command) is None:
             return f"there is no {command} on the PATH"
     try:
@@ -296,10 +329,7 @@ class LinkedCluster(Cluster):
         super().__init__(mpaxos, network.size, *arguments, **options)
 
     def endpoints(self, id):
-        return {
-            "peer": f"tcp://{peer_address(id)}:{PEER_PORT}", "client": f"tcp://{client_address(id)}:{CLIENT_PORT}",
-            "http": f"{client_address(id)}:{HTTP_PORT}",
-        }
+        return endpoints(id)
 
     def run_command(self, id):
         slow = []
@@ -309,23 +339,7 @@ class LinkedCluster(Cluster):
         return [*self.network.replicas[id].prefix(), *slow, *super().run_command(id)]
 
     def metrics(self, id):
-        """The values of /metrics, by name with labels, without the prefix; none if there is no answer."""
-        try:
-            connection = http.client.HTTPConnection(client_address(id), HTTP_PORT, timeout=10)
-            connection.request("GET", "/metrics")
-            page = connection.getresponse().read().decode()
-            connection.close()
-        except (OSError, http.client.HTTPException):
-            return {}
-        return {name: float(value) for name, value in re.findall(r"^mpaxos_(\S+) (\S+)$", page, re.M)}
+        return metrics(id)
 
     def own_memory(self, id):
-        """Bytes of memory of a replica's own: what is anonymous, pools and views of pools apart."""
-        found, counts = 0, True
-        with open(f"/proc/{self.processes[id].process.pid}/smaps") as file:
-            for line in file:
-                if line.startswith("Anonymous:"):
-                    found += int(line.split()[1]) * 1024 if counts else 0
-                elif re.match(r"[0-9a-f]+-[0-9a-f]+ ", line):
-                    counts = ".pool" not in line
-        return found
+        return own_memory(self.processes[id].process.pid)
