@@ -442,7 +442,7 @@ struct Peer: BitwiseCopyable {
     /// A part of something large came from a peer: it answers, though its answer is not whole.
     package mutating func hears(_ peer: ReplicaIndex, now: Microseconds) {
         precondition(peer >= 0 && peer < memberCount && peer != me, "a replica hears its peers")
-        if catchUpDeadline != .max, peer == catchUpPeer || peer == leader {
+        if catchUpDeadline != .max, peer == leader || peer == catchUpPeer && catchUpAsked != 0 {
             catchUpDeadline = max(catchUpDeadline, now + answerTime(of: peer))
         }
         if role == .candidate && phase == .prepare && prepareDeadline != .max {

@@ -124,6 +124,9 @@ package struct SendWindow: ~Copyable {
     /// Bytes of one piece.
     package var pieceSize: Int { min(max(size / 4, 4 << 10), 64 << 10) }
 
+    /// Bytes that are known to have arrived, or were given up with a lost link.
+    package var arrivedBytes: Int { mutating get { arrived } }
+
     /// The mark that came back last. What was sent before it has arrived.
     package var lastArrived: UInt64 { arrivedStamp }
 

@@ -9,6 +9,10 @@ extension Engine {
     /// What changes slowly, and is looked at now and then only: the links, and which followers are to be waited for.
     func survey(now: UInt64) {
         surveyedAt = now
+        if core.view != surveyedView {
+            surveyedView = core.view
+            board.era.store(board.era.load() + 1)
+        }
         publishTraffic()
         for peer in 0..<memberCount where peer != index { allow(peer, now: now) }
         let largest: Int
@@ -50,12 +54,16 @@ extension Engine {
             dissemination.add(batch)
             work += 1
         }
-        dissemination.spread(over: traffic, now: now)
         for peer in 0..<memberCount where peer != index {
             traffic.forget(upTo: core.progress(of: peer).acknowledged, for: peer)
         }
+        // One that lacks what this log has dropped could not use them: it takes a state first.
         var linked: UInt16 = 0
-        for peer in 0..<memberCount where peer != index && traffic.isConnected(peer) { linked |= 1 << UInt16(peer) }
+        for peer in 0..<memberCount
+        where peer != index && traffic.isConnected(peer) && core.progress(of: peer).acknowledged + 1 >= core.floor {
+            linked |= 1 << UInt16(peer)
+        }
+        dissemination.spread(to: linked, over: traffic, now: now)
         while !isHeldBack, core.canPropose,
             let ready = dissemination.ready(over: traffic, others: othersOfQuorum, wanted: linked, now: now)
         {

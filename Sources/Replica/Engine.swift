@@ -58,6 +58,8 @@ final class Engine: Stage {
     @exclusivity(unchecked) var isHeldBack = false
     /// When the commands that wait for company began to; .max: none do.
     @exclusivity(unchecked) var gatheringSince: UInt64 = .max
+    /// The view at the last survey.
+    @exclusivity(unchecked) var surveyedView: UInt64 = 0
     /// The view in which what comes in pieces was begun.
     @exclusivity(unchecked) var incomingView: UInt64 = 0
     /// The logs of the peers do not reach back to where this replica stands.
@@ -161,6 +163,8 @@ final class Engine: Stage {
         case .connected:
             remember(arrival.incarnation, of: peer)
             traffic.connected(peer, now: now)
+            // Runs of commands on their way to the leader are lost.
+            if core.leader == peer { board.era.store(board.era.load() + 1) }
             core.connected(peer, now: now, into: &effects)
         case .hearsay:
             remember(arrival.incarnation, of: peer)

@@ -156,10 +156,10 @@ final class PeerTraffic {
         }
     }
 
-    /// Marks that came back, from all peers together: rises as bytes arrive.
+    /// Bytes that have arrived, at all peers together.
     var arrived: UInt64 {
         var arrived: UInt64 = 0
-        for peer in 0..<count where peer != index { arrived &+= peers[peer].window.lastArrived }
+        for peer in 0..<count where peer != index { arrived &+= UInt64(peers[peer].window.arrivedBytes) }
         return arrived
     }
 
@@ -310,9 +310,9 @@ final class PeerTraffic {
         return lastParcel
     }
 
-    /// Sends a batch ahead, to each peer that is linked and to which it is not on its way already.
-    func disseminate(_ bytes: UnsafeRawBufferPointer, as number: UInt64) {
-        for peer in 0..<count where peer != index && isConnected(peer) {
+    /// Sends a batch ahead, to those of some peers to which it is not on its way already.
+    func disseminate(_ bytes: UnsafeRawBufferPointer, as number: UInt64, to wanted: UInt16) {
+        for peer in 0..<count where wanted & 1 << UInt16(peer) != 0 {
             guard !peers[peer].outgoing.contains(where: { $0.number == number }) else { continue }
             // One that is far behind gets it later, or with its proposal.
             let held = peers[peer].outgoing.reduce(0) { $0 + $1.size }
