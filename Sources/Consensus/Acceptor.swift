@@ -4,9 +4,15 @@ extension Core {
     mutating func adoptView(_ view: View, now: Microseconds, into effects: inout EffectBuffer) {
         precondition(view > promised, "views only rise")
         let wasBusy = role == .leader || role == .candidate
+        // Overtaken, it has failed as well: where elections take long, replicas would else overtake each other for ever.
+        let hasFailed = role == .candidate && phase != .preVote
         promise(view, into: &effects)
         role = .follower
-        if wasBusy {
+        if hasFailed {
+            failedElections += 1
+            hadContact = false
+            restartElectionTimer(now)
+        } else if wasBusy {
             hadContact = false
             electionDeadline = now + random.below(patienceWithElections) + 1
         }
@@ -18,6 +24,7 @@ extension Core {
         promisedRecord = persist(.promise, view: view, instance: 0, batch: .noop, into: &effects)
         leaderActive = false
         heardRound = 0
+        heardHighest = 0
         isFull = false
         wantedSlot = 0
         baseKnown = false
@@ -151,6 +158,7 @@ extension Core {
         }
         role = .follower
         leaderActive = true
+        heardHighest = message.round == heardRound ? max(heardHighest, message.instance) : message.instance
         heardRound = message.round
         heardLeader(now: now)
         raiseCommit(to: max(message.bound, message.commit))
@@ -207,8 +215,8 @@ extension Core {
         guard isFull else { return }
         setFull(false, slot: 0)
         guard let leader, leader != me, baseKnown else { return }
-        // What was refused lies above: it is a gap, which the leader fills.
-        acknowledge(to: leader, highest: accepted + 1, now: now, into: &effects)
+        // What was refused is a gap, which the leader fills; unless it has begun again meanwhile, with a new link.
+        acknowledge(to: leader, highest: heardHighest, now: now, into: &effects)
     }
 
     mutating func heardLeader(now: Microseconds) {
@@ -248,6 +256,9 @@ extension Core {
             solicitedAfter = message.instance
             role = .follower
             heard(now: now)
+        } else if promisedRecord > durableRecord {
+            // The answer to the same question waits for the promise, and will leave.
+            return
         }
         let bug = configuration.plantedBugs.contains(.promiseBeforeDurable)
         var previous = message.instance

@@ -148,6 +148,8 @@ struct Peer: BitwiseCopyable {
     // Follower.
     /// The leader's round that was heard last in the promised view.
     var heardRound: UInt64 = 0
+    /// The highest instance that the leader said, in that round, to have sent.
+    var heardHighest: Instance = 0
     /// The last proposal was refused for want of room, and the leader holds back until it hears that there is some.
     package internal(set) var isFull = false
     /// `isFull` because the log had no slot for this instance; 0: not for that.
@@ -394,6 +396,12 @@ struct Peer: BitwiseCopyable {
         precondition(role != .recovering, "a core is started first")
         precondition(effects.hasRoom, "effects have room for a step")
         guard peer >= 0 && peer < memberCount && peer != me else { return }
+        // It may have restarted, with less than it had executed: what is far above that it would refuse.
+        peers[peer].decided = 0
+        // What a leader said to have sent on the old link it sends again.
+        if peer == leadingReplica(of: promised, among: memberCount) { heardHighest = 0 }
+        // What it was asked for may be lost too.
+        if peer == catchUpPeer && catchUpDeadline < .max { catchUpDeadline = now }
         switch role {
         case .leader: reconnect(peer, now: now, into: &effects)
         case .candidate: solicit(peer, into: &effects)
@@ -421,10 +429,10 @@ struct Peer: BitwiseCopyable {
     package mutating func hears(_ peer: ReplicaIndex, now: Microseconds) {
         precondition(peer >= 0 && peer < memberCount && peer != me, "a replica hears its peers")
         if catchUpDeadline != .max, peer == catchUpPeer || peer == leader {
-            catchUpDeadline = max(catchUpDeadline, now + peers[peer].patience)
+            catchUpDeadline = max(catchUpDeadline, now + answerTime(of: peer))
         }
         if role == .candidate && phase == .prepare && prepareDeadline != .max {
-            prepareDeadline = max(prepareDeadline, now + peers[peer].patience)
+            prepareDeadline = max(prepareDeadline, now + answerTime(of: peer))
             restartElectionTimer(now)
         }
     }
