@@ -259,6 +259,9 @@ extension Core {
             solicitedAfter = message.instance
             role = .follower
             heard(now: now)
+        } else if promisedRecord > durableRecord {
+            // The answer to the same question waits for the promise, and will leave.
+            return
         }
         promiseRecord = promisedRecord
         let bug = configuration.plantedBugs.contains(.promiseBeforeDurable)

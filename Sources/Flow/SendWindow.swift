@@ -230,6 +230,8 @@ package struct SendWindow: ~Copyable {
         // A queue that no byte of the round found empty: the window is too large, whether or not it was full.
         let isCongested = roundTime > leastRoundTrip + 2 * queue
         let wasLimited = wasLimited || isCongested
+        // Others that start at the same time may be the reason, as when a replica begins to send much to all: none goes on to double.
+        if isCongested { isStarting = false }
         roundRate = 0
         roundTime = .max
         self.wasLimited = false

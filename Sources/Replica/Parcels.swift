@@ -62,7 +62,7 @@ struct IncomingParcels {
     }
 
     /// Above that, the oldest go: a peer that never says what they are must not take more and more memory.
-    static let mostBytes = 48 << 20
+    static let mostBytes = 64 << 20
     static let mostParcels = 128
 
     private var parcels: [Parcel] = []

@@ -153,6 +153,8 @@ final class PeerTraffic {
             figures.roundTrip.store(peers[peer].window.roundTrip.smoothed)
             figures.window.store(UInt64(peers[peer].window.size))
             figures.underWay.store(UInt64(peers[peer].window.underWay))
+            // Nobody will say what they are.
+            if !isConnected(peer) { peers[peer].incoming.removeAll() }
         }
     }
 
@@ -349,6 +351,9 @@ final class PeerTraffic {
             }
         }
     }
+
+    /// Forgets the proposals that wait for one peer.
+    func withdrawProposals(to peer: Int) { remove(from: peer) { $0.isWaitingProposal } }
 
     /// Forgets what a peer has got by other ways.
     func forget(upTo instance: Instance, for peer: Int) {

@@ -84,14 +84,14 @@ extension Simulator {
     /// Clients want ten times what the links carry. The leader stays all the same: its heartbeats pass what waits. Then all gets through.
     private func loadLinks(of members: [ReplicaIndex]) throws(SimulationFailure) {
         try runUntil(now + 10 * suspect)
-        let before = members.map { replicas[$0].core.counters.elections }
+        let before = members.map { replicas[$0].core.view }
         let bytes = links.plan.lowestRate * proposalInterval / 100_000
         batchLength = UInt32(min(max(bytes, 64), UInt64(links.plan.largestBatch) + 64))
         trace("batches of \(batchLength ?? 0) bytes")
         try runUntil(now + 20 * suspect)
         batchLength = 8
-        for (member, elections) in zip(members, before) where replicas[member].core.counters.elections > elections {
-            throw failure("replica \(member) missed its leader, whose links are only busy: \(replicas[member].summary)")
+        for (member, view) in zip(members, before) where replicas[member].core.view > view {
+            throw failure("replica \(member) lost its leader, whose links are only busy: \(replicas[member].summary)")
         }
         try converge(members)
     }

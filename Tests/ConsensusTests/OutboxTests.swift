@@ -69,6 +69,14 @@ import Testing
         last.flags = .last
         box.enqueue(answer: last)
         #expect(box.answers.messages.elements.map(\.flags) == [.none, .none, .last])
+        // Unless it has begun to go out: then only its flags are news.
+        box.answers.isParcel = true
+        var other = promise(1, view: 3)
+        other.batch.length = 9
+        other.flags = .more
+        box.enqueue(answer: other)
+        #expect(box.answers.messages.first?.batch == batch && box.answers.messages.first?.flags == .more)
+        box.answers.isParcel = false
         box.enqueue(answer: promise(1, view: 4))
         #expect(box.answers.messages.elements.map(\.view) == [3, 4])
     }
