@@ -258,7 +258,9 @@ final class Engine: Stage {
             let repetitions = message.flags.contains(.gap) ? core.repetitions(to: peer) : 0
             _ = core.receive(message, from: peer, now: now, into: &effects)
             // Proposals that wait are among those that the core repeats from here on.
-            if message.flags.contains(.gap), core.repetitions(to: peer) > repetitions { traffic.withdrawProposals(to: peer) }
+            if message.flags.contains(.gap), core.repetitions(to: peer) > repetitions {
+                traffic.withdrawProposals(to: peer)
+            }
             return
         }
         guard core.wants(message, from: peer) else {

@@ -38,22 +38,20 @@ struct Pacing {
             followers[follower].acknowledged = acknowledged
             followers[follower].gotOnAt = now
         }
+        if followers[follower].waitingSince > 0 {
+            followers[follower].waited += min(now - followers[follower].waitingSince, Self.mostBetweenLooks)
+            followers[follower].waitingSince = 0
+        }
         if behind < capacity / 8 {
             followers[follower].waited = 0
             followers[follower].behindSince = 0
         } else if behind > capacity / 2, followers[follower].behindSince == 0 {
             followers[follower].behindSince = now
         }
-        let share = min((now - min(now, max(followers[follower].behindSince, 1))) / 2, Self.waitingLater)
-        let mayWait = followers[follower].waited < Self.waitingAtOnce + share
+        guard behind > capacity / 2 else { return false }
+        let share = min((now - followers[follower].behindSince) / 2, Self.waitingLater)
         let getsOn = now < followers[follower].gotOnAt + max(200_000, 4 * roundTrip)
-        guard behind > capacity / 2, getsOn, mayWait else {
-            followers[follower].waitingSince = 0
-            return false
-        }
-        if followers[follower].waitingSince > 0 {
-            followers[follower].waited += min(now - followers[follower].waitingSince, Self.mostBetweenLooks)
-        }
+        guard getsOn, followers[follower].waited < Self.waitingAtOnce + share else { return false }
         followers[follower].waitingSince = now
         return true
     }

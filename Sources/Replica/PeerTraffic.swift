@@ -231,7 +231,15 @@ final class PeerTraffic {
             return answer.kind == message.kind && answer.view == message.view && answer.instance == message.instance
         }
         guard let place else { return false }
-        peers[peer].outgoing[place].header = header
+        if peers[peer].outgoing[place].answer!.batch == message.batch {
+            peers[peer].outgoing[place].header = header
+        } else if peers[peer].outgoing[place].offset == 0 {
+            // Another value is known there by now. What has begun to go out keeps its bytes.
+            var parcel = newParcel(size: Int(message.batch.length), .logged(message.batch))
+            parcel.header = header
+            parcel.answer = message
+            peers[peer].outgoing[place] = parcel
+        }
         return true
     }
 

@@ -80,7 +80,8 @@ struct PendingTable: ~Copyable {
 
     /// Takes the request in and returns its tag. The table must not be full.
     mutating func admit(
-        command: UInt8, flags: UInt8, session: UInt64, sequence: UInt64, deadline: UInt64, era: UInt64, now: UInt64, bodyCount: Int, envelope: borrowing Envelope
+        command: UInt8, flags: UInt8, session: UInt64, sequence: UInt64, deadline: UInt64, era: UInt64, now: UInt64,
+        bodyCount: Int, envelope: borrowing Envelope
     ) -> UInt64 {
         precondition(free >= 0, "admitted a request into a full table")
         let index = Int(free)

@@ -73,7 +73,8 @@ struct Outbox: ~Copyable {
     mutating func enqueue(answer: Message) {
         var kept = answers.isParcel ? 1 : 0
         var isThere = kept == 1 && answers.messages.elements[0].isSame(as: answer)
-        if isThere { answers.messages.elements[0] = answer }
+        // What has begun to go out keeps its bytes: by now another value may be known there.
+        if isThere { answers.messages.elements[0].flags.formUnion(answer.flags) }
         for place in kept..<answers.messages.count {
             let message = answers.messages.elements[place]
             if message.kind == .promise && answer.kind == .promise && message.view < answer.view { continue }
