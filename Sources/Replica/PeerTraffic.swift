@@ -322,7 +322,7 @@ final class PeerTraffic {
 
     /// Sends a batch ahead, to those of some peers to which it is not on its way already.
     func disseminate(_ bytes: UnsafeRawBufferPointer, as number: UInt64, to wanted: UInt16) {
-        for peer in 0..<count where wanted & 1 << UInt16(peer) != 0 {
+        for peer in 0..<count where peer != index && wanted & 1 << UInt16(peer) != 0 && isConnected(peer) {
             guard !peers[peer].outgoing.contains(where: { $0.number == number }) else { continue }
             // One that is far behind gets it later, or with its proposal.
             let held = peers[peer].outgoing.reduce(0) { $0 + $1.size }
@@ -392,8 +392,7 @@ final class PeerTraffic {
     private func nextParcel(for peer: Int) -> Int? {
         var chosen: Int?
         var least = Int.max
-        peers[peer].turn &+= 1
-        let isOldestsTurn = peers[peer].turn % 4 == 0
+        let isOldestsTurn = peers[peer].turn % 4 == 3
         for (place, parcel) in peers[peer].outgoing.enumerated() where !parcel.isSent {
             if isOldestsTurn { return place }
             let left = parcel.isWaitingProposal ? 0 : parcel.size - parcel.offset
@@ -421,7 +420,7 @@ final class PeerTraffic {
         (bytes + PeerHeader.size).copyMemory(from: source + parcel.offset, byteCount: size)
         depart(frame, to: 1 << UInt16(peer), pieces: true, isCounted: true)
         peers[peer].outgoing[place].offset += size
-        if let stamp = peers[peer].window.takeMark(now: now) { send(.mark(stamp: stamp), to: peer) }
+        peers[peer].turn &+= 1
     }
 
     /// Says of the payloads that went whole what they are; asks to hear when the others have arrived.
@@ -485,6 +484,8 @@ final class PeerTraffic {
             rest &= rest - 1
             peers[peer].window.sent(size, pieces: pieces, now: now)
             board.peers[peer].bytesSent.add(UInt64(size))
+            // Also between what one turn sends: with one mark behind all of it, the next would leave only when all of it has arrived.
+            if let stamp = peers[peer].window.takeMark(now: now) { send(.mark(stamp: stamp), to: peer) }
         }
     }
 
