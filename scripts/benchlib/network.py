@@ -120,7 +120,7 @@ class Shape:
         words = [quantity(self.rate) + "bit" if self.rate else "no limit"]
         words += [f"{self.round_trip * 1000:g} ms"] if self.round_trip else []
         words += [f"+-{self.jitter * 1000:g} ms"] if self.jitter else []
-        return " ".join(words + ([f"{self.loss:.2%} lost"] if self.loss else []))
+        return " ".join(words + ([f"{self.loss:.1%} lost"] if self.loss else []))
 
 
 def quantity(value):

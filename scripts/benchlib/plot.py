@@ -88,7 +88,8 @@ def main():
     for axes in list(grid.flat)[len(panels):]:
         axes.axis("off")
     figure.suptitle(f"{results['title']}\n{results['machine']}", fontsize="medium")
-    figure.tight_layout()
+    # The title's two lines have a place of their own, however high the figure is.
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.3 / figure.get_figheight()))
     figure.savefig(sys.argv[2])
 
 
