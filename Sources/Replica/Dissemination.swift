@@ -34,6 +34,9 @@ struct Dissemination {
         let large: LargeBatch
         /// Of its parcels; nil while this replica does not lead.
         var parcel: UInt64?
+        /// Peers to which it does not go yet: they are away, or have too much to get already. Once it is proposed, those that still lack
+        /// it get it with the proposal.
+        var lacking: UInt16 = 0
         var began: UInt64 = 0
         /// When enough peers for a quorum had it; 0: they have not.
         var quorumAt: UInt64 = 0
@@ -58,12 +61,18 @@ struct Dissemination {
         bytes += large.size
     }
 
-    /// Leader: all that are not on their way begin.
+    /// Leader: all that are not on their way to a peer begin.
     mutating func begin(over traffic: PeerTraffic, now: UInt64) {
-        for place in batches.indices where batches[place].parcel == nil {
-            batches[place].parcel = traffic.disseminate(batches[place].large.records)
-            batches[place].began = now
-            batches[place].quorumAt = 0
+        for place in batches.indices {
+            if batches[place].parcel == nil {
+                batches[place].parcel = traffic.newParcelNumber()
+                batches[place].lacking = traffic.others
+                batches[place].began = now
+                batches[place].quorumAt = 0
+            }
+            guard let parcel = batches[place].parcel, batches[place].lacking != 0 else { continue }
+            batches[place].lacking &= ~traffic.disseminate(
+                batches[place].large.records, as: parcel, to: batches[place].lacking)
         }
     }
 

@@ -68,7 +68,8 @@ struct CatalogueBuilder {
         beginSection()
         let roundTrip = gauges("peer_round_trip_us", "Smoothed round-trip time to a peer, 0 before it is known")
         let window = gauges("peer_window_bytes", "Bytes that may be under way to a peer")
-        let underWay = gauges("peer_under_way_bytes", "Bytes with a payload sent to a peer and not known to have arrived")
+        let underWay = gauges(
+            "peer_under_way_bytes", "Bytes with a payload sent to a peer and not known to have arrived")
         let queued = gauges("peer_queued_bytes", "Bytes that wait for room on the link to a peer")
         let behind = gauges("peer_behind_instances", "As leader: instances proposed and not acknowledged by a peer")
         let bytesSent = counters("peer_bytes_sent_total", "Bytes of frames with a payload sent to a peer")

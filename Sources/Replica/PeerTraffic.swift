@@ -80,6 +80,9 @@ final class PeerTraffic {
         }
     }
 
+    /// Bit i: replica i is another one.
+    var others: UInt16 { (1 << UInt16(count) - 1) & ~(1 << UInt16(index)) }
+
     func isConnected(_ peer: Int) -> Bool { board.peers[peer].connected.load() != 0 }
 
     /// Bytes of proposals, or runs of commands, that may go to a peer now.
@@ -268,9 +271,13 @@ final class PeerTraffic {
         peers[peer].outgoing.contains { if case .frame = $0.payload { true } else { false } }
     }
 
-    private func newParcel(size: Int, _ payload: OutgoingParcel.Payload) -> OutgoingParcel {
+    func newParcelNumber() -> UInt64 {
         lastParcel += 1
-        return OutgoingParcel(number: lastParcel, size: size, payload: payload)
+        return lastParcel
+    }
+
+    private func newParcel(size: Int, _ payload: OutgoingParcel.Payload) -> OutgoingParcel {
+        OutgoingParcel(number: newParcelNumber(), size: size, payload: payload)
     }
 
     private func remove(from peer: Int, where isOver: (OutgoingParcel) -> Bool) {
@@ -287,16 +294,18 @@ final class PeerTraffic {
 
     // MARK: Batches ahead of their proposals
 
-    /// Begins to send a batch to the peers before it is proposed. Returns the number of its parcel.
-    func disseminate(_ bytes: UnsafeRawBufferPointer) -> UInt64 {
-        let parcel = newParcel(size: bytes.count, .disseminated(bytes.baseAddress!))
-        for peer in 0..<count where peer != index && isConnected(peer) {
-            // One that is far behind gets it with its proposal.
+    /// Begins to send a batch before it is proposed, as a parcel of this number, to those of some peers that are linked and do not have
+    /// too much to get already. Returns which.
+    func disseminate(_ bytes: UnsafeRawBufferPointer, as number: UInt64, to mask: UInt16) -> UInt16 {
+        let parcel = OutgoingParcel(number: number, size: bytes.count, payload: .disseminated(bytes.baseAddress!))
+        var begun: UInt16 = 0
+        for peer in 0..<count where peer != index && mask & 1 << UInt16(peer) != 0 && isConnected(peer) {
             let held = peers[peer].outgoing.reduce(0) { $0 + $1.size }
             guard held < Self.mostBytes, peers[peer].outgoing.count < Self.mostParcels else { continue }
             peers[peer].outgoing.append(parcel)
+            begun |= 1 << UInt16(peer)
         }
-        return parcel.number
+        return begun
     }
 
     /// Whether all of a batch that is disseminated has arrived at a peer.
@@ -356,8 +365,7 @@ final class PeerTraffic {
     private func nextParcel(for peer: Int) -> Int? {
         var chosen: Int?
         var least = Int.max
-        peers[peer].turn &+= 1
-        let isOldestsTurn = peers[peer].turn % 4 == 0
+        let isOldestsTurn = peers[peer].turn % 4 == 3
         for (place, parcel) in peers[peer].outgoing.enumerated() where !parcel.isSent {
             if isOldestsTurn { return place }
             let left = parcel.isWaitingProposal ? 0 : parcel.size - parcel.offset
@@ -385,7 +393,7 @@ final class PeerTraffic {
         (bytes + PeerHeader.size).copyMemory(from: source + parcel.offset, byteCount: size)
         depart(frame, to: 1 << UInt16(peer), pieces: true, isCounted: true)
         peers[peer].outgoing[place].offset += size
-        if let stamp = peers[peer].window.takeMark(now: now) { send(.mark(stamp: stamp), to: peer) }
+        peers[peer].turn &+= 1
     }
 
     /// Says of the payloads that went whole what they are; asks to hear when the others have arrived.
@@ -449,6 +457,8 @@ final class PeerTraffic {
             rest &= rest - 1
             peers[peer].window.sent(size, pieces: pieces, now: now)
             board.peers[peer].bytesSent.add(UInt64(size))
+            // Also between what one turn sends: with one mark behind all of it, the next would leave only when all of it has arrived.
+            if let stamp = peers[peer].window.takeMark(now: now) { send(.mark(stamp: stamp), to: peer) }
         }
     }
 

@@ -80,7 +80,8 @@ import Topology
         #expect(
             status.keys.sorted() == [
                 "acceptor_pool", "cluster", "decided", "digest", "durability", "executed", "id", "leader",
-                "outstanding", "peers", "pid", "position", "ready", "rejected", "role", "sessions", "state_pool", "uptime_s",
+                "outstanding", "peers", "pid", "position", "ready", "rejected", "role", "sessions", "state_pool",
+                "uptime_s",
                 "version", "view",
             ])
         #expect(status["id"] as? Int == 4)

@@ -1,0 +1,29 @@
+import Foundation
+import PersistentMemory
+import Storage
+
+/// A folder for pools, on tmpfs where there is one: a commit costs no look at a disk. Gone with the last reference.
+final class TestFolder {
+    let path: String
+
+    init() throws {
+        let memory = URL(filePath: "/dev/shm", directoryHint: .isDirectory)
+        let parent =
+            FileManager.default.isWritableFile(atPath: memory.path)
+            ? memory : FileManager.default.temporaryDirectory
+        let folder = parent.appending(path: "mpaxos-replica-\(UInt32.random(in: 0...UInt32.max))")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        path = folder.path
+    }
+
+    deinit { try? FileManager.default.removeItem(atPath: path) }
+
+    /// A new log for a replica of a cluster of test.
+    func acceptor(_ index: Int, size: Int) throws -> AcceptorPool {
+        let file = "\(path)/\(index).acceptor"
+        try AcceptorPool.format(
+            path: file, identity: PoolIdentity(cluster: "c", replica: UInt16(index), incarnation: UInt64(index) + 1),
+            size: size)
+        return try AcceptorPool(opening: file, expecting: "c", replica: UInt16(index))
+    }
+}
