@@ -9,10 +9,7 @@ extension Engine {
     /// What changes slowly, and is looked at now and then only: the links, and which followers are to be waited for.
     func survey(now: UInt64) {
         surveyedAt = now
-        if core.view != incomingView {
-            incomingView = core.view
-            traffic.dropIncoming()
-        }
+        forgetOldPieces()
         publishTraffic()
         let largest: Int
         if core.role == .leader {
@@ -28,6 +25,13 @@ extension Engine {
         batcher.largeFrom = isBusy && largest != .max ? max(largest / 2, 16 << 10) : largest
     }
     static let surveyInterval: UInt64 = 1_000
+
+    /// What came in pieces before a change of the view is of no use. To be called before the first pieces of the new view are taken.
+    func forgetOldPieces() {
+        guard core.view != incomingView else { return }
+        incomingView = core.view
+        traffic.dropIncoming()
+    }
 
     /// Tells the core for how much of its proposals there is room on the links to those that lack some.
     func allow(now: UInt64) {

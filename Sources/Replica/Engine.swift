@@ -58,6 +58,7 @@ final class Engine: Stage {
     @exclusivity(unchecked) var isHeldBack = false
     /// When the commands that wait for company began to; .max: none do.
     @exclusivity(unchecked) var gatheringSince: UInt64 = .max
+    @exclusivity(unchecked) private var polledAt: UInt64 = 0
     /// The view in which what comes in pieces was begun.
     @exclusivity(unchecked) var incomingView: UInt64 = 0
     /// The logs of the peers do not reach back to where this replica stands.
@@ -104,9 +105,14 @@ final class Engine: Stage {
     override var nextDeadline: UInt64 {
         let deadline = min(core.nextDeadline, traffic.nextDeadline)
         guard core.role == .leader else { return deadline }
+        if isHeldBack { return min(deadline, surveyedAt + Self.surveyInterval) }
         let gathered = gatheringSince == .max ? .max : gatheringSince + longestGathering
-        return min(min(deadline, batcher.nextDeadline), min(gathered, dissemination.nextDeadline))
+        return min(min(deadline, ahead(batcher.nextDeadline)), min(ahead(gathered), ahead(dissemination.nextDeadline)))
     }
+
+    /// A time to propose that had passed at the last turn is none to wake up for: what it waits for, the window or room in the log, does
+    /// not come with time.
+    private func ahead(_ deadline: UInt64) -> UInt64 { deadline > polledAt ? deadline : .max }
 
     override func close() {
         traffic.dropProposals()
@@ -115,6 +121,7 @@ final class Engine: Stage {
     }
 
     override func poll(budget: Int, now: UInt64) -> Bool {
+        polledAt = now
         var work = 0
         traffic.begin(now: now)
         while work < budget, let arrival = arrivals.pop() {
@@ -192,6 +199,7 @@ final class Engine: Stage {
             transfer.take(message, decoded.payload, from: peer, standing: standing, now: now)
             return Self.workOfTransfer
         case .link(let message):
+            forgetOldPieces()
             switch traffic.take(message, decoded.payload, from: peer, whole: incoming) {
             case .nothing: break
             case .piece: core.hears(peer, now: now)
