@@ -4,10 +4,15 @@ extension Core {
     mutating func adoptView(_ view: View, now: Microseconds, into effects: inout EffectBuffer) {
         precondition(view > promised, "views only rise")
         let wasBusy = role == .leader || role == .candidate
-        if role == .candidate && phase != .preVote { failedElections += 1 }
+        // Overtaken, it has failed as well: where elections take long, replicas would else overtake each other for ever.
+        let hasFailed = role == .candidate && phase != .preVote
         promise(view, into: &effects)
         role = .follower
-        if wasBusy {
+        if hasFailed {
+            failedElections += 1
+            hadContact = false
+            restartElectionTimer(now)
+        } else if wasBusy {
             hadContact = false
             electionDeadline = now + random.below(patienceWithElections) + 1
         }
@@ -20,6 +25,7 @@ extension Core {
         awaitsOwnPromise = true
         leaderActive = false
         heardRound = 0
+        heardHighest = 0
         isFull = false
         wantedSlot = 0
         baseKnown = false
@@ -153,6 +159,7 @@ extension Core {
         }
         role = .follower
         leaderActive = true
+        heardHighest = message.round == heardRound ? max(heardHighest, message.instance) : message.instance
         heardRound = message.round
         heardLeader(now: now)
         raiseCommit(to: max(message.bound, message.commit))
@@ -209,8 +216,8 @@ extension Core {
         guard isFull else { return }
         setFull(false, slot: 0)
         guard let leader, leader != me, baseKnown else { return }
-        // What was refused lies above: it is a gap, which the leader fills.
-        acknowledge(to: leader, highest: accepted + 1, now: now, into: &effects)
+        // What was refused is a gap, which the leader fills; unless it has begun again meanwhile, with a new link.
+        acknowledge(to: leader, highest: heardHighest, now: now, into: &effects)
     }
 
     mutating func heardLeader(now: Microseconds) {
@@ -252,12 +259,16 @@ extension Core {
             solicitedAfter = message.instance
             role = .follower
             heard(now: now)
+        } else if promisedRecord > durableRecord {
+            // The answer to the same question waits for the promise, and will leave.
+            return
         }
         promiseRecord = promisedRecord
         let bug = configuration.plantedBugs.contains(.promiseBeforeDurable)
         var previous = message.instance
         var sent: Instance = 0
         var bytes = 0
+        let most = answerBytes(to: from)
         var instance = max(message.instance, decided) + 1
         while instance <= log.highest {
             let entry = log[instance]
@@ -265,7 +276,8 @@ extension Core {
                 sent += 1
                 bytes += Int(entry.batch.length)
                 promiseRecord = max(promiseRecord, entry.record)
-                let isFull = sent == Self.burst || bytes >= Self.burstBytes
+                let isFull = sent == Self.burst || bytes >= most
+                peers[from].room -= Int(entry.batch.length) + Self.messageBytes
                 send(
                     .promise(
                         view: promised, decided: decided, after: previous, instance: instance,

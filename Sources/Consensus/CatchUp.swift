@@ -28,8 +28,12 @@ extension Core {
     private var proposalPatience: Microseconds {
         let leader = leadingReplica(of: promised, among: memberCount)
         return leaderActive && leader != me
-            ? max(configuration.suspect, 4 * peers[leader].patience) : configuration.retransmit
+            ? max(configuration.suspect, 4 * answerTime(of: leader)) : configuration.retransmit
     }
+
+    /// How long an answer of a peer, or its next part, may take. A link that was held up once, and is gone now, says nothing that
+    /// would bring its measured time down again.
+    func answerTime(of peer: ReplicaIndex) -> Microseconds { min(peers[peer].patience, 4 * configuration.suspect) }
 
     mutating func catchUpTick(now: Microseconds, into effects: inout EffectBuffer) {
         if baseKnown && learned >= base && learned > catchUpMark {
@@ -48,7 +52,7 @@ extension Core {
         catchUpRotation = catchUpAsked == from ? catchUpRotation + 1 : 0
         catchUpAsked = from
         catchUpPeer = choosePeer()
-        catchUpDeadline = now + peers[catchUpPeer].patience
+        catchUpDeadline = now + answerTime(of: catchUpPeer)
         var through = from
         while through < target && through - from + 1 < Self.burst && !log[through + 1].isDecided { through += 1 }
         precondition(log[from].isDecided == false, "what is decided is not asked for")
@@ -84,11 +88,13 @@ extension Core {
         let through = min(message.bound, min(decided, message.instance + Self.burst - 1))
         var instance = message.instance
         var bytes = 0
+        let most = answerBytes(to: from)
         while instance <= through {
             let entry = log[instance]
             precondition(entry.isDecided, "the log is complete from `served` to `decided`")
             bytes += Int(entry.batch.length)
-            let isLast = instance == through || bytes >= Self.burstBytes
+            let isLast = instance == through || bytes >= most
+            peers[from].room -= Int(entry.batch.length) + Self.messageBytes
             send(
                 .decided(
                     view: promised, instance: instance, decided: decided, batch: entry.batch, last: isLast),
@@ -126,7 +132,7 @@ extension Core {
         }
         learn()
         if catchUpDeadline != .max && from == catchUpPeer {
-            catchUpDeadline = max(catchUpDeadline, now + peers[from].patience)
+            catchUpDeadline = max(catchUpDeadline, now + answerTime(of: from))
         }
         // Whoever answered: the first that was asked may have been slow, and another asked meanwhile.
         if message.flags.contains(.last) && learned >= catchUpAsked && catchUpAsked != 0 {

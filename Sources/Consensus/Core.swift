@@ -40,7 +40,7 @@ struct Peer: BitwiseCopyable {
     var next: Instance = 0
     /// Leader: the commit index that it was told last.
     var toldCommit: Instance = 0
-    /// Leader: bytes of proposals that may be sent to it now; whoever drives the core says how many, see `allow`.
+    /// Bytes of batches that may be sent to it now; whoever drives the core says how many, see `allow`.
     var room = Int.max
     /// Leader: it has no room for proposals, and will say when it has.
     var isFull = false
@@ -150,6 +150,8 @@ struct Peer: BitwiseCopyable {
     // Follower.
     /// The leader's round that was heard last in the promised view.
     var heardRound: UInt64 = 0
+    /// The highest instance that the leader said, in that round, to have sent.
+    var heardHighest: Instance = 0
     /// The last proposal was refused for want of room, and the leader holds back until it hears that there is some.
     package internal(set) var isFull = false
     /// `isFull` because the log had no slot for this instance; 0: not for that.
@@ -407,6 +409,12 @@ struct Peer: BitwiseCopyable {
         precondition(role != .recovering, "a core is started first")
         precondition(effects.hasRoom, "effects have room for a step")
         guard peer >= 0 && peer < memberCount && peer != me else { return }
+        // It may have restarted, with less than it had executed: what is far above that it would refuse.
+        peers[peer].decided = 0
+        // What a leader said to have sent on the old link it sends again.
+        if peer == leadingReplica(of: promised, among: memberCount) { heardHighest = 0 }
+        // What it was asked for may be lost too.
+        if peer == catchUpPeer && catchUpDeadline < .max { catchUpDeadline = now }
         switch role {
         case .leader: reconnect(peer, now: now, into: &effects)
         case .candidate: solicit(peer, into: &effects)
@@ -414,8 +422,9 @@ struct Peer: BitwiseCopyable {
         }
     }
 
-    /// How many bytes of proposals may be sent to a peer from now on, and how long an answer of it may take. What does not fit
-    /// waits in the log where it lies. Without a word of the driver there is no limit.
+    /// How many bytes of batches may be sent to a peer from now on, and how long an answer of it may take. Proposals that do not fit
+    /// wait in the log where they lie; an answer to a question ends early, and the rest is asked for. Without a word of the driver
+    /// there is no limit.
     #if !DEBUG
         @_noLocks
     #endif
@@ -433,14 +442,17 @@ struct Peer: BitwiseCopyable {
     /// A part of something large came from a peer: it answers, though its answer is not whole.
     package mutating func hears(_ peer: ReplicaIndex, now: Microseconds) {
         precondition(peer >= 0 && peer < memberCount && peer != me, "a replica hears its peers")
-        if catchUpDeadline != .max, peer == catchUpPeer || peer == leader {
-            catchUpDeadline = max(catchUpDeadline, now + peers[peer].patience)
+        if catchUpDeadline != .max, peer == leader || peer == catchUpPeer && catchUpAsked != 0 {
+            catchUpDeadline = max(catchUpDeadline, now + answerTime(of: peer))
         }
         if role == .candidate && phase == .prepare && prepareDeadline != .max {
-            prepareDeadline = max(prepareDeadline, now + peers[peer].patience)
+            prepareDeadline = max(prepareDeadline, now + answerTime(of: peer))
             restartElectionTimer(now)
         }
     }
+
+    /// Most bytes of batches in one answer to a peer; an answer has one batch at least.
+    func answerBytes(to peer: ReplicaIndex) -> Int { min(Self.burstBytes, max(peers[peer].room, 1)) }
 
     /// The engine dropped all entries below `floor` from the log; it may drop what is executed. Lower floors are ignored.
     #if !DEBUG

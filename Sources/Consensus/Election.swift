@@ -183,7 +183,11 @@ extension Core {
                 bound: message.bound, instance: isLast ? .max : message.instance, isEnd: message.flags.contains(.more)),
             of: from)
         // An election lasts as long as it gets on: how long that is depends on how much there is to learn.
-        if peers[from].covered > before { restartElectionTimer(now) }
+        if peers[from].covered > before {
+            restartElectionTimer(now)
+            // The rest of its answer is on the way.
+            prepareDeadline = max(prepareDeadline, now + answerTime(of: from))
+        }
         if peers[from].covered == .max {
             completePhaseOne(now: now, into: &effects)
         } else if isEnd {

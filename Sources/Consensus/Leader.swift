@@ -119,8 +119,7 @@ extension Core {
 
     /// Forgets what was sent to a follower beyond what it acknowledged.
     private mutating func sendAgain(_ peer: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer) {
-        let first = peers[peer].acked + 1
-        guard first >= log.floor else { return }
+        let first = max(peers[peer].acked + 1, log.floor)
         // What waits for its record has not left yet, and will.
         if peers[peer].next > first && log[first].record <= durableRecord {
             counters.retransmissions += peers[peer].next - first

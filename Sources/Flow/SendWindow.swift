@@ -124,6 +124,9 @@ package struct SendWindow: ~Copyable {
     /// Bytes of one piece.
     package var pieceSize: Int { min(max(size / 4, 4 << 10), 64 << 10) }
 
+    /// Bytes that are known to have arrived, or were given up with a lost link.
+    package var arrivedBytes: Int { mutating get { arrived } }
+
     /// The mark that came back last. What was sent before it has arrived.
     package var lastArrived: UInt64 { arrivedStamp }
 
@@ -227,6 +230,8 @@ package struct SendWindow: ~Copyable {
         // A queue that no byte of the round found empty: the window is too large, whether or not it was full.
         let isCongested = roundTime > leastRoundTrip + 2 * queue
         let wasLimited = wasLimited || isCongested
+        // Others that start at the same time may be the reason, as when a replica begins to send much to all: none goes on to double.
+        if isCongested { isStarting = false }
         roundRate = 0
         roundTime = .max
         self.wasLimited = false

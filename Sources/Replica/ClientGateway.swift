@@ -15,8 +15,8 @@ final class ClientGateway: Stage {
         var maximumOutstandingBytes: Int
         /// Microseconds after which a request that nobody decided is answered NO_LEADER, unless it may be on its way still.
         var patience: UInt64
-        /// As long as bytes get through, a request may wait so many times as long.
-        static let mostPatience: UInt64 = 30
+        /// Microseconds after which a repetition is ordered, though the request may be on its way still: it may be lost after all.
+        static let mostPatience: UInt64 = 60_000_000
         /// Microseconds after which a client may be expected to repeat a request.
         static let repetition: UInt64 = 900_000
         /// The `client` endpoints by replica index, for REDIRECT.
@@ -187,7 +187,8 @@ final class ClientGateway: Stage {
             guard
                 !pending.pointee.recognise(
                     command: request.command, flags: request.flags.rawValue, session: request.session,
-                    sequence: request.sequence, envelope: envelope.pointee)
+                    sequence: request.sequence, envelope: envelope.pointee, era: board.era.load(),
+                    oldest: now - min(now, Settings.mostPatience))
             else { return board.repetitionsRecognised.add(1) }
         }
         let bodies = isLocal ? rings.queryBodies : rings.bodies
@@ -204,8 +205,7 @@ final class ClientGateway: Stage {
         let tag = pending.pointee.admit(
             command: request.command, flags: request.flags.rawValue, session: request.session,
             sequence: request.sequence, deadline: now + settings.patience,
-            lastDeadline: now + Settings.mostPatience * settings.patience, view: board.view.load(),
-            now: now, bodyCount: body.count, envelope: envelope.pointee)
+            era: board.era.load(), now: now, bodyCount: body.count, envelope: envelope.pointee)
         let accepted =
             isLocal
             ? rings.localQueries.push(LocalQuery(tag: tag, position: request.position, body: body))
@@ -234,8 +234,7 @@ final class ClientGateway: Stage {
 
     /// On a slow link a large request takes its time, and those that came after it. To send it again would only take longer.
     private func mayBeOnItsWay(_ request: PendingTable.Entry, now: UInt64) -> Bool {
-        now < request.lastDeadline && board.knownLeader != nil && board.view.load() == request.view
-            && now < lastProgressAt + settings.patience
+        board.knownLeader != nil && board.era.load() == request.era && now < lastProgressAt + settings.patience
     }
 
     /// Tells the client of a request that nobody decided in time to try again.

@@ -34,9 +34,6 @@ struct Dissemination {
         let large: LargeBatch
         /// Of its parcels; nil while this replica does not lead.
         var parcel: UInt64?
-        /// Peers to which it does not go yet: they are away, or have too much to get already. Once it is proposed, those that still lack
-        /// it get it with the proposal.
-        var lacking: UInt16 = 0
         var began: UInt64 = 0
         /// When enough peers for a quorum had it; 0: they have not.
         var quorumAt: UInt64 = 0
@@ -48,7 +45,7 @@ struct Dissemination {
     /// Bytes on their way at once, beyond a single batch: enough to fill the windows, little enough for followers to hold.
     private static let mostBytes = 32 << 20
     private static let mostBatches = PeerTraffic.mostParcels / 2
-    /// How long the others may take once a quorum has a batch, besides a quarter of what the quorum took.
+    /// How long the others may take once a quorum has a batch, besides as long as the quorum took.
     private static let grace: UInt64 = 20_000
 
     var isEmpty: Bool { batches.isEmpty }
@@ -61,18 +58,16 @@ struct Dissemination {
         bytes += large.size
     }
 
-    /// Leader: all that are not on their way to a peer begin.
-    mutating func begin(over traffic: PeerTraffic, now: UInt64) {
+    /// Leader: all go to those peers to which they are not on their way yet.
+    /// - Parameter wanted: bit i: to replica i.
+    mutating func spread(to wanted: UInt16, over traffic: PeerTraffic, now: UInt64) {
         for place in batches.indices {
             if batches[place].parcel == nil {
                 batches[place].parcel = traffic.newParcelNumber()
-                batches[place].lacking = traffic.others
                 batches[place].began = now
                 batches[place].quorumAt = 0
             }
-            guard let parcel = batches[place].parcel, batches[place].lacking != 0 else { continue }
-            batches[place].lacking &= ~traffic.disseminate(
-                batches[place].large.records, as: parcel, to: batches[place].lacking)
+            traffic.disseminate(batches[place].large.records, as: batches[place].parcel!, to: wanted)
         }
     }
 
@@ -101,7 +96,7 @@ struct Dissemination {
     }
 
     private func deadline(of batch: Batch) -> UInt64 {
-        batch.quorumAt + Self.grace + (batch.quorumAt - batch.began) / 4
+        batch.quorumAt + Self.grace + (batch.quorumAt - batch.began)
     }
 
     var nextDeadline: UInt64 {

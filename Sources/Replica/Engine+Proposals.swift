@@ -9,14 +9,17 @@ extension Engine {
     /// What changes slowly, and is looked at now and then only: the links, and which followers are to be waited for.
     func survey(now: UInt64) {
         surveyedAt = now
-        forgetOldPieces()
+        if core.view != surveyedView {
+            surveyedView = core.view
+            board.era.store(board.era.load() + 1)
+        }
         publishTraffic()
+        for peer in 0..<memberCount where peer != index { allow(peer, now: now) }
         let largest: Int
         if core.role == .leader {
             quorumRoundTrip = traffic.leastRoundTrip(toFastest: othersOfQuorum)
             largest = memberIDs.count == 1 ? .max : traffic.largestOrdinary(toFastest: othersOfQuorum)
             isHeldBack = waitsForFollower(now: now)
-            for peer in 0..<memberCount where peer != index { allow(peer, now: now) }
         } else {
             largest = core.leader.map { traffic.largestOrdinary(to: $0) } ?? .max
         }
@@ -25,13 +28,6 @@ extension Engine {
         batcher.largeFrom = isBusy && largest != .max ? max(largest / 2, 16 << 10) : largest
     }
     static let surveyInterval: UInt64 = 1_000
-
-    /// What came in pieces before a change of the view is of no use. To be called before the first pieces of the new view are taken.
-    func forgetOldPieces() {
-        guard core.view != incomingView else { return }
-        incomingView = core.view
-        traffic.dropIncoming()
-    }
 
     /// Tells the core for how much of its proposals there is room on the links to those that lack some.
     func allow(now: UInt64) {
@@ -58,12 +54,16 @@ extension Engine {
             dissemination.add(batch)
             work += 1
         }
-        dissemination.begin(over: traffic, now: now)
         for peer in 0..<memberCount where peer != index {
             traffic.forget(upTo: core.progress(of: peer).acknowledged, for: peer)
         }
+        // One that lacks what this log has dropped could not use them: it takes a state first.
         var linked: UInt16 = 0
-        for peer in 0..<memberCount where peer != index && traffic.isConnected(peer) { linked |= 1 << UInt16(peer) }
+        for peer in 0..<memberCount
+        where peer != index && traffic.isConnected(peer) && core.progress(of: peer).acknowledged + 1 >= core.floor {
+            linked |= 1 << UInt16(peer)
+        }
+        dissemination.spread(to: linked, over: traffic, now: now)
         while !isHeldBack, core.canPropose,
             let ready = dissemination.ready(over: traffic, others: othersOfQuorum, wanted: linked, now: now)
         {

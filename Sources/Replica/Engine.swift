@@ -59,6 +59,8 @@ final class Engine: Stage {
     /// When the commands that wait for company began to; .max: none do.
     @exclusivity(unchecked) var gatheringSince: UInt64 = .max
     @exclusivity(unchecked) private var polledAt: UInt64 = 0
+    /// The view at the last survey.
+    @exclusivity(unchecked) var surveyedView: UInt64 = 0
     /// The view in which what comes in pieces was begun.
     @exclusivity(unchecked) var incomingView: UInt64 = 0
     /// The logs of the peers do not reach back to where this replica stands.
@@ -146,9 +148,9 @@ final class Engine: Stage {
             work += 1
             commit(now: now)
         }
-        traffic.end()
         work += deliver()
         if core.needsStateTransfer || transfer.isActive { transfer.poll(standing: standing, now: now) }
+        traffic.end()
         gate?.isClosed = core.role == .leader && inFlight >= (lastWasConsiderable ? Self.mostPartial : 1)
         if work > 0 || core.role != publishedRole || board.executed.load() != publishedExecuted { publish() }
         return work > 0
@@ -168,6 +170,8 @@ final class Engine: Stage {
         case .connected:
             remember(arrival.incarnation, of: peer)
             traffic.connected(peer, now: now)
+            // Runs of commands on their way to the leader are lost.
+            if core.leader == peer { board.era.store(board.era.load() + 1) }
             core.connected(peer, now: now, into: &effects)
         case .hearsay:
             remember(arrival.incarnation, of: peer)
@@ -199,7 +203,11 @@ final class Engine: Stage {
             transfer.take(message, decoded.payload, from: peer, standing: standing, now: now)
             return Self.workOfTransfer
         case .link(let message):
-            forgetOldPieces()
+            if core.view != incomingView {
+                // What was sent ahead in another view is of no use any more.
+                incomingView = core.view
+                traffic.dropIncoming()
+            }
             switch traffic.take(message, decoded.payload, from: peer, whole: incoming) {
             case .nothing: break
             case .piece: core.hears(peer, now: now)
@@ -254,7 +262,12 @@ final class Engine: Stage {
 
     private func receive(_ message: Message, _ payload: UnsafeRawBufferPointer, from peer: Int, now: UInt64) {
         guard message.batch.length > 0 else {
+            let repetitions = message.flags.contains(.gap) ? core.repetitions(to: peer) : 0
             _ = core.receive(message, from: peer, now: now, into: &effects)
+            // Proposals that wait are among those that the core repeats from here on.
+            if message.flags.contains(.gap), core.repetitions(to: peer) > repetitions {
+                traffic.withdrawProposals(to: peer)
+            }
             return
         }
         guard core.wants(message, from: peer) else {

@@ -36,6 +36,8 @@ struct OutgoingParcel: BitwiseCopyable {
     var header: EncodedHeader?
     /// The instance for which it is proposed; 0: for none, or for none yet.
     var instance: Instance = 0
+    /// A decided value, or a promise, that a peer asked for; nil for all else.
+    var answer: Message?
     /// The mark behind its last byte: when that is back the peer has all of it.
     var endMark: UInt64?
 
@@ -60,7 +62,7 @@ struct IncomingParcels {
     }
 
     /// Above that, the oldest go: a peer that never says what they are must not take more and more memory.
-    static let mostBytes = 48 << 20
+    static let mostBytes = 64 << 20
     static let mostParcels = 128
 
     private var parcels: [Parcel] = []

@@ -80,9 +80,6 @@ final class PeerTraffic {
         }
     }
 
-    /// Bit i: replica i is another one.
-    var others: UInt16 { (1 << UInt16(count) - 1) & ~(1 << UInt16(index)) }
-
     func isConnected(_ peer: Int) -> Bool { board.peers[peer].connected.load() != 0 }
 
     /// Bytes of proposals, or runs of commands, that may go to a peer now.
@@ -156,13 +153,15 @@ final class PeerTraffic {
             figures.roundTrip.store(peers[peer].window.roundTrip.smoothed)
             figures.window.store(UInt64(peers[peer].window.size))
             figures.underWay.store(UInt64(peers[peer].window.underWay))
+            // Nobody will say what they are.
+            if !isConnected(peer) { peers[peer].incoming.removeAll() }
         }
     }
 
-    /// Marks that came back, from all peers together: rises as bytes arrive.
+    /// Bytes that have arrived, at all peers together.
     var arrived: UInt64 {
         var arrived: UInt64 = 0
-        for peer in 0..<count where peer != index { arrived &+= peers[peer].window.lastArrived }
+        for peer in 0..<count where peer != index { arrived &+= UInt64(peers[peer].window.arrivedBytes) }
         return arrived
     }
 
@@ -208,14 +207,40 @@ final class PeerTraffic {
             return false
         }
         if size <= peers[peer].window.largestWhole && (!isProposal || peers[peer].waitingProposals == 0) { return true }
+        if !isProposal, replaceAnswer(message, header, to: peer) { return false }
         var parcel = newParcel(size: Int(message.batch.length), .logged(message.batch))
         parcel.header = header
         if isProposal {
             parcel.instance = message.instance
             peers[peer].waitingProposals += 1
+        } else {
+            parcel.answer = message
         }
         peers[peer].outgoing.append(parcel)
         return false
+    }
+
+    /// What a peer asks for again while it is on its way goes out once, with the newest header. Promises of views that are over do not go
+    /// out at all. Returns whether it is on its way.
+    private func replaceAnswer(_ message: Message, _ header: EncodedHeader, to peer: Int) -> Bool {
+        if message.kind == .promise {
+            remove(from: peer) { $0.offset == 0 && $0.answer?.kind == .promise && $0.answer!.view < message.view }
+        }
+        let place = peers[peer].outgoing.firstIndex {
+            guard let answer = $0.answer else { return false }
+            return answer.kind == message.kind && answer.view == message.view && answer.instance == message.instance
+        }
+        guard let place else { return false }
+        if peers[peer].outgoing[place].answer!.batch == message.batch {
+            peers[peer].outgoing[place].header = header
+        } else if peers[peer].outgoing[place].offset == 0 {
+            // Another value is known there by now. What has begun to go out keeps its bytes.
+            var parcel = newParcel(size: Int(message.batch.length), .logged(message.batch))
+            parcel.header = header
+            parcel.answer = message
+            peers[peer].outgoing[place] = parcel
+        }
+        return true
     }
 
     private func sendWhole(_ message: Message, to peers: UInt16) {
@@ -271,11 +296,6 @@ final class PeerTraffic {
         peers[peer].outgoing.contains { if case .frame = $0.payload { true } else { false } }
     }
 
-    func newParcelNumber() -> UInt64 {
-        lastParcel += 1
-        return lastParcel
-    }
-
     private func newParcel(size: Int, _ payload: OutgoingParcel.Payload) -> OutgoingParcel {
         OutgoingParcel(number: newParcelNumber(), size: size, payload: payload)
     }
@@ -294,18 +314,22 @@ final class PeerTraffic {
 
     // MARK: Batches ahead of their proposals
 
-    /// Begins to send a batch before it is proposed, as a parcel of this number, to those of some peers that are linked and do not have
-    /// too much to get already. Returns which.
-    func disseminate(_ bytes: UnsafeRawBufferPointer, as number: UInt64, to mask: UInt16) -> UInt16 {
-        let parcel = OutgoingParcel(number: number, size: bytes.count, payload: .disseminated(bytes.baseAddress!))
-        var begun: UInt16 = 0
-        for peer in 0..<count where peer != index && mask & 1 << UInt16(peer) != 0 && isConnected(peer) {
+    /// A number for a batch that is to go to the peers before it is proposed.
+    func newParcelNumber() -> UInt64 {
+        lastParcel += 1
+        return lastParcel
+    }
+
+    /// Sends a batch ahead, to those of some peers to which it is not on its way already.
+    func disseminate(_ bytes: UnsafeRawBufferPointer, as number: UInt64, to wanted: UInt16) {
+        for peer in 0..<count where peer != index && wanted & 1 << UInt16(peer) != 0 && isConnected(peer) {
+            guard !peers[peer].outgoing.contains(where: { $0.number == number }) else { continue }
+            // One that is far behind gets it later, or with its proposal.
             let held = peers[peer].outgoing.reduce(0) { $0 + $1.size }
             guard held < Self.mostBytes, peers[peer].outgoing.count < Self.mostParcels else { continue }
-            peers[peer].outgoing.append(parcel)
-            begun |= 1 << UInt16(peer)
+            peers[peer].outgoing.append(
+                OutgoingParcel(number: number, size: bytes.count, payload: .disseminated(bytes.baseAddress!)))
         }
-        return begun
     }
 
     /// Whether all of a batch that is disseminated has arrived at a peer.
@@ -335,6 +359,9 @@ final class PeerTraffic {
             }
         }
     }
+
+    /// Forgets the proposals that wait for one peer.
+    func withdrawProposals(to peer: Int) { remove(from: peer) { $0.isWaitingProposal } }
 
     /// Forgets what a peer has got by other ways.
     func forget(upTo instance: Instance, for peer: Int) {

@@ -13,11 +13,10 @@ struct PendingTable: ~Copyable {
         var flags: UInt8 = 0
         var session: UInt64 = 0
         var sequence: UInt64 = 0
-        /// Microseconds: when the client is told NO_LEADER, and when it is in any case.
+        /// Microseconds: when the client is told NO_LEADER.
         var deadline: UInt64 = 0
-        var lastDeadline: UInt64 = 0
-        /// The view in which it was admitted, and when.
-        var view: UInt64 = 0
+        /// The era in which it was admitted (see `StatusBoard.era`), and when.
+        var era: UInt64 = 0
         var admittedAt: UInt64 = 0
         /// A repetition of it would be recognised.
         var isWatched = false
@@ -81,8 +80,8 @@ struct PendingTable: ~Copyable {
 
     /// Takes the request in and returns its tag. The table must not be full.
     mutating func admit(
-        command: UInt8, flags: UInt8, session: UInt64, sequence: UInt64, deadline: UInt64, lastDeadline: UInt64,
-        view: UInt64, now: UInt64, bodyCount: Int, envelope: borrowing Envelope
+        command: UInt8, flags: UInt8, session: UInt64, sequence: UInt64, deadline: UInt64, era: UInt64, now: UInt64,
+        bodyCount: Int, envelope: borrowing Envelope
     ) -> UInt64 {
         precondition(free >= 0, "admitted a request into a full table")
         let index = Int(free)
@@ -94,8 +93,7 @@ struct PendingTable: ~Copyable {
         entries[index].session = session
         entries[index].sequence = sequence
         entries[index].deadline = deadline
-        entries[index].lastDeadline = lastDeadline
-        entries[index].view = view
+        entries[index].era = era
         entries[index].admittedAt = now
         entries[index].isWatched = false
         entries[index].bodyCount = UInt32(bodyCount)
@@ -127,14 +125,17 @@ struct PendingTable: ~Copyable {
         }
     }
 
-    /// Whether a command of a session with this sequence waits already. Then its answer goes to `envelope`, from where it was asked
-    /// for last, with the flags that came from there.
+    /// Whether a command of a session with this sequence waits already, in this era and since `oldest` or later. Then its answer goes
+    /// to `envelope`, from where it was asked for last, with the flags that came from there.
     mutating func recognise(
-        command: UInt8, flags: UInt8, session: UInt64, sequence: UInt64, envelope: borrowing Envelope
+        command: UInt8, flags: UInt8, session: UInt64, sequence: UInt64, envelope: borrowing Envelope, era: UInt64,
+        oldest: UInt64
     ) -> Bool {
         guard !watched.isEmpty, let place = watched[session] else { return false }
         let index = Int(place)
-        guard entries[index].command == command, entries[index].sequence == sequence else { return false }
+        guard entries[index].command == command, entries[index].sequence == sequence, entries[index].era == era,
+            entries[index].admittedAt >= oldest
+        else { return false }
         entries[index].flags = flags
         keep(envelope, at: index)
         return true

@@ -89,6 +89,8 @@ package final class StatusBoard: Sendable {
     private let roleWord: Gauge
     /// Rises as bytes are known to have arrived at other replicas, and instances are decided.
     let progress: Gauge
+    /// Rises when what was handed to the leader may be lost: the view has changed, or the link to the leader.
+    let era: Gauge
     private let leaderWord: Gauge
     private let readyWord: Gauge
 
@@ -170,6 +172,7 @@ package final class StatusBoard: Sendable {
         roleWord = builder.hidden()
         leaderWord = builder.hidden()
         progress = builder.hidden()
+        era = builder.hidden()
         readyWord = builder.gauge("ready", "1 when a leader is known and the replica has caught up")
 
         builder.beginSection()

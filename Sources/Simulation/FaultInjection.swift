@@ -29,6 +29,7 @@ extension Simulator {
             replica.pointee.slowUntil = now + random.below(plan.span)
             replica.pointee.slowBy = 2 * plan.span
         case .split, .oneWay, .ring, .isolateLeader: partition(kind)
+        case .mute where hasLinks: loseSomeLink(of: victim)
         case .mute: mute(random.chance(perMille: 500) ? victim : leaderIndex() ?? victim)
         case .rotate: rotate()
         case .trap:
@@ -51,7 +52,10 @@ extension Simulator {
             replica.pointee.fullUntil = now + random.below(plan.span)
         case .losePools: try losePools(victim)
         case .clientDeath: killClient()
+        case .linkLoss: loseSomeLink(of: victim)
+        case .slowLink: slowSomeLink(of: victim)
         }
+        if hasLinks { cutLinks() }
     }
 
     func downTime() -> Microseconds {
@@ -74,6 +78,18 @@ extension Simulator {
         guard replicas[index].isUp else { return }
         replicas[index].tickAt = .max
         scheduleTick(index)
+    }
+
+    private func loseSomeLink(of index: ReplicaIndex) {
+        guard hasLinks else { return }
+        loseLink(index, (index + 1 + random.index(replicaCount - 1)) % replicaCount)
+    }
+
+    private func slowSomeLink(of index: ReplicaIndex) {
+        guard hasLinks else { return }
+        let peer = (index + 1 + random.index(replicaCount - 1)) % replicaCount
+        trace("the link from \(index) to \(peer) is slow")
+        links.ways[links.place(index, peer)].slowUntil = now + random.below(plan.span)
     }
 
     /// A crash aimed at the moments at which the order of records matters, and what of them it spares; nil: no such moment.

@@ -49,6 +49,10 @@ struct FaultPlan {
         case fullLog
         case losePools
         case clientDeath
+        /// Two replicas lose their link, where there are links.
+        case linkLoss
+        /// A link becomes slow one way.
+        case slowLink
     }
 
     init() {}

@@ -13,6 +13,12 @@ extension Simulator {
             Event(kind: .transferCheck, replica: index, life: replica.pointee.life),
             at: now + transferInterval + random.below(transferInterval))
         for peer in indices where peer != index && replicas[peer].isUp {
+            if hasLinks {
+                queue.schedule(
+                    Event(kind: .linkUp, replica: index, life: replica.pointee.life, peer: peer),
+                    at: now + 100 + random.below(1_000))
+                continue
+            }
             let delay = 100 + random.below(1_000)
             queue.schedule(
                 Event(kind: .linkUp, replica: index, life: replica.pointee.life, peer: peer), at: now + delay)
@@ -38,6 +44,7 @@ extension Simulator {
         trace("\(index) crashes")
         effects.removeAll()
         replica.pointee.crash(random: &random, mode: mode)
+        if hasLinks { closeLinks(of: index) }
         try check(
             checker.recovered(
                 index, replica.pointee.storage, executed: replica.pointee.executed,

@@ -12,21 +12,28 @@ package final class SeedRun: Sendable {
         package var answered: UInt64 = 0
         package var crashes: UInt64 = 0
         package var elections: UInt64 = 0
+        /// Of its bound, in parts of a thousand, by the slowest convergence of all.
+        package var boundUsed: UInt64 = 0
+        package var slowest: UInt64 = 0
         /// Simulated time, in microseconds.
         package var time: UInt64 = 0
     }
 
     private let seeds: Range<UInt64>
     private let replicaCount: Int?
+    private let links: Bool?
     private let next: Atomic<UInt64>
     private let isStopped = Atomic<Bool>(false)
     private let totals = Mutex(Totals())
 
-    /// - Parameter replicaCount: nil: the seed's own, see `replicaCount(of:)`.
-    package init(seeds: Range<UInt64>, replicaCount: Int?) {
+    /// - Parameters:
+    ///   - replicaCount: nil: the seed's own, see `replicaCount(of:)`.
+    ///   - links: nil: the seed's own.
+    package init(seeds: Range<UInt64>, replicaCount: Int?, links: Bool? = nil) {
         precondition(!seeds.isEmpty, "a run has seeds")
         self.seeds = seeds
         self.replicaCount = replicaCount
+        self.links = links
         next = Atomic(seeds.lowerBound)
     }
 
@@ -36,8 +43,9 @@ package final class SeedRun: Sendable {
     }
 
     /// The options with which a seed is run, here and when it is replayed.
-    package static func options(seed: UInt64, replicaCount: Int?) -> SimulationOptions {
-        SimulationOptions(replicaCount: replicaCount ?? self.replicaCount(of: seed), invariantInterval: 16)
+    package static func options(seed: UInt64, replicaCount: Int?, links: Bool? = nil) -> SimulationOptions {
+        SimulationOptions(
+            replicaCount: replicaCount ?? self.replicaCount(of: seed), invariantInterval: 16, links: links)
     }
 
     /// Runs them all. `progress` is called now and then, from any of the threads, one at a time.
@@ -51,7 +59,7 @@ package final class SeedRun: Sendable {
         while !isStopped.load(ordering: .relaxed) {
             let seed = next.add(1, ordering: .relaxed).oldValue
             guard seed < seeds.upperBound else { return }
-            let options = Self.options(seed: seed, replicaCount: replicaCount)
+            let options = Self.options(seed: seed, replicaCount: replicaCount, links: links)
             let report = Simulator(seed: seed, options: options).run()
             if report.failure != nil { isStopped.store(true, ordering: .relaxed) }
             totals.withLock { totals in
@@ -61,6 +69,10 @@ package final class SeedRun: Sendable {
                 totals.crashes += UInt64(report.crashes)
                 totals.elections += report.elections
                 totals.time += report.time
+                if report.boundUsed > totals.boundUsed {
+                    totals.boundUsed = report.boundUsed
+                    totals.slowest = seed
+                }
                 // Of several at once, the lowest.
                 if let failure = report.failure, failure.seed < totals.failure?.seed ?? .max {
                     totals.failure = failure

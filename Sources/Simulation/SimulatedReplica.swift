@@ -23,6 +23,10 @@ struct SimulatedReplica: ~Copyable {
     var slowBy: Microseconds = 0
     /// No room for the bytes of batches from others.
     var fullUntil: Microseconds = 0
+    /// Whether proposals that find no room are refused, and not just lost.
+    var saysFull = false
+    /// Each flush takes this long at least, and up to twice as long as the faults last that stay when all others end.
+    var lastingFlush: Microseconds = 0
     /// How much later than others it sees and says everything.
     var lag: Microseconds = 0
     var flushAt: Microseconds = 0
@@ -171,6 +175,7 @@ struct SimulatedReplica: ~Copyable {
     {
         var delay = flush + random.below(flush + 1)
         if now < slowUntil { delay += random.below(slowBy + 1) }
+        if lastingFlush > 0 { delay += lastingFlush + random.below(3 * lastingFlush) }
         return delay
     }
 

@@ -14,10 +14,13 @@ package struct SimulationOptions: Sendable {
     package var faults: Set<Int>?
     /// There are no more clients than this.
     package var clientLimit: Int
+    /// Whether replicas talk over links that take their time, in place of a network that loses and repeats; nil: by the seed.
+    package var links: Bool?
 
     package init(
         replicaCount: Int, plantedBugs: PlantedBugs = [], duration: Microseconds = 2_000_000,
-        invariantInterval: Int = 1, trace: Bool = false, faults: Set<Int>? = nil, clientLimit: Int = .max
+        invariantInterval: Int = 1, trace: Bool = false, faults: Set<Int>? = nil, clientLimit: Int = .max,
+        links: Bool? = nil
     ) {
         self.replicaCount = replicaCount
         self.plantedBugs = plantedBugs
@@ -26,6 +29,7 @@ package struct SimulationOptions: Sendable {
         self.trace = trace
         self.faults = faults
         self.clientLimit = clientLimit
+        self.links = links
     }
 }
 
@@ -46,6 +50,12 @@ package struct SimulationReport: Sendable {
     package var leaderships: UInt64 = 0
     package var caughtUp: UInt64 = 0
     package var retransmissions: UInt64 = 0
+    /// Pieces of large payloads that were sent.
+    package var pieces = 0
+    /// Proposals that were refused for want of room.
+    package var refusals = 0
+    /// How much of its bound the slowest convergence took, in parts of a thousand.
+    package var boundUsed: UInt64 = 0
 
     package init(seed: UInt64) { self.seed = seed }
 }
@@ -62,6 +72,9 @@ package final class Simulator {
     @exclusivity(unchecked) var random: SimulationRandom
     @exclusivity(unchecked) var plan: FaultPlan
     @exclusivity(unchecked) var network: Network
+    /// Whether replicas talk over `links`.
+    let hasLinks: Bool
+    @exclusivity(unchecked) var links: Links
     let replicas: UnsafeMutablePointer<SimulatedReplica>
     let indices: Range<ReplicaIndex>
     @exclusivity(unchecked) var clients: Buffer<SimulatedClient>
@@ -90,6 +103,8 @@ package final class Simulator {
     let thinkTime: Microseconds
     let proposalInterval: Microseconds
     let bytesPerCommand: UInt32
+    /// Length of the next batches where there are links; nil: by chance.
+    var batchLength: UInt32?
 
     package init(seed: UInt64, options: SimulationOptions) {
         self.seed = seed
@@ -98,6 +113,11 @@ package final class Simulator {
         let suspect = random.chance(perMille: 300) ? 5_000 + random.below(25_000) : 30_000 + random.below(120_000)
         plan = FaultPlan(random: &random, suspect: suspect)
         network = Network(count: options.replicaCount, plan: plan)
+        let isLinked = random.chance(perMille: 400)
+        hasLinks = options.replicaCount > 1 && options.links ?? isLinked
+        links = Links(
+            count: options.replicaCount,
+            plan: hasLinks ? LinkPlan(random: &random, count: options.replicaCount, suspect: suspect) : LinkPlan())
         checker = Checker(count: options.replicaCount)
         sessionCount = 2 + random.index(6)
         history = History(replicaCount: options.replicaCount, sessionCount: sessionCount)
@@ -111,6 +131,7 @@ package final class Simulator {
         bytesPerCommand = random.chance(perMille: 300) ? 1 + UInt32(random.below(400_000)) : 8
         let window = isWide ? 16 + random.index(48) : 1 + random.index(8)
         let slotCount = 8 * window + random.index(64)
+        let saysFull = random.chance(perMille: 500)
         indices = 0..<options.replicaCount
         replicas = .allocate(capacity: options.replicaCount)
         for index in indices {
@@ -121,6 +142,7 @@ package final class Simulator {
             let kept = UInt64(window + random.index(slotCount - 6 * window))
             (replicas + index).initialize(
                 to: SimulatedReplica(configuration: configuration, kept: kept, sessionCount: sessionCount))
+            replicas[index].saysFull = hasLinks || saysFull
         }
     }
 
@@ -134,6 +156,7 @@ package final class Simulator {
     /// Runs both phases. A failure is in the report.
     package func run() -> SimulationReport {
         do {
+            if hasLinks { trace("suspect \(replicas[0].configuration.suspect), \(links.plan)") }
             standsFirst = random.chance(perMille: 500)
             for index in indices { try start(index) }
             queue.schedule(Event(kind: .proposal), at: proposalInterval)
@@ -154,79 +177,12 @@ package final class Simulator {
         return report
     }
 
-    // MARK: The two phases
-
-    private func runUntil(_ end: Microseconds, orWhen isDone: () -> Bool = { false }) throws(SimulationFailure) {
+    func runUntil(_ end: Microseconds, orWhen isDone: () -> Bool = { false }) throws(SimulationFailure) {
         while !isDone() {
             guard let due = queue.nextTime, due <= end, let (time, event) = queue.next() else { break }
             now = max(now, time)
             try handle(event)
         }
-    }
-
-    private func runLiveness() throws(SimulationFailure) {
-        isFaulty = false
-        traps = 0
-        silences = 0
-        network.healAll()
-        var calm = FaultPlan()
-        calm.jitter = 200
-        network.plan = calm
-        plan = calm
-        // A majority, of which nobody else is needed.
-        var order = indices.filter { !replicas[$0].isLost }
-        order.shuffle(using: &random)
-        let quorum = replicaCount / 2 + 1
-        let size = quorum + random.index(order.count - quorum + 1)
-        let chosen = Array(order[0..<size])
-        for index in order[size...] {
-            try crash(index, restartAfter: nil)
-            replicas[index].stayDown()
-        }
-        trace("calm; \(chosen.sorted()) go on")
-        try converge(chosen)
-        try converge(order, answering: true)
-        if order.count > quorum && random.chance(perMille: 300) { try stickLeader(of: order) }
-    }
-
-    /// The leader takes records and makes none durable: the others must do without it, and have it back when its storage goes on.
-    private func stickLeader(of members: [ReplicaIndex]) throws(SimulationFailure) {
-        guard let leader = members.first(where: { replicas[$0].core.role == .leader }) else { return }
-        trace("\(leader) has stuck storage")
-        replicas[leader].isStuck = true
-        try converge(members.filter { $0 != leader })
-        try converge(members)
-    }
-
-    /// All of `members` must decide new values within a bound.
-    private func converge(_ members: [ReplicaIndex], answering: Bool = false) throws(SimulationFailure) {
-        for index in members {
-            calm(index)
-            if !replicas[index].isUp { try start(index) }
-        }
-        for a in members {
-            for b in members where a != b {
-                queue.schedule(Event(kind: .linkUp, replica: a, life: replicas[a].life, peer: b), at: now + 100)
-            }
-        }
-        let window = UInt64(replicas[members[0]].configuration.window)
-        let firstNew = store.nextBatch
-        let mark = checker.highestDecided + 2 * window + 8
-        let completed = clients.elements.map(\.completed)
-        let bound = now + 80 * replicas[members[0]].configuration.suspect + (answering ? 40 * patience : 0)
-        let isDone = { [self] in
-            members.allSatisfy { replicas[$0].executed >= mark }
-                && checker.hasDecided(from: mark, batch: firstNew)
-                && (!answering || zip(clients.elements, completed).allSatisfy { $0.completed > $1 })
-        }
-        try runUntil(bound, orWhen: isDone)
-        guard isDone() else {
-            let states = members.map { "\($0): \(replicas[$0].summary)" }.joined(separator: "; ")
-            let answers = zip(clients.elements, completed).map { $0.completed - $1 }
-            throw failure(
-                "replicas \(members) did not reach \(mark) within the bound, with \(answers) answers: \(states)")
-        }
-        trace("converged")
     }
 
     // MARK: Saying what happened

@@ -3,6 +3,11 @@ import Consensus
 /// What happens when an event is due, and after each step of a core.
 extension Simulator {
     func handle(_ event: Event) throws(SimulationFailure) {
+        try handleAlone(event)
+        if links.changed != 0 { try tellRooms() }
+    }
+
+    private func handleAlone(_ event: Event) throws(SimulationFailure) {
         switch event.kind {
         case .proposal:
             try proposeSomewhere()
@@ -12,7 +17,7 @@ extension Simulator {
             return
         case .heal:
             network.heal(event.number)
-            reportLinks()
+            if hasLinks { healLinks() } else { reportLinks() }
             return
         case .restart:
             let replica = replicas + event.replica
@@ -63,8 +68,23 @@ extension Simulator {
             replica.pointee.storage.fence(through: event.number)
             replica.pointee.core.durable(event.number, now: replica.pointee.clock.local(now), into: &effects)
             try dispatchReady(from: event.replica)
+        case .linkUp where hasLinks:
+            if event.number == 0 {
+                try establish(event.replica, event.peer)
+            } else {
+                try open(event.replica, event.peer)
+            }
         case .linkUp:
             replica.pointee.core.connected(event.peer, now: replica.pointee.clock.local(now), into: &effects)
+        case .arrival:
+            guard let message = try takeArrival(event) else { return }
+            trace("\(event.peer) -> \(event.replica) \(message)")
+            guard try receive(message, from: event.peer, at: replica) else { return }
+        case .wake:
+            try wake(event)
+            return
+        case .room:
+            replica.pointee.core.resumeAccepting(now: replica.pointee.clock.local(now), into: &effects)
         case .commit:
             guard replica.pointee.executor.isCommitting && replica.pointee.executor.commitNumber == event.number else {
                 return
@@ -94,18 +114,44 @@ extension Simulator {
             mayBeKept
             && (replica.pointee.core.wants(message, from: peer) || options.plantedBugs.contains(.decidedWithoutView))
         if hasBytes && isWanted {
-            // Without room for the bytes, the message is lost.
-            if replica.pointee.fullUntil > now { return false }
+            if replica.pointee.fullUntil > now {
+                guard message.kind == .propose && replica.pointee.saysFull else {
+                    // Without room for the bytes, the message is lost.
+                    return false
+                }
+                refuse(message, from: peer, at: replica)
+                return true
+            }
             message.batch = replica.pointee.seal(message.batch.checksum, length: message.batch.length)
         }
         let isKept = replica.pointee.core.receive(
             message, from: peer, now: replica.pointee.clock.local(now), into: &effects)
         if hasBytes && isWanted && !isKept { replica.pointee.unseal(message.batch) }
+        // Not taken, for want of a slot: it must come again.
+        if hasLinks && message.kind == .propose && replica.pointee.core.entry(at: message.instance) == nil {
+            links.outboxes[links.place(peer, replica.pointee.configuration.replica)].mayRepeat = true
+        }
         if isKept && !isWanted {
             throw failure("replica \(replica.pointee.configuration.replica) kept what it did not want")
         }
         if isKept && !message.carriesBatch { throw failure("kept the batch of \(message)") }
         return true
+    }
+
+    /// A proposal's bytes find no room. The leader hears of it, and again when there is some.
+    private func refuse(_ message: Message, from peer: ReplicaIndex, at replica: UnsafeMutablePointer<SimulatedReplica>)
+    {
+        let index = replica.pointee.configuration.replica
+        report.refusals += 1
+        trace("\(index) refuses \(message.instance)")
+        replica.pointee.core.refuse(
+            message, full: true, from: peer, now: replica.pointee.clock.local(now), into: &effects)
+        if hasLinks { links.outboxes[links.place(peer, index)].mayRepeat = true }
+        scheduleRoom(index, at: replica.pointee.fullUntil)
+    }
+
+    private func scheduleRoom(_ index: ReplicaIndex, at time: Microseconds) {
+        queue.schedule(Event(kind: .room, replica: index, life: replicas[index].life), at: time)
     }
 
     /// Commands for which nobody waits, each proposed once only.
@@ -133,7 +179,10 @@ extension Simulator {
 
     func propose(_ batch: UInt32, at index: ReplicaIndex) throws(SimulationFailure) {
         let replica = replicas + index
-        let handle = replica.pointee.seal(batch, length: bytesPerCommand * UInt32(store.count(of: batch)))
+        let length =
+            hasLinks
+            ? batchLength ?? links.plan.batchLength(random: &random) : bytesPerCommand * UInt32(store.count(of: batch))
+        let handle = replica.pointee.seal(batch, length: length)
         guard
             let instance = replica.pointee.core.propose(handle, now: replica.pointee.clock.local(now), into: &effects)
         else { throw failure("replica \(index) refused what it could propose") }
@@ -152,6 +201,7 @@ extension Simulator {
             return
         }
         let hasRecords = effects.recordCount > 0
+        if hasLinks { try checkRepetitions(of: index) }
         if hasRecords {
             var crashChance = plan.crashAtWrite
             for record in effects.records {
@@ -177,14 +227,19 @@ extension Simulator {
         if silences > 0 {
             if try silence(index, hasProposed: hasRecords) {
                 guard replica.pointee.isUp else { return }
-                effects.removeAll()
+                // Links lose nothing but with themselves.
+                if hasLinks {
+                    for peer in indices where peer != index { loseLink(index, peer) }
+                } else {
+                    effects.removeAll()
+                }
             }
             replica.pointee.lastCommit = replica.pointee.core.commit
         }
         for place in 0..<effects.sendCount {
             let after = effects.sends[place].after
             if after > replica.pointee.storage.durable {
-                replica.pointee.waiting.append(effects.sends[place])
+                wait(effects.sends[place], at: index)
             } else {
                 try dispatch(effects.sends[place], from: index)
             }
@@ -239,6 +294,8 @@ extension Simulator {
             Event(kind: .flush, replica: index, life: replica.pointee.life, number: replica.pointee.core.newestRecord),
             at: now + 1)
         if replica.pointee.executor.isCommitting { scheduleCommit(index, at: now + 1) }
+        scheduleRoom(index, at: now + 1)
+        if hasLinks { resumeLinks(of: index) }
         replica.pointee.tickAt = .max
         scheduleTick(index)
     }
@@ -261,13 +318,27 @@ extension Simulator {
         }
     }
 
+    /// A message waits for its record.
+    private func wait(_ send: Send, at index: ReplicaIndex) {
+        let replica = replicas + index
+        if hasLinks && send.message.kind == .propose {
+            links.outboxes[links.place(index, send.to)].unready += Int(send.message.batch.length) + Frame.headerBytes
+        }
+        replica.pointee.waiting.append(send)
+    }
+
     /// Sends, in order, what waited for records that are durable now.
     private func dispatchReady(from index: ReplicaIndex) throws(SimulationFailure) {
         let replica = replicas + index
         var left = 0
         for place in 0..<replica.pointee.waiting.count {
             if replica.pointee.waiting[place].after <= replica.pointee.storage.durable {
-                try dispatch(replica.pointee.waiting[place], from: index)
+                let send = replica.pointee.waiting[place]
+                if hasLinks && send.message.kind == .propose {
+                    links.outboxes[links.place(index, send.to)].unready -=
+                        Int(send.message.batch.length) + Frame.headerBytes
+                }
+                try dispatch(send, from: index)
             } else {
                 replica.pointee.waiting[left] = replica.pointee.waiting[place]
                 left += 1
@@ -281,6 +352,10 @@ extension Simulator {
             throw failure("replica \(from) sends \(send.message), whose bytes it has not")
         }
         try check(checker.sent(send.message, by: from))
+        if hasLinks {
+            try post(send.message, from: from, to: send.to)
+            return
+        }
         let (first, second) = network.deliveries(
             of: send.message.kind, from: from, to: send.to, random: &random)
         let lag = replicas[from].lag + replicas[send.to].lag

@@ -7,8 +7,8 @@ struct SimulateCommand: ParsableCommand {
         commandName: "simulate",
         abstract: "Run the protocol in a deterministic simulation, with faults drawn from a seed.",
         usage: """
-            mpaxos simulate --seeds A..<B [--replicas <n>] [--jobs <n>]
-            mpaxos simulate --seed N [--trace] [--replicas <n>] [--faults <n,n>] [--clients <n>] [--duration <ms>]
+            mpaxos simulate --seeds A..<B [--replicas <n>] [--links|--no-links] [--jobs <n>]
+            mpaxos simulate --seed N [--trace] [--replicas <n>] [--links|--no-links] [--faults <n,n>] [--clients <n>] [--duration <ms>]
             mpaxos simulate --planted-bugs <limit>
             """,
         discussion: """
@@ -38,6 +38,11 @@ struct SimulateCommand: ParsableCommand {
 
     @Option(help: ArgumentHelp("Replicas, 1 to 9. (default: 1 to 7, mostly 3 or 5, by the seed)", valueName: "n"))
     var replicas: Int?
+
+    @Flag(
+        inversion: .prefixedNo,
+        help: "Links that take their time, or a network that loses and repeats. (default: by the seed)")
+    var links: Bool?
 
     /// Numbers of faults, or none.
     struct Faults: ExpressibleByArgument {
@@ -100,28 +105,31 @@ struct SimulateCommand: ParsableCommand {
     private func run(_ range: Range<UInt64>) throws {
         let jobs = jobs ?? ProcessInfo.processInfo.activeProcessorCount
         let start = ContinuousClock.now
-        let totals = SeedRun(seeds: range, replicaCount: replicas).run(jobs: jobs) { totals in
+        let totals = SeedRun(seeds: range, replicaCount: replicas, links: links).run(jobs: jobs) { totals in
             let rate = Double(totals.time) / 1e6 / (ContinuousClock.now - start).seconds
             say("\(totals.done) of \(range.count) seeds, \(Int(rate)) simulated seconds a second")
         }
         let simulated = Double(totals.time) / 1e6
         let rate = simulated / (ContinuousClock.now - start).seconds
         print(
-            "\(totals.done) seeds: \(Int(simulated)) simulated seconds, \(Int(rate)) a second; \(totals.decided) instances decided, \(totals.answered) answers, \(totals.crashes) crashes, \(totals.elections) elections"
+            "\(totals.done) seeds: \(Int(simulated)) simulated seconds, \(Int(rate)) a second; \(totals.decided) instances decided, \(totals.answered) answers, \(totals.crashes) crashes, \(totals.elections) elections; the slowest convergence took \(totals.boundUsed / 10)% of its bound (seed \(totals.slowest))"
         )
         guard let failure = totals.failure else { return }
         print("\(failure)")
-        printReplay(of: failure.seed, options: SeedRun.options(seed: failure.seed, replicaCount: totals.replicaCount))
+        printReplay(
+            of: failure.seed,
+            options: SeedRun.options(seed: failure.seed, replicaCount: totals.replicaCount, links: links))
         throw Failure(.notSo)
     }
 
     private func printReplay(of seed: UInt64, options: SimulationOptions) {
-        let whole = "mpaxos simulate --seed \(seed) --replicas \(options.replicaCount) --trace"
+        let network = options.links.map { $0 ? " --links" : " --no-links" } ?? ""
+        let whole = "mpaxos simulate --seed \(seed) --replicas \(options.replicaCount)\(network) --trace"
         guard let shrink = Shrink(seed: seed, options: options), let failure = shrink.report.failure else {
             print("replay: \(whole)")
             return
         }
-        var replay = "mpaxos simulate --seed \(seed) --replicas \(options.replicaCount)"
+        var replay = "mpaxos simulate --seed \(seed) --replicas \(options.replicaCount)\(network)"
         if let faults = shrink.options.faults {
             replay += " --faults \(faults.isEmpty ? "none" : faults.sorted().map(String.init).joined(separator: ","))"
         }
@@ -135,7 +143,7 @@ struct SimulateCommand: ParsableCommand {
     }
 
     private func replay(_ seed: UInt64) throws {
-        var options = SeedRun.options(seed: seed, replicaCount: replicas)
+        var options = SeedRun.options(seed: seed, replicaCount: replicas, links: links)
         options.trace = trace
         options.faults = faults?.numbers
         options.clientLimit = clients ?? .max

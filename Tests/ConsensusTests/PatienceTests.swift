@@ -110,6 +110,82 @@ import Testing
         #expect(!cluster.delivered.contains { $0.message.kind == .prepare })
     }
 
+    /// Two who overtake each other have both failed: each next election waits longer. (Simulator, seed 1100 of three replicas: with
+    /// slow storage, each election was overtaken before its promises were durable, for ever.)
+    @Test func anElectionThatIsOvertakenHasFailed() {
+        let cluster = TestCluster(3)
+        cluster.isLost = { _, _, message in message.kind == .promise }
+        let candidate = cluster.members[0]
+        var least: [Microseconds] = []
+        for _ in 0..<6 {
+            _ = pauses(cluster, count: 1)
+            #expect(candidate.core.role == .candidate)
+            // Replica 1 has got further.
+            let view = candidate.core.view + 1
+            cluster.deliver(Message(kind: .nack, view: view), from: 1, to: 0)
+            #expect(candidate.core.role == .follower && candidate.core.view == view)
+            least.append(candidate.core.nextDeadline - cluster.now)
+        }
+        for (failed, pause) in least.enumerated() {
+            #expect(pause >= Self.suspect << min(UInt64(failed) + 1, 4), "after \(failed + 1): \(pause)")
+        }
+    }
+
+    /// An answer that waits for its promise leaves once, however often it is asked for meanwhile: it may carry much.
+    @Test func anAnswerThatWaitsIsNotRepeated() {
+        let cluster = TestCluster(5)
+        cluster.elect(1)
+        cluster.isLost = { _, _, message in message.kind == .accepted }
+        for value in 1...3 as ClosedRange<UInt64> { cluster.propose(value, at: 1) }
+        cluster.settle()
+        let voter = cluster.members[0]
+        voter.isHeld = true
+        for _ in 0..<5 {
+            cluster.now += 50_000
+            cluster.deliver(Message(kind: .prepare, view: 2, instance: 0), from: 2, to: 0)
+        }
+        func promises() -> Int { cluster.inFlight.filter { $0.from == 0 && $0.send.message.kind == .promise }.count }
+        #expect(promises() == 0 && voter.waiting.filter { $0.message.kind == .promise }.count == 4)
+        voter.isHeld = false
+        cluster.flush(0)
+        cluster.absorb(0)
+        #expect(promises() == 4)
+        // What has left may be lost.
+        cluster.deliver(Message(kind: .prepare, view: 2, instance: 0), from: 2, to: 0)
+        #expect(promises() == 8)
+    }
+
+    /// As long as parts of an answer come, the rest is not asked for.
+    @Test func anAnswerThatComesInPartsIsNotAskedForAgain() {
+        let cluster = TestCluster(5)
+        let candidate = cluster.members[0]
+        cluster.isLost = { _, _, message in message.kind == .promise }
+        _ = pauses(cluster, count: 1)
+        let view = candidate.core.view
+        func prepares() -> Int {
+            cluster.delivered.filter { $0.from == 0 && $0.message.kind == .prepare && $0.message.view == view }.count
+        }
+        let first = prepares()
+        #expect(candidate.core.role == .candidate && first == 4)
+        for instance in 1...8 as ClosedRange<Instance> {
+            cluster.now += candidate.configuration.retransmit - 1_000
+            let batch = Batch(offset: instance, length: 8, checksum: UInt32(instance))
+            cluster.deliver(
+                Message(
+                    kind: .promise, view: view, instance: instance, bound: instance - 1, acceptedView: 1, batch: batch),
+                from: 1, to: 0)
+            candidate.core.tick(now: cluster.now, into: &candidate.effects)
+            cluster.absorb(0)
+            cluster.settle()
+        }
+        #expect(prepares() == first)
+        cluster.now += candidate.configuration.retransmit + 1_000
+        candidate.core.tick(now: cluster.now, into: &candidate.effects)
+        cluster.absorb(0)
+        cluster.settle()
+        #expect(prepares() == 2 * first)
+    }
+
     // MARK: Catch-up
 
     /// A cluster of three whose replica 0 lacks what was decided before view 2, of which 2 is the leader.
@@ -179,27 +255,42 @@ import Testing
         #expect(requests(cluster).map(\.to) == [2, 1])
     }
 
-    /// How long an answer may take is what the link's round trips say.
-    @Test func catchUpWaitsAsLongAsTheLinkTakes() {
+    /// How long an answer may take is what the link's round trips say; but a link that was held up for long is not waited for as long.
+    @Test(arguments: [(900_000, 900_000), (20_000_000, 1_200_000)] as [(Microseconds, Microseconds)])
+    func catchUpWaitsAsLongAsTheLinkTakes(patience: Microseconds, expected: Microseconds) {
         let cluster = clusterWithALaggard()
         let laggard = cluster.members[0]
-        cluster.allow(.max, patience: 2_000_000, from: 0, to: 2)
-        cluster.now += 1_000
-        laggard.core.tick(now: cluster.now, into: &laggard.effects)
-        cluster.absorb(0)
-        #expect(requests(cluster).map(\.to) == [2])
-        let asked = cluster.now
-        while cluster.now < asked + 1_900_000 {
-            cluster.now += 50_000
+        cluster.allow(.max, patience: patience, from: 0, to: 2)
+        func tick(after delay: Microseconds) {
+            cluster.now += delay
             // The leader is heard.
             cluster.deliver(Message(kind: .heartbeat, view: 2, instance: 40, bound: 40, commit: 40), from: 2, to: 0)
             laggard.core.tick(now: cluster.now, into: &laggard.effects)
             cluster.absorb(0)
         }
+        tick(after: 1_000)
         #expect(requests(cluster).map(\.to) == [2])
-        cluster.now += 200_000
+        let asked = cluster.now
+        while cluster.now < asked + expected - 50_000 { tick(after: 50_000) }
+        #expect(requests(cluster).map(\.to) == [2])
+        tick(after: 60_000)
+        #expect(requests(cluster).map(\.to) == [2, 1])
+    }
+
+    /// With the link what was asked on it is lost too.
+    @Test func aNewLinkIsAskedAgain() {
+        let cluster = clusterWithALaggard()
+        let laggard = cluster.members[0]
+        cluster.allow(.max, patience: 900_000, from: 0, to: 2)
+        cluster.now += 1_000
         laggard.core.tick(now: cluster.now, into: &laggard.effects)
         cluster.absorb(0)
-        #expect(requests(cluster).map(\.to) == [2, 1])
+        #expect(requests(cluster).map(\.to) == [2])
+        cluster.reconnect(0, 2)
+        #expect(requests(cluster).isEmpty)
+        #expect(laggard.core.nextDeadline <= cluster.now)
+        laggard.core.tick(now: cluster.now, into: &laggard.effects)
+        cluster.absorb(0)
+        #expect(requests(cluster).map(\.from) == [1])
     }
 }

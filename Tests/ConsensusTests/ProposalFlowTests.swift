@@ -110,6 +110,33 @@ import Testing
         #expect(cluster.values(0) == Array(1...20))
     }
 
+    /// A follower comes back with less executed than it had told: it takes only what is near to that, and is sent no more.
+    @Test func whatAFollowerToldBeforeARestartIsForgotten() {
+        let cluster = TestCluster(3, window: 2, slotCount: 64)
+        cluster.elect(1)
+        for value in 1...20 as ClosedRange<UInt64> {
+            cluster.propose(value, at: 1)
+            cluster.settle()
+        }
+        cluster.crash(1)
+        cluster.elect(2)
+        cluster.settle()
+        cluster.crash(0)
+        cluster.members[0].executed = 2
+        cluster.isLost = { _, _, message in message.kind == .decided }
+        cluster.start(0)
+        cluster.start(1)
+        for value in 21...40 as ClosedRange<UInt64> { cluster.propose(value, at: 2) }
+        cluster.settle()
+        cluster.pass(100_000)
+        #expect(cluster.members[2].core.base == 20 && cluster.members[2].core.decided >= 21)
+        #expect(arrivals(cluster, at: 0).keys.allSatisfy { $0 <= 20 })
+        cluster.isLost = { _, _, _ in false }
+        cluster.pass(1_000_000)
+        #expect(cluster.values(0, from: 1).suffix(2) == cluster.values(2).suffix(2))
+        #expect(cluster.members[2].core.repetitions(to: 0) == 0)
+    }
+
     /// A heartbeat that waits for its driver gives way to a later one, and keeps its place: what was sent between the two comes after it.
     @Test func aHeartbeatDoesNotSpeakOfWhatGoesOutAfterIt() {
         let cluster = TestCluster(3)
@@ -156,6 +183,31 @@ import Testing
         #expect((cluster.members[0].core.isFull) == false)
         #expect(cluster.values(0) == [1, 2, 3, 4])
         #expect(arrivals(cluster, at: 0) == [1: 2, 2: 2, 3: 2, 4: 1])
+    }
+
+    /// The link is made anew before there is room: the leader begins again for that, and not once more when there is.
+    @Test func whatIsRepeatedAlreadyIsNoGap() {
+        let cluster = TestCluster(3)
+        cluster.elect(1)
+        cluster.members[0].lacksRoom = true
+        cluster.propose(1, at: 1)
+        cluster.settle()
+        cluster.reconnect(0, 1)
+        // The heartbeat passes the proposal, and says what went out before it: nothing.
+        cluster.inFlight.removeAll { $0.send.to == 0 && $0.send.message.kind == .propose }
+        let heartbeat = Message(
+            kind: .heartbeat, view: 1, instance: 0, bound: 0, commit: 0,
+            acceptedView: cluster.members[1].core.repetitions(to: 0))
+        cluster.inFlight.removeAll { $0.send.to == 0 }
+        cluster.deliver(heartbeat, from: 1, to: 0)
+        cluster.settle()
+        let before = cluster.members[1].core.repetitions(to: 0)
+        cluster.makeRoom(0)
+        cluster.settle()
+        #expect(before == 1 && cluster.members[1].core.repetitions(to: 0) == before)
+        // The proposal that was lost here after all is found by the next heartbeat.
+        cluster.pass(60_000)
+        #expect(cluster.values(0) == [1])
     }
 
     /// A refusal alone is contact: no heartbeat gets through.

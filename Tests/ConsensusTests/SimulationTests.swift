@@ -20,15 +20,28 @@ import Testing
         run(replicaCount, 0..<seeds)
     }
 
-    private func run(_ replicaCount: Int, _ seeds: Range<UInt64>) {
+    /// Whatever the seeds say, over links, and without any.
+    @Test(arguments: [(2, 40), (3, 150), (5, 80)], [true, false])
+    func newSeedsPass(numbers: (replicaCount: Int, seeds: UInt64), links: Bool) {
+        print("\(numbers.replicaCount) replicas, links \(links): seeds from MPAXOS_SEED=\(Self.firstSeed) on")
+        let total = run(numbers.replicaCount, Self.firstSeed..<Self.firstSeed + numbers.seeds, links: links)
+        #expect((total.pieces > 10 * Int(numbers.seeds)) == links)
+        if numbers.seeds > 50 { #expect(total.refusals > 0) }
+    }
+
+    @discardableResult
+    private func run(_ replicaCount: Int, _ seeds: Range<UInt64>, links: Bool? = nil) -> SimulationReport {
         var total = SimulationReport(seed: 0)
         for seed in seeds {
             let report = Simulator(
                 seed: seed,
-                options: SimulationOptions(replicaCount: replicaCount, duration: 500_000, invariantInterval: 8)
+                options: SimulationOptions(
+                    replicaCount: replicaCount, duration: 500_000, invariantInterval: 8, links: links)
             ).run()
             if let failure = report.failure { Issue.record("\(replicaCount) replicas, \(failure)") }
             total.decided += report.decided
+            total.pieces += report.pieces
+            total.refusals += report.refusals
             total.crashes += report.crashes
             total.answered += report.answered
         }
@@ -36,11 +49,13 @@ import Testing
         #expect(total.decided > 10 * UInt64(seeds.count))
         #expect(total.answered > 5 * UInt64(seeds.count))
         #expect(total.crashes > seeds.count / 4)
+        return total
     }
 
-    @Test func aSeedAlwaysGivesTheSameRun() {
+    @Test(arguments: [true, false])
+    func aSeedAlwaysGivesTheSameRun(links: Bool) {
         for seed in 0..<5 as Range<UInt64> {
-            let options = SimulationOptions(replicaCount: 3, duration: 500_000)
+            let options = SimulationOptions(replicaCount: 3, duration: 500_000, links: links)
             let first = Simulator(seed: seed, options: options).run()
             let second = Simulator(seed: seed, options: options).run()
             #expect(first.steps == second.steps)

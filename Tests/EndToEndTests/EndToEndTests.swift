@@ -200,6 +200,25 @@ struct EndToEndTests {
         }
     }
 
+    /// Between replicas that are far from a fast network. Skipped where this process is not root, or the kernel lacks what it takes.
+    @Suite("Slow links", .serialized)
+    struct SlowLinks {
+        @Test(arguments: Scenario.Threads.allCases)
+        func largeValues(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "links", name: "slow-link").run(threads)
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
+        func manyClients(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "links", name: "slower-link").run(threads)
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
+        func smallValuesBesideALargeOne(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "links", name: "large-beside-small").run(threads)
+        }
+    }
+
     /// What messages rest on, checked in the running node; pools on a disk; pools that are damaged.
     @Suite("Durability", .serialized)
     struct Durability {

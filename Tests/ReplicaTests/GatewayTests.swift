@@ -4,7 +4,7 @@ import Wire
 
 @testable import Replica
 
-/// How long requests wait for their answers. Replica 0 is asked, and replica 1 leads in view 4.
+/// How long requests wait for their answers, and which repetitions are recognised. Replica 0 is asked, and replica 1 leads.
 @Suite struct GatewayTests {
     /// Clients that are played by a test.
     private final class Port: ClientPort {
@@ -56,7 +56,7 @@ import Wire
 
         init() {
             board.knownLeader = 1
-            board.view.store(4)
+            board.era.store(4)
             gateway = ClientGateway(
                 settings: .init(
                     replica: 0, maximumRequest: 1_000, maximumOutstanding: 16, maximumOutstandingBytes: 1 << 20,
@@ -101,6 +101,16 @@ import Wire
             turn()
         }
 
+        /// What the engine got so far, in order.
+        var submissions: [Submission] {
+            while let submission = rings.submissions.pop() {
+                submission.body.release(to: rings.bodies)
+                taken.append(submission)
+            }
+            return taken
+        }
+        private var taken: [Submission] = []
+
         var statuses: [StatusCode] { port.replies.map(\.header.status) }
     }
 
@@ -119,25 +129,14 @@ import Wire
         #expect(rig.board.unanswered.load() == 1 && rig.board.outstanding.load() == 0)
     }
 
-    /// As long as something gets through in the view in which it was admitted, it waits; then its patience begins anew.
-    @Test func withProgress() {
+    /// As long as something gets through in the era in which it was admitted, it waits; then its patience begins anew.
+    @Test(arguments: [3, 40] as [UInt64]) func withProgress(times: UInt64) {
         let rig = Rig()
         rig.ask()
-        rig.run(until: Self.patience * 7 / 2, progress: true)
-        rig.run(until: Self.patience * 5 - 1)
+        rig.run(until: times * Self.patience + Self.patience / 2, progress: true)
+        rig.run(until: (times + 2) * Self.patience - 1)
         #expect(rig.statuses.isEmpty)
-        rig.run(until: Self.patience * 5)
-        #expect(rig.statuses == [.noLeader])
-    }
-
-    /// It waits so long, and no longer.
-    @Test func notForEver() {
-        let rig = Rig()
-        rig.ask()
-        let most = ClientGateway.Settings.mostPatience * Self.patience
-        rig.run(until: most - 1, progress: true)
-        #expect(rig.statuses.isEmpty)
-        rig.run(until: most, progress: true)
+        rig.run(until: (times + 2) * Self.patience)
         #expect(rig.statuses == [.noLeader])
     }
 
@@ -152,12 +151,12 @@ import Wire
         #expect(rig.statuses == [.noLeader])
     }
 
-    /// In another view it is not on its way any more, nor where no leader is known.
-    @Test(arguments: [true, false]) func anotherView(isNewView: Bool) {
+    /// In another era it is not on its way any more, nor where no leader is known.
+    @Test(arguments: [true, false]) func anotherEra(isNewEra: Bool) {
         let rig = Rig()
         rig.ask()
         rig.run(until: 1_000_000, progress: true)
-        if isNewView { rig.board.view.store(5) } else { rig.board.knownLeader = nil }
+        if isNewEra { rig.board.era.store(5) } else { rig.board.knownLeader = nil }
         rig.run(until: Self.patience - 1, progress: true)
         #expect(rig.statuses.isEmpty)
         rig.run(until: Self.patience, progress: true)
@@ -165,15 +164,15 @@ import Wire
     }
 
     /// Each request is looked at in its turn, also when those before it wait longer.
-    @Test func requestsOfTwoViews() {
+    @Test func requestsOfTwoEras() {
         let rig = Rig()
         rig.ask(session: 1, client: 1)
         rig.run(until: 1_000_000, progress: true)
-        rig.board.view.store(5)
+        rig.board.era.store(5)
         rig.ask(session: 2, client: 2)
         rig.run(until: Self.patience + 1_000_000, progress: true)
         #expect(rig.port.replies.map(\.client) == [1])
-        rig.board.view.store(4)
+        rig.board.era.store(4)
         rig.run(until: 2 * Self.patience + 1_000_000, progress: true)
         #expect(rig.port.replies.map(\.client) == [1, 2])
     }
@@ -182,13 +181,41 @@ import Wire
     @Test func answeredLate() throws {
         let rig = Rig()
         rig.ask()
-        let submission = try #require(rig.rings.submissions.pop())
-        submission.body.release(to: rig.rings.bodies)
+        let submission = try #require(rig.submissions.first)
         rig.run(until: 3 * Self.patience, progress: true)
         rig.answer(submission.tag)
         #expect(rig.statuses == [.ok])
         #expect(rig.gateway.nextDeadline == .max)
         rig.run(until: 40 * Self.patience)
         #expect(rig.statuses == [.ok])
+    }
+
+    /// A request that is repeated while it is on its way is not ordered twice; the answer goes to where it was asked for last.
+    @Test func repeated() throws {
+        let rig = Rig()
+        rig.ask(client: 1)
+        rig.run(until: 1_000_000)
+        rig.ask(client: 2)
+        #expect(rig.board.repetitionsRecognised.load() == 1)
+        rig.ask(sequence: 2, client: 3)
+        rig.ask(session: 8, client: 4)
+        #expect(rig.board.repetitionsRecognised.load() == 1, "others are no repetitions")
+        #expect(rig.submissions.map(\.sequence) == [1, 2, 1])
+        rig.answer(rig.submissions[0].tag)
+        #expect(rig.port.replies.map(\.client) == [2])
+    }
+
+    /// It is ordered again when it may be lost: in another era, or after long.
+    @Test(arguments: [true, false]) func repeatedWhenItMayBeLost(isNewEra: Bool) throws {
+        let rig = Rig()
+        rig.ask(client: 1)
+        let most = ClientGateway.Settings.mostPatience
+        rig.run(until: isNewEra ? 1_000_000 : most, progress: true)
+        rig.ask(client: 1)
+        #expect(rig.board.repetitionsRecognised.load() == 1)
+        if isNewEra { rig.board.era.store(5) } else { rig.run(until: most + 1, progress: true) }
+        rig.ask(client: 1)
+        #expect(rig.board.repetitionsRecognised.load() == 1)
+        #expect(rig.submissions.count == 2)
     }
 }

@@ -11,8 +11,8 @@ import Testing
 
         func admit(deadline: UInt64) {
             let tag = table.admit(
-                command: 2, flags: 0, session: 1, sequence: 1, deadline: deadline, lastDeadline: .max, view: 1,
-                now: 0, bodyCount: 10, envelope: envelope)
+                command: 2, flags: 0, session: 1, sequence: 1, deadline: deadline, era: 1, now: 0, bodyCount: 10,
+                envelope: envelope)
             expected.append((tag, deadline))
         }
 

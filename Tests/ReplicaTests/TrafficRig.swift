@@ -83,7 +83,7 @@ final class TrafficEnd {
     /// Sends a batch ahead to all that are linked; returns the number of its parcel.
     func disseminate(_ batch: LargeBatch) -> UInt64 {
         let parcel = traffic.newParcelNumber()
-        _ = traffic.disseminate(batch.records, as: parcel, to: .max)
+        traffic.disseminate(batch.records, as: parcel, to: .max)
         return parcel
     }
 

@@ -107,13 +107,12 @@ class Cluster:
         self.folder = temporary_folder(MEMORY if durability == "emulated" else disk)
         self.topology = os.path.join(self.folder, "cluster.toml")
         self.processes = {}
-        port = free_ports(2 * replicas)
         sections.setdefault("storage", {})["directory"] = os.path.join(self.folder, "pools")
         with open(self.topology, "w") as file:
             print(f'name = "{os.path.basename(self.folder)}"', file=file)
             for id in range(replicas):
-                print(f'[[replica]]\nid = {id}\npeer = "tcp://127.0.0.1:{port + 2 * id}"', file=file)
-                print(f'client = "tcp://127.0.0.1:{port + 2 * id + 1}"', file=file)
+                endpoints = [f"{key} = {json.dumps(value)}" for key, value in self.endpoints(id).items()]
+                print(f"[[replica]]\nid = {id}", *endpoints, sep="\n", file=file)
             for name, section in sections.items():
                 print(f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in section.items()), sep="\n", file=file)
 
@@ -135,6 +134,17 @@ class Cluster:
         for id in list(self.processes):
             self.kill(id)
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def endpoints(self, id):
+        port = self.first_port + 2 * id
+        return {"peer": f"tcp://127.0.0.1:{port}", "client": f"tcp://127.0.0.1:{port + 1}"}
+
+    @functools.cached_property
+    def first_port(self):
+        return free_ports(2 * self.size)
+
+    def run_command(self, id):
+        return [self.mpaxos, "run", "--topology", self.topology, "--id", str(id)]
 
     def start(self, id):
         self.processes[id] = Replica(self, id)
@@ -202,8 +212,7 @@ class Replica:
         self.ready_at = None
         self.log_path = os.path.join(cluster.folder, f"{id}.log")
         with open(self.log_path, "ab") as log:
-            self.process = start(
-                cluster.mpaxos, "run", "--topology", cluster.topology, "--id", str(id), stdout=subprocess.PIPE, stderr=log)
+            self.process = start(*cluster.run_command(id), stdout=subprocess.PIPE, stderr=log)
         self.waiter = threading.Thread(target=self._read, daemon=True)
         self.waiter.start()
 

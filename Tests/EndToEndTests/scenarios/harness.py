@@ -1,8 +1,8 @@
 """Clusters of real processes for the end-to-end scenarios, and what runs a scenario.
 
 Each script has scenarios: functions of a `Run`, marked `@scenario`. `python3 SCRIPT.py NAME [--threads fused|staged]` runs one; exit
-code 0 when everything held, else 1 with what did not and the ends of the replicas' logs. The executable is that of the environment
-variable MPAXOS_EXECUTABLE, else the debug build of this package.
+code 0 when everything held, 77 when it was skipped for what this machine lacks, else 1 with what did not hold and the ends of the
+replicas' logs. The executable is that of the environment variable MPAXOS_EXECUTABLE, else the debug build of this package.
 """
 
 import argparse
@@ -27,6 +27,11 @@ import mpx
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", ".."))
 EXECUTABLE = os.environ.get("MPAXOS_EXECUTABLE") or os.path.join(ROOT, ".build", "debug", "mpaxos")
 SHARED_MEMORY = "/dev/shm" if os.path.isdir("/dev/shm") else None
+SKIPPED = 77
+
+
+class Skipped(Exception):
+    """This machine lacks what the scenario takes."""
 
 
 def die_with_parent():
@@ -72,14 +77,14 @@ class Ports:
 
 
 class Process:
-    """A run of the executable, its output in files."""
+    """A run of the executable, its output in files. `prefix` is a command that runs another one in its place."""
 
-    def __init__(self, arguments, directory, name, **options):
+    def __init__(self, arguments, directory, name, prefix=(), **options):
         self.output_path = os.path.join(directory, name + ".out")
         self.error_path = os.path.join(directory, name + ".log")
         with open(self.output_path, "wb") as output, open(self.error_path, "wb") as errors:
             self.popen = subprocess.Popen(
-                [EXECUTABLE, *arguments], stdin=subprocess.DEVNULL, stdout=output, stderr=errors,
+                [*prefix, EXECUTABLE, *arguments], stdin=subprocess.DEVNULL, stdout=output, stderr=errors,
                 preexec_fn=die_with_parent, **options)
 
     @property
@@ -171,10 +176,8 @@ class Cluster:
     def write_topology(self):
         lines = [f"name = {toml(self.name)}"]
         for id in self.ids:
-            peer, client, http = self.ports[id]
-            lines += ["", "[[replica]]", f"id = {id}", f'peer = "{self.address(peer)}"', f'client = "{self.address(client)}"']
-            if http:
-                lines.append(f'http = "127.0.0.1:{http}"')
+            lines += ["", "[[replica]]", f"id = {id}"]
+            lines += [f"{key} = {toml(value)}" for key, value in self.topology_endpoints(id).items()]
         for section, values in self.sections.items():
             lines += ["", f"[{section}]"] + [f"{key} = {toml(value)}" for key, value in values.items()]
         with open(self.topology, "w") as file:
@@ -187,6 +190,11 @@ class Cluster:
 
     def endpoint(self, id):
         return self.address(self.ports[id][1])
+
+    def topology_endpoints(self, id):
+        peer, client, http = self.ports[id]
+        found = {"peer": self.address(peer), "client": self.address(client)}
+        return {**found, "http": f"127.0.0.1:{http}"} if http else found
 
     @property
     def endpoints(self):
@@ -207,6 +215,9 @@ class Cluster:
 
     # Processes.
 
+    def run_prefix(self, id):
+        return []
+
     def format(self, id):
         done = execute("format", "--topology", self.topology, "--id", str(id))
         if done.code != 0:
@@ -216,7 +227,7 @@ class Cluster:
         """Starts the process of a replica, and does not wait for it."""
         process = Process(
             ["run", "--topology", self.topology, "--id", str(id)], self.directory,
-            f"{self.name}-{id}-{len(self.history)}")
+            f"{self.name}-{id}-{len(self.history)}", self.run_prefix(id))
         process.id = id
         process.expected_end = False
         self.history.append(process)
@@ -430,8 +441,8 @@ def main():
     if options.seed is None:
         options.seed = random.SystemRandom().randrange(1 << 32)
     names = SCENARIOS if options.scenario == "all" else [options.scenario]
-    results = [run_one(name, options) for name in names]
-    sys.exit(0 if all(results) else 1)
+    codes = [run_one(name, options) for name in names]
+    sys.exit(max(codes, key=[0, SKIPPED, 1].index))
 
 
 def end_with_input():
@@ -441,7 +452,7 @@ def end_with_input():
 
 
 def run_one(name, options):
-    """Whether it held. Whatever happens, processes and files are gone afterwards."""
+    """The exit code. Whatever happens, processes and files are gone afterwards."""
 
     def interrupt(number, _):
         raise TimeoutError(f"the scenario took longer than its limit of {options.limit} s" if number == signal.SIGALRM
@@ -456,6 +467,9 @@ def run_one(name, options):
         SCENARIOS[name](run)
         for cluster in run.clusters:
             cluster.close()
+    except Skipped as error:
+        print(f"{name} was skipped: {error}", flush=True)
+        return SKIPPED
     except BaseException as error:
         run.failures.append(repr(error))
         traceback.print_exc(file=sys.stdout)
@@ -470,4 +484,4 @@ def run_one(name, options):
         run.cleanup.close()
     held = "held" if not run.failures else "FAILED"
     print(f"{name} ({options.threads}): {held} after {time.monotonic() - begin:.1f} s", flush=True)
-    return not run.failures
+    return 1 if run.failures else 0
