@@ -74,7 +74,7 @@ let package = Package(
             name: "ReplicaTests",
             dependencies: [
                 "Replica", "Client", "StateMachines", "Topology", "Storage", "PersistentMemory", "Consensus", "Wire",
-                "Messaging", "Queues", .product(name: "Logging", package: "swift-log"),
+                "Messaging", "Queues", "CSupport", .product(name: "Logging", package: "swift-log"),
             ]),
         .testTarget(name: "EndToEndTests", exclude: ["scenarios"]),
     ],

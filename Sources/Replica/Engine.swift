@@ -58,6 +58,7 @@ final class Engine: Stage {
     @exclusivity(unchecked) var isHeldBack = false
     /// When the commands that wait for company began to; .max: none do.
     @exclusivity(unchecked) var gatheringSince: UInt64 = .max
+    @exclusivity(unchecked) private var polledAt: UInt64 = 0
     /// The view at the last survey.
     @exclusivity(unchecked) var surveyedView: UInt64 = 0
     /// The view in which what comes in pieces was begun.
@@ -106,9 +107,14 @@ final class Engine: Stage {
     override var nextDeadline: UInt64 {
         let deadline = min(core.nextDeadline, traffic.nextDeadline)
         guard core.role == .leader else { return deadline }
+        if isHeldBack { return min(deadline, surveyedAt + Self.surveyInterval) }
         let gathered = gatheringSince == .max ? .max : gatheringSince + longestGathering
-        return min(min(deadline, batcher.nextDeadline), min(gathered, dissemination.nextDeadline))
+        return min(min(deadline, ahead(batcher.nextDeadline)), min(ahead(gathered), ahead(dissemination.nextDeadline)))
     }
+
+    /// A time to propose that had passed at the last turn is none to wake up for: what it waits for, the window or room in the log, does
+    /// not come with time.
+    private func ahead(_ deadline: UInt64) -> UInt64 { deadline > polledAt ? deadline : .max }
 
     override func close() {
         traffic.dropProposals()
@@ -117,6 +123,7 @@ final class Engine: Stage {
     }
 
     override func poll(budget: Int, now: UInt64) -> Bool {
+        polledAt = now
         var work = 0
         traffic.begin(now: now)
         while work < budget, let arrival = arrivals.pop() {

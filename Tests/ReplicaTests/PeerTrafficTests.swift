@@ -39,6 +39,80 @@ import Wire
         #expect(rig.receiver.got.last.map { Array($0.payload) } == TrafficEnd.payload(300_000, salt: 1))
     }
 
+    private static func answer(_ batch: Batch, view: View = 3, commit: Instance = 1, kind: Message.Kind = .decided)
+        -> Message
+    {
+        Message(
+            kind: kind, view: view, instance: 1, commit: commit, acceptedView: kind == .promise ? 2 : 0, batch: batch)
+    }
+
+    /// What a peer asks for again while it is on its way goes out once, with what is known by now.
+    @Test func anAnswerAskedForAgain() throws {
+        let rig = try TrafficRig()
+        let batch = rig.sender.batch(200_000, for: 1)
+        rig.sender.traffic.send(Self.answer(batch, commit: 1), to: 1 << 1)
+        rig.run(for: 50_000)
+        rig.sender.traffic.send(Self.answer(batch, commit: 9), to: 1 << 1)
+        rig.run(for: 1_000_000)
+        #expect(rig.receiver.got.map(\.message?.commit) == [9])
+        #expect(rig.network.payloadBytes(from: 0, to: 1) == 200_000)
+        rig.sender.traffic.send(Self.answer(batch, commit: 10), to: 1 << 1)
+        rig.run(for: 1_000_000)
+        #expect(rig.receiver.got.map(\.message?.commit) == [9, 10], "it has arrived, and was lost")
+    }
+
+    /// Another value that is known by now takes the place of one that has not begun to go out, and no other.
+    @Test(arguments: [true, false]) func anAnswerThatChanged(hasBegun: Bool) throws {
+        let rig = try TrafficRig()
+        let old = rig.sender.batch(200_000, for: 1)
+        let new = rig.sender.batch(100_000, for: 2)
+        rig.sender.traffic.send(Self.answer(old), to: 1 << 1)
+        if hasBegun { rig.run(for: 50_000) }
+        rig.sender.traffic.send(Self.answer(new), to: 1 << 1)
+        rig.run(for: 1_000_000)
+        #expect(rig.receiver.got.map(\.payload.count) == [hasBegun ? 200_000 : 100_000])
+        let salt = hasBegun ? 1 : 2
+        let size = hasBegun ? 200_000 : 100_000
+        #expect(rig.receiver.got.first.map { Array($0.payload) } == TrafficEnd.payload(size, salt: salt))
+    }
+
+    /// A promise of a view that is over does not go out any more, unless it has begun to.
+    @Test func promisesOfOldViews() throws {
+        let rig = try TrafficRig()
+        let batch = rig.sender.batch(200_000, for: 1)
+        rig.sender.traffic.send(Self.answer(batch, view: 4, kind: .promise), to: 1 << 1)
+        rig.sender.traffic.send(Self.answer(batch, view: 7, kind: .promise), to: 1 << 1)
+        rig.sender.traffic.send(Self.answer(batch), to: 1 << 1)
+        rig.run(for: 2_000_000)
+        #expect(rig.receiver.got.map(\.message?.view) == [7, 3])
+        #expect(rig.network.payloadBytes(from: 0, to: 1) == 400_000)
+    }
+
+    /// Proposals that the core takes back, since it repeats them, do not go out.
+    @Test func withdrawnProposals() throws {
+        let rig = try TrafficRig(3)
+        rig.sender.propose(1, bytes: 100_000, to: 1 << 1 | 1 << 2)
+        rig.sender.forward(TrafficEnd.payload(50_000, salt: 1), to: 1)
+        rig.sender.traffic.withdrawProposals(to: 1)
+        #expect(rig.sender.traffic.room(to: 1) > 0 && rig.sender.traffic.room(to: 2) == 0)
+        rig.run(for: 1_000_000)
+        #expect(rig.ends[1].proposals == [] && rig.ends[1].runs.count == 1)
+        #expect(rig.ends[2].proposals == [1])
+    }
+
+    /// Of a peer that is away nobody will say what the pieces are that came.
+    @Test func whoIsAway() throws {
+        let rig = try TrafficRig()
+        rig.sender.forward(TrafficEnd.payload(20_000, salt: 1), to: 1)
+        rig.run(for: 30_000)
+        #expect(rig.receiver.runs.isEmpty)
+        rig.receiver.board.peers[0].connected.store(0)
+        rig.receiver.traffic.publish()
+        rig.receiver.board.peers[0].connected.store(1)
+        rig.run(for: 500_000)
+        #expect(rig.receiver.runs.isEmpty)
+    }
+
     /// Heartbeats and acknowledgements leave between the pieces, and arrive soon, though the payload takes a second. Of the proposal that
     /// they overtake heartbeats do not speak.
     @Test func heartbeatsPassBetweenPieces() throws {

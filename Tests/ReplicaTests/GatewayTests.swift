@@ -1,0 +1,221 @@
+import Queues
+import Testing
+import Wire
+
+@testable import Replica
+
+/// How long requests wait for their answers, and which repetitions are recognised. Replica 0 is asked, and replica 1 leads.
+@Suite struct GatewayTests {
+    /// Clients that are played by a test.
+    private final class Port: ClientPort {
+        private var requests: [(client: UInt8, frame: [UInt8])] = []
+        private let memory = UnsafeMutableRawBufferPointer.allocate(byteCount: 4_096, alignment: 8)
+        /// By client, in order.
+        private(set) var replies: [(client: UInt8, header: ReplyHeader, body: [UInt8])] = []
+
+        deinit { memory.deallocate() }
+
+        func ask(_ header: RequestHeader, client: UInt8) {
+            var frame = [UInt8](repeating: 0, count: clientHeaderSize)
+            frame.withUnsafeMutableBytes { header.encode(into: $0.baseAddress!) }
+            requests.append((client, frame))
+        }
+
+        override func isReady(now: UInt64) -> Bool { !requests.isEmpty }
+
+        override func receive(into envelope: UnsafeMutablePointer<Envelope>, now: UInt64) -> Reception {
+            guard !requests.isEmpty else { return .nothing }
+            let (client, frame) = requests.removeFirst()
+            envelope.pointee.clear()
+            _ = [client].withUnsafeBytes { envelope.pointee.append($0) }
+            memory.copyBytes(from: frame)
+            header = UnsafeRawBufferPointer(rebasing: memory[..<frame.count])
+            body = UnsafeRawBufferPointer(rebasing: memory[1_024..<1_034])
+            return .request(frames: 2)
+        }
+
+        override func reply(
+            to envelope: UnsafeRawBufferPointer, _ header: ReplyHeader, _ body: UnsafeRawBufferPointer
+        ) -> Bool {
+            let client = Envelope.Frames(envelope).map { $0[0] }[0]
+            replies.append((client, header, Array(body)))
+            return true
+        }
+    }
+
+    private static let patience: UInt64 = 2_000_000
+    private static let start: UInt64 = 10_000_000
+
+    private final class Rig {
+        let port = Port()
+        let board = StatusBoard(members: [0, 1, 2])
+        let rings = Rings(outstanding: 16)
+        let gateway: ClientGateway
+        private let parker = Parker.allocate()!
+        private(set) var now = GatewayTests.start
+
+        init() {
+            board.knownLeader = 1
+            board.era.store(4)
+            gateway = ClientGateway(
+                settings: .init(
+                    replica: 0, maximumRequest: 1_000, maximumOutstanding: 16, maximumOutstandingBytes: 1 << 20,
+                    patience: GatewayTests.patience, clientEndpoints: ["a", "b", "c"], index: 0, epoch: 3),
+                port: port, board: board, validator: { _, _ in nil }, statusReport: { "" }, rings: rings,
+                parkers: Parkers(gateway: parker, engine: parker, links: parker, executor: parker), gate: nil)
+        }
+
+        deinit {
+            rings.deallocate()
+            parker.deallocate()
+        }
+
+        /// Microseconds since the start.
+        var time: UInt64 { now - GatewayTests.start }
+
+        func turn() { while gateway.poll(budget: 16, now: now) {} }
+
+        func ask(session: UInt64 = 9, sequence: UInt64 = 1, client: UInt8 = 1) {
+            port.ask(RequestHeader(.submit, session: session, sequence: sequence), client: client)
+            turn()
+        }
+
+        /// Lets time pass up to some time since the start, in turns of 100 ms and at deadlines.
+        /// - Parameter progress: bytes get through to other replicas, or instances are decided.
+        func run(until end: UInt64, progress: Bool = false) {
+            while time < end {
+                now = min(GatewayTests.start + end, min(now + 100_000, max(gateway.nextDeadline, now + 1)))
+                if progress { board.progress.store(board.progress.load() + 1) }
+                turn()
+            }
+        }
+
+        func answer(_ tag: UInt64) {
+            let pushed = rings.completions.push(
+                Completion(
+                    tag: tag, status: 0, session: 9, position: 5,
+                    body: Body(copying: ClientPort.nothing, into: rings.replyBodies))
+            )
+            precondition(pushed, "more answers than the ring has room for")
+            rings.completions.publish()
+            turn()
+        }
+
+        /// What the engine got so far, in order.
+        var submissions: [Submission] {
+            while let submission = rings.submissions.pop() {
+                submission.body.release(to: rings.bodies)
+                taken.append(submission)
+            }
+            return taken
+        }
+        private var taken: [Submission] = []
+
+        var statuses: [StatusCode] { port.replies.map(\.header.status) }
+    }
+
+    /// Nothing gets through: after its patience a request is answered NO_LEADER.
+    @Test func withoutProgress() throws {
+        let rig = Rig()
+        rig.ask()
+        #expect(rig.board.outstanding.load() == 1)
+        rig.run(until: Self.patience - 1)
+        #expect(rig.statuses.isEmpty)
+        rig.run(until: Self.patience)
+        let reply = try #require(rig.port.replies.first)
+        #expect(reply.client == 1 && reply.header.status == .noLeader)
+        #expect(reply.header.session == 9 && reply.header.sequence == 1)
+        #expect(reply.body == [20, 0, 0, 0])
+        #expect(rig.board.unanswered.load() == 1 && rig.board.outstanding.load() == 0)
+    }
+
+    /// As long as something gets through in the era in which it was admitted, it waits; then its patience begins anew.
+    @Test(arguments: [3, 40] as [UInt64]) func withProgress(times: UInt64) {
+        let rig = Rig()
+        rig.ask()
+        rig.run(until: times * Self.patience + Self.patience / 2, progress: true)
+        rig.run(until: (times + 2) * Self.patience - 1)
+        #expect(rig.statuses.isEmpty)
+        rig.run(until: (times + 2) * Self.patience)
+        #expect(rig.statuses == [.noLeader])
+    }
+
+    /// What got through long ago says nothing.
+    @Test func progressOfOld() {
+        let rig = Rig()
+        rig.board.progress.store(77)
+        rig.turn()
+        rig.run(until: 500_000)
+        rig.ask()
+        rig.run(until: 500_000 + Self.patience)
+        #expect(rig.statuses == [.noLeader])
+    }
+
+    /// In another era it is not on its way any more, nor where no leader is known.
+    @Test(arguments: [true, false]) func anotherEra(isNewEra: Bool) {
+        let rig = Rig()
+        rig.ask()
+        rig.run(until: 1_000_000, progress: true)
+        if isNewEra { rig.board.era.store(5) } else { rig.board.knownLeader = nil }
+        rig.run(until: Self.patience - 1, progress: true)
+        #expect(rig.statuses.isEmpty)
+        rig.run(until: Self.patience, progress: true)
+        #expect(rig.statuses == [.noLeader])
+    }
+
+    /// Each request is looked at in its turn, also when those before it wait longer.
+    @Test func requestsOfTwoEras() {
+        let rig = Rig()
+        rig.ask(session: 1, client: 1)
+        rig.run(until: 1_000_000, progress: true)
+        rig.board.era.store(5)
+        rig.ask(session: 2, client: 2)
+        rig.run(until: Self.patience + 1_000_000, progress: true)
+        #expect(rig.port.replies.map(\.client) == [1])
+        rig.board.era.store(4)
+        rig.run(until: 2 * Self.patience + 1_000_000, progress: true)
+        #expect(rig.port.replies.map(\.client) == [1, 2])
+    }
+
+    /// The answer finds a client that waited longer.
+    @Test func answeredLate() throws {
+        let rig = Rig()
+        rig.ask()
+        let submission = try #require(rig.submissions.first)
+        rig.run(until: 3 * Self.patience, progress: true)
+        rig.answer(submission.tag)
+        #expect(rig.statuses == [.ok])
+        #expect(rig.gateway.nextDeadline == .max)
+        rig.run(until: 40 * Self.patience)
+        #expect(rig.statuses == [.ok])
+    }
+
+    /// A request that is repeated while it is on its way is not ordered twice; the answer goes to where it was asked for last.
+    @Test func repeated() throws {
+        let rig = Rig()
+        rig.ask(client: 1)
+        rig.run(until: 1_000_000)
+        rig.ask(client: 2)
+        #expect(rig.board.repetitionsRecognised.load() == 1)
+        rig.ask(sequence: 2, client: 3)
+        rig.ask(session: 8, client: 4)
+        #expect(rig.board.repetitionsRecognised.load() == 1, "others are no repetitions")
+        #expect(rig.submissions.map(\.sequence) == [1, 2, 1])
+        rig.answer(rig.submissions[0].tag)
+        #expect(rig.port.replies.map(\.client) == [2])
+    }
+
+    /// It is ordered again when it may be lost: in another era, or after long.
+    @Test(arguments: [true, false]) func repeatedWhenItMayBeLost(isNewEra: Bool) throws {
+        let rig = Rig()
+        rig.ask(client: 1)
+        let most = ClientGateway.Settings.mostPatience
+        rig.run(until: isNewEra ? 1_000_000 : most, progress: true)
+        rig.ask(client: 1)
+        #expect(rig.board.repetitionsRecognised.load() == 1)
+        if isNewEra { rig.board.era.store(5) } else { rig.run(until: most + 1, progress: true) }
+        rig.ask(client: 1)
+        #expect(rig.board.repetitionsRecognised.load() == 1)
+        #expect(rig.submissions.count == 2)
+    }
+}
