@@ -70,6 +70,7 @@ package struct SendWindow: ~Copyable {
     private var roundStamp: UInt64 = 0
     private var roundRate: UInt64 = 0
     private var roundTime: UInt64 = .max
+    private var roundLongest: UInt64 = 0
     private var wasLimited = false
     private var isStarting = true
     private var fullRate: UInt64 = 0
@@ -86,6 +87,10 @@ package struct SendWindow: ~Copyable {
     /// What bounds the window besides `size`: during the search, and afterwards until the way is filled again. Then it grows with what
     /// arrives: all at once would wait in a queue. `.max`: nothing.
     private var cap = Int.max
+    /// The window with which the way was too full last, in this epoch; `.max`: it was not.
+    private var ceiling = Int.max
+    /// From this round trip on a way is long: a pause of the machine is small beside it.
+    private static let longWay: UInt64 = 20_000
 
     package init() {
         marks = .allocate(capacity: Self.mostMarks)
@@ -201,6 +206,7 @@ package struct SendWindow: ~Copyable {
         let rate = UInt64(arrived - mark.arrived) * 1_000_000 / time
         roundRate = max(roundRate, rate)
         roundTime = min(roundTime, time)
+        roundLongest = max(roundLongest, time)
         if stamp > roundStamp { endRound(now: now) }
         return true
     }
@@ -215,6 +221,7 @@ package struct SendWindow: ~Copyable {
         roundStamp = lastStamp
         roundRate = 0
         roundTime = .max
+        roundLongest = 0
         currentEpoch = now / Self.epoch
         wasLimitedInEpoch = false
         searchRounds = 0
@@ -228,15 +235,21 @@ package struct SendWindow: ~Copyable {
         roundStamp = lastStamp
         let rate = roundRate
         // A queue that no byte of the round found empty: the window is too large, whether or not it was full.
-        let isCongested = roundTime > leastRoundTrip + 2 * queue
-        let wasLimited = wasLimited || isCongested
-        // Others that start at the same time may be the reason, as when a replica begins to send much to all: none goes on to double.
-        if isCongested { isStarting = false }
+        let hasQueue = roundTime > leastRoundTrip + 2 * queue
+        // On a long way whose queue is short too much shows otherwise: TCP repeats what was lost, which takes half a round trip more.
+        let hasLost =
+            leastRoundTrip >= Self.longWay && roundLongest > leastRoundTrip + leastRoundTrip / 2 + 2 * queue
+        // While more arrives from round to round the reason is TCP, which begins slowly, too.
+        let isCongested = (hasQueue || hasLost) && rate < lastRate + lastRate / 4
+        let isEmpty = roundTime <= leastRoundTrip + queue / 8
+        let wasLimited = wasLimited || hasQueue
         roundRate = 0
         roundTime = .max
+        roundLongest = 0
         self.wasLimited = false
         wasLimitedInEpoch = wasLimitedInEpoch || wasLimited
-        congestedRounds = isCongested ? congestedRounds + 1 : 0
+        congestedRounds = isCongested && hasQueue ? congestedRounds + 1 : 0
+        if isCongested { ceiling = size }
         defer { lastRate = rate }
         if searchRounds > 0 {
             searchRounds -= 1
@@ -257,6 +270,7 @@ package struct SendWindow: ~Copyable {
         }
         if now / Self.epoch != currentEpoch {
             currentEpoch = now / Self.epoch
+            ceiling = .max
             if wasLimitedInEpoch {
                 wasLimitedInEpoch = false
                 search()
@@ -264,13 +278,13 @@ package struct SendWindow: ~Copyable {
             }
         }
         // With a queue that was never empty the link did all it can: what it did before, or seemed to, counts no more.
-        if isCongested { forgetRates(above: rate) }
+        if isCongested { forgetRates(above: hasQueue ? rate : max(rate, lastRate)) }
         let highest = highestRate
         // A way that was not kept busy says only that it carries at least so much.
         guard (wasLimited && cap == .max) || rate > highest else { return }
         remember(rate)
         if isStarting { watchGrowth(of: rate, limited: wasLimited, congested: isCongested) }
-        resize(limited: wasLimited)
+        resize(limited: wasLimited, empty: isEmpty)
     }
 
     /// The start is over when the rate has not grown by a quarter in three rounds in which the window was the limit, or in one with a
@@ -305,8 +319,10 @@ package struct SendWindow: ~Copyable {
         return Int(clamping: highestRate.multipliedReportingOverflow(by: time).partialValue / 1_000_000)
     }
 
-    private mutating func resize(limited: Bool) {
-        let wanted = wantedSize
+    private mutating func resize(limited: Bool, empty: Bool) {
+        var wanted = wantedSize
+        // Without a queue there is more to be had, up to where there was too much.
+        if empty && size < ceiling / 4 * 3 { wanted = max(wanted, size + size / 4) }
         if wanted > size {
             guard limited else { return }
             size = min(wanted, 2 * size, Self.mostSize)
