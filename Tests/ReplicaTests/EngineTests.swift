@@ -139,8 +139,10 @@ import Wire
         #expect(isDecided && rig.agrees)
         #expect(rig.replicas.allSatisfy { $0.executed.count == 3 })
         #expect(rig.leader === leader && rig.replicas[1].board.knownLeader == leader.index)
-        let forwarded = rig.network.sent(from: 1, to: leader.index, since: start)
-        #expect(forwarded.contains { $0.pieceOf != nil })
+        let forwarded = rig.network.payloadBytes(from: 1, to: leader.index, since: start)
+        let size = Self.mebibyte * 3 / 2
+        #expect((size..<size + 10_000).contains(forwarded))
+        #expect(rig.network.payloadBytes(from: 1, to: 2 - leader.index, since: start) == 0, "it does not lead")
         #expect(rig.replicas[1].board.commandsForwarded.load() == 2)
     }
 
@@ -236,6 +238,20 @@ import Wire
         #expect(rig.agrees)
     }
 
+    /// What waits makes several batches where peers are far away, since a batch counts when its last byte has arrived; else one.
+    @Test(arguments: [(900, 1...2), (300_000, 6...10)]) func whatWaits(roundTrip: UInt64, batches: ClosedRange<UInt64>)
+        throws
+    {
+        let rig = try EngineRig(roundTrip: roundTrip)
+        try rig.settle()
+        rig.run(for: 3_000_000)
+        let leader = try #require(rig.leader)
+        for tag in 1...450 as ClosedRange<UInt64> { leader.submit(tag, bytes: 100) }
+        let before = leader.board.batchesProposed.load()
+        rig.run(for: 1_000)
+        #expect(batches.contains(leader.board.batchesProposed.load() - before))
+    }
+
     /// Near each other, what comes within a round trip makes a batch or two: a batch each would cost more.
     @Test func nearby() throws {
         let rig = try EngineRig(roundTrip: 900)
@@ -259,10 +275,16 @@ import Wire
         rig.network.set(0, 2, isCut: true)
         try rig.settle()
         let count = UInt64(14_000_000 / 8_000)
+        var waits = 0
         for tag in 1...count {
             rig.replicas[1].submit(tag, bytes: 8_000)
             if tag % 10 == 0 { rig.run(for: 800) }
+            if rig.replicas[1].engine.isHeldBack {
+                waits += 1
+                #expect(rig.replicas[1].engine.nextDeadline <= rig.now + 1_000, "it looks again soon")
+            }
         }
+        #expect(waits > 0)
         let isDecided = rig.run(for: 5_000_000, until: rig.isExecuted(1...count))
         #expect(isDecided && rig.agrees)
         let needsState = rig.replicas[2].engine.core.needsStateTransfer
@@ -308,5 +330,62 @@ import Wire
         try #require(isDecided && leader.isLeading)
         let sent = rig.network.payloadBytes(from: leader.index, to: 2 - leader.index, since: start)
         #expect(sent < Self.mebibyte + 1_000, "each byte goes once")
+    }
+
+    /// Pieces of an earlier view do not make up a whole with what comes in a later one.
+    @Test func piecesOfAnEarlierView() throws {
+        let rig = try EngineRig()
+        try rig.settle()
+        let victim = rig.replicas[2]
+        let figures = victim.board.peers[0]
+        /// The first half of a parcel, or the second, and a word of what it is that makes no sense.
+        func send(_ parcel: UInt64, offset: Int) {
+            var piece = [UInt8](repeating: 9, count: PeerHeader.size + 50)
+            piece.withUnsafeMutableBytes {
+                LinkFrame.piece(parcel: parcel, offset: UInt64(offset), size: 100).encodeHeader(
+                    payloadCount: 50, sender: 0, into: $0.baseAddress!)
+            }
+            victim.arrived(piece, from: 0)
+            guard offset > 0 else { return }
+            var deliver = [UInt8](repeating: 9, count: 2 * PeerHeader.size)
+            deliver.withUnsafeMutableBytes {
+                LinkFrame.deliver(parcel: parcel).encodeHeader(
+                    payloadCount: PeerHeader.size, sender: 0, into: $0.baseAddress!)
+            }
+            victim.arrived(deliver, from: 0)
+        }
+        send(1, offset: 0)
+        send(2, offset: 0)
+        rig.run(for: 10_000)
+        send(1, offset: 50)
+        rig.run(for: 10_000)
+        #expect(figures.framesMalformed.load() == 1, "it is whole")
+        rig.cut(1, 0)
+        rig.cut(1, 2)
+        let isElected = rig.run(for: 10_000_000, until: rig.replicas[0].isLeading || victim.isLeading)
+        try #require(isElected)
+        rig.run(for: 100_000)
+        send(2, offset: 50)
+        rig.run(for: 10_000)
+        #expect(figures.framesMalformed.load() == 1, "the first half is forgotten")
+    }
+
+    /// The promise of a replica carries a large value over a slow link: whoever waits for it is not overtaken, nor gives up.
+    @Test func aPromiseThatTakesLong() throws {
+        let rig = try EngineRig(5, rate: 10e6)
+        for other in [2, 3] { rig.network.set(1, other, rate: 20_000) }
+        try rig.settle()
+        rig.replicas[1].submit(1, bytes: Self.mebibyte)
+        let isAccepted = rig.run(for: 5_000_000, until: rig.replicas[0].engine.core.highest == 1)
+        try #require(isAccepted)
+        for other in [0, 2, 3] {
+            rig.cut(1, other)
+            rig.cut(4, other)
+        }
+        for other in [2, 3] { rig.network.set(0, other, rate: 200_000) }
+        let began = rig.now
+        let isDecided = rig.run(for: 60_000_000, until: rig.isExecuted([1], by: [0, 2, 3]))
+        // Five seconds to whoever is to lead, and five to the third.
+        #expect(isDecided && rig.now < began + 16_000_000)
     }
 }

@@ -169,6 +169,15 @@ import Wire
         #expect(rig.sender.traffic.room(to: 1) > 0)
     }
 
+    /// Proposals, behind which all others wait, have the right of way before runs, also smaller ones.
+    @Test func proposalsGoFirst() throws {
+        let rig = try TrafficRig()
+        rig.sender.forward(TrafficEnd.payload(80_000, salt: 9), to: 1)
+        rig.sender.propose(1, bytes: 100_000)
+        rig.run(for: 1_000_000)
+        #expect(rig.receiver.got.map(\.payload.count) == [100_000, 80_000])
+    }
+
     /// A batch that went ahead is proposed when its turn comes: not before a proposal of a lower instance that is still on its way.
     @Test func whatWentAheadWaitsForItsTurn() throws {
         let rig = try TrafficRig()
@@ -190,6 +199,8 @@ import Wire
         #expect(rig.receiver.proposals == [6, 7])
         #expect(rig.receiver.heartbeats == [5])
         #expect(rig.network.payloadBytes(from: 0, to: 1) == 120_000, "what went ahead does not go again")
+        let delivers = rig.network.sent(from: 0, to: 1).filter { if case .deliver? = $0.link { true } else { false } }
+        #expect(delivers.count == 2 && delivers.first?.departure == delivers.last?.departure, "it waits no longer")
     }
 
     /// The core repeats its proposals from some instance on: those that wait from there on make way.
