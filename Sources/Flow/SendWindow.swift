@@ -1,18 +1,21 @@
 /// What one replica may have under way to one peer, in bytes, and what it has.
 ///
-/// TCP delivers everything, in order, and takes whatever it is given: what was given too early waits in queues of the operating system
-/// and of the network, and everything that is given later waits behind it. So the sender keeps as much under way as the link carries in
-/// a round trip, and a little more (`queueTarget`) lest the link run dry; the rest stays where it can still be passed by.
+/// TCP delivers everything, in order, and takes whatever it is given: what was given too early waits in queues of
+/// the operating system and of the network, and everything that is given later waits behind it. So the sender keeps
+/// as much under way as the link carries in a round trip, and a little more (`queueTarget`) lest the link run dry;
+/// the rest stays where it can still be passed by.
 ///
-/// The sender puts a *mark* between its bytes now and then, which the peer returns at once. A mark that is back says that all before it has
-/// arrived, how long that took, and how many bytes arrived meanwhile. From these the window follows as in BBR (Cardwell and others,
-/// "BBR: Congestion-Based Congestion Control", ACM Queue 14(5), 2016): the highest recent rate, times the lowest recent round trip and the
-/// queue that is aimed for. While the rate still grows from one round to the next it is taken for half of what the way carries. Now and
-/// then, at a time that all windows of a replica have in common, the window is halved for three rounds: then the queues are empty, and the lowest round trip shows. So it
-/// is, and older rates are forgotten, when two rounds in a row met a long queue: the way has become slower, or longer.
+/// The sender puts a *mark* between its bytes now and then, which the peer returns at once. A mark that is back
+/// says that all before it has arrived, how long that took, and how many bytes arrived meanwhile. From these the
+/// window follows as in BBR (Cardwell and others, "BBR: Congestion-Based Congestion Control", ACM Queue 14(5),
+/// 2016): the highest recent rate, times the lowest recent round trip and the queue that is aimed for. While the
+/// rate still grows from one round to the next it is taken for half of what the way carries. Now and then, at a
+/// time that all windows of a replica have in common, the window is halved for three rounds: then the queues are
+/// empty, and the lowest round trip shows. So it is, and older rates are forgotten, when two rounds in a row met a
+/// long queue: the way has become slower, or longer.
 ///
-/// Two kinds of bytes share the window. *Orderly* ones (proposals, runs of commands) may fill it whatever else is under way; *pieces* of
-/// large payloads take what is left, and a quarter at least, so that neither waits for ever.
+/// Two kinds of bytes share the window. *Orderly* ones (proposals, runs of commands) may fill it whatever else is
+/// under way; *pieces* of large payloads take what is left, and a quarter at least, so that neither waits for ever.
 ///
 /// Pure: no clock, no memory but its own, no locks. One owner. Times are microseconds of one monotonic clock.
 package struct SendWindow: ~Copyable {
