@@ -111,6 +111,17 @@ class Process:
     def signal(self, number):
         if self.running():
             self.popen.send_signal(number)
+            if number == signal.SIGSTOP:
+                # On a busy machine threads run on for a while after the signal was sent.
+                eventually(lambda: not self.running() or self._stands_still(), f"process {self.pid} stops", pause=0.001)
+
+    def _stands_still(self):
+        tasks = f"/proc/{self.pid}/task"
+        for task in os.listdir(tasks):
+            with open(f"{tasks}/{task}/stat") as file:
+                if file.read().rpartition(")")[2].split()[0] != "T":
+                    return False
+        return True
 
     def kill(self):
         if self.running():
