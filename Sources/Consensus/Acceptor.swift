@@ -4,7 +4,8 @@ extension Core {
     mutating func adoptView(_ view: View, now: Microseconds, into effects: inout EffectBuffer) {
         precondition(view > promised, "views only rise")
         let wasBusy = role == .leader || role == .candidate
-        // Overtaken, it has failed as well: where elections take long, replicas would else overtake each other for ever.
+        // Overtaken, it has failed as well: where elections take long, replicas would else overtake each other for
+        // ever.
         let hasFailed = role == .candidate && phase != .preVote
         promise(view, into: &effects)
         role = .follower
@@ -179,9 +180,10 @@ extension Core {
             to: peer, after: bug ? 0 : acceptedRecord, into: &effects)
     }
 
-    /// A proposal came for whose batch there is no room. It counts as the leader's voice all the same; the leader hears that it is to
-    /// hold back, until `resumeAccepting`.
-    /// - Parameter full: false: there is room, but not for what lies above a missing instance. That does not end an earlier `true`.
+    /// A proposal came for whose batch there is no room. It counts as the leader's voice all the same; the leader hears
+    /// that it is to hold back, until `resumeAccepting`.
+    /// - Parameter full: false: there is room, but not for what lies above a missing instance. That does not end an
+    ///   earlier `true`.
     #if !DEBUG
         @_noLocks
     #endif
@@ -236,8 +238,8 @@ extension Core {
         electionDeadline = now + patienceWithElections + random.below(patienceWithElections)
     }
 
-    /// Twice as long for each election that led to nothing, up to 16 times: whatever makes elections slow, one of them gets the time
-    /// that it takes.
+    /// Twice as long for each election that led to nothing, up to 16 times: whatever makes elections slow, one of them
+    /// gets the time that it takes.
     var patienceWithElections: Microseconds {
         configuration.plantedBugs.contains(.noBackOff)
             ? configuration.suspect : configuration.suspect << min(failedElections, 4)
@@ -259,9 +261,6 @@ extension Core {
             solicitedAfter = message.instance
             role = .follower
             heard(now: now)
-        } else if promisedRecord > durableRecord {
-            // The answer to the same question waits for the promise, and will leave.
-            return
         }
         promiseRecord = promisedRecord
         let bug = configuration.plantedBugs.contains(.promiseBeforeDurable)

@@ -5,7 +5,8 @@ extension Core {
         min(role == .leader ? base : known, log.end - 1)
     }
 
-    /// Without room for what the leader proposes there is none for the same from others, as long as that is what is missing.
+    /// Without room for what the leader proposes there is none for the same from others, as long as that is what is
+    /// missing.
     private var isFullForNow: Bool { isFull && baseKnown && learned >= base }
 
     mutating func scheduleCatchUp(now: Microseconds) {
@@ -23,16 +24,16 @@ extension Core {
         catchUpAsked = 0
     }
 
-    /// How long the leader may take to bring what was decided in its view: it repeats what a follower names as missing, so only
-    /// what it has dropped from its log must be asked for.
+    /// How long the leader may take to bring what was decided in its view: it repeats what a follower names as missing,
+    /// so only what it has dropped from its log must be asked for.
     private var proposalPatience: Microseconds {
         let leader = leadingReplica(of: promised, among: memberCount)
         return leaderActive && leader != me
             ? max(configuration.suspect, 4 * answerTime(of: leader)) : configuration.retransmit
     }
 
-    /// How long an answer of a peer, or its next part, may take. A link that was held up once, and is gone now, says nothing that
-    /// would bring its measured time down again.
+    /// How long an answer of a peer, or its next part, may take. A link that was held up once, and is gone now, says
+    /// nothing that would bring its measured time down again.
     func answerTime(of peer: ReplicaIndex) -> Microseconds { min(peers[peer].patience, 4 * configuration.suspect) }
 
     mutating func catchUpTick(now: Microseconds, into effects: inout EffectBuffer) {

@@ -12,7 +12,8 @@ package struct Configuration: Sendable {
     package var heartbeat: Microseconds
     /// Silence after which a leader is suspected; the real timeout is drawn from suspect ..< 2 suspect.
     package var suspect: Microseconds
-    /// Time without an answer after which a question (not a proposal) is asked again, as long as no round trip is known.
+    /// Time without an answer after which a question (not a proposal) is asked again, as long as no round trip is
+    /// known.
     package var retransmit: Microseconds
     /// Seed of the randomised timeouts.
     package var seed: UInt64

@@ -167,8 +167,8 @@ struct Peer: BitwiseCopyable {
     /// The newest record that the answer to it rests on.
     var promiseRecord: LogSequenceNumber = 0
 
-    /// Elections in a row that asked for promises and led to nothing, without a leader heard between: this replica's own, and those
-    /// of others that it waited for.
+    /// Elections in a row that asked for promises and led to nothing, without a leader heard between: this replica's
+    /// own, and those of others that it waited for.
     var failedElections: UInt64 = 0
 
     // Candidate.
@@ -422,9 +422,9 @@ struct Peer: BitwiseCopyable {
         }
     }
 
-    /// How many bytes of batches may be sent to a peer from now on, and how long an answer of it may take. Proposals that do not fit
-    /// wait in the log where they lie; an answer to a question ends early, and the rest is asked for. Without a word of the driver
-    /// there is no limit.
+    /// How many bytes of batches may be sent to a peer from now on, and how long an answer of it may take. Proposals
+    /// that do not fit wait in the log where they lie; an answer to a question ends early, and the rest is asked for.
+    /// Without a word of the driver there is no limit.
     #if !DEBUG
         @_noLocks
     #endif
@@ -445,7 +445,8 @@ struct Peer: BitwiseCopyable {
         if catchUpDeadline != .max, peer == leader || peer == catchUpPeer && catchUpAsked != 0 {
             catchUpDeadline = max(catchUpDeadline, now + answerTime(of: peer))
         }
-        if role == .candidate && phase == .prepare && prepareDeadline != .max {
+        // Whose promise is whole has nothing more to say that an election waits for.
+        if role == .candidate && phase == .prepare && prepareDeadline != .max && peers[peer].covered != .max {
             prepareDeadline = max(prepareDeadline, now + answerTime(of: peer))
             restartElectionTimer(now)
         }

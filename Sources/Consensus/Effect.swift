@@ -96,8 +96,8 @@ package struct EffectBuffer: ~Copyable {
                 let earlier = sendSlots[index].message
                 sendSlots[index] = send
                 if send.message.kind == .heartbeat {
-                    // A quiet heartbeat may not swallow one that wants an answer. Proposals that were sent between the two go out
-                    // after it: it must not speak of them.
+                    // A quiet heartbeat may not swallow one that wants an answer. Proposals that were sent between the
+                    // two go out after it: it must not speak of them.
                     if !earlier.flags.contains(.quiet) { sendSlots[index].message.flags.remove(.quiet) }
                     if earlier.view == send.message.view { sendSlots[index].message.instance = earlier.instance }
                 }

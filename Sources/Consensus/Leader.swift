@@ -49,7 +49,8 @@ extension Core {
         return instance
     }
 
-    /// Sends a follower what it lacks, within what it would accept, what its link has room for, and what a step may send.
+    /// Sends a follower what it lacks, within what it would accept, what its link has room for, and what a step may
+    /// send.
     mutating func pump(_ peer: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer) {
         precondition(role == .leader && peer != me, "a leader proposes to others")
         // Behind a gap that this log cannot fill any more, proposals are of no use yet.
@@ -107,8 +108,8 @@ extension Core {
             settle(now: now)
         }
         peers[from].isFull = message.flags.contains(.full)
-        // Answers to what was sent before a repetition name the gap that it fills. One that begins below the floor is not filled by
-        // proposals, however often they come.
+        // Answers to what was sent before a repetition name the gap that it fills. One that begins below the floor is
+        // not filled by proposals, however often they come.
         if message.flags.contains(.gap) && message.instance == peers[from].acked
             && message.round >= peers[from].repeatedInRound && peers[from].acked + 1 >= log.floor
         {

@@ -79,8 +79,9 @@ package struct Message: BitwiseCopyable, Hashable, Sendable {
         }
     }
 
-    /// Propose, heartbeat: how often the leader has begun to repeat proposals. Accepted: the round that the follower heard last, so
-    /// that a gap which is under repair is told from a new one. A leader that resumes its view begins again with 0.
+    /// Propose, heartbeat: how often the leader has begun to repeat proposals. Accepted: the round that the follower
+    /// heard last, so that a gap which is under repair is told from a new one. A leader that resumes its view begins
+    /// again with 0.
     @inlinable
     package var round: UInt64 { acceptedView }
 
@@ -130,7 +131,8 @@ package struct Message: BitwiseCopyable, Hashable, Sendable {
         )
     }
 
-    /// "I lead `view`. All up to `base` was decided before it, all up to `commit` is decided. What I sent you reaches `highest`."
+    /// "I lead `view`. All up to `base` was decided before it, all up to `commit` is decided. What I sent you reaches
+    /// `highest`."
     static func heartbeat(
         view: View, highest: Instance, base: Instance, commit: Instance, round: UInt64, quiet: Bool
     ) -> Message {
@@ -155,7 +157,7 @@ package struct Message: BitwiseCopyable, Hashable, Sendable {
         Message(kind: .belowFloor, view: view, instance: floor, commit: decided)
     }
 
-    /// "I promised `view`, which is above yours", or "I follow the leader of `view`, and need no other". "I have decided all up to
-    /// `decided`": who cannot hear the leader learns from this what it misses.
+    /// "I promised `view`, which is above yours", or "I follow the leader of `view`, and need no other". "I have
+    /// decided all up to `decided`": who cannot hear the leader learns from this what it misses.
     static func nack(view: View, decided: Instance) -> Message { Message(kind: .nack, view: view, commit: decided) }
 }

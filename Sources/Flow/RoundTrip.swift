@@ -22,7 +22,7 @@ package struct RoundTrip: BitwiseCopyable, Sendable {
         smoothed = max((7 * smoothed + time) / 8, 1)
     }
 
-    /// How long an answer may take before it counts as lost: RFC 6298's retransmission timeout without its lower bound of a second.
-    /// Nil before the first sample.
+    /// How long an answer may take before it counts as lost: RFC 6298's retransmission timeout without its lower bound
+    /// of a second. Nil before the first sample.
     package var patience: UInt64? { smoothed == 0 ? nil : smoothed + max(4 * variation, Self.slack) }
 }

@@ -19,7 +19,8 @@
 ///
 /// Pure: no clock, no memory but its own, no locks. One owner. Times are microseconds of one monotonic clock.
 package struct SendWindow: ~Copyable {
-    /// The queue that is aimed for at the narrowest place of the way, as time: what a heartbeat waits for on a busy link.
+    /// The queue that is aimed for at the narrowest place of the way, as time: what a heartbeat waits for on a busy
+    /// link.
     package static let queueTarget: UInt64 = 15_000
     package static let initialSize = 32 << 10
     package static let leastSize = 8 << 10
@@ -31,8 +32,8 @@ package struct SendWindow: ~Copyable {
     /// Bytes without a mark behind them get one after this time, on long ways after a part of the round trip.
     static let leastMarkDelay: UInt64 = 5_000
     static let mostMarks = 64
-    /// So many marks share a full window. What arrived since the last one that is back counts as under way: on a long way, whose queue
-    /// is a small part of it, fewer marks would leave the way idle meanwhile.
+    /// So many marks share a full window. What arrived since the last one that is back counts as under way: on a long
+    /// way, whose queue is a small part of it, fewer marks would leave the way idle meanwhile.
     static let marksPerWindow = 16
     private static let rateRounds = 8
 
@@ -87,8 +88,8 @@ package struct SendWindow: ~Copyable {
     /// Rounds that the search for the lowest round trip still takes, and the lowest that it found.
     private var searchRounds = 0
     private var searchLeast: UInt64 = .max
-    /// What bounds the window besides `size`: during the search, and afterwards until the way is filled again. Then it grows with what
-    /// arrives: all at once would wait in a queue. `.max`: nothing.
+    /// What bounds the window besides `size`: during the search, and afterwards until the way is filled again. Then it
+    /// grows with what arrives: all at once would wait in a queue. `.max`: nothing.
     private var cap = Int.max
     /// The window with which the way was too full last, in this epoch; `.max`: it was not.
     private var ceiling = Int.max
@@ -104,7 +105,8 @@ package struct SendWindow: ~Copyable {
 
     // MARK: What is under way
 
-    // Some of these are mutating though they change nothing: the compiler would copy the whole window for each look at it.
+    // Some of these are mutating though they change nothing: the compiler would copy the whole window for each look at
+    // it.
 
     /// Bytes sent and not known to have arrived.
     @inline(__always) package var underWay: Int { sent - arrived }
@@ -186,7 +188,8 @@ package struct SendWindow: ~Copyable {
 
     // MARK: Arrival
 
-    /// A mark came back. False: it is none of those under way (of an earlier connection, repeated, or invented): nothing happened.
+    /// A mark came back. False: it is none of those under way (of an earlier connection, repeated, or invented):
+    /// nothing happened.
     package mutating func returned(_ stamp: UInt64, now: UInt64) -> Bool {
         guard markCount > 0, stamp >= marks[firstMark].stamp, stamp <= lastStamp else { return false }
         var mark = Mark()
@@ -239,7 +242,8 @@ package struct SendWindow: ~Copyable {
         let rate = roundRate
         // A queue that no byte of the round found empty: the window is too large, whether or not it was full.
         let hasQueue = roundTime > leastRoundTrip + 2 * queue
-        // On a long way whose queue is short too much shows otherwise: TCP repeats what was lost, which takes half a round trip more.
+        // On a long way whose queue is short too much shows otherwise: TCP repeats what was lost, which takes half a
+        // round trip more.
         let hasLost =
             leastRoundTrip >= Self.longWay && roundLongest > leastRoundTrip + leastRoundTrip / 2 + 2 * queue
         // While more arrives from round to round the reason is TCP, which begins slowly, too.
@@ -265,7 +269,8 @@ package struct SendWindow: ~Copyable {
             return
         }
         if congestedRounds > 1 {
-            // The way has become slower, or longer: what it did before says nothing any more. Which of the two, the search tells.
+            // The way has become slower, or longer: what it did before says nothing any more. Which of the two, the
+            // search tells.
             forgetRates(above: min(rate, lastRate))
             size = max(min(size, wantedSize), Self.leastSize)
             search()
@@ -290,8 +295,8 @@ package struct SendWindow: ~Copyable {
         resize(limited: wasLimited, empty: isEmpty)
     }
 
-    /// The start is over when the rate has not grown by a quarter in three rounds in which the window was the limit, or in one with a
-    /// queue. (A queue alone may be TCP's, which begins slowly, too.)
+    /// The start is over when the rate has not grown by a quarter in three rounds in which the window was the limit, or
+    /// in one with a queue. (A queue alone may be TCP's, which begins slowly, too.)
     private mutating func watchGrowth(of rate: UInt64, limited: Bool, congested: Bool) {
         guard rate < fullRate + fullRate / 4 else {
             fullRate = rate

@@ -20,7 +20,8 @@ struct Batcher: ~Copyable {
     private static let mostForwardedFrames = 4096
     /// Frames of followers are held up to this many bytes; more are dropped, and their clients try again.
     private static let mostForwardedBytes = 64 << 20
-    /// Commands, and runs of followers, that are larger than `largeFrom`: each is a batch of its own, on a road of its own.
+    /// Commands, and runs of followers, that are larger than `largeFrom`: each is a batch of its own, on a road of its
+    /// own.
     private let large: SPSCRing<LargeBatch>
     /// Bytes beyond which a command is large, see `Dissemination`.
     var largeFrom = Int.max

@@ -13,9 +13,11 @@ final class ClientGateway: Stage {
         var maximumOutstanding: Int
         /// Bytes of the bodies of requests admitted and not answered: beyond it, BUSY.
         var maximumOutstandingBytes: Int
-        /// Microseconds after which a request that nobody decided is answered NO_LEADER, unless it may be on its way still.
+        /// Microseconds after which a request that nobody decided is answered NO_LEADER, unless it may be on its way
+        /// still.
         var patience: UInt64
-        /// Microseconds after which a repetition is ordered, though the request may be on its way still: it may be lost after all.
+        /// Microseconds after which a repetition is ordered, though the request may be on its way still: it may be lost
+        /// after all.
         static let mostPatience: UInt64 = 60_000_000
         /// Microseconds after which a client may be expected to repeat a request.
         static let repetition: UInt64 = 900_000
@@ -232,7 +234,8 @@ final class ClientGateway: Stage {
         completion.body.release(to: rings.replyBodies)
     }
 
-    /// On a slow link a large request takes its time, and those that came after it. To send it again would only take longer.
+    /// On a slow link a large request takes its time, and those that came after it. To send it again would only take
+    /// longer.
     private func mayBeOnItsWay(_ request: PendingTable.Entry, now: UInt64) -> Bool {
         board.knownLeader != nil && board.era.load() == request.era && now < lastProgressAt + settings.patience
     }

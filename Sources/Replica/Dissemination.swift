@@ -26,9 +26,10 @@ struct LargeBatch: BitwiseCopyable {
 
 /// The leader's large batches on their way to the followers, before they are proposed.
 ///
-/// Whatever is proposed after a batch is executed after it, so a batch that takes seconds on the way would hold up all others. A large
-/// one gets its instance only when the followers have its bytes; then its proposal is as small as any other. Nothing of this is
-/// durable, nor a promise: a batch that is lost on the way is one that the client sends again.
+/// Whatever is proposed after a batch is executed after it, so a batch that takes seconds on the way would hold up all
+/// others. A large one gets its instance only when the followers have its bytes; then its proposal is as small as any
+/// other. Nothing of this is durable, nor a promise: a batch that is lost on the way is one that the client sends
+/// again.
 struct Dissemination {
     private struct Batch {
         let large: LargeBatch
@@ -42,7 +43,8 @@ struct Dissemination {
     private var batches: [Batch] = []
     private var bytes = 0
 
-    /// Bytes on their way at once, beyond a single batch: enough to fill the windows, little enough for followers to hold.
+    /// Bytes on their way at once, beyond a single batch: enough to fill the windows, little enough for followers to
+    /// hold.
     private static let mostBytes = 32 << 20
     private static let mostBatches = PeerTraffic.mostParcels / 2
     /// How long the others may take once a quorum has a batch, besides as long as the quorum took.

@@ -23,7 +23,8 @@ extension Engine {
         } else {
             largest = core.leader.map { traffic.largestOrdinary(to: $0) } ?? .max
         }
-        // While some are on their way, those a little smaller join them: the ordinary ones have the right of way, and would overtake.
+        // While some are on their way, those a little smaller join them: the ordinary ones have the right of way, and
+        // would overtake.
         let isBusy = batcher.hasLarge || !dissemination.isEmpty
         batcher.largeFrom = isBusy && largest != .max ? max(largest / 2, 16 << 10) : largest
     }
@@ -105,28 +106,31 @@ extension Engine {
         board.bytesProposed.add(UInt64(batch.length))
     }
 
-    /// A batch of less than a quarter goes out only while none is under way: meanwhile commands gather, which costs less than many
-    /// small batches. Larger ones overlap, so that one is executed while the next is on its way; full ones go up to the window.
-    /// A quarter is 16 KiB at most, or 64 commands, lest large batches of small commands leave nothing to overlap.
+    /// A batch of less than a quarter goes out only while none is under way: meanwhile commands gather, which costs
+    /// less than many small batches. Larger ones overlap, so that one is executed while the next is on its way; full
+    /// ones go up to the window. A quarter is 16 KiB at most, or 64 commands, lest large batches of small commands
+    /// leave nothing to overlap.
     func considerable(_ size: Int) -> Int { min(batcher.batchBytes / 4, max(16 << 10, 64 * size)) }
     static let mostPartial: UInt64 = 4
 
     func mayGo(whileUnderWay count: UInt64, considerable: Int, now: UInt64) -> Bool {
         if count == 0 { return true }
         if batcher.gathered(atLeast: count < Self.mostPartial ? considerable : fullBatch) { return true }
-        // Where peers are far away what is under way takes long, and is not waited for longer than for a small part of that.
+        // Where peers are far away what is under way takes long, and is not waited for longer than for a small part of
+        // that.
         if gatheringSince == .max { gatheringSince = now }
         return now >= gatheringSince + longestGathering
     }
 
-    /// Microseconds: a thirty-second of the round trip to a quorum. Where that is nothing, batches form by what a turn takes.
+    /// Microseconds: a thirty-second of the round trip to a quorum. Where that is nothing, batches form by what a turn
+    /// takes.
     var longestGathering: UInt64 {
         max(Self.leastGathering, quorumRoundTrip / 32)
     }
     private static let leastGathering: UInt64 = 1_000
 
-    /// Bytes at which a batch is full. A batch counts when its last byte has arrived; where peers are far away TCP spreads what comes at
-    /// once over a part of the round trip, so there what waits makes several batches.
+    /// Bytes at which a batch is full. A batch counts when its last byte has arrived; where peers are far away TCP
+    /// spreads what comes at once over a part of the round trip, so there what waits makes several batches.
     var fullBatch: Int {
         guard quorumRoundTrip >= Self.far else { return batcher.batchBytes }
         return min(batcher.batchBytes, max(Self.leastFullBatch, batcher.waitingBytes / 8))
@@ -165,7 +169,7 @@ extension Engine {
         guard let leader = core.leader, leader != index else { return 0 }
         batcher.sortOut()
         var runs = 0
-        while !traffic.hasRun(for: leader), let batch = dissemination.removeFirst() ?? batcher.takeLarge() {
+        while !traffic.hasFrame(for: leader), let batch = dissemination.removeFirst() ?? batcher.takeLarge() {
             // Another follower's, from the time that this replica led: its client tries again.
             guard batch.isOwn else {
                 batch.frame.discard()
@@ -205,7 +209,8 @@ extension Engine {
         board.commandsForwarded.add(UInt64(commands))
     }
 
-    /// This replica does not lead (any more): what it sent ahead is of no use, and is handed to the leader when one is known.
+    /// This replica does not lead (any more): what it sent ahead is of no use, and is handed to the leader when one is
+    /// known.
     func stopDisseminating() {
         guard wasLeading else { return }
         wasLeading = false

@@ -112,8 +112,8 @@ final class Engine: Stage {
         return min(min(deadline, ahead(batcher.nextDeadline)), min(ahead(gathered), ahead(dissemination.nextDeadline)))
     }
 
-    /// A time to propose that had passed at the last turn is none to wake up for: what it waits for, the window or room in the log, does
-    /// not come with time.
+    /// A time to propose that had passed at the last turn is none to wake up for: what it waits for, the window or room
+    /// in the log, does not come with time.
     private func ahead(_ deadline: UInt64) -> UInt64 { deadline > polledAt ? deadline : .max }
 
     override func close() {
@@ -210,6 +210,7 @@ final class Engine: Stage {
             }
             switch traffic.take(message, decoded.payload, from: peer, whole: incoming) {
             case .nothing: break
+            case .lost: board.peers[peer].parcelsLost.add(1)
             case .piece: core.hears(peer, now: now)
             case .whole: takeDelivered(from: peer, now: now)
             }
@@ -287,7 +288,8 @@ final class Engine: Stage {
         }
         // Copied once, into the arena, where it stays if the core keeps it.
         guard let place = room(for: payload.count, instance: message.instance, now: now) else {
-            // The log is full of what is not executed yet. A leader is heard all the same; what else needs room is as good as lost.
+            // The log is full of what is not executed yet. A leader is heard all the same; what else needs room is as
+            // good as lost.
             board.batchesDropped.add(1)
             if message.kind == .propose {
                 refusedBytes = payload.count
@@ -313,7 +315,8 @@ final class Engine: Stage {
         }
     }
 
-    /// A proposal was refused for want of room: looks whether there is some, when more is executed than at the last look.
+    /// A proposal was refused for want of room: looks whether there is some, when more is executed than at the last
+    /// look.
     private func lookForRoom(now: UInt64) {
         let executed = board.executed.load()
         guard executed > refusedAt else { return }

@@ -74,12 +74,15 @@ struct CatalogueBuilder {
         let behind = gauges("peer_behind_instances", "As leader: instances proposed and not acknowledged by a peer")
         let bytesSent = counters("peer_bytes_sent_total", "Bytes of frames with a payload sent to a peer")
         let resent = counters("peer_proposals_resent_total", "Proposals sent to a peer again")
+        let parcelsLost = counters(
+            "peer_parcels_lost_total", "Parts of a peer's large frames that do not belong where they came")
         return all.map { index in
             StatusBoard.Peer(
                 id: members[index], connected: connected[index], framesSent: sent[index],
                 framesReceived: received[index], framesLost: lost[index], framesMalformed: malformed[index],
                 roundTrip: roundTrip[index], window: window[index], underWay: underWay[index], queued: queued[index],
-                behind: behind[index], bytesSent: bytesSent[index], resent: resent[index])
+                behind: behind[index], bytesSent: bytesSent[index], resent: resent[index],
+                parcelsLost: parcelsLost[index])
         }
     }
 

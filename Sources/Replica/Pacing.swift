@@ -1,9 +1,9 @@
 /// Which followers the leader waits for when its log would run out for them.
 ///
-/// A quorum decides, and the log keeps what a follower lacks only as far as it reaches: beyond, the follower must take a whole state.
-/// So a follower that gets on, but is behind by half of the log, is waited for: a second at once, and then half of the time, up to
-/// eleven seconds in all until it has caught up. One that is slower than the load for good costs no more than that, and one that does
-/// not get on at all nothing.
+/// A quorum decides, and the log keeps what a follower lacks only as far as it reaches: beyond, the follower must take
+/// a whole state. So a follower that gets on, but is behind by half of the log, is waited for: a second at once, and
+/// then half of the time, up to eleven seconds in all until it has caught up. One that is slower than the load for good
+/// costs no more than that, and one that does not get on at all nothing.
 struct Pacing {
     private struct Follower {
         var acknowledged: UInt64 = 0
@@ -20,8 +20,8 @@ struct Pacing {
     private var followers: [Follower]
     private static let waitingAtOnce: UInt64 = 1_000_000
     private static let waitingLater: UInt64 = 10_000_000
-    /// Looks further apart than that have a time between them in which nobody asked for this follower: another one was waited for, or
-    /// this replica did not lead.
+    /// Looks further apart than that have a time between them in which nobody asked for this follower: another one was
+    /// waited for, or this replica did not lead.
     private static let mostBetweenLooks: UInt64 = 100_000
 
     init(count: Int) { followers = Array(repeating: Follower(), count: count) }

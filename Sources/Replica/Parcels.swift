@@ -93,7 +93,8 @@ struct IncomingParcels {
         return true
     }
 
-    /// The frame that `header` and a parcel make up, put into `frame`. False: there is no such parcel, or it is not whole.
+    /// The frame that `header` and a parcel make up, put into `frame`. False: there is no such parcel, or it is not
+    /// whole.
     mutating func deliver(parcel number: UInt64, header: EncodedHeader, into frame: borrowing Frame) -> Bool {
         guard let place = parcels.firstIndex(where: { $0.number == number }),
             parcels[place].received == parcels[place].size

@@ -7,9 +7,10 @@ import Wire
 
 /// What goes to the other replicas, and in which order. The engine's lane.
 ///
-/// As much is under way to a peer as its `SendWindow` allows. What a replica says goes out at once; what has a payload waits for room, in the
-/// log where it lies if it is a proposal; a payload that is too large to go whole goes in pieces, between which all else passes. So a
-/// heartbeat, a vote or an acknowledgement waits at most for what is under way, which the window keeps short.
+/// As much is under way to a peer as its `SendWindow` allows. What a replica says goes out at once; what has a payload
+/// waits for room, in the log where it lies if it is a proposal; a payload that is too large to go whole goes in
+/// pieces, between which all else passes. So a heartbeat, a vote or an acknowledgement waits at most for what is under
+/// way, which the window keeps short.
 final class PeerTraffic {
     private struct Peer: ~Copyable {
         var window = SendWindow()
@@ -69,7 +70,8 @@ final class PeerTraffic {
     func connected(_ peer: Int, now: UInt64) {
         peers[peer].window.reset(now: now)
         peers[peer].incoming.removeAll()
-        // Runs of commands, and batches that are not proposed yet, begin anew; all else is sent, or asked for, again.
+        // Frames that travel in pieces, and batches that are not proposed yet, begin anew. What went whole is lost, and
+        // is sent again by whoever misses it: the core, or the client.
         remove(from: peer) { parcel in
             if case .logged = parcel.payload { return true }
             return parcel.instance != 0
@@ -89,8 +91,6 @@ final class PeerTraffic {
     func ranShort(to peer: Int) { peers[peer].window.ranShort() }
 
     func patience(with peer: Int) -> UInt64? { peers[peer].window.roundTrip.patience }
-
-    func leastRoundTrip(to peer: Int) -> UInt64 { peers[peer].window.leastRoundTrip }
 
     /// Bytes up to which a command goes to a peer with all others.
     func largestOrdinary(to peer: Int) -> Int { peers[peer].window.largestOrdinary }
@@ -220,8 +220,8 @@ final class PeerTraffic {
         return false
     }
 
-    /// What a peer asks for again while it is on its way goes out once, with the newest header. Promises of views that are over do not go
-    /// out at all. Returns whether it is on its way.
+    /// What a peer asks for again while it is on its way goes out once, with the newest header. Promises of views that
+    /// are over do not go out at all. Returns whether it is on its way.
     private func replaceAnswer(_ message: Message, _ header: EncodedHeader, to peer: Int) -> Bool {
         if message.kind == .promise {
             remove(from: peer) { $0.offset == 0 && $0.answer?.kind == .promise && $0.answer!.view < message.view }
@@ -291,8 +291,8 @@ final class PeerTraffic {
         peers[peer].outgoing.append(parcel)
     }
 
-    /// Whether runs of commands in parcels wait for a peer.
-    func hasRun(for peer: Int) -> Bool {
+    /// Whether runs of commands, or chunks of an image, wait for a peer in parcels.
+    func hasFrame(for peer: Int) -> Bool {
         peers[peer].outgoing.contains { if case .frame = $0.payload { true } else { false } }
     }
 
@@ -387,8 +387,8 @@ final class PeerTraffic {
         }
     }
 
-    /// Mostly the one of which least is left, lest one of many MiB hold up the others; each fourth time the oldest, lest it wait
-    /// for ever. A proposal goes only after those before it.
+    /// Mostly the one of which least is left, lest one of many MiB hold up the others; each fourth time the oldest,
+    /// lest it wait for ever. A proposal goes only after those before it.
     private func nextParcel(for peer: Int) -> Int? {
         var chosen: Int?
         var least = Int.max
@@ -484,7 +484,8 @@ final class PeerTraffic {
             rest &= rest - 1
             peers[peer].window.sent(size, pieces: pieces, now: now)
             board.peers[peer].bytesSent.add(UInt64(size))
-            // Also between what one turn sends: with one mark behind all of it, the next would leave only when all of it has arrived.
+            // Also between what one turn sends: with one mark behind all of it, the next would leave only when all of
+            // it has arrived.
             if let stamp = peers[peer].window.takeMark(now: now) { send(.mark(stamp: stamp), to: peer) }
         }
     }
@@ -494,13 +495,17 @@ final class PeerTraffic {
     enum Received {
         /// Nothing that the engine has to look at.
         case nothing
+        /// A piece that does not go on where its parcel ended, or a DELIVER whose parcel is not whole: what it belongs
+        /// to is lost.
+        case lost
         /// A part of something large.
         case piece
         /// The frame is whole now.
         case whole
     }
 
-    /// A frame of the link itself. A frame that DELIVER makes whole is put into `whole`, which may be where the DELIVER came in.
+    /// A frame of the link itself. A frame that DELIVER makes whole is put into `whole`, which may be where the DELIVER
+    /// came in.
     func take(
         _ message: LinkFrame, _ payload: UnsafeRawBufferPointer, from peer: Int, whole: borrowing Frame
     ) -> Received {
@@ -512,10 +517,10 @@ final class PeerTraffic {
             _ = peers[peer].window.returned(stamp, now: now)
             return .nothing
         case .piece(let parcel, let offset, let size):
-            return peers[peer].incoming.take(parcel: parcel, offset: offset, size: size, payload) ? .piece : .nothing
+            return peers[peer].incoming.take(parcel: parcel, offset: offset, size: size, payload) ? .piece : .lost
         case .deliver(let parcel):
             let header = EncodedHeader { $0.copyMemory(from: payload.baseAddress!, byteCount: PeerHeader.size) }
-            return peers[peer].incoming.deliver(parcel: parcel, header: header, into: whole) ? .whole : .nothing
+            return peers[peer].incoming.deliver(parcel: parcel, header: header, into: whole) ? .whole : .lost
         }
     }
 

@@ -113,8 +113,8 @@ struct PendingTable: ~Copyable {
 
     // MARK: Repetitions
 
-    /// Requests that wait for longer than `time` are recognised when they are repeated. Sooner a repetition is rare, and to recognise it
-    /// costs more than to order it twice.
+    /// Requests that wait for longer than `time` are recognised when they are repeated. Sooner a repetition is rare,
+    /// and to recognise it costs more than to order it twice.
     mutating func watch(waitingFor time: UInt64, now: UInt64) {
         while firstUnwatched >= 0, entries[Int(firstUnwatched)].admittedAt + time <= now {
             let index = Int(firstUnwatched)
@@ -125,8 +125,8 @@ struct PendingTable: ~Copyable {
         }
     }
 
-    /// Whether a command of a session with this sequence waits already, in this era and since `oldest` or later. Then its answer goes
-    /// to `envelope`, from where it was asked for last, with the flags that came from there.
+    /// Whether a command of a session with this sequence waits already, in this era and since `oldest` or later. Then
+    /// its answer goes to `envelope`, from where it was asked for last, with the flags that came from there.
     mutating func recognise(
         command: UInt8, flags: UInt8, session: UInt64, sequence: UInt64, envelope: borrowing Envelope, era: UInt64,
         oldest: UInt64

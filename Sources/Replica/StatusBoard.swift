@@ -44,6 +44,8 @@ package final class StatusBoard: Sendable {
         package let bytesSent: Counter
         /// Proposals sent to this peer again.
         package let resent: Counter
+        /// Pieces and DELIVERs of this peer that belong to no parcel, or not where they came.
+        package let parcelsLost: Counter
     }
 
     // MARK: Gateway

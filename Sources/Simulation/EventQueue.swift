@@ -9,7 +9,8 @@ struct Event: BitwiseCopyable {
         case tick
         /// Records up to `number` become durable at `replica`.
         case flush
-        /// The link to `peer` is up. With links that take their time: 0: it may be had now; 1: the replica learns that it has it.
+        /// The link to `peer` is up. With links that take their time: 0: it may be had now; 1: the replica learns that
+        /// it has it.
         case linkUp
         /// Commands that no client waits for are to be proposed.
         case proposal
@@ -29,7 +30,8 @@ struct Event: BitwiseCopyable {
         case heal
         /// The replica's engine looks whether it needs the state of another.
         case transferCheck
-        /// The first frame on the way from `peer` to `replica` arrives, unless the way was emptied since: `number` counts that.
+        /// The first frame on the way from `peer` to `replica` arrives, unless the way was emptied since: `number`
+        /// counts that.
         case arrival
         /// The outbox of `replica` for `peer` is looked at, unless it was since.
         case wake

@@ -2,8 +2,8 @@ import Consensus
 
 /// What the links of one run are like: as TCP they lose nothing and keep the order, but they take their time.
 struct LinkPlan {
-    /// The times that a window is made for are those of a leader that is suspected after 300 ms. Where that is sooner, the clocks of the
-    /// windows run faster by this.
+    /// The times that a window is made for are those of a leader that is suspected after 300 ms. Where that is sooner,
+    /// the clocks of the windows run faster by this.
     var pace: UInt64 = 1
     /// Bytes a second of each way, at from * count + to.
     var rates: [UInt64] = []

@@ -72,7 +72,8 @@ extension Simulator {
         healLinks()
     }
 
-    /// The leader takes records and makes none durable: the others must do without it, and have it back when its storage goes on.
+    /// The leader takes records and makes none durable: the others must do without it, and have it back when its
+    /// storage goes on.
     private func stickLeader(of members: [ReplicaIndex], factor: UInt64) throws(SimulationFailure) {
         guard let leader = members.first(where: { replicas[$0].core.role == .leader }) else { return }
         trace("\(leader) has stuck storage")
@@ -81,7 +82,8 @@ extension Simulator {
         try converge(members, factor: factor)
     }
 
-    /// Clients want ten times what the links carry. The leader stays all the same: its heartbeats pass what waits. Then all gets through.
+    /// Clients want ten times what the links carry. The leader stays all the same: its heartbeats pass what waits. Then
+    /// all gets through.
     private func loadLinks(of members: [ReplicaIndex]) throws(SimulationFailure) {
         try runUntil(now + 10 * suspect)
         let before = members.map { replicas[$0].core.view }
@@ -147,7 +149,8 @@ extension Simulator {
         return texts.joined(separator: "; ")
     }
 
-    /// What the links take for all that some of them may lack: they may get it twice, from old leaders and from new ones.
+    /// What the links take for all that some of them may lack: they may get it twice, from old leaders and from new
+    /// ones.
     private func transferTime(to members: [ReplicaIndex]) -> Microseconds {
         guard hasLinks else { return 0 }
         var (first, last) = (Instance.max, 0 as Instance)

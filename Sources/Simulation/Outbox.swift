@@ -1,8 +1,8 @@
 import Consensus
 import Flow
 
-/// What a replica has to send to one peer and has not handed to the link yet, as the node keeps it: small messages first, then
-/// proposals in their order and answers in theirs, each as far as the window allows; large ones in pieces.
+/// What a replica has to send to one peer and has not handed to the link yet, as the node keeps it: small messages
+/// first, then proposals in their order and answers in theirs, each as far as the window allows; large ones in pieces.
 struct Outbox: ~Copyable {
     /// Messages that carry bytes, and how much of the first has gone out in pieces.
     struct Lane: ~Copyable {
@@ -52,7 +52,8 @@ struct Outbox: ~Copyable {
     /// What the core may send now.
     var room: Int { mutating get { proposals.messages.isEmpty ? max(0, window.room - unready) : 0 } }
 
-    /// The highest proposal that went out and has none waiting below it: a heartbeat that passes those that wait speaks of no more.
+    /// The highest proposal that went out and has none waiting below it: a heartbeat that passes those that wait speaks
+    /// of no more.
     func highestSent(of heartbeat: Message) -> Instance {
         var highest = heartbeat.instance
         for message in proposals.messages.elements
@@ -68,8 +69,8 @@ struct Outbox: ~Copyable {
         proposals.messages.append(proposal)
     }
 
-    /// A value that was asked for, in an election or to catch up. Asked for again while it waits, it leaves once; promises of views that
-    /// are over do not leave at all.
+    /// A value that was asked for, in an election or to catch up. Asked for again while it waits, it leaves once;
+    /// promises of views that are over do not leave at all.
     mutating func enqueue(answer: Message) {
         var kept = answers.isParcel ? 1 : 0
         var isThere = kept == 1 && answers.messages.elements[0].isSame(as: answer)

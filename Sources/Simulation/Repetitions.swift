@@ -1,7 +1,7 @@
 import Consensus
 
-/// How often the bytes of each proposal, and of each fetched value, leave for each peer: once, and again only when the leader had a
-/// reason to begin again; what is fetched, once a request.
+/// How often the bytes of each proposal, and of each fetched value, leave for each peer: once, and again only when the
+/// leader had a reason to begin again; what is fetched, once a request.
 struct Repetitions: ~Copyable {
     struct Entry: BitwiseCopyable {
         /// 0: there is none. `decidedView`: a value that was asked for.

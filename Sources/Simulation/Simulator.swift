@@ -14,7 +14,8 @@ package struct SimulationOptions: Sendable {
     package var faults: Set<Int>?
     /// There are no more clients than this.
     package var clientLimit: Int
-    /// Whether replicas talk over links that take their time, in place of a network that loses and repeats; nil: by the seed.
+    /// Whether replicas talk over links that take their time, in place of a network that loses and repeats; nil: by the
+    /// seed.
     package var links: Bool?
 
     package init(

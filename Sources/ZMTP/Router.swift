@@ -101,7 +101,8 @@ package final class Router {
     private static let acceptPause: UInt64 = 100_000
     /// Bytes of buffers that an idle connection may keep.
     private static let keptBuffer = 4 << 10
-    /// Bytes of buffers that a busy connection may keep: what many take that send a large message now and then would add up.
+    /// Bytes of buffers that a busy connection may keep: what many take that send a large message now and then would
+    /// add up.
     private static let keptBusyBuffer = 64 << 10
 
     /// Listens at `endpoint`, `tcp://` or `ipc://`.

@@ -5,13 +5,16 @@ import Testing
 @Suite struct PatienceTests {
     private static let suspect: Microseconds = 300_000
 
-    /// Replica 0 asks again and again to be elected, and gets grants but no promise. Returns the time between its elections.
-    private func pauses(_ cluster: TestCluster, count: Int) -> [Microseconds] {
+    /// Replica 0 asks again and again to be elected, and gets grants but no promise. Returns the time between its
+    /// elections.
+    /// - Parameter talker: pieces of something large come from this replica all the time.
+    private func pauses(_ cluster: TestCluster, count: Int, talker: ReplicaIndex? = nil) -> [Microseconds] {
         let candidate = cluster.members[0]
         var (pauses, elections) = ([Microseconds](), candidate.core.counters.elections)
         var last = cluster.now
         for _ in 0..<200_000 where pauses.count < count {
             cluster.now += 5_000
+            if let talker { candidate.core.hears(talker, now: cluster.now) }
             candidate.core.tick(now: cluster.now, into: &candidate.effects)
             cluster.absorb(0)
             cluster.settle()
@@ -46,6 +49,14 @@ import Testing
         let cluster = TestCluster(3)
         cluster.isLost = { _, _, message in message.kind == .preVoteGrant }
         #expect(pauses(cluster, count: 6).dropFirst().allSatisfy { $0 <= 2 * Self.suspect + 10_000 })
+    }
+
+    /// Pieces of an answer prolong an election; not those of who has answered, whatever it sends.
+    @Test func whoHasPromisedProlongsNothing() {
+        let cluster = TestCluster(5)
+        cluster.isLost = { from, _, message in message.kind == .promise && from != 1 }
+        let pauses = pauses(cluster, count: 3, talker: 1)
+        #expect(pauses.count == 3 && pauses.dropFirst().allSatisfy { $0 <= 4 * Self.suspect + 20_000 }, "\(pauses)")
     }
 
     @Test func aLeaderEndsTheBackOff() {
@@ -110,8 +121,8 @@ import Testing
         #expect(!cluster.delivered.contains { $0.message.kind == .prepare })
     }
 
-    /// Two who overtake each other have both failed: each next election waits longer. (Simulator, seed 1100 of three replicas: with
-    /// slow storage, each election was overtaken before its promises were durable, for ever.)
+    /// Two who overtake each other have both failed: each next election waits longer. (Simulator, seed 1100 of three
+    /// replicas: with slow storage, each election was overtaken before its promises were durable, for ever.)
     @Test func anElectionThatIsOvertakenHasFailed() {
         let cluster = TestCluster(3)
         cluster.isLost = { _, _, message in message.kind == .promise }
@@ -255,7 +266,8 @@ import Testing
         #expect(requests(cluster).map(\.to) == [2, 1])
     }
 
-    /// How long an answer may take is what the link's round trips say; but a link that was held up for long is not waited for as long.
+    /// How long an answer may take is what the link's round trips say; but a link that was held up for long is not
+    /// waited for as long.
     @Test(arguments: [(900_000, 900_000), (20_000_000, 1_200_000)] as [(Microseconds, Microseconds)])
     func catchUpWaitsAsLongAsTheLinkTakes(patience: Microseconds, expected: Microseconds) {
         let cluster = clusterWithALaggard()

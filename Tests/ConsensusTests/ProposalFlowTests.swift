@@ -9,7 +9,8 @@ import Testing
             .reduce(into: [:]) { $0[$1.message.instance, default: 0] += 1 }
     }
 
-    /// A cluster whose link from 1 to 0 delivers in order, two seconds late, and what 1 then says to 0 within so many seconds.
+    /// A cluster whose link from 1 to 0 delivers in order, two seconds late, and what 1 then says to 0 within so many
+    /// seconds.
     private func runSlowly(seconds: Int, plantedBugs: PlantedBugs = []) -> TestCluster {
         let cluster = TestCluster(3, window: 64, slotCount: 512, plantedBugs: plantedBugs)
         cluster.elect(1)
@@ -110,7 +111,8 @@ import Testing
         #expect(cluster.values(0) == Array(1...20))
     }
 
-    /// A follower comes back with less executed than it had told: it takes only what is near to that, and is sent no more.
+    /// A follower comes back with less executed than it had told: it takes only what is near to that, and is sent no
+    /// more.
     @Test func whatAFollowerToldBeforeARestartIsForgotten() {
         let cluster = TestCluster(3, window: 2, slotCount: 64)
         cluster.elect(1)
@@ -137,7 +139,8 @@ import Testing
         #expect(cluster.members[2].core.repetitions(to: 0) == 0)
     }
 
-    /// A heartbeat that waits for its driver gives way to a later one, and keeps its place: what was sent between the two comes after it.
+    /// A heartbeat that waits for its driver gives way to a later one, and keeps its place: what was sent between the
+    /// two comes after it.
     @Test func aHeartbeatDoesNotSpeakOfWhatGoesOutAfterIt() {
         let cluster = TestCluster(3)
         cluster.elect(1)
@@ -248,7 +251,8 @@ import Testing
         #expect(answers.last?.message.flags == .gap)
     }
 
-    /// Proposals below the leader's floor do not exist any more: to send what lies above helps nobody, before the gap is filled.
+    /// Proposals below the leader's floor do not exist any more: to send what lies above helps nobody, before the gap
+    /// is filled.
     @Test func aGapBelowTheFloorIsNotFilledByProposals() {
         let cluster = TestCluster(3, window: 8, slotCount: 64)
         cluster.elect(1)

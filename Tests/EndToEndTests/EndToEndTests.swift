@@ -200,7 +200,8 @@ struct EndToEndTests {
         }
     }
 
-    /// Between replicas that are far from a fast network. Skipped where this process is not root, or the kernel lacks what it takes.
+    /// Between replicas that are far from a fast network. Skipped where this process is not root, or the kernel lacks
+    /// what it takes.
     @Suite("Slow links", .serialized)
     struct SlowLinks {
         @Test(arguments: Scenario.Threads.allCases)

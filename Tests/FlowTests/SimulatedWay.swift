@@ -8,7 +8,8 @@ func mark(_ window: inout SendWindow, now: UInt64) throws -> UInt64 {
     return try #require(stamp)
 }
 
-/// One direction of a way through a network: a narrowest place with a queue without end, then a delay. Times are microseconds.
+/// One direction of a way through a network: a narrowest place with a queue without end, then a delay. Times are
+/// microseconds.
 struct SimulatedWay {
     /// Bytes a second.
     var rate: Double

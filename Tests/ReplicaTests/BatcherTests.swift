@@ -167,7 +167,8 @@ import Wire
         #expect(!last.isOwn && last.tags == [5])
     }
 
-    /// What followers forwarded goes when this replica does not lead any more; its own clients' commands stay, in order.
+    /// What followers forwarded goes when this replica does not lead any more; its own clients' commands stay, in
+    /// order.
     @Test func dropForwarded() {
         let rig = Rig()
         rig.submit(1, 5_000)
@@ -184,7 +185,8 @@ import Wire
         #expect(rig.largeTags == [1, 4])
     }
 
-    /// Places of bodies are given back in the order in which they were taken: else later ones would be written over those that wait.
+    /// Places of bodies are given back in the order in which they were taken: else later ones would be written over
+    /// those that wait.
     @Test func bodiesInOrder() {
         let rig = Rig()
         var tag: UInt64 = 0

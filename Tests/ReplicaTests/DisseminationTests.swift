@@ -66,7 +66,8 @@ import Wire
         }
     }
 
-    /// A batch is proposed when a quorum has it, after a grace for the others: as long as the quorum took, and a little.
+    /// A batch is proposed when a quorum has it, after a grace for the others: as long as the quorum took, and a
+    /// little.
     @Test func theOthersGetAGrace() throws {
         let leader = try Leader()
         leader.rig.network.set(0, 2, rate: 50_000)
@@ -135,7 +136,8 @@ import Wire
         #expect((second + 20_000..<second + 1_000_000).contains(leader.dissemination.nextDeadline))
     }
 
-    /// Of batches that begin together the small ones arrive first, and equal ones in order; the large one gets there all the same.
+    /// Of batches that begin together the small ones arrive first, and equal ones in order; the large one gets there
+    /// all the same.
     @Test func order() throws {
         let leader = try Leader(2)
         leader.wanted = 0b10

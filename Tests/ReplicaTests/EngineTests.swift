@@ -9,8 +9,8 @@ import Wire
 @Suite struct EngineTests {
     private static let mebibyte = 1 << 20
 
-    /// A large request is decided on all replicas, each of its bytes sent once to each that needs it; small ones beside it are decided
-    /// while it is on its way. Links carry 1 MB/s.
+    /// A large request is decided on all replicas, each of its bytes sent once to each that needs it; small ones beside
+    /// it are decided while it is on its way. Links carry 1 MB/s.
     @Test(arguments: [0, 1]) func aLargeRequest(at origin: Int) throws {
         let rig = try EngineRig(rate: 1e6, roundTrip: 20_000)
         try rig.settle()
@@ -53,8 +53,8 @@ import Wire
         #expect(rig.replicas.allSatisfy { $0.board.resent.load() == 0 })
     }
 
-    /// A follower whose executor stands still says that its log is full; it is sent nothing meanwhile, the leader goes on leading, and
-    /// when the executor goes on it catches up.
+    /// A follower whose executor stands still says that its log is full; it is sent nothing meanwhile, the leader goes
+    /// on leading, and when the executor goes on it catches up.
     @Test func aFullLog() throws {
         let rig = try EngineRig(rate: 100e6, logSize: 8 << 20)
         try rig.settle()
@@ -113,8 +113,8 @@ import Wire
         #expect(sent < before + Self.mebibyte + 20_000, "what was lost is sent again, nothing else")
     }
 
-    /// The leader is cut off in the middle of a large request of its own client. The others elect another; when the old one hears of it,
-    /// it hands the request on.
+    /// The leader is cut off in the middle of a large request of its own client. The others elect another; when the old
+    /// one hears of it, it hands the request on.
     @Test func aNewLeaderInTheMiddle() throws {
         let rig = try EngineRig(rate: 1e6, roundTrip: 20_000)
         try rig.settle()
@@ -218,7 +218,8 @@ import Wire
         #expect(rig.replicas.map { $0.board.elections.load() } == [0, 1, 0])
     }
 
-    /// Where a round trip takes 300 ms, a command that comes while others are under way is not held back until these are decided.
+    /// Where a round trip takes 300 ms, a command that comes while others are under way is not held back until these
+    /// are decided.
     @Test func farAway() throws {
         let rig = try EngineRig(roundTrip: 300_000)
         try rig.settle()
@@ -238,7 +239,8 @@ import Wire
         #expect(rig.agrees)
     }
 
-    /// What waits makes several batches where peers are far away, since a batch counts when its last byte has arrived; else one.
+    /// What waits makes several batches where peers are far away, since a batch counts when its last byte has arrived;
+    /// else one.
     @Test(arguments: [(900, 1...2), (300_000, 6...10)]) func whatWaits(roundTrip: UInt64, batches: ClosedRange<UInt64>)
         throws
     {
@@ -360,6 +362,7 @@ import Wire
         send(1, offset: 50)
         rig.run(for: 10_000)
         #expect(figures.framesMalformed.load() == 1, "it is whole")
+        #expect(figures.parcelsLost.load() == 0)
         rig.cut(1, 0)
         rig.cut(1, 2)
         let isElected = rig.run(for: 10_000_000, until: rig.replicas[0].isLeading || victim.isLeading)
@@ -368,9 +371,11 @@ import Wire
         send(2, offset: 50)
         rig.run(for: 10_000)
         #expect(figures.framesMalformed.load() == 1, "the first half is forgotten")
+        #expect(figures.parcelsLost.load() == 2, "the piece and the word are counted")
     }
 
-    /// The promise of a replica carries a large value over a slow link: whoever waits for it is not overtaken, nor gives up.
+    /// The promise of a replica carries a large value over a slow link: whoever waits for it is not overtaken, nor
+    /// gives up.
     @Test func aPromiseThatTakesLong() throws {
         let rig = try EngineRig(5, rate: 10e6)
         for other in [2, 3] { rig.network.set(1, other, rate: 20_000) }

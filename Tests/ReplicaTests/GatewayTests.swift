@@ -4,7 +4,8 @@ import Wire
 
 @testable import Replica
 
-/// How long requests wait for their answers, and which repetitions are recognised. Replica 0 is asked, and replica 1 leads.
+/// How long requests wait for their answers, and which repetitions are recognised. Replica 0 is asked, and replica 1
+/// leads.
 @Suite struct GatewayTests {
     /// Clients that are played by a test.
     private final class Port: ClientPort {
@@ -190,7 +191,8 @@ import Wire
         #expect(rig.statuses == [.ok])
     }
 
-    /// A request that is repeated while it is on its way is not ordered twice; the answer goes to where it was asked for last.
+    /// A request that is repeated while it is on its way is not ordered twice; the answer goes to where it was asked
+    /// for last.
     @Test func repeated() throws {
         let rig = Rig()
         rig.ask(client: 1)

@@ -34,8 +34,8 @@ import Testing
         #expect(far == 500_000)
     }
 
-    /// One that is slower than the load for good costs a second at once, then half of the time, eleven in all, and more only after it
-    /// had caught up.
+    /// One that is slower than the load for good costs a second at once, then half of the time, eleven in all, and more
+    /// only after it had caught up.
     @Test func aSecondThenHalfOfTheTime() {
         var pacing = Pacing(count: 3)
         let atFirst = waited(with: &pacing, from: 1_000_000, for: 10_000_000, interval: 10_000) { _ in
@@ -88,7 +88,8 @@ import Testing
         }
     }
 
-    /// Time in which nobody asked was no time of waiting: another follower was waited for, or this replica did not lead.
+    /// Time in which nobody asked was no time of waiting: another follower was waited for, or this replica did not
+    /// lead.
     @Test func timeWithoutSurveysDoesNotCount() {
         var pacing = Pacing(count: 3)
         let first = waited(with: &pacing, from: 1_000_000, for: 300_000, interval: 10_000) { _ in Self.capacity }

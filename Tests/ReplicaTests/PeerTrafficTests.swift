@@ -10,7 +10,8 @@ import Wire
     /// What goes whole as long as nothing was measured.
     private static let largestWhole = 16 << 10
 
-    /// Up to the limit a proposal goes whole, beyond it in pieces; either way each byte goes once and arrives as it was.
+    /// Up to the limit a proposal goes whole, beyond it in pieces; either way each byte goes once and arrives as it
+    /// was.
     @Test(arguments: [1, largestWhole - PeerHeader.size, largestWhole - PeerHeader.size + 1, 1 << 20])
     func wholeOrInPieces(size: Int) throws {
         let rig = try TrafficRig()
@@ -113,8 +114,8 @@ import Wire
         #expect(rig.receiver.runs.isEmpty)
     }
 
-    /// Heartbeats and acknowledgements leave between the pieces, and arrive soon, though the payload takes a second. Of the proposal that
-    /// they overtake heartbeats do not speak.
+    /// Heartbeats and acknowledgements leave between the pieces, and arrive soon, though the payload takes a second. Of
+    /// the proposal that they overtake heartbeats do not speak.
     @Test func heartbeatsPassBetweenPieces() throws {
         let rig = try TrafficRig()
         rig.sender.propose(8, bytes: 1 << 20)
@@ -178,7 +179,8 @@ import Wire
         #expect(rig.receiver.got.map(\.payload.count) == [100_000, 80_000])
     }
 
-    /// A batch that went ahead is proposed when its turn comes: not before a proposal of a lower instance that is still on its way.
+    /// A batch that went ahead is proposed when its turn comes: not before a proposal of a lower instance that is still
+    /// on its way.
     @Test func whatWentAheadWaitsForItsTurn() throws {
         let rig = try TrafficRig()
         let frame = Frame(size: PeerHeader.size + 20_000)
@@ -338,9 +340,10 @@ import Wire
         #expect(rig.receiver.runs.count == 1, "pieces get a share")
     }
 
-    /// One large parcel does not hold up small ones, and gets on however many of them come: a quarter of the pieces are its.
-    /// - Parameter phase: turns in which nothing can be sent are strewn in so that, of all pieces and turns, always the same of four is one
-    ///   that sends. The share is one of pieces: such turns do not use it up.
+    /// One large parcel does not hold up small ones, and gets on however many of them come: a quarter of the pieces are
+    /// its.
+    /// - Parameter phase: turns in which nothing can be sent are strewn in so that, of all pieces and turns, always the
+    ///   same of four is one that sends. The share is one of pieces: such turns do not use it up.
     @Test(arguments: 0...3) func smallAndLargeParcels(phase: Int) throws {
         let rig = try TrafficRig()
         let size = 600_000
@@ -389,15 +392,15 @@ import Wire
 
     @Test func runsOfAPeer() throws {
         let rig = try TrafficRig(3)
-        #expect(!rig.sender.traffic.hasRun(for: 1))
+        #expect(!rig.sender.traffic.hasFrame(for: 1))
         rig.sender.propose(1, bytes: 50_000, to: 1 << 1)
-        #expect(!rig.sender.traffic.hasRun(for: 1), "a proposal is none")
+        #expect(!rig.sender.traffic.hasFrame(for: 1), "a proposal is none")
         rig.sender.forward(TrafficEnd.payload(100, salt: 1), to: 1)
-        #expect(!rig.sender.traffic.hasRun(for: 1), "it went whole")
+        #expect(!rig.sender.traffic.hasFrame(for: 1), "it went whole")
         rig.sender.forward(TrafficEnd.payload(50_000, salt: 1), to: 1)
-        #expect(rig.sender.traffic.hasRun(for: 1) && !rig.sender.traffic.hasRun(for: 2))
+        #expect(rig.sender.traffic.hasFrame(for: 1) && !rig.sender.traffic.hasFrame(for: 2))
         rig.run(for: 300_000)
-        #expect(!rig.sender.traffic.hasRun(for: 1))
+        #expect(!rig.sender.traffic.hasFrame(for: 1))
     }
 
     /// What was acknowledged needs not be sent any more.

@@ -40,8 +40,8 @@ struct Carried {
     }
 }
 
-/// The links between replicas in virtual time: each direction has a narrowest place with a queue without end, then a delay. Nothing
-/// overtakes, and nothing is lost until `reset`.
+/// The links between replicas in virtual time: each direction has a narrowest place with a queue without end, then a
+/// delay. Nothing overtakes, and nothing is lost until `reset`.
 final class VirtualNetwork {
     private struct Way {
         var rate: Double

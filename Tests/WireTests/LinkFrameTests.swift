@@ -90,7 +90,8 @@ import Testing
         }
     }
 
-    /// Places that no piece has, and lengths that no DELIVER or mark has: also those whose sum is beyond what a number holds.
+    /// Places that no piece has, and lengths that no DELIVER or mark has: also those whose sum is beyond what a number
+    /// holds.
     @Test(arguments: [
         (LinkFrame.piece(parcel: 1, offset: 0, size: 0), 0), (.piece(parcel: 1, offset: 0, size: 9), 0),
         (.piece(parcel: 1, offset: 9, size: 9), 1), (.piece(parcel: 1, offset: 10, size: 9), 1),
