@@ -144,6 +144,15 @@ package struct SendWindow: ~Copyable {
 
     private var markDelay: UInt64 { max(Self.leastMarkDelay, roundTrip.smoothed / 32) }
 
+    /// Where the window is far from full, marks on a short way have nothing to tell that could not wait, and each costs
+    /// both replicas a wake-up.
+    private var bytesPerMark: Int {
+        mutating get {
+            let isIdle = leastRoundTrip < Self.longWay && 2 * underWay < limit
+            return isIdle ? limit / 2 : max(limit / Self.marksPerWindow, 4 << 10)
+        }
+    }
+
     /// So many bytes were handed to the link.
     package mutating func sent(_ bytes: Int, pieces: Bool, now: UInt64) {
         precondition(bytes >= 0, "nothing is sent with a negative length")
@@ -163,7 +172,7 @@ package struct SendWindow: ~Copyable {
         let unmarked = sent - marked
         let isDue =
             unmarked > 0
-            ? isWanted || unmarked >= max(limit / Self.marksPerWindow, 4 << 10) || now >= unmarkedSince + markDelay
+            ? isWanted || unmarked >= bytesPerMark || now >= unmarkedSince + markDelay
             : now >= lastMarkAt + Self.probeInterval
         guard isDue else { return nil }
         lastStamp += 1
