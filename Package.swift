@@ -1,6 +1,9 @@
 // swift-tools-version: 6.2
 import PackageDescription
 
+/// For `InPlace`.
+let inPlace: [SwiftSetting] = [.enableExperimentalFeature("RawLayout")]
+
 let package = Package(
     name: "mPaxosSM",
     products: [
@@ -20,8 +23,8 @@ let package = Package(
         .systemLibrary(name: "CEpoll"),
         .target(name: "CSupport"),
 
-        .target(name: "Consensus"),
-        .target(name: "Flow"),
+        .target(name: "Consensus", swiftSettings: inPlace),
+        .target(name: "Flow", swiftSettings: inPlace),
         .target(name: "Wire", dependencies: ["Consensus"]),
         .target(name: "Queues", dependencies: ["CSupport"]),
         .target(name: "Messaging", dependencies: ["CZeroMQ"]),

@@ -70,8 +70,10 @@ struct Peer: BitwiseCopyable {
 ///
 /// Everything is allocated in `init`. Steps are deterministic, allocate nothing, count no references and take no locks: the
 /// compiler proves it in release builds (`@_noLocks`; debug builds see one file at a time, which is not enough for the proof).
-/// Steps are the methods with `now` and `into`. Not thread-safe: one owner. Before each step `effects.hasRoom` must hold. Roles are in extensions, one a file.
+/// Steps are the methods with `now` and `into`. Not thread-safe: one owner. Before each step `effects.hasRoom` must
+/// hold. Roles are in extensions, one a file.
 @usableFromInline package struct Core: ~Copyable {
+    private let inPlace = InPlace()
     /// Most records, and most sends, of one step.
     package static let effectsPerStep = 384
     /// Most entries a step sends to one peer, or persists, at once.
@@ -480,16 +482,16 @@ struct Peer: BitwiseCopyable {
     }
 
     /// Leader: the last instance that was sent to a peer, and the last that it acknowledged. (Mutating as `send` is.)
-    package mutating func progress(of peer: ReplicaIndex) -> (sent: Instance, acknowledged: Instance) {
+    package func progress(of peer: ReplicaIndex) -> (sent: Instance, acknowledged: Instance) {
         precondition(peer >= 0 && peer < memberCount, "a peer is a member")
         return role == .leader && peer != me ? (peers[peer].next - 1, peers[peer].acked) : (0, 0)
     }
 
     /// Leader: there are proposals that were not sent to a peer yet.
-    package mutating func isShort(of peer: ReplicaIndex) -> Bool { role == .leader && peers[peer].next < nextInstance }
+    package func isShort(of peer: ReplicaIndex) -> Bool { role == .leader && peers[peer].next < nextInstance }
 
     /// How often a proposal to a peer was repeated.
-    package mutating func repetitions(to peer: ReplicaIndex) -> UInt64 { peers[peer].repetitions }
+    package func repetitions(to peer: ReplicaIndex) -> UInt64 { peers[peer].repetitions }
 
     /// The lowest instance that the log may hold.
     package var floor: Instance { log.floor }
@@ -531,8 +533,7 @@ struct Peer: BitwiseCopyable {
         return lastRecord
     }
 
-    // Some methods are mutating that change nothing of the core, like this one: the compiler would copy all of it for them otherwise.
-    mutating func send(
+    func send(
         _ message: Message, to peer: ReplicaIndex, after: LogSequenceNumber, into effects: inout EffectBuffer
     ) {
         precondition(peer != me, "a replica sends nothing to itself")

@@ -110,7 +110,7 @@ extension Core {
         peers[from].isFull = message.flags.contains(.full)
         // Answers to what was sent before a repetition name the gap that it fills. One that begins below the floor is
         // not filled by proposals, however often they come.
-        if message.flags.contains(.gap) && message.instance == peers[from].acked
+        if message.reportsGap && message.instance == peers[from].acked
             && message.round >= peers[from].repeatedInRound && peers[from].acked + 1 >= log.floor
         {
             sendAgain(from, now: now, into: &effects)

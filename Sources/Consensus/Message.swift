@@ -79,6 +79,9 @@ package struct Message: BitwiseCopyable, Hashable, Sendable {
         }
     }
 
+    /// Accepted: the follower misses proposals below one that it has.
+    package var reportsGap: Bool { flags.contains(.gap) }
+
     /// Propose, heartbeat: how often the leader has begun to repeat proposals. Accepted: the round that the follower
     /// heard last, so that a gap which is under repair is told from a new one. A leader that resumes its view begins
     /// again with 0.

@@ -29,13 +29,17 @@ package struct SendWindow: ~Copyable {
     static let epoch: UInt64 = 20_000_000
     /// A link without traffic is measured this often.
     package static let probeInterval: UInt64 = 1_000_000
-    /// Bytes without a mark behind them get one after this time, on long ways after a part of the round trip.
+    /// Bytes without a mark behind them get one after this time, on long ways after a part of the round trip, on a short
+    /// one that is not busy later.
     static let leastMarkDelay: UInt64 = 5_000
+    static let idleMarkDelay: UInt64 = 20_000
     static let mostMarks = 64
     /// So many marks share a full window. What arrived since the last one that is back counts as under way: on a long
     /// way, whose queue is a small part of it, fewer marks would leave the way idle meanwhile.
     static let marksPerWindow = 16
     private static let rateRounds = 8
+
+    private let inPlace = InPlace()
 
     private struct Mark {
         var stamp: UInt64 = 0
@@ -105,9 +109,6 @@ package struct SendWindow: ~Copyable {
 
     // MARK: What is under way
 
-    // Some of these are mutating though they change nothing: the compiler would copy the whole window for each look at
-    // it.
-
     /// Bytes sent and not known to have arrived.
     @inline(__always) package var underWay: Int { sent - arrived }
 
@@ -120,13 +121,13 @@ package struct SendWindow: ~Copyable {
     @inline(__always) private var queue: UInt64 { max(Self.queueTarget, leastRoundTrip / 8) }
 
     /// Bytes of proposals and runs that may be sent now; not above 0: none.
-    package var room: Int { mutating get { limit - (underWay - piecesUnderWay) } }
+    package var room: Int { limit - (underWay - piecesUnderWay) }
 
     /// Bytes of pieces that may be sent now; not above 0: none.
-    package var roomForPieces: Int { mutating get { max(limit - underWay, limit / 4 - piecesUnderWay) } }
+    package var roomForPieces: Int { max(limit - underWay, limit / 4 - piecesUnderWay) }
 
     /// What goes out whole: more would hold up what comes behind it for too long, and travels in pieces.
-    package var largestWhole: Int { mutating get { max(16 << 10, size / 2) } }
+    package var largestWhole: Int { max(16 << 10, size / 2) }
 
     /// A command beyond this takes a road of its own, lest those behind it wait.
     package var largestOrdinary: Int { max(16 << 10, size / 4) }
@@ -135,23 +136,22 @@ package struct SendWindow: ~Copyable {
     package var pieceSize: Int { min(max(size / 4, 4 << 10), 64 << 10) }
 
     /// Bytes that are known to have arrived, or were given up with a lost link.
-    package var arrivedBytes: Int { mutating get { arrived } }
+    package var arrivedBytes: Int { arrived }
 
     /// The mark that came back last. What was sent before it has arrived.
     package var lastArrived: UInt64 { arrivedStamp }
 
     // MARK: Sending
 
-    private var markDelay: UInt64 { max(Self.leastMarkDelay, roundTrip.smoothed / 32) }
+    /// Where a short way is far from full, marks have nothing to tell that could not wait, and each costs both replicas a
+    /// wake-up.
+    private var isIdle: Bool { leastRoundTrip > 0 && leastRoundTrip < Self.longWay && 2 * underWay < limit }
 
-    /// Where the window is far from full, marks on a short way have nothing to tell that could not wait, and each costs
-    /// both replicas a wake-up.
-    private var bytesPerMark: Int {
-        mutating get {
-            let isIdle = leastRoundTrip < Self.longWay && 2 * underWay < limit
-            return isIdle ? limit / 2 : max(limit / Self.marksPerWindow, 4 << 10)
-        }
+    private var markDelay: UInt64 {
+        isIdle ? Self.idleMarkDelay : max(Self.leastMarkDelay, roundTrip.smoothed / 32)
     }
+
+    private var bytesPerMark: Int { isIdle ? limit / 2 : max(limit / Self.marksPerWindow, 4 << 10) }
 
     /// So many bytes were handed to the link.
     package mutating func sent(_ bytes: Int, pieces: Bool, now: UInt64) {
@@ -189,10 +189,8 @@ package struct SendWindow: ~Copyable {
 
     /// When `takeMark` has one though nothing is sent any more.
     package var nextDeadline: UInt64 {
-        mutating get {
-            guard markCount < Self.mostMarks else { return .max }
-            return sent > marked ? unmarkedSince + markDelay : lastMarkAt + Self.probeInterval
-        }
+        guard markCount < Self.mostMarks else { return .max }
+        return sent > marked ? unmarkedSince + markDelay : lastMarkAt + Self.probeInterval
     }
 
     // MARK: Arrival

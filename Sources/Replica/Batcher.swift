@@ -152,7 +152,7 @@ struct Batcher: ~Copyable {
 
     /// Writes the record of the submission that is carried, which is over with that.
     @discardableResult
-    private mutating func write(_ submission: Submission, to place: UnsafeMutableRawPointer) -> Int {
+    @inline(__always) private mutating func write(_ submission: Submission, to place: UnsafeMutableRawPointer) -> Int {
         let size = CommandRecord.write(
             into: place, kind: CommandRecord.Kind(rawValue: submission.kind)!, origin: origin, tag: submission.tag,
             session: submission.session, sequence: submission.sequence, body: submission.body.bytes)

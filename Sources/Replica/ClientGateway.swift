@@ -90,6 +90,7 @@ final class ClientGateway: Stage {
         }
         let progress = board.progress.load()
         if progress != lastProgress { (lastProgress, lastProgressAt) = (progress, now) }
+        pending.pointee.watch(waitingFor: Settings.repetition, now: now)
         while let index = pending.pointee.expired(at: now) {
             if mayBeOnItsWay(pending.pointee[index], now: now) {
                 pending.pointee.postpone(index, to: now + settings.patience)
@@ -184,7 +185,6 @@ final class ClientGateway: Stage {
 
     private func admit(_ request: RequestHeader, now: UInt64, isLocal: Bool) {
         if request.command == CommandCode.submit.rawValue, request.session != 0 {
-            pending.pointee.watch(waitingFor: Settings.repetition, now: now)
             // On its way already: to send it to the others twice would make slow links slower.
             guard
                 !pending.pointee.recognise(

@@ -263,10 +263,10 @@ final class Engine: Stage {
 
     private func receive(_ message: Message, _ payload: UnsafeRawBufferPointer, from peer: Int, now: UInt64) {
         guard message.batch.length > 0 else {
-            let repetitions = message.flags.contains(.gap) ? core.repetitions(to: peer) : 0
+            let repetitions = message.reportsGap ? core.repetitions(to: peer) : 0
             _ = core.receive(message, from: peer, now: now, into: &effects)
             // Proposals that wait are among those that the core repeats from here on.
-            if message.flags.contains(.gap), core.repetitions(to: peer) > repetitions {
+            if message.reportsGap, core.repetitions(to: peer) > repetitions {
                 traffic.withdrawProposals(to: peer)
             }
             return

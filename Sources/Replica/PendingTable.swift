@@ -11,6 +11,8 @@ struct PendingTable: ~Copyable {
         var isUsed = false
         var command: UInt8 = 0
         var flags: UInt8 = 0
+        /// A repetition of it would be recognised.
+        var isWatched = false
         var session: UInt64 = 0
         var sequence: UInt64 = 0
         /// Microseconds: when the client is told NO_LEADER.
@@ -18,8 +20,6 @@ struct PendingTable: ~Copyable {
         /// The era in which it was admitted (see `StatusBoard.era`), and when.
         var era: UInt64 = 0
         var admittedAt: UInt64 = 0
-        /// A repetition of it would be recognised.
-        var isWatched = false
         /// Neighbours in order of admission, which is the order of deadlines; `next` also links the free list.
         var previous: Int32 = -1
         var next: Int32 = -1
@@ -167,7 +167,7 @@ struct PendingTable: ~Copyable {
         append(index)
     }
 
-    private mutating func append(_ index: Int) {
+    @inline(__always) private mutating func append(_ index: Int) {
         entries[index].previous = newest
         entries[index].next = -1
         if newest >= 0 { entries[Int(newest)].next = Int32(index) } else { oldest = Int32(index) }
@@ -175,7 +175,7 @@ struct PendingTable: ~Copyable {
         if firstUnwatched < 0 { firstUnwatched = Int32(index) }
     }
 
-    private mutating func unlink(_ index: Int) {
+    @inline(__always) private mutating func unlink(_ index: Int) {
         let (previous, next) = (entries[index].previous, entries[index].next)
         if firstUnwatched == Int32(index) { firstUnwatched = next }
         if previous >= 0 { entries[Int(previous)].next = next } else { oldest = next }

@@ -4,12 +4,14 @@ import Testing
 
 /// What a window counts, step by step.
 @Suite struct SendWindowMarkTests {
-    /// A window that was measured: so much under way, then back after 10 ms.
-    private func measured() -> SendWindow {
+    /// A window that was measured once.
+    private func measured(roundTrip: UInt64 = 10_000) -> SendWindow {
         var window = SendWindow()
         window.reset(now: 5_000_000)
         window.sent(1_000, pieces: false, now: 5_000_000)
-        if let stamp = window.takeMark(now: 5_000_000, isWanted: true) { _ = window.returned(stamp, now: 5_010_000) }
+        if let stamp = window.takeMark(now: 5_000_000, isWanted: true) {
+            _ = window.returned(stamp, now: 5_000_000 + roundTrip)
+        }
         return window
     }
 
@@ -54,22 +56,38 @@ import Testing
         #expect((window.returned(next, now: 6_012_000)) == true)
     }
 
+    /// On a way that is not short.
     @Test func aMarkFollowsSoonBehindWhatIsSent() throws {
-        var window = measured()
-        let quiet = window.takeMark(now: 5_011_000)
+        var window = measured(roundTrip: 30_000)
+        let quiet = window.takeMark(now: 5_031_000)
         #expect(quiet == nil)
-        window.sent(100, pieces: false, now: 5_011_000)
-        #expect(window.nextDeadline == 5_016_000)
-        var none = window.takeMark(now: 5_015_999)
+        window.sent(100, pieces: false, now: 5_031_000)
+        #expect(window.nextDeadline == 5_036_000)
+        var none = window.takeMark(now: 5_035_999)
         #expect(none == nil)
-        let due = window.takeMark(now: 5_016_000)
+        let due = window.takeMark(now: 5_036_000)
         #expect(due != nil)
-        none = window.takeMark(now: 5_016_000)
+        none = window.takeMark(now: 5_036_000)
         #expect(none == nil)
         // At once behind much.
-        window.sent(SendWindow.initialSize / SendWindow.marksPerWindow + 2_048, pieces: false, now: 5_017_000)
-        let much = window.takeMark(now: 5_017_000)
+        window.sent(SendWindow.initialSize / SendWindow.marksPerWindow + 2_048, pieces: false, now: 5_037_000)
+        let much = window.takeMark(now: 5_037_000)
         #expect(much != nil)
+    }
+
+    /// A mark wakes both replicas: on a short way it waits until the window is half full.
+    @Test func onAShortWayThatIsNotBusyMarksAreFew() {
+        var window = measured(roundTrip: 500)
+        window.sent(SendWindow.initialSize / 2 - 1, pieces: false, now: 5_001_000)
+        #expect(window.nextDeadline == 5_001_000 + SendWindow.idleMarkDelay)
+        let none = window.takeMark(now: 5_001_000 + SendWindow.idleMarkDelay - 1)
+        #expect(none == nil)
+        window.sent(1, pieces: false, now: 5_002_000)
+        let due = window.takeMark(now: 5_002_000)
+        #expect(due != nil)
+        window.sent(4 << 10, pieces: false, now: 5_002_000)
+        let busy = window.takeMark(now: 5_002_000)
+        #expect(busy != nil)
     }
 
     @Test func anIdleLinkIsProbed() {

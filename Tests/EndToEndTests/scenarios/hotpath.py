@@ -53,6 +53,10 @@ class Profile:
     def callers(self, function):
         return collections.Counter({caller: calls for (callee, caller), calls in self.calls.items() if callee == function})
 
+    def copies_by(self, part):
+        """Calls of memcpy and memmove by functions whose names have this part."""
+        return sum(calls for (callee, caller), calls in self.calls.items() if re.search("mem(cpy|move)", callee) and part in caller)
+
     def count_like(self, *parts):
         """Of functions whose names have all these parts, mangled as they are."""
         return sum(calls for (callee, _), calls in self.calls.items() if all(part in callee for part in parts))
@@ -124,6 +128,10 @@ def no_allocation(run):
         # Not quite nothing: what goes with time and not with requests (a digest, a status line) differs between two runs.
         most = (twice.callers(function) - once.callers(function)).most_common(3)
         run.check(each < 0.02, f"{function} is called {each:.3f} times a request, most by {most}")
+    # Neither moves bytes of its own: what they copied would be the core, all of it, at each look (see `InPlace`).
+    for function in ("6EngineC4poll", "6EngineC12nextDeadline"):
+        each = (twice.copies_by(function) - once.copies_by(function)) / REQUESTS
+        run.check(each < 0.02, f"{function} copies {each:.3f} times a request")
     puts = (twice.count_like("RouterPort", "reply") - once.count_like("RouterPort", "reply")) / REQUESTS
     run.check(0.9 < puts < 1.1, f"the profiles count what they should: a reply is sent {puts:.3f} times a request")
 
