@@ -241,8 +241,15 @@ extension Core {
     /// Twice as long for each election that led to nothing, up to 16 times: whatever makes elections slow, one of them
     /// gets the time that it takes.
     var patienceWithElections: Microseconds {
-        configuration.plantedBugs.contains(.noBackOff)
-            ? configuration.suspect : configuration.suspect << min(failedElections, 4)
+        let suspicion = suspicion(of: leadingReplica(of: promised, among: memberCount))
+        return configuration.plantedBugs.contains(.noBackOff) ? suspicion : suspicion << min(failedElections, 4)
+    }
+
+    /// Silence after which a peer is suspected. On long ways TCP takes a round trip and more to repeat what was lost, and
+    /// keeps back what came behind it: a heartbeat may be late by several, and the peer be well.
+    func suspicion(of peer: ReplicaIndex) -> Microseconds {
+        guard peer != me else { return configuration.suspect }
+        return max(configuration.suspect, min(4 * peers[peer].distance, 8 * configuration.suspect))
     }
 
     mutating func receivePrepare(

@@ -55,6 +55,8 @@ struct Peer: BitwiseCopyable {
     var repetitions: UInt64 = 0
     /// How long an answer of it may take, by the round trips that were measured; the configured time before the first.
     var patience: Microseconds = 0
+    /// The way to it and back, with nothing in between; 0 before it was measured.
+    var distance: Microseconds = 0
     /// What it said last to have decided, and so can serve, unless it restarted since.
     var decided: Instance = 0
     /// Candidate: what it accepted up to here is known; .max: all.
@@ -427,17 +429,19 @@ struct Peer: BitwiseCopyable {
     /// How many bytes of batches may be sent to a peer from now on, and how long an answer of it may take. Proposals
     /// that do not fit wait in the log where they lie; an answer to a question ends early, and the rest is asked for.
     /// Without a word of the driver there is no limit.
+    /// - Parameter distance: the least round trip to the peer; 0: not known.
     #if !DEBUG
         @_noLocks
     #endif
     package mutating func allow(
-        _ bytes: Int, patience: Microseconds?, to peer: ReplicaIndex, now: Microseconds,
+        _ bytes: Int, patience: Microseconds?, distance: Microseconds = 0, to peer: ReplicaIndex, now: Microseconds,
         into effects: inout EffectBuffer
     ) {
         precondition(peer >= 0 && peer < memberCount && peer != me, "a replica sends to its peers")
         precondition(effects.hasRoom, "effects have room for a step")
         peers[peer].room = bytes
         if let patience { peers[peer].patience = patience }
+        if distance > 0 { peers[peer].distance = distance }
         if role == .leader && bytes > 0 { pump(peer, now: now, into: &effects) }
     }
 

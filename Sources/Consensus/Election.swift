@@ -100,9 +100,8 @@ extension Core {
         default: break
         }
         // Stickiness: whoever hears a leader keeps it, unless the leader itself wants a new view.
-        let hearsLeader =
-            hadContact && now < lastContact + configuration.suspect
-            && leadingReplica(of: promised, among: memberCount) != from
+        let leading = leadingReplica(of: promised, among: memberCount)
+        let hearsLeader = hadContact && now < lastContact + suspicion(of: leading) && leading != from
         if hearsLeader && promised > 0 {
             // Who asks in vain is cut off from the leader alone: so it hears here what it misses.
             send(.nack(view: promised, decided: decided), to: from, after: 0, into: &effects)

@@ -172,7 +172,7 @@ extension Core {
     mutating func leaderTick(now: Microseconds, into effects: inout EffectBuffer) {
         precondition(role == .leader, "only a leader ticks as one")
         var heard = 1
-        for peer in 0..<memberCount where peer != me && now < peers[peer].lastHeard + 2 * configuration.suspect {
+        for peer in 0..<memberCount where peer != me && now < peers[peer].lastHeard + 2 * suspicion(of: peer) {
             heard += 1
         }
         // The others could do without its votes, but not without its proposals.

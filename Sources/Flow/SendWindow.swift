@@ -56,7 +56,6 @@ package struct SendWindow: ~Copyable {
     private var markCount = 0
     /// Stamps rise for the life of the window, over resets: the mark of an earlier connection is told from one of this.
     private var lastStamp: UInt64 = 0
-    private var arrivedStamp: UInt64 = 0
 
     private var sent = 0
     private var sentPieces = 0
@@ -138,9 +137,6 @@ package struct SendWindow: ~Copyable {
     /// Bytes that are known to have arrived, or were given up with a lost link.
     package var arrivedBytes: Int { arrived }
 
-    /// The mark that came back last. What was sent before it has arrived.
-    package var lastArrived: UInt64 { arrivedStamp }
-
     // MARK: Sending
 
     /// Where a short way is far from full, marks have nothing to tell that could not wait, and each costs both replicas a
@@ -166,15 +162,17 @@ package struct SendWindow: ~Copyable {
     package mutating func ranShort() { wasLimited = true }
 
     /// The stamp of the mark that is to be sent now, behind all that was sent; nil: none is due.
-    /// - Parameter isWanted: somebody waits to hear that what was sent so far has arrived.
-    package mutating func takeMark(now: UInt64, isWanted: Bool = false) -> UInt64? {
-        guard markCount < Self.mostMarks else { return nil }
+    package mutating func takeMark(now: UInt64) -> UInt64? {
         let unmarked = sent - marked
         let isDue =
             unmarked > 0
-            ? isWanted || unmarked >= bytesPerMark || now >= unmarkedSince + markDelay
+            ? unmarked >= bytesPerMark || now >= unmarkedSince + markDelay
             : now >= lastMarkAt + Self.probeInterval
-        guard isDue else { return nil }
+        return isDue ? newMark(now: now) : nil
+    }
+
+    mutating func newMark(now: UInt64) -> UInt64? {
+        guard markCount < Self.mostMarks else { return nil }
         lastStamp += 1
         marks[(firstMark + markCount) % Self.mostMarks] = Mark(
             stamp: lastStamp, sent: sent, pieces: sentPieces, at: now, arrived: arrived)
@@ -183,9 +181,6 @@ package struct SendWindow: ~Copyable {
         lastMarkAt = now
         return lastStamp
     }
-
-    /// The last mark, if nothing was sent behind it.
-    package var coveringMark: UInt64? { sent == marked ? lastStamp : nil }
 
     /// When `takeMark` has one though nothing is sent any more.
     package var nextDeadline: UInt64 {
@@ -211,7 +206,6 @@ package struct SendWindow: ~Copyable {
         }
         arrived = mark.sent
         arrivedPieces = mark.pieces
-        arrivedStamp = mark.stamp
         let time = max(now > mark.at ? now - mark.at : 0, 1)
         roundTrip.sample(time)
         if leastRoundTrip == 0 || time < leastRoundTrip { leastRoundTrip = time }

@@ -27,8 +27,9 @@ struct LargeBatch: BitwiseCopyable {
 /// The leader's large batches on their way to the followers, before they are proposed.
 ///
 /// Whatever is proposed after a batch is executed after it, so a batch that takes seconds on the way would hold up all
-/// others. A large one gets its instance only when the followers have its bytes; then its proposal is as small as any
-/// other. Nothing of this is durable, nor a promise: a batch that is lost on the way is one that the client sends
+/// others. A large one gets its instance only when its bytes are on the way, as far as the windows of the links reach:
+/// its proposal goes right behind them, as small as any other, and nothing that is proposed later could have overtaken
+/// them. Nothing of this is durable, nor a promise: a batch that is lost on the way is one that the client sends
 /// again.
 struct Dissemination {
     private struct Batch {
@@ -36,7 +37,7 @@ struct Dissemination {
         /// Of its parcels; nil while this replica does not lead.
         var parcel: UInt64?
         var began: UInt64 = 0
-        /// When enough peers for a quorum had it; 0: they have not.
+        /// When it had left for enough peers for a quorum; 0: it has not.
         var quorumAt: UInt64 = 0
     }
 
@@ -47,7 +48,7 @@ struct Dissemination {
     /// hold.
     private static let mostBytes = 32 << 20
     private static let mostBatches = PeerTraffic.mostParcels / 2
-    /// How long the others may take once a quorum has a batch, besides as long as the quorum took.
+    /// How long it may take to leave for the others, besides as long as it took for a quorum.
     private static let grace: UInt64 = 20_000
 
     var isEmpty: Bool { batches.isEmpty }
@@ -80,17 +81,17 @@ struct Dissemination {
 
     /// Leader: the first batch that may be proposed now, if there is one.
     /// - Parameters:
-    ///   - others: peers that must have it, to make a quorum with this replica.
+    ///   - others: peers for which it must have left, to make a quorum with this replica.
     ///   - wanted: bit i: replica i is linked, and worth waiting for, for a while.
     mutating func ready(over traffic: PeerTraffic, others: Int, wanted: UInt16, now: UInt64) -> Int? {
         for place in batches.indices {
             guard let parcel = batches[place].parcel else { continue }
-            var arrived = 0
+            var sent = 0
             var missing = 0
             for peer in 0..<16 where wanted & 1 << UInt16(peer) != 0 {
-                if traffic.hasArrived(parcel, at: peer) { arrived += 1 } else { missing += 1 }
+                if traffic.hasLeft(parcel, for: peer) { sent += 1 } else { missing += 1 }
             }
-            guard arrived >= others else { continue }
+            guard sent >= others else { continue }
             if batches[place].quorumAt == 0 { batches[place].quorumAt = now }
             if missing == 0 || now >= deadline(of: batches[place]) { return place }
         }

@@ -41,7 +41,9 @@ extension Engine {
     func allow(_ peer: Int, now: UInt64) -> Int {
         makeRoomForEffects(now: now)
         let room = traffic.room(to: peer)
-        core.allow(room, patience: traffic.patience(with: peer), to: peer, now: now, into: &effects)
+        core.allow(
+            room, patience: traffic.patience(with: peer), distance: traffic.leastRoundTrip(to: peer), to: peer, now: now,
+            into: &effects)
         return room
     }
 

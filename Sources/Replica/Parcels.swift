@@ -38,8 +38,6 @@ struct OutgoingParcel: BitwiseCopyable {
     var instance: Instance = 0
     /// A decided value, or a promise, that a peer asked for; nil for all else.
     var answer: Message?
-    /// The mark behind its last byte: when that is back the peer has all of it.
-    var endMark: UInt64?
 
     var isSent: Bool { offset == size }
     /// A proposal that did not leave yet: what is proposed after it must wait for it.

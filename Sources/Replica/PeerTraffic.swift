@@ -78,7 +78,6 @@ final class PeerTraffic {
         }
         for place in peers[peer].outgoing.indices {
             peers[peer].outgoing[place].offset = 0
-            peers[peer].outgoing[place].endMark = nil
         }
     }
 
@@ -91,6 +90,9 @@ final class PeerTraffic {
     func ranShort(to peer: Int) { peers[peer].window.ranShort() }
 
     func patience(with peer: Int) -> UInt64? { peers[peer].window.roundTrip.patience }
+
+    /// The way to a peer and back without a queue; 0 before it was measured.
+    func leastRoundTrip(to peer: Int) -> UInt64 { peers[peer].window.leastRoundTrip }
 
     /// Bytes up to which a command goes to a peer with all others.
     func largestOrdinary(to peer: Int) -> Int { peers[peer].window.largestOrdinary }
@@ -332,11 +334,9 @@ final class PeerTraffic {
         }
     }
 
-    /// Whether all of a batch that is disseminated has arrived at a peer.
-    func hasArrived(_ number: UInt64, at peer: Int) -> Bool {
-        for parcel in peers[peer].outgoing where parcel.number == number {
-            return parcel.endMark.map { $0 <= peers[peer].window.lastArrived } ?? false
-        }
+    /// Whether all of a batch that is disseminated has left for a peer.
+    func hasLeft(_ number: UInt64, for peer: Int) -> Bool {
+        for parcel in peers[peer].outgoing where parcel.number == number { return parcel.isSent }
         return false
     }
 
@@ -423,7 +423,7 @@ final class PeerTraffic {
         peers[peer].turn &+= 1
     }
 
-    /// Says of the payloads that went whole what they are; asks to hear when the others have arrived.
+    /// Says of the payloads that have left what they are.
     private func deliverWhole(to peer: Int) {
         var place = 0
         var isHeldUp = false
@@ -440,8 +440,7 @@ final class PeerTraffic {
                     continue
                 }
             }
-            guard parcel.isSent else { continue }
-            if let header = parcel.header {
+            if parcel.isSent, let header = parcel.header {
                 frame.rebuild(size: 2 * PeerHeader.size)
                 let bytes = frame.bytes.baseAddress!
                 LinkFrame.deliver(parcel: parcel.number).encodeHeader(
@@ -453,13 +452,6 @@ final class PeerTraffic {
                 // One that was held up by it may be next.
                 place = isHeldUp ? 0 : place - 1
                 isHeldUp = false
-            } else if parcel.endMark == nil {
-                if let stamp = peers[peer].window.coveringMark {
-                    peers[peer].outgoing[place - 1].endMark = stamp
-                } else if let stamp = peers[peer].window.takeMark(now: now, isWanted: true) {
-                    peers[peer].outgoing[place - 1].endMark = stamp
-                    send(.mark(stamp: stamp), to: peer)
-                }
             }
         }
     }

@@ -216,7 +216,8 @@ extension Simulator {
                 let room = box.pointee.room
                 box.pointee.isBarred = room == 0 && !box.pointee.proposals.messages.isEmpty
                 replicas[index].core.allow(
-                    room, patience: patience, to: peer, now: replicas[index].clock.local(now), into: &effects)
+                    room, patience: patience, distance: box.pointee.window.leastRoundTrip / links.plan.pace, to: peer,
+                    now: replicas[index].clock.local(now), into: &effects)
                 if !effects.isEmpty { try afterStep(index) }
             }
         }

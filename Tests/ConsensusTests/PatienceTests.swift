@@ -74,6 +74,28 @@ import Testing
         #expect(pauses(cluster, count: 2)[1] <= 2 * Self.suspect + 10_000)
     }
 
+    /// Far away a heartbeat that TCP has to send again is late by a round trip and more: a leader there is given four; but
+    /// no way is so long that it excuses everything.
+    @Test(
+        arguments: [(0, 300_000), (50_000, 300_000), (300_000, 1_200_000), (5_000_000, 2_400_000)]
+            as [(Microseconds, Microseconds)])
+    func aLeaderFarAwayIsSuspectedLater(distance: Microseconds, expected: Microseconds) {
+        let cluster = TestCluster(3)
+        let follower = cluster.members[0]
+        cluster.allow(.max, distance: distance, from: 0, to: 2)
+        cluster.deliver(Message(kind: .heartbeat, view: 2, instance: 0, bound: 0, commit: 0), from: 2, to: 0)
+        let heard = cluster.now
+        func hasGranted() -> Bool { cluster.inFlight.contains { $0.send.message.kind == .preVoteGrant } }
+        #expect((heard + expected..<heard + 2 * expected).contains(follower.core.nextDeadline))
+        // Nor does it grant anybody else a view while it may still hear from its leader.
+        cluster.now = heard + expected - 1
+        cluster.deliver(Message(kind: .preVote, view: 4, commit: 0), from: 1, to: 0)
+        #expect(!hasGranted())
+        cluster.now = heard + expected
+        cluster.deliver(Message(kind: .preVote, view: 4, commit: 0), from: 1, to: 0)
+        #expect(hasGranted())
+    }
+
     /// Slow storage is no reason to begin anew: others hear of the election only when the promise is durable.
     @Test func theTimeOfAnElectionBeginsWithTheDurablePromise() {
         let cluster = TestCluster(3)

@@ -156,8 +156,11 @@ final class TestCluster {
     }
 
     /// So many bytes of proposals may go from `from` to `to` now.
-    func allow(_ bytes: Int, patience: Microseconds? = nil, from: ReplicaIndex, to: ReplicaIndex) {
-        members[from].core.allow(bytes, patience: patience, to: to, now: now, into: &members[from].effects)
+    func allow(
+        _ bytes: Int, patience: Microseconds? = nil, distance: Microseconds = 0, from: ReplicaIndex, to: ReplicaIndex
+    ) {
+        members[from].core.allow(
+            bytes, patience: patience, distance: distance, to: to, now: now, into: &members[from].effects)
         absorb(from)
     }
 

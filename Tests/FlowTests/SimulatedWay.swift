@@ -4,7 +4,7 @@ import Testing
 
 /// The stamp of a mark behind what was sent.
 func mark(_ window: inout SendWindow, now: UInt64) throws -> UInt64 {
-    let stamp = window.takeMark(now: now, isWanted: true)
+    let stamp = window.newMark(now: now)
     return try #require(stamp)
 }
 

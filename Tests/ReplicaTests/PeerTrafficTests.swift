@@ -188,7 +188,7 @@ import Wire
         defer { batch.frame.discard() }
         let parcel = rig.sender.disseminate(batch)
         rig.run(for: 200_000)
-        #expect(rig.sender.traffic.hasArrived(parcel, at: 1))
+        #expect(rig.sender.traffic.hasLeft(parcel, for: 1))
         let logged = rig.sender.batch(20_000, for: 7)
         rig.turn { end in
             guard end.index == 0 else { return }
