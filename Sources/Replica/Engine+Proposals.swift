@@ -42,7 +42,8 @@ extension Engine {
         makeRoomForEffects(now: now)
         let room = traffic.room(to: peer)
         core.allow(
-            room, patience: traffic.patience(with: peer), distance: traffic.leastRoundTrip(to: peer), to: peer, now: now,
+            room, patience: traffic.patience(with: peer), distance: traffic.leastRoundTrip(to: peer), to: peer,
+            now: now,
             into: &effects)
         return room
     }

@@ -104,7 +104,7 @@ import Testing
                 if seed < 5 { #expect(Shrink(seed: seed, options: options)?.attempts == nil) }
                 continue
             }
-            guard whole.faults > 4 else { continue }
+            guard whole.faults > 8 else { continue }
             found += 1
             let shrink = try #require(Shrink(seed: seed, options: options, limit: .seconds(300)))
             let left = shrink.options.faults?.count ?? whole.faults
