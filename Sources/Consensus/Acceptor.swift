@@ -249,7 +249,7 @@ extension Core {
     /// keeps back what came behind it: a heartbeat may be late by several, and the peer be well.
     func suspicion(of peer: ReplicaIndex) -> Microseconds {
         guard peer != me else { return configuration.suspect }
-        return max(configuration.suspect, min(4 * peers[peer].distance, 8 * configuration.suspect))
+        return max(configuration.suspect, min(6 * peers[peer].distance, 8 * configuration.suspect))
     }
 
     mutating func receivePrepare(
