@@ -1,5 +1,6 @@
 import CPersistentMemory
 import Glibc
+import Invariants
 
 /// One libpmemobj pool file that holds a single page-aligned region, allocated at creation.
 ///
@@ -39,8 +40,8 @@ package final class Pool {
     /// Creates a pool file of `size` bytes, really allocated on its file system, with a zeroed region inside; closes it.
     /// - Parameter layout: names the kind and version of the content; at most 200 bytes of UTF-8.
     package static func create(path: String, layout: String, size: Int) throws(PoolError) {
-        precondition(layout.utf8.count <= 200, "layout name too long")
-        precondition(!layout.utf8.contains(0), "layout name with a zero byte")
+        invariant(layout.utf8.count <= 200, "a layout's name has at most 200 bytes")
+        invariant(!layout.utf8.contains(0), "a layout's name has no zero byte")
         guard size >= minimumSize, size <= maximumSize, size % pageSize == 0 else {
             throw PoolError(
                 .noSpace,
@@ -92,8 +93,8 @@ package final class Pool {
 
     /// A pool without libpmemobj: the region is an unnamed file in memory with this content. For crash images.
     package init(image: UnsafeRawBufferPointer) throws(PoolError) {
-        precondition(image.count > 0, "an empty image")
-        precondition(image.count % Pool.pageSize == 0, "an image is whole pages")
+        invariant(image.count > 0, "an image has bytes")
+        invariant(image.count % Pool.pageSize == 0, "an image is whole pages")
         let descriptor = cpm_memory_file("crash-image")
         guard descriptor >= 0, ftruncate(descriptor, image.count) == 0,
             let mapped = mmap(nil, image.count, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0), mapped != MAP_FAILED

@@ -1,4 +1,5 @@
 import CSupport
+import Invariants
 import Synchronization
 
 /// What the stages tell the outside about themselves: a block of words that each stage writes and that STATUS, /metrics and
@@ -130,7 +131,7 @@ package final class StatusBoard: Sendable {
 
     /// - Parameter members: ids of all replicas, ascending: the order of their indices.
     package init(members: [UInt16]) {
-        precondition((1...9).contains(members.count), "a cluster has 1 to 9 replicas")
+        invariant((1...9).contains(members.count), "a cluster has 1 to 9 replicas")
         var builder = CatalogueBuilder()
         builder.beginSection()
         requests = builder.counter("requests_total", "Requests received from clients, well-formed or not")
@@ -207,7 +208,7 @@ package final class StatusBoard: Sendable {
     /// Set by the engine.
     package var role: Role {
         get {
-            guard let role = Role(rawValue: roleWord.load()) else { preconditionFailure("no such role") }
+            guard let role = Role(rawValue: roleWord.load()) else { broken("a role is one of the known") }
             return role
         }
         set { roleWord.store(newValue.rawValue) }
@@ -220,7 +221,7 @@ package final class StatusBoard: Sendable {
             return word == Self.noLeader ? nil : Int(word)
         }
         set {
-            precondition(newValue.map { peers.indices.contains($0) } ?? true, "a leader that is no member")
+            invariant(newValue.map { peers.indices.contains($0) } ?? true, "a leader is a member")
             leaderWord.store(newValue.map(UInt64.init) ?? Self.noLeader)
         }
     }
@@ -253,6 +254,20 @@ package final class StatusBoard: Sendable {
     }
 }
 
+extension StatusBoard {
+    /// The calling thread works for the replica of this board: an invariant that it breaks is told with where that one stands. The
+    /// board must live until `csupport_stand` is called with the standing that was before, which it returns, or the thread ends.
+    @discardableResult
+    package func stand(for replica: UInt16) -> csupport_standing {
+        csupport_stand(
+            csupport_standing(
+                who: UnsafeRawPointer(Self.noun.utf8Start).assumingMemoryBound(to: CChar.self), number: UInt64(replica),
+                view: view.word, decided: decided.word, executed: executed.word, position: position.word))
+    }
+
+    private static var noun: StaticString { "replica" }
+}
+
 /// A word that its one writer sets and anybody reads.
 package struct Gauge: @unchecked Sendable {
     // Unchecked: the pointee is atomic, and lives as long as the board that handed this out.
@@ -262,6 +277,9 @@ package struct Gauge: @unchecked Sendable {
 
     package func store(_ value: UInt64) { cell.pointee.store(value, ordering: .relaxed) }
     package func load() -> UInt64 { cell.pointee.load(ordering: .relaxed) }
+
+    /// For who reads it as plain memory, by an atomic load.
+    var word: UnsafePointer<UInt64> { UnsafeRawPointer(cell).assumingMemoryBound(to: UInt64.self) }
 
     func loadAcquiring() -> UInt64 { cell.pointee.load(ordering: .acquiring) }
     func storeReleasing(_ value: UInt64) { cell.pointee.store(value, ordering: .releasing) }
