@@ -193,7 +193,8 @@ final class ExchangeLoop {
         let key = Key(session: reply.header.session, sequence: reply.header.sequence)
         guard var request = pending[key] else { return }  // settled before, by the answer to another attempt
         let decision = RetryRule.decide(
-            reply, to: request.order.command, session: request.order.session, uncertain: request.uncertain)
+            reply, to: request.order.command, size: request.order.body.count, session: request.order.session,
+            uncertain: request.uncertain)
         switch decision {
         case .finish(let result):
             preferred = link

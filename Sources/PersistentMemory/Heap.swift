@@ -79,12 +79,12 @@ package final class Heap {
     package convenience init(opening pool: Pool, regionOffset: Int = 0, viewLimit: Int = 256 << 20) throws(PoolError) {
         invariant(regionOffset >= 0 && regionOffset % Pool.pageSize == 0, "a heap starts on a page")
         guard regionOffset < pool.region.count - 2 * Pool.pageSize else {
-            throw PoolError(.damaged, "\(pool.path): too small to hold a heap; remove the file and format again")
+            throw PoolError(.damaged, "\(pool.path): too small to hold a heap; \(PoolError.unfinishedAdvice)")
         }
         let header = pool.region.baseAddress! + regionOffset
         let layout = header.load(as: HeapLayout.self)
         if layout.magic == 0 {
-            throw PoolError(.damaged, "\(pool.path): its format was cut short; remove the file and format again")
+            throw PoolError(.damaged, "\(pool.path): its format was cut short; \(PoolError.unfinishedAdvice)")
         }
         let checksum = header.load(fromByteOffset: HeapLayout.checksumOffset, as: UInt64.self)
         guard layout.magic == HeapLayout.magic, checksum == UInt64(layout.checksum) else {

@@ -210,12 +210,12 @@ extension Pool {
         in pool: OpaquePointer, path: String, size: Int
     ) throws(PoolError) -> UnsafeMutableRawBufferPointer {
         guard pmemobj_root_size(pool) >= MemoryLayout<Root>.size else {
-            throw PoolError(.damaged, "\(path): its creation was cut short; remove the file and format again")
+            throw PoolError(.damaged, "\(path): its creation was cut short; \(PoolError.unfinishedAdvice)")
         }
         let root = cpm_direct(pool, pmemobj_root(pool, MemoryLayout<Root>.size).off)!.load(as: Root.self)
         let page = UInt64(pageSize)
         guard root.magic == rootMagic else {
-            throw PoolError(.damaged, "\(path): its creation was cut short; remove the file and format again")
+            throw PoolError(.damaged, "\(path): its creation was cut short; \(PoolError.unfinishedAdvice)")
         }
         guard root.offset % page == 0, root.size % page == 0, root.size > 0, root.offset < UInt64(size),
             root.size <= UInt64(size) - root.offset

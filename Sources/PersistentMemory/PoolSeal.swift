@@ -61,7 +61,7 @@ struct PoolSeal: BitwiseCopyable, Equatable {
         }
         throw PoolError(
             .damaged,
-            "\(path): it has no seal: its creation was cut short, or its head is damaged; remove it and format again only if it was never used, else restore it"
+            "\(path): it has no seal: its creation was cut short, or its head is damaged; \(PoolError.unfinishedAdvice)"
         )
     }
 

@@ -208,7 +208,7 @@ final class Executor<Machine: StateMachine>: Stage {
         } catch {
             return error
         }
-        return reply.pointee.overflowed ? .tooLarge : nil
+        return reply.pointee.overflowed ? .replyTooLarge : nil
     }
 
     private func commit() {

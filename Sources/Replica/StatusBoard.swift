@@ -111,6 +111,7 @@ package final class StatusBoard: Sendable {
     private let digestVersion: Gauge
     private let digestPosition: Gauge
     private let digestValue: Gauge
+    private let digestIsKnown: Gauge
 
     // MARK: Links
 
@@ -189,8 +190,9 @@ package final class StatusBoard: Sendable {
         queriesServed = builder.counter("queries_total", "Queries answered")
         stateCommits = builder.counter("state_commits_total", "Failure-atomic commits of the state pool")
         digestVersion = builder.hidden()
-        digestPosition = builder.gauge("digest_position", "Position at which the digest stands")
+        digestPosition = builder.gauge("digest_position", "Position at which the digest stands; 0 before there is one")
         digestValue = builder.hidden()
+        digestIsKnown = builder.hidden()
 
         builder.beginSection()
         strangersRefused = builder.counter("strangers_refused_total", "Frames at the peer port from nobody known")
@@ -232,14 +234,15 @@ package final class StatusBoard: Sendable {
         set { readyWord.store(newValue ? 1 : 0) }
     }
 
-    /// The digest of the replicated state at a position. Set by the executor.
-    package var digest: (position: UInt64, value: UInt64) {
+    /// The digest of the replicated state at a position; nil until it is computed. Set by the executor.
+    package var digest: (position: UInt64, value: UInt64)? {
         get {
             while true {
                 let before = digestVersion.loadAcquiring()
+                let isKnown = digestIsKnown.load() != 0
                 let pair = (digestPosition.load(), digestValue.load())
                 atomicMemoryFence(ordering: .acquiring)
-                if before & 1 == 0, digestVersion.load() == before { return pair }
+                if before & 1 == 0, digestVersion.load() == before { return isKnown ? pair : nil }
                 csupport_pause()
             }
         }
@@ -247,8 +250,9 @@ package final class StatusBoard: Sendable {
             let version = digestVersion.load()
             digestVersion.store(version + 1)
             atomicMemoryFence(ordering: .releasing)
-            digestPosition.store(newValue.position)
-            digestValue.store(newValue.value)
+            digestPosition.store(newValue?.position ?? 0)
+            digestValue.store(newValue?.value ?? 0)
+            digestIsKnown.store(newValue == nil ? 0 : 1)
             digestVersion.storeReleasing(version + 2)
         }
     }

@@ -57,8 +57,13 @@ package struct StatusReport: Sendable {
         object.add("uptime_s", uptimeSeconds)
         object.add("version", quoting: version)
         var digestObject = JSONObject()
-        digestObject.add("position", "\(digest.position)")
-        digestObject.add("value", quoting: Self.hex(digest.value))
+        if let digest {
+            digestObject.add("position", "\(digest.position)")
+            digestObject.add("value", quoting: Self.hex(digest.value))
+        } else {
+            digestObject.add("position", "null")
+            digestObject.add("value", "null")
+        }
         object.add("digest", digestObject.text)
         object.add("pid", "\(getpid())")
         object.add("ready", board.isReady ? "true" : "false")

@@ -413,6 +413,7 @@ extension Refusal {
         switch self {
         case .full: "the store is full"
         case .tooLarge: "too large for a commit"
+        case .replyTooLarge: "the reply is too large"
         }
     }
 }
