@@ -55,7 +55,7 @@ let package = Package(
         .executableTarget(
             name: "mpaxos",
             dependencies: [
-                "Replica", "Client", "LoadGenerator", "Simulation", "Topology", "Storage", "StateMachines",
+                "Invariants", "Replica", "Client", "LoadGenerator", "Simulation", "Topology", "Storage", "StateMachines",
                 "PersistentMemory", "Wire",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),

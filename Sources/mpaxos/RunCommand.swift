@@ -1,5 +1,6 @@
 import ArgumentParser
 import Glibc
+import Invariants
 import Replica
 import StateMachines
 import Topology
@@ -22,6 +23,7 @@ struct RunCommand: ParsableCommand {
 
     func run() throws {
         let (topology, member) = try replica.read()
+        tellOfFaults()
         Signals.blockTermination()
         let node = try ReplicaNode<KeyValueService>(
             topology: topology, id: member.id, logger: log.makeLogger("replica \(member.id)"))

@@ -26,7 +26,7 @@ import Testing
         "MPaxosSM": ["Client", "Logging", "Replica", "StateMachines", "Topology"],
         "LoadGenerator": ["Invariants", "Wire", "ZMTP", "Histogram"],
         "mpaxos": [
-            "Replica", "Client", "LoadGenerator", "Simulation", "Topology", "Storage", "StateMachines",
+            "Invariants", "Replica", "Client", "LoadGenerator", "Simulation", "Topology", "Storage", "StateMachines",
             "PersistentMemory", "Wire", "ArgumentParser", "Logging",
         ],
     ]

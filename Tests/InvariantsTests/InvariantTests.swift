@@ -75,6 +75,30 @@ import Testing
         #expect(text(result.standardErrorContent) == "mpaxos: stopped: no disk\n")
     }
 
+    /// What Swift stops by itself has no rule, but the replica and its place are said; the signal ends the process all the same.
+    @Test func faultsOfOtherKindsAreTold() async throws {
+        let result = try await #require(processExitsWith: .failure, observing: [\.standardErrorContent]) {
+            tellOfFaults()
+            csupport_stand(
+                csupport_standing(
+                    who: strdup("replica"), number: 3, view: nil, decided: nil, executed: nil, position: nil))
+            _ = Array(0..<getpid()).map { $0 + .max }
+        }
+        let said = text(result.standardErrorContent)
+        #expect(
+            said.contains(
+                /mpaxos: stopped: signal \d+: a check of the program's own failed, such as an overflow or an index out of range; replica 3\n/
+            ),
+            "\(said)")
+        let sent = try await #require(processExitsWith: .signal(SIGBUS), observing: [\.standardErrorContent]) {
+            tellOfFaults()
+            kill(getpid(), SIGBUS)
+            while true { sleep(1) }
+        }
+        #expect(
+            text(sent.standardErrorContent).hasPrefix("mpaxos: stopped: signal 7: a page of a file could not be had"))
+    }
+
     /// Whatever is said fits one line, and ends.
     @Test func longReasonsAreCutOff() async throws {
         let result = try await #require(

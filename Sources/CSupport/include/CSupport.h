@@ -83,6 +83,10 @@ struct csupport_standing csupport_stand(struct csupport_standing standing);
 __attribute__((noreturn, cold, noinline))
 void csupport_last_words(const char *what, const char *why, const char *file, uint32_t line);
 
+/// From here on such a line is also written before a signal ends the process that stands for a fault: SIGILL and SIGTRAP, by which Swift stops
+/// at an overflow, SIGSEGV, SIGBUS. They end it all the same. Once in a process, which should be the program's and not a library's doing.
+void csupport_tell_of_faults(void);
+
 #ifdef __cplusplus
 }
 #endif
