@@ -85,7 +85,7 @@ static void tell(int signal, siginfo_t *information, void *context) {
         words.count = 0;
         say(&words, "mpaxos: stopped: signal %d: %s", signal, faults[i].meaning);
         finish(&words);
-        // The instruction is met again, and ends the process as it would have; a signal that somebody sent is sent again.
+        // The instruction is met again, and ends the process as it would have. What somebody sent is sent again.
         sigaction(signal, &actions_before[i], NULL);
         if (information->si_code <= 0) raise(signal);
         return;

@@ -1,11 +1,11 @@
 import CSupport
 
-/// Stops the process unless `condition` holds, in every build: what comes after relies on it, and what is written down is
-/// persistent. For what only a fault of the program can bring about; what a peer, a client, a file or an operator can cause is
-/// refused, never asserted.
+/// Stops the process unless `condition` holds, in every build: what comes after relies on it, and what is written down
+/// is persistent. For what only a fault of the program can bring about; what a peer, a client, a file or an operator
+/// can cause is refused, never asserted.
 ///
-/// It says `rule` on standard error, where it was broken, and by which replica in which view, at which instance and position.
-/// Holding costs a comparison and a branch that is never taken: no text is made, nothing is allocated.
+/// It says `rule` on standard error, where it was broken, and by which replica in which view, at which instance and
+/// position. A rule that holds costs a comparison and a branch that is not taken: it makes no text.
 ///
 /// - Parameter rule: what holds, such as "a decided entry stays as it is"; not what went wrong.
 @_transparent

@@ -146,8 +146,10 @@ struct Flush {
         let high = (soon.high + page - 1) & ~(page - 1)
         // A failed write-back may have dropped the pages: to go on would be to promise what is not there.
         guard Glibc.msync(UnsafeMutableRawPointer(bitPattern: low), Int(high - low), MS_SYNC) == 0 else {
+            let reason = String(cString: strerror(errno))
             halt(
-                "msync of a pool failed: \(String(cString: strerror(errno))); the disk cannot be trusted, replace it")
+                "msync of a pool failed: \(reason); its disk cannot be trusted: keep this replica down, replace the disk"
+            )
         }
         // The region begins on a page and ends with one.
         recorder?.written(UnsafeRawPointer(bitPattern: low)!, Int(high - low))

@@ -120,7 +120,10 @@ package final class Heap {
                 off_t(place)),
             mapped != MAP_FAILED
         else {
-            throw PoolError(.io, "\(pool.path): cannot map its view: \(String(cString: strerror(errno)))")
+            throw PoolError(
+                .io,
+                "\(pool.path): cannot map its view: \(String(cString: strerror(errno))); give the host more memory, or this process more address space (ulimit -v)"
+            )
         }
         view = mapped
         transaction = Transaction(view: mapped, home: home, layout: layout, journal: journal, viewLimit: viewLimit)

@@ -268,7 +268,8 @@ extension Pool {
             guard failure == 0 else {
                 throw PoolError(
                     .noSpace,
-                    "\(path): the file has holes and they cannot be filled: \(String(cString: strerror(failure)))")
+                    "\(path): the file has holes and they cannot be filled: \(String(cString: strerror(failure))); free as much on its file system, and start again"
+                )
             }
         }
         return size
@@ -288,7 +289,9 @@ extension Pool {
 
     private static func openingError(path: String, code: Int32) -> PoolError {
         switch code {
-        case ENOENT: return PoolError(.missing, "\(path): no such pool; `format` makes one, and only for a new replica")
+        case ENOENT:
+            return PoolError(
+                .missing, "\(path): no such pool; `format` makes one, and only for a replica that never ran")
         case EAGAIN: return PoolError(.inUse, "\(path): another process has it open; stop that one first")
         case EACCES, EPERM, EROFS:
             return PoolError(.io, "\(path): \(String(cString: strerror(code))); the replica must be able to write it")
@@ -298,7 +301,7 @@ extension Pool {
                 "\(path): damaged: \(String(cString: pmemobj_errormsg())); \(PoolError.restoreAdvice)"
             )
         default:
-            return PoolError(.io, "\(path): cannot open: \(String(cString: strerror(code)))")
+            return PoolError(.io, "\(path): cannot open: \(String(cString: strerror(code))); \(PoolError.systemAdvice)")
         }
     }
 

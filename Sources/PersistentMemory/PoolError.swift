@@ -25,6 +25,9 @@ package struct PoolError: Error, CustomStringConvertible {
     static let unfinishedAdvice =
         "if this replica never ran, remove its pools and format again; else restore the file as it was when it last ran"
 
+    /// What to do when the operating system refuses for a reason that is not the pool's.
+    package static let systemAdvice = "see what the system says of that file system (dmesg), and start again"
+
     package let kind: Kind
     package let description: String
 

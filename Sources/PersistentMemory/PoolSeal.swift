@@ -66,6 +66,8 @@ struct PoolSeal: BitwiseCopyable, Equatable {
     }
 
     private static func failure(_ path: String) -> PoolError {
-        PoolError(.io, "\(path): cannot read or write its head: \(String(cString: strerror(errno)))")
+        PoolError(
+            .io,
+            "\(path): cannot read or write its head: \(String(cString: strerror(errno))); \(PoolError.systemAdvice)")
     }
 }

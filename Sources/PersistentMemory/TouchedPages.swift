@@ -30,7 +30,7 @@ struct TouchedPages {
     mutating func dropIfMany(of view: UnsafeMutableRawPointer) {
         guard count > limit else { return }
         guard madvise(view, pages * Pool.pageSize, MADV_DONTNEED) == 0 else {
-            halt("cannot drop private pages: \(String(cString: strerror(errno)))")
+            halt("the kernel does not take back pages of a pool's view (madvise): \(String(cString: strerror(errno)))")
         }
         bitmap.update(repeating: 0, count: (pages + 63) / 64)
         count = 0

@@ -129,7 +129,10 @@ package final class IncomingImage: @unchecked Sendable {
     /// Puts it in the place of the pool at `state`, which nobody has open. Durable on return.
     package func install(over state: String) throws(PoolError) {
         guard rename(path, state) == 0 else {
-            throw PoolError(.io, "\(path): cannot be renamed to \(state): \(String(cString: strerror(errno)))")
+            throw PoolError(
+                .io,
+                "\(path): cannot be renamed to \(state): \(String(cString: strerror(errno))); \(PoolError.systemAdvice)"
+            )
         }
         isOver = true
         Pool.syncDirectory(of: state)

@@ -51,7 +51,8 @@ final class ClusterSupervisor: Sendable {
                 let ready = children.filter { $0.isRunning && $0.readyLine != nil }
                 if running < quorum {
                     stop(children)
-                    throw failure(of: children, "too few replicas came up for the cluster to serve; what each said is above")
+                    throw failure(
+                        of: children, "too few replicas came up for the cluster to serve; what each said is above")
                 }
                 if ready.count >= quorum {
                     let now = Self.milliseconds()

@@ -10,9 +10,18 @@ struct RunCommand: ParsableCommand {
         commandName: "run",
         abstract: "Run a replica in the foreground.",
         discussion: """
-            Prints one line, "replica N ready: view V, leader L", once it knows a leader and has caught up. SIGTERM or \
-            SIGINT stops it cleanly, with exit code 0. Exit code 3, with what to do, when a pool is missing, damaged, of \
-            another replica or cluster, or in use.
+            Prints one line, "replica N ready: view V, leader L", once it knows a leader and has caught up. What goes wrong is \
+            one line on standard error, which says what happened, to which file or endpoint, and what to do.
+
+            Exit codes:
+              0  stopped by SIGTERM or SIGINT; all that was acknowledged is durable
+              2  the topology has a fault, or an endpoint cannot be bound: mend the file, or free the port, and start again
+              3  refused for safety: a pool is missing, damaged, in use, or of another replica, cluster or version. Do what \
+            the line says; do not format a replica that ever ran, since the others would refuse it
+              a signal (SIGABRT: 134 in a shell)  the replica found itself broken, and said why: start it again; if that \
+            happens twice, keep its pools and report the line
+
+            Each refusal and what to do about it: docs/operations.md, "Exit codes"; by symptom: docs/troubleshooting.md.
             """)
 
     @OptionGroup var replica: ReplicaOptions

@@ -66,8 +66,8 @@ uint64_t csupport_monotonic_ns(void);
 /// CLOCK_MONOTONIC, microseconds.
 uint64_t csupport_monotonic_us(void);
 
-/// Who a thread works for, and the words in which that one says where it stands, which its owner keeps up to date anyway. All but
-/// `number` may be NULL: not known.
+/// Who a thread works for, and the words in which that one says where it stands, which their owner keeps up to date
+/// anyway. All but `number` may be NULL: not known.
 struct csupport_standing {
     /// "replica", say.
     const char *who;
@@ -75,16 +75,17 @@ struct csupport_standing {
     const uint64_t *view, *decided, *executed, *position;
 };
 
-/// The calling thread works for `standing` from now on. Its words must last until another takes its place. Returns the one before.
+/// The calling thread works for `standing` from now on. Its words must last until another takes its place. Returns the
+/// one before.
 struct csupport_standing csupport_stand(struct csupport_standing standing);
 
-/// Writes one line to standard error, what happened and why, where in the source (a `file` of NULL: not known), and where the one stands
-/// that the thread works for; then aborts. Allocates nothing.
+/// Writes one line to standard error: what happened and why, where in the source (a `file` of NULL: not known), and where
+/// the one stands that the thread works for. Then aborts. Allocates nothing.
 __attribute__((noreturn, cold, noinline))
 void csupport_last_words(const char *what, const char *why, const char *file, uint32_t line);
 
-/// From here on such a line is also written before a signal ends the process that stands for a fault: SIGILL and SIGTRAP, by which Swift stops
-/// at an overflow, SIGSEGV, SIGBUS. They end it all the same. Once in a process, which should be the program's and not a library's doing.
+/// From here on such a line is also written when a signal is about to end the process that stands for a fault: SIGILL and
+/// SIGTRAP, by which Swift stops at an overflow, SIGSEGV, SIGBUS. Once in a process.
 void csupport_tell_of_faults(void);
 
 #ifdef __cplusplus
