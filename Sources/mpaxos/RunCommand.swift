@@ -14,12 +14,15 @@ struct RunCommand: ParsableCommand {
             one line on standard error, which says what happened, to which file or endpoint, and what to do.
 
             Exit codes:
-              0  stopped by SIGTERM or SIGINT; all that was acknowledged is durable
-              2  the topology has a fault, or an endpoint cannot be bound: mend the file, or free the port, and start again
-              3  refused for safety: a pool is missing, damaged, in use, or of another replica, cluster or version. Do what \
-            the line says; do not format a replica that ever ran, since the others would refuse it
-              a signal (SIGABRT: 134 in a shell)  the replica found itself broken, and said why: start it again; if that \
-            happens twice, keep its pools and report the line
+              0    stopped by SIGTERM or SIGINT; all that was acknowledged is durable
+              2    the topology has a fault, or an endpoint cannot be bound:
+                   mend the file, or free the port, and start again
+              3    refused for safety: a pool is missing, damaged, in use, or of
+                   another replica, cluster or version. Do what the line says;
+                   never format a replica that ran before: the others refuse it
+              134  (SIGABRT, or another signal) it found itself broken, and said
+                   why: start it again; if it stops for the same, keep its pools
+                   and report the line
 
             Each refusal and what to do about it: docs/operations.md, "Exit codes"; by symptom: docs/troubleshooting.md.
             """)
