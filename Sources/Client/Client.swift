@@ -1,3 +1,4 @@
+import Invariants
 import Wire
 
 /// A client of a cluster for Swift concurrency: any number of sessions and queries under way at once over one connection to each
@@ -26,7 +27,7 @@ public final class Client: Sendable {
     public func query(
         _ body: [UInt8], local: Bool = false, position: UInt64 = 0
     ) async throws(ClientError) -> ClientReply {
-        precondition(local || position == 0, "a position belongs to local queries only")
+        invariant(local || position == 0, "a position belongs to local queries only")
         return try await perform(.query, flags: local ? .local : [], position: position, body: body)
     }
 

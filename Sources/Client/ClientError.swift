@@ -13,7 +13,9 @@ public enum ClientError: Error, Sendable, Equatable, CustomStringConvertible {
     case malformed(String)
     /// The body exceeds the replicas' `max_request`, in bytes.
     case tooLarge(limit: Int)
-    /// Ordered and refused for want of room; nothing changed.
+    /// The reply to a query would exceed the replicas' `max_request`, in bytes.
+    case replyTooLarge(limit: Int)
+    /// Ordered and refused, for want of room or as the reason says; nothing changed.
     case full(String)
     /// The state machine executed the command and refused it; nothing changed.
     case refused(String)
@@ -38,7 +40,11 @@ public enum ClientError: Error, Sendable, Equatable, CustomStringConvertible {
             "command \(sequence) of session \(session) was overtaken by a later one and its reply is gone: use a session for one command at a time"
         case .malformed(let reason): "the replica rejects the request: \(reason)"
         case .tooLarge(let limit): "the request is larger than the \(limit) bytes that the cluster takes (max_request)"
-        case .full(let reason): "the store is full, nothing was changed: \(reason); delete something first"
+        case .replyTooLarge(let limit):
+            "the reply would be larger than the \(limit) bytes that the cluster sends (max_request): ask for less"
+        case .full(let reason):
+            "the command was refused, nothing was changed: \(reason)"
+                + (reason == Self.noRoom ? "; delete something first" : "")
         case .refused(let reason): "the command cannot be applied, nothing was changed: \(reason)"
         case .unintelligible(let what):
             "the replica's answer makes no sense: \(what); do client and replica have the same version?"
@@ -47,6 +53,9 @@ public enum ClientError: Error, Sendable, Equatable, CustomStringConvertible {
         case .cancelled: "cancelled; the command may have been executed or may yet be"
         }
     }
+
+    /// The reason of FULL where there is no room.
+    private static let noRoom = "the store is full"
 
     static func setUp(_ error: MessagingError) -> ClientError { .setUp(error.description) }
 }

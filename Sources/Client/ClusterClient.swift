@@ -1,4 +1,5 @@
 import Foundation
+import Invariants
 import Wire
 
 /// A blocking client of a cluster: tries its replicas in turn until one gives a final answer or the time is over. For tools and
@@ -26,7 +27,7 @@ public final class ClusterClient: Sendable {
 
     /// A linearizable read; with `local` from one replica's own state, at least as new as `position`.
     public func query(_ body: [UInt8], local: Bool = false, position: UInt64 = 0) throws(ClientError) -> ClientReply {
-        precondition(local || position == 0, "a position belongs to local queries only")
+        invariant(local || position == 0, "a position belongs to local queries only")
         return try perform(.query, flags: local ? .local : [], position: position, body: body)
     }
 
@@ -57,7 +58,7 @@ private final class Slot: @unchecked Sendable {
     private let filled = DispatchSemaphore(value: 0)
 
     func fill(_ value: Result<ClientReply, ClientError>) {
-        precondition(result == nil, "a request completes once")
+        invariant(result == nil, "a request completes once")
         result = value
         filled.signal()
     }

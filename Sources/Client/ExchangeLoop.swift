@@ -1,4 +1,5 @@
 import Foundation
+import Invariants
 import Messaging
 import Wire
 
@@ -129,7 +130,7 @@ final class ExchangeLoop {
         let header = RequestHeader(
             order.command, flags: order.flags, session: order.session, sequence: sequence, position: order.position)
         let key = Key(session: order.session, sequence: sequence)
-        precondition(pending[key] == nil, "two requests under one number")
+        invariant(pending[key] == nil, "a number stands for one request")
         keys[order.identifier] = key
         var request = Pending(
             order: order, header: header, deadline: deadline, link: preferred, due: now, waiting: true)
@@ -192,7 +193,8 @@ final class ExchangeLoop {
         let key = Key(session: reply.header.session, sequence: reply.header.sequence)
         guard var request = pending[key] else { return }  // settled before, by the answer to another attempt
         let decision = RetryRule.decide(
-            reply, to: request.order.command, session: request.order.session, uncertain: request.uncertain)
+            reply, to: request.order.command, size: request.order.body.count, session: request.order.session,
+            uncertain: request.uncertain)
         switch decision {
         case .finish(let result):
             preferred = link

@@ -1,3 +1,4 @@
+import Invariants
 import Messaging
 import Wire
 
@@ -65,7 +66,7 @@ enum FreeNumber {
 extension Duration {
     var nanoseconds: UInt64 {
         let (seconds, attoseconds) = components
-        precondition(seconds >= 0 && seconds < 1 << 32, "a timeout is between 0 and some years")
+        invariant(seconds >= 0 && seconds < 1 << 32, "a timeout is between 0 and some years")
         return UInt64(seconds) * 1_000_000_000 + UInt64(max(attoseconds, 0)) / 1_000_000_000
     }
 }

@@ -16,8 +16,12 @@ enum RetryRule {
     /// Longest wait that a replica's word is taken for, ms.
     static let longestWait: UInt32 = 1000
 
-    /// `uncertain`: whether an earlier attempt may have been executed.
-    static func decide(_ reply: ClientReply, to command: CommandCode, session: UInt64, uncertain: Bool) -> Decision {
+    /// - Parameters:
+    ///   - size: of the request's body, in bytes.
+    ///   - uncertain: whether an earlier attempt may have been executed.
+    static func decide(
+        _ reply: ClientReply, to command: CommandCode, size: Int, session: UInt64, uncertain: Bool
+    ) -> Decision {
         switch reply.header.status {
         case .ok:
             return .finish(.success(reply))
@@ -41,7 +45,9 @@ enum RetryRule {
         case .malformed:
             return .finish(.failure(.malformed(reply.text)))
         case .tooLarge:
-            return .finish(.failure(.tooLarge(limit: Int(reply.number ?? 0))))
+            // A request within the limit was not too large itself: its reply would be.
+            let limit = Int(reply.number ?? 0)
+            return .finish(.failure(size > limit ? .tooLarge(limit: limit) : .replyTooLarge(limit: limit)))
         }
     }
 

@@ -1,8 +1,10 @@
+import Invariants
+
 /// Promises and acceptances, and what follows for the learner.
 extension Core {
     /// Moves up to a view that somebody else promised or leads. Leaders and candidates of lower views give up.
     mutating func adoptView(_ view: View, now: Microseconds, into effects: inout EffectBuffer) {
-        precondition(view > promised, "views only rise")
+        invariant(view > promised, "views only rise")
         let wasBusy = role == .leader || role == .candidate
         // Overtaken, it has failed as well: where elections take long, replicas would else overtake each other for
         // ever.
@@ -20,7 +22,7 @@ extension Core {
     }
 
     mutating func promise(_ view: View, into effects: inout EffectBuffer) {
-        precondition(view > promised, "views only rise")
+        invariant(view > promised, "views only rise")
         promised = view
         promisedRecord = persist(.promise, view: view, instance: 0, batch: .noop, into: &effects)
         awaitsOwnPromise = true
@@ -42,7 +44,7 @@ extension Core {
     /// The base of the promised view is learnt with the first message of its leader. Returns whether it agrees with what is known.
     mutating func learnBase(_ newBase: Instance) -> Bool {
         if baseKnown { return base == newBase }
-        precondition(accepted == 0, "nothing is counted before the base is known")
+        invariant(accepted == 0, "nothing is counted before the base is known")
         baseKnown = true
         base = newBase
         accepted = newBase
@@ -53,8 +55,8 @@ extension Core {
 
     /// Puts a value into the log, and asks for it to be made durable.
     mutating func accept(_ instance: Instance, view: View, batch: Batch, into effects: inout EffectBuffer) {
-        precondition(view == promised || view == decidedView, "only the promised view's values are accepted")
-        precondition(!log[instance].isDecided, "a decided entry stays as it is")
+        invariant(view == promised || view == decidedView, "only the promised view's values are accepted")
+        invariant(!log[instance].isDecided, "a decided entry stays as it is")
         let record = persist(.accept, view: view, instance: instance, batch: batch, into: &effects)
         let isDecided = view == decidedView || instance <= commit
         log.set(instance, Entry(view: view, batch: batch, record: record, isDecided: isDecided))
@@ -105,7 +107,7 @@ extension Core {
         }
         while decided < learned && log[decided + 1].record <= durableRecord { decided += 1 }
         if known < learned { known = learned }
-        precondition(decided <= learned && learned <= known, "what is decided here is known to be decided")
+        invariant(decided <= learned && learned <= known, "what is decided here is known to be decided")
     }
 
     /// How far above the decided prefix a follower accepts, and a leader sends.
@@ -150,7 +152,7 @@ extension Core {
         _ message: Message, from: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer
     ) -> Bool {
         guard message.view == promised else {
-            precondition(message.view < promised, "higher views were adopted")
+            invariant(message.view < promised, "higher views were adopted")
             send(.nack(view: promised, decided: decided), to: from, after: 0, into: &effects)
             return false
         }
@@ -190,8 +192,8 @@ extension Core {
     package mutating func refuse(
         _ message: Message, full: Bool, from: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer
     ) {
-        precondition(message.kind == .propose, "proposals are refused")
-        precondition(effects.hasRoom, "effects have room for a step")
+        invariant(message.kind == .propose, "proposals are refused")
+        invariant(effects.hasRoom, "effects have room for a step")
         guard isPlausible(message, from: from) else {
             counters.refused += 1
             return
@@ -214,7 +216,7 @@ extension Core {
         @_noLocks
     #endif
     package mutating func resumeAccepting(now: Microseconds, into effects: inout EffectBuffer) {
-        precondition(effects.hasRoom, "effects have room for a step")
+        invariant(effects.hasRoom, "effects have room for a step")
         guard isFull else { return }
         setFull(false, slot: 0)
         guard let leader, leader != me, baseKnown else { return }
@@ -256,7 +258,7 @@ extension Core {
         _ message: Message, from: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer
     ) {
         guard message.view == promised else {
-            precondition(message.view < promised, "higher views were adopted")
+            invariant(message.view < promised, "higher views were adopted")
             send(.nack(view: promised, decided: decided), to: from, after: 0, into: &effects)
             return
         }

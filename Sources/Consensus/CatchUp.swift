@@ -1,3 +1,5 @@
+import Invariants
+
 /// Fetching decided values that proposals did not bring, by asking for them.
 extension Core {
     /// Up to where values are wanted that no proposal will bring. A leader fetches only what was decided before its view.
@@ -56,7 +58,7 @@ extension Core {
         catchUpDeadline = now + answerTime(of: catchUpPeer)
         var through = from
         while through < target && through - from + 1 < Self.burst && !log[through + 1].isDecided { through += 1 }
-        precondition(log[from].isDecided == false, "what is decided is not asked for")
+        invariant(log[from].isDecided == false, "what is decided is not asked for")
         send(
             .catchUpRequest(view: max(promised, 1), from: from, through: through), to: catchUpPeer, after: 0,
             into: &effects)
@@ -74,7 +76,7 @@ extension Core {
             peer = (peer + 1) % memberCount
             if peer == me { peer = (peer + 1) % memberCount }
         }
-        precondition(peer != me, "a replica asks others")
+        invariant(peer != me, "a replica asks others")
         return peer
     }
 
@@ -92,7 +94,7 @@ extension Core {
         let most = answerBytes(to: from)
         while instance <= through {
             let entry = log[instance]
-            precondition(entry.isDecided, "the log is complete from `served` to `decided`")
+            invariant(entry.isDecided, "the log is complete from `served` to `decided`")
             bytes += Int(entry.batch.length)
             let isLast = instance == through || bytes >= most
             peers[from].room -= Int(entry.batch.length) + Self.messageBytes
@@ -144,7 +146,7 @@ extension Core {
 
     mutating func receiveBelowFloor(_ message: Message, from: ReplicaIndex, now: Microseconds) {
         guard message.instance > learned + 1 else { return }
-        precondition(known > learned, "what is below a peer's floor is decided")
+        invariant(known > learned, "what is below a peer's floor is decided")
         needsStateTransfer = true
     }
 }

@@ -1,3 +1,5 @@
+import Invariants
+
 /// What a core is told about the cluster and its own limits. The same on every replica but for `replica` and `seed`.
 package struct Configuration: Sendable {
     /// This replica's index.
@@ -25,11 +27,11 @@ package struct Configuration: Sendable {
         heartbeat: Microseconds = 50_000, suspect: Microseconds = 300_000, retransmit: Microseconds = 50_000,
         seed: UInt64 = 1, plantedBugs: PlantedBugs = []
     ) {
-        precondition((1...9).contains(replicaCount), "a cluster has 1 to 9 replicas")
-        precondition((0..<replicaCount).contains(replica), "the replica is one of the members")
-        precondition((1...1024).contains(window), "the window is 1 to 1024 instances")
-        precondition(slotCount >= 8 * window, "the log has at least 8 windows of slots")
-        precondition(heartbeat > 0 && suspect > heartbeat && retransmit > 0, "suspect exceeds the heartbeat interval")
+        invariant((1...9).contains(replicaCount), "a cluster has 1 to 9 replicas")
+        invariant((0..<replicaCount).contains(replica), "the replica is one of the members")
+        invariant((1...1024).contains(window), "the window is 1 to 1024 instances")
+        invariant(slotCount >= 8 * window, "the log has at least 8 windows of slots")
+        invariant(heartbeat > 0 && suspect > heartbeat && retransmit > 0, "suspect exceeds the heartbeat interval")
         self.replica = replica
         self.replicaCount = replicaCount
         self.window = window

@@ -1,3 +1,5 @@
+import Invariants
+
 /// What a replica is busy with.
 @usableFromInline package enum Role: UInt8, Sendable, BitwiseCopyable {
     /// Being rebuilt from storage: between `init` and `start`.
@@ -199,8 +201,8 @@ struct Peer: BitwiseCopyable {
     package init(
         configuration: Configuration, promised: View, established: EstablishedView?, floor: Instance, executed: Instance
     ) {
-        precondition(floor >= 1, "instances begin at 1")
-        precondition(executed + 1 >= floor, "only executed instances were trimmed")
+        invariant(floor >= 1, "instances begin at 1")
+        invariant(executed + 1 >= floor, "only executed instances were trimmed")
         self.configuration = configuration
         me = configuration.replica
         memberCount = configuration.replicaCount
@@ -232,10 +234,10 @@ struct Peer: BitwiseCopyable {
 
     /// Puts back what storage recovered for one instance, in any order. Instances below the floor are ignored.
     package mutating func restore(instance: Instance, view: View, batch: Batch) {
-        precondition(role == .recovering, "the log is restored before the start")
-        precondition(view > 0, "an accepted entry has a view")
+        invariant(role == .recovering, "the log is restored before the start")
+        invariant(view > 0, "an accepted entry has a view")
         guard instance >= log.floor else { return }
-        precondition(log.fits(instance), "storage has as many slots as the core")
+        invariant(log.fits(instance), "storage has as many slots as the core")
         log.set(
             instance, Entry(view: view, batch: batch, record: 0, isDecided: view == decidedView || instance <= decided))
         // The acceptance may have outlived the record of its promise in a crash; it implies it.
@@ -247,8 +249,8 @@ struct Peer: BitwiseCopyable {
         @_noLocks
     #endif
     package mutating func start(now: Microseconds, into effects: inout EffectBuffer) {
-        precondition(role == .recovering, "a core starts once")
-        precondition(effects.hasRoom, "effects have room for a step")
+        invariant(role == .recovering, "a core starts once")
+        invariant(effects.hasRoom, "effects have room for a step")
         // A state image may have brought `executed` further than the log reaches: what is below a hole cannot be served.
         var instance = decided
         while instance >= log.floor {
@@ -275,7 +277,7 @@ struct Peer: BitwiseCopyable {
     /// A replica of a new cluster, started for the first time: if it leads the first view, it stands for election at once, where it
     /// would otherwise wait for a leader that cannot be. Else does nothing.
     package mutating func standIfFirst(now: Microseconds, into effects: inout EffectBuffer) {
-        precondition(effects.hasRoom, "effects have room for a step")
+        invariant(effects.hasRoom, "effects have room for a step")
         guard role == .follower, promised == 0, leadingReplica(of: 1, among: memberCount) == me else { return }
         beginElection(now: now, into: &effects)
         settle(now: now)
@@ -286,8 +288,8 @@ struct Peer: BitwiseCopyable {
         @_noLocks
     #endif
     package mutating func tick(now: Microseconds, into effects: inout EffectBuffer) {
-        precondition(role != .recovering, "a core is started first")
-        precondition(effects.hasRoom, "effects have room for a step")
+        invariant(role != .recovering, "a core is started first")
+        invariant(effects.hasRoom, "effects have room for a step")
         switch role {
         case .leader: leaderTick(now: now, into: &effects)
         case .candidate: candidateTick(now: now, into: &effects)
@@ -332,8 +334,8 @@ struct Peer: BitwiseCopyable {
     package mutating func receive(
         _ message: Message, from: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer
     ) -> Bool {
-        precondition(role != .recovering, "a core is started first")
-        precondition(effects.hasRoom, "effects have room for a step")
+        invariant(role != .recovering, "a core is started first")
+        invariant(effects.hasRoom, "effects have room for a step")
         guard isPlausible(message, from: from) else {
             counters.refused += 1
             return false
@@ -373,10 +375,10 @@ struct Peer: BitwiseCopyable {
         @_noLocks
     #endif
     package mutating func propose(_ batch: Batch, now: Microseconds, into effects: inout EffectBuffer) -> Instance? {
-        precondition(effects.hasRoom, "effects have room for a step")
+        invariant(effects.hasRoom, "effects have room for a step")
         guard canPropose else { return nil }
         let instance = proposeNext(batch, now: now, into: &effects)
-        precondition(log[instance].batch == batch, "the proposal is in the log")
+        invariant(log[instance].batch == batch, "the proposal is in the log")
         return instance
     }
 
@@ -385,8 +387,8 @@ struct Peer: BitwiseCopyable {
         @_noLocks
     #endif
     package mutating func durable(_ number: LogSequenceNumber, now: Microseconds, into effects: inout EffectBuffer) {
-        precondition(number >= durableRecord && number <= lastRecord, "durable is what was asked for, and only rises")
-        precondition(effects.hasRoom, "effects have room for a step")
+        invariant(number >= durableRecord && number <= lastRecord, "durable is what was asked for, and only rises")
+        invariant(effects.hasRoom, "effects have room for a step")
         durableRecord = number
         settle(now: now)
         if awaitsOwnPromise && promisedRecord <= durableRecord {
@@ -410,8 +412,8 @@ struct Peer: BitwiseCopyable {
         @_noLocks
     #endif
     package mutating func connected(_ peer: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer) {
-        precondition(role != .recovering, "a core is started first")
-        precondition(effects.hasRoom, "effects have room for a step")
+        invariant(role != .recovering, "a core is started first")
+        invariant(effects.hasRoom, "effects have room for a step")
         guard peer >= 0 && peer < memberCount && peer != me else { return }
         // It may have restarted, with less than it had executed: what is far above that it would refuse.
         peers[peer].decided = 0
@@ -437,8 +439,8 @@ struct Peer: BitwiseCopyable {
         _ bytes: Int, patience: Microseconds?, distance: Microseconds = 0, to peer: ReplicaIndex, now: Microseconds,
         into effects: inout EffectBuffer
     ) {
-        precondition(peer >= 0 && peer < memberCount && peer != me, "a replica sends to its peers")
-        precondition(effects.hasRoom, "effects have room for a step")
+        invariant(peer >= 0 && peer < memberCount && peer != me, "a replica sends to its peers")
+        invariant(effects.hasRoom, "effects have room for a step")
         peers[peer].room = bytes
         if let patience { peers[peer].patience = patience }
         if distance > 0 { peers[peer].distance = distance }
@@ -447,7 +449,7 @@ struct Peer: BitwiseCopyable {
 
     /// A part of something large came from a peer: it answers, though its answer is not whole.
     package mutating func hears(_ peer: ReplicaIndex, now: Microseconds) {
-        precondition(peer >= 0 && peer < memberCount && peer != me, "a replica hears its peers")
+        invariant(peer >= 0 && peer < memberCount && peer != me, "a replica hears its peers")
         if catchUpDeadline != .max, peer == leader || peer == catchUpPeer && catchUpAsked != 0 {
             catchUpDeadline = max(catchUpDeadline, now + answerTime(of: peer))
         }
@@ -466,7 +468,7 @@ struct Peer: BitwiseCopyable {
         @_noLocks
     #endif
     package mutating func advanceFloor(to floor: Instance, now: Microseconds, into effects: inout EffectBuffer) {
-        precondition(floor <= decided + 1, "only decided entries are trimmed")
+        invariant(floor <= decided + 1, "only decided entries are trimmed")
         guard floor > log.floor else { return }
         log.advanceFloor(to: floor)
         if served < floor { served = floor }
@@ -487,7 +489,7 @@ struct Peer: BitwiseCopyable {
 
     /// Leader: the last instance that was sent to a peer, and the last that it acknowledged. (Mutating as `send` is.)
     package func progress(of peer: ReplicaIndex) -> (sent: Instance, acknowledged: Instance) {
-        precondition(peer >= 0 && peer < memberCount, "a peer is a member")
+        invariant(peer >= 0 && peer < memberCount, "a peer is a member")
         return role == .leader && peer != me ? (peers[peer].next - 1, peers[peer].acked) : (0, 0)
     }
 
@@ -540,7 +542,7 @@ struct Peer: BitwiseCopyable {
     func send(
         _ message: Message, to peer: ReplicaIndex, after: LogSequenceNumber, into effects: inout EffectBuffer
     ) {
-        precondition(peer != me, "a replica sends nothing to itself")
+        invariant(peer != me, "a replica sends nothing to itself")
         effects.append(Send(after: after > durableRecord ? after : 0, to: peer, message: message))
     }
 

@@ -1,3 +1,5 @@
+import Invariants
+
 /// Something to make durable. Records of one buffer may be made durable in any order, and any subset of them may survive a
 /// crash: the core never lets one record rest on another that has not been reported durable.
 package struct Record: BitwiseCopyable, Hashable, Sendable {
@@ -40,8 +42,8 @@ package struct EffectBuffer: ~Copyable {
     package internal(set) var sendCount = 0
 
     package init(capacity: Int = EffectBuffer.defaultCapacity) {
-        precondition(capacity >= Core.effectsPerStep, "a buffer holds the effects of one step")
-        precondition(capacity < Int(Int32.max), "a position fits 32 bits")
+        invariant(capacity >= Core.effectsPerStep, "a buffer holds the effects of one step")
+        invariant(capacity < Int(Int32.max), "a position fits 32 bits")
         self.capacity = capacity
         recordSlots = .allocate(capacity: capacity)
         sendSlots = .allocate(capacity: capacity)
@@ -76,13 +78,13 @@ package struct EffectBuffer: ~Copyable {
     }
 
     mutating func append(_ record: Record) {
-        precondition(recordCount < capacity, "the caller drains the buffer before it is full")
+        invariant(recordCount < capacity, "the caller drains the buffer before it is full")
         (recordSlots + recordCount).initialize(to: record)
         recordCount += 1
     }
 
     mutating func append(_ send: Send) {
-        precondition(sendCount < capacity, "the caller drains the buffer before it is full")
+        invariant(sendCount < capacity, "the caller drains the buffer before it is full")
         let place: Int
         switch send.message.kind {
         case .accepted: place = send.to

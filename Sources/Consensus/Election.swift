@@ -1,3 +1,5 @@
+import Invariants
+
 /// A value that a candidate learnt from promises.
 struct Adopted: BitwiseCopyable {
     var instance: Instance = 0
@@ -26,7 +28,7 @@ extension Core {
 
     /// Asks the others first whether they miss a leader too: a replica that was cut off deposes nobody when it is back.
     mutating func beginElection(now: Microseconds, into effects: inout EffectBuffer) {
-        precondition(role != .recovering, "a core is started first")
+        invariant(role != .recovering, "a core is started first")
         guard !isStuck(now: now) else {
             // Each promise that never gets durable, and so is never sent, would depose whoever is elected meanwhile.
             role = .follower
@@ -38,7 +40,7 @@ extension Core {
         phase = .preVote
         leaderActive = false
         targetView = nextOwnView
-        precondition(targetView > promised, "a candidate wants a view of its own")
+        invariant(targetView > promised, "a candidate wants a view of its own")
         votes = 1 << UInt16(me)
         restartElectionTimer(now)
         prepareDeadline = now + solicitationTime
@@ -72,7 +74,7 @@ extension Core {
     }
 
     mutating func candidateTick(now: Microseconds, into effects: inout EffectBuffer) {
-        precondition(role == .candidate, "only a candidate ticks as one")
+        invariant(role == .candidate, "only a candidate ticks as one")
         if now >= electionDeadline {
             if phase != .preVote { failedElections += 1 }
             beginElection(now: now, into: &effects)
@@ -117,13 +119,13 @@ extension Core {
         _ message: Message, from: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer
     ) {
         guard role == .candidate && phase == .preVote && message.view == targetView else { return }
-        precondition(targetView > promised, "a candidate gives up when it promises another view")
+        invariant(targetView > promised, "a candidate gives up when it promises another view")
         votes |= 1 << UInt16(from)
         if votes.nonzeroBitCount >= quorum { beginPrepare(now: now, into: &effects) }
     }
 
     private mutating func beginPrepare(now: Microseconds, into effects: inout EffectBuffer) {
-        precondition(role == .candidate && phase == .preVote, "a view change begins with the pre-vote")
+        invariant(role == .candidate && phase == .preVote, "a view change begins with the pre-vote")
         promise(targetView, into: &effects)
         phase = .prepare
         candidateHighest = 0
@@ -197,7 +199,7 @@ extension Core {
 
     /// Without a slot for what was accepted elsewhere this replica cannot lead now: it lets others try before it does again.
     private mutating func withdraw(now: Microseconds) {
-        precondition(role == .candidate, "only a candidate withdraws")
+        invariant(role == .candidate, "only a candidate withdraws")
         role = .follower
         hadContact = false
         electionDeadline = now + 2 * configuration.suspect + random.below(configuration.suspect)
@@ -228,12 +230,12 @@ extension Core {
                 }
             }
         }
-        precondition(peers[peer].covered >= segment.instance, "a segment that joins is covered")
+        invariant(peers[peer].covered >= segment.instance, "a segment that joins is covered")
         return isEnd
     }
 
     private mutating func completePhaseOne(now: Microseconds, into effects: inout EffectBuffer) {
-        precondition(role == .candidate && phase == .prepare, "phase 1 ends once")
+        invariant(role == .candidate && phase == .prepare, "phase 1 ends once")
         var promises = 1
         var bound = decided
         for peer in 0..<memberCount where peer != me && peers[peer].covered == .max {
@@ -242,7 +244,7 @@ extension Core {
         }
         guard promises >= quorum else { return }
         let isNew = learnBase(bound)
-        precondition(isNew, "the base of a view is chosen once, by its leader")
+        invariant(isNew, "the base of a view is chosen once, by its leader")
         raiseCommit(to: bound)
         adoptCursor = bound + 1
         beginAdopting(now: now, into: &effects)
@@ -263,10 +265,10 @@ extension Core {
     }
 
     mutating func resume(now: Microseconds, into effects: inout EffectBuffer) {
-        precondition(canResume, "only an unchallenged leader resumes")
+        invariant(canResume, "only an unchallenged leader resumes")
         role = .candidate
         let isNew = learnBase(established.base)
-        precondition(isNew, "a core that starts knows no base")
+        invariant(isNew, "a core that starts knows no base")
         raiseCommit(to: max(base, decided))
         adoptCursor = max(base, decided) + 1
         candidateHighest = log.highest
@@ -274,7 +276,7 @@ extension Core {
     }
 
     private mutating func beginAdopting(now: Microseconds, into effects: inout EffectBuffer) {
-        precondition(baseKnown, "phase 1 gives the base")
+        invariant(baseKnown, "phase 1 gives the base")
         phase = .adopt
         electionDeadline = .max
         prepareDeadline = .max
@@ -287,7 +289,7 @@ extension Core {
     /// Makes the adopted values durable in the new view, chunk by chunk, then the established record: it vouches for the
     /// values, so it must not survive a crash without them. Then this replica leads.
     mutating func continueElection(now: Microseconds, into effects: inout EffectBuffer) {
-        precondition(role == .candidate, "only a candidate is elected")
+        invariant(role == .candidate, "only a candidate is elected")
         let bug = configuration.plantedBugs.contains(.establishedTooEarly)
         guard phase == .adopt || phase == .establish else { return }
         guard awaitedRecord <= durableRecord || (bug && phase == .adopt) else { return }
@@ -318,7 +320,7 @@ extension Core {
 
     /// The value accepted in the highest view may have been chosen; if nobody of a quorum accepted one, none was.
     private mutating func adopt(_ instance: Instance, _ own: Entry, into effects: inout EffectBuffer) {
-        precondition(instance > base || instance <= decided, "what is up to the base is fetched, not adopted")
+        invariant(instance > base || instance <= decided, "what is up to the base is fetched, not adopted")
         var view = own.view
         var batch = own.view == 0 ? Batch.noop : own.batch
         if let value = adoptedValue(instance), value.view > view {

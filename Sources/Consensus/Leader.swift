@@ -1,8 +1,10 @@
+import Invariants
+
 /// Proposals, their votes, and the flow to each follower.
 extension Core {
     mutating func becomeLeader(now: Microseconds, into effects: inout EffectBuffer) {
-        precondition(leadingReplica(of: promised, among: memberCount) == me, "a view has one leader")
-        precondition(established.view == promised && established.base == base, "the established record is durable")
+        invariant(leadingReplica(of: promised, among: memberCount) == me, "a view has one leader")
+        invariant(established.view == promised && established.base == base, "the established record is durable")
         counters.leaderships += 1
         role = .leader
         leaderActive = true
@@ -40,7 +42,7 @@ extension Core {
     }
 
     mutating func proposeNext(_ batch: Batch, now: Microseconds, into effects: inout EffectBuffer) -> Instance {
-        precondition(canPropose, "the leader's window is open")
+        invariant(canPropose, "the leader's window is open")
         let instance = nextInstance
         nextInstance += 1
         accept(instance, view: promised, batch: batch, into: &effects)
@@ -52,7 +54,7 @@ extension Core {
     /// Sends a follower what it lacks, within what it would accept, what its link has room for, and what a step may
     /// send.
     mutating func pump(_ peer: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer) {
-        precondition(role == .leader && peer != me, "a leader proposes to others")
+        invariant(role == .leader && peer != me, "a leader proposes to others")
         // Behind a gap that this log cannot fill any more, proposals are of no use yet.
         guard !peers[peer].isFull && peers[peer].acked + 1 >= log.floor else { return }
         let limit = min(nextInstance - 1, min(peers[peer].decided, peers[peer].acked) + lookahead)
@@ -61,8 +63,8 @@ extension Core {
         while peers[peer].next <= limit && sent < Self.burst && bytes < Self.burstBytes && peers[peer].room > 0 {
             let instance = peers[peer].next
             let entry = log[instance]
-            precondition(instance > base, "what is up to the base is fetched, not proposed")
-            precondition(entry.view == promised || entry.isDecided, "a leader proposes what it accepted in its view")
+            invariant(instance > base, "what is up to the base is fetched, not proposed")
+            invariant(entry.view == promised || entry.isDecided, "a leader proposes what it accepted in its view")
             let bug = configuration.plantedBugs.contains(.proposeBeforeDurable)
             send(
                 .propose(
@@ -78,7 +80,7 @@ extension Core {
 
     mutating func sendHeartbeat(to peer: ReplicaIndex, quiet: Bool, now: Microseconds, into effects: inout EffectBuffer)
     {
-        precondition(role == .leader, "only a leader sends heartbeats")
+        invariant(role == .leader, "only a leader sends heartbeats")
         // What was sent, and does not wait for its record any more: else the follower would miss what is on its way.
         let highest = max(min(peers[peer].next - 1, acceptedDurable), peers[peer].acked)
         send(
@@ -133,7 +135,7 @@ extension Core {
     }
 
     mutating func reconnect(_ peer: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer) {
-        precondition(role == .leader, "only a leader repeats its proposals")
+        invariant(role == .leader, "only a leader repeats its proposals")
         peers[peer].isFull = false
         sendAgain(peer, now: now, into: &effects)
         sendHeartbeat(to: peer, quiet: false, now: now, into: &effects)
@@ -141,7 +143,7 @@ extension Core {
 
     /// An instance is decided when a quorum accepted it in this view. Own votes count when durable.
     mutating func countVotes() {
-        precondition(role == .leader, "only a leader counts votes")
+        invariant(role == .leader, "only a leader counts votes")
         var best = commit
         for candidate in 0..<memberCount {
             let bound = candidate == me ? acceptedDurable : peers[candidate].acked
@@ -170,7 +172,7 @@ extension Core {
     }
 
     mutating func leaderTick(now: Microseconds, into effects: inout EffectBuffer) {
-        precondition(role == .leader, "only a leader ticks as one")
+        invariant(role == .leader, "only a leader ticks as one")
         var heard = 1
         for peer in 0..<memberCount where peer != me && now < peers[peer].lastHeard + 2 * suspicion(of: peer) {
             heard += 1
@@ -201,7 +203,7 @@ extension Core {
 
     /// Stops to lead, for now: the promise and the established view stay.
     mutating func stepDown(now: Microseconds) {
-        precondition(role == .leader, "only a leader steps down")
+        invariant(role == .leader, "only a leader steps down")
         role = .follower
         leaderActive = false
         hadContact = false

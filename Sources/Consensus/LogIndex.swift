@@ -1,3 +1,5 @@
+import Invariants
+
 /// The core's view of one log entry.
 package struct Entry: BitwiseCopyable, Hashable, Sendable {
     /// The view in which it was last accepted; `decidedView` when it was learnt as decided; 0: there is no entry.
@@ -27,8 +29,8 @@ struct LogIndex: ~Copyable {
     private(set) var highest: Instance
 
     init(slotCount: Int, floor: Instance) {
-        precondition(slotCount > 0, "a log has slots")
-        precondition(floor >= 1, "instances begin at 1")
+        invariant(slotCount > 0, "a log has slots")
+        invariant(floor >= 1, "instances begin at 1")
         self.slotCount = UInt64(slotCount)
         self.floor = floor
         highest = floor - 1
@@ -55,20 +57,20 @@ struct LogIndex: ~Copyable {
     }
 
     mutating func set(_ instance: Instance, _ entry: Entry) {
-        precondition(fits(instance), "an entry is put within the log")
-        precondition(entry.view > 0, "an entry has a view")
+        invariant(fits(instance), "an entry is put within the log")
+        invariant(entry.view > 0, "an entry has a view")
         slots[place(instance)] = entry
         if instance > highest { highest = instance }
     }
 
     mutating func markDecided(_ instance: Instance) {
-        precondition(fits(instance), "a decided entry is within the log")
-        precondition(slots[place(instance)].view > 0, "a decided entry has a value")
+        invariant(fits(instance), "a decided entry is within the log")
+        invariant(slots[place(instance)].view > 0, "a decided entry has a value")
         slots[place(instance)].isDecided = true
     }
 
     mutating func advanceFloor(to newFloor: Instance) {
-        precondition(newFloor >= floor, "the floor only rises")
+        invariant(newFloor >= floor, "the floor only rises")
         if newFloor - floor >= slotCount {
             slots.update(repeating: .none, count: Int(mask + 1))
         } else {

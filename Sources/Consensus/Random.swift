@@ -1,3 +1,5 @@
+import Invariants
+
 /// xorshift64*: small, fast and the same everywhere. Only for timeouts.
 struct Random: BitwiseCopyable {
     private var state: UInt64
@@ -9,7 +11,7 @@ struct Random: BitwiseCopyable {
         z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
         z ^= z >> 31
         state = z == 0 ? 0x9E37_79B9_7F4A_7C15 : z
-        precondition(state != 0, "xorshift never leaves 0")
+        invariant(state != 0, "xorshift never leaves 0")
     }
 
     mutating func next() -> UInt64 {
@@ -21,7 +23,7 @@ struct Random: BitwiseCopyable {
 
     /// A number in 0 ..< bound. The bias is irrelevant here.
     mutating func below(_ bound: UInt64) -> UInt64 {
-        precondition(bound > 0, "a range has members")
+        invariant(bound > 0, "a range has members")
         return next() % bound
     }
 }

@@ -1,3 +1,5 @@
+import Invariants
+
 /// The kinds of ordered commands that concern the sessions. The codes are those of the client protocol.
 @usableFromInline package enum OrderedKind: UInt8, Sendable, BitwiseCopyable {
     case open = 1
@@ -55,8 +57,8 @@
 
     /// The id of the session that the `opening`-th OPEN, counted from 1, put into a slot: never 0, never used again.
     @inlinable package static func id(opening: UInt64, slot: Int) -> UInt64 {
-        precondition(opening > 0 && opening < 1 << (64 - slotBits), "sessions are counted from 1, in 44 bits")
-        precondition(slot >= 0 && slot < slotLimit, "no such slot")
+        invariant(opening > 0 && opening < 1 << (64 - slotBits), "sessions are counted from 1, in 44 bits")
+        invariant(slot >= 0 && slot < slotLimit, "a slot is one of the table's")
         return opening << slotBits | UInt64(slot)
     }
 

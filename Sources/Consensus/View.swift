@@ -1,3 +1,5 @@
+import Invariants
+
 /// A view number. 0 means "none": no replica leads it. Each later view has exactly one leader, see `leadingReplica(of:among:)`.
 @usableFromInline package typealias View = UInt64
 
@@ -23,7 +25,7 @@ package let plausibleLimit: UInt64 = 1 << 62
 /// The one replica that may propose in `view`.
 @inlinable
 package func leadingReplica(of view: View, among count: Int) -> ReplicaIndex {
-    precondition(count > 0, "a cluster has members")
+    invariant(count > 0, "a cluster has members")
     return ReplicaIndex(view % UInt64(count))
 }
 

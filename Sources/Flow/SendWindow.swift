@@ -1,3 +1,5 @@
+import Invariants
+
 /// What one replica may have under way to one peer, in bytes, and what it has.
 ///
 /// TCP delivers everything, in order, and takes whatever it is given: what was given too early waits in queues of
@@ -151,7 +153,7 @@ package struct SendWindow: ~Copyable {
 
     /// So many bytes were handed to the link.
     package mutating func sent(_ bytes: Int, pieces: Bool, now: UInt64) {
-        precondition(bytes >= 0, "nothing is sent with a negative length")
+        invariant(bytes >= 0, "what is sent has no negative length")
         if sent == marked { unmarkedSince = now }
         sent += bytes
         if pieces { sentPieces += bytes }

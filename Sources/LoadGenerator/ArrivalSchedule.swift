@@ -1,3 +1,5 @@
+import Invariants
+
 /// When the requests of an open loop are meant to start.
 struct ArrivalSchedule {
     private let origin: UInt64
@@ -8,7 +10,7 @@ struct ArrivalSchedule {
     ///   - rate: requests a second.
     ///   - origin: nanoseconds at which the first is due.
     init(rate: Double, origin: UInt64) {
-        precondition(rate > 0, "a schedule needs a rate")
+        invariant(rate > 0, "a schedule has a rate")
         interval = 1e9 / rate
         self.origin = origin
     }

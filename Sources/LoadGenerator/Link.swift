@@ -1,4 +1,5 @@
 import Glibc
+import Invariants
 import ZMTP
 
 /// One connection to a replica, with bytes gathered to be sent and bytes received but not yet understood. Lies in raw
@@ -53,7 +54,7 @@ struct Link {
 
     /// Begins a connection without waiting for it; false when it fails at once.
     mutating func connect(to endpoint: Endpoint, number: Int, poller: borrowing Epoll, now: UInt64) -> Bool {
-        precondition(file < 0, "a link connects only when it is down")
+        invariant(file < 0, "a link connects only when it is down")
         file = endpoint.makeSocket(nonBlocking: true)
         guard file >= 0 else { return false }
         if endpoint.address.family != AF_UNIX { Link.disableNagle(file) }

@@ -221,7 +221,8 @@ extension LoadLoop {
             let limit = body.count == 4 ? UInt32(littleEndian: body.loadUnaligned(as: UInt32.self)) : 0
             failure = BenchError(
                 .usage,
-                "values of \(configuration.valueSizes.upperBound) bytes are refused: requests may have \(limit) bytes")
+                "values of \(configuration.valueSizes.upperBound) bytes are refused: requests and replies may have \(limit) bytes (max_request)"
+            )
         } else {
             failure = BenchError(
                 .usage, "the replica refuses the requests as malformed: \(String(decoding: body, as: UTF8.self))")

@@ -1,4 +1,5 @@
 import Histogram
+import Invariants
 import Wire
 import ZMTP
 
@@ -145,7 +146,7 @@ struct LoadLoop: ~Copyable {
     ///
     /// - Parameter level: of the first step.
     mutating func start(_ level: Double, now: UInt64) {
-        precondition(phase == .opening && openSessions == sessionCount, "the load starts when all sessions are open")
+        invariant(phase == .opening && openSessions == sessionCount, "the load starts when all sessions are open")
         phase = .running
         if configuration.isOpenLoop {
             for number in 0..<sessionCount { idle.push(number) }
@@ -269,7 +270,7 @@ struct LoadLoop: ~Copyable {
 
     /// Makes `pending` the outstanding request of a session that has none, and sends it.
     @inline(__always) mutating func ask(_ number: Int, _ pending: Session.Pending, now: UInt64) {
-        precondition(sessions[number].pending == .nothing, "a session has one request outstanding")
+        invariant(sessions[number].pending == .nothing, "a session has one request outstanding")
         sessions[number].pending = pending
         sessions[number].askedAt = now
         pendingSessions += 1
@@ -297,7 +298,7 @@ struct LoadLoop: ~Copyable {
             if operation.isQuery { id = 0 }
             if operation == .localQuery { position = session.pointee.position }
         case .close: template = templates.close
-        case .nothing: preconditionFailure("a session without a request has nothing to send")
+        case .nothing: broken("a session that sends has a request")
         }
         let valueSize = Int(session.pointee.valueSize)
         let count = template.count(valueSize: valueSize)

@@ -1,3 +1,5 @@
+import Invariants
+
 /// A first-in, first-out queue of small numbers with room for a fixed count, in memory that its owner releases.
 struct NumberQueue {
     private let base: UnsafeMutablePointer<UInt32>
@@ -6,7 +8,7 @@ struct NumberQueue {
     private(set) var count = 0
 
     init(capacity: Int) {
-        precondition(capacity > 0, "a queue needs room")
+        invariant(capacity > 0, "a queue has room")
         self.capacity = capacity
         base = .allocate(capacity: capacity)
         base.initialize(repeating: 0, count: capacity)
@@ -19,7 +21,7 @@ struct NumberQueue {
     var isEmpty: Bool { count == 0 }
 
     mutating func push(_ number: Int) {
-        precondition(count < capacity, "each number is in its queue once at most")
+        invariant(count < capacity, "each number is in its queue once at most")
         var tail = head + count
         if tail >= capacity { tail -= capacity }
         base[tail] = UInt32(truncatingIfNeeded: number)

@@ -1,3 +1,5 @@
+import Invariants
+
 /// A session of the cluster and its one outstanding request.
 ///
 /// Sequences carry the session's number here in their low bits, so that a reply finds its session without a search;
@@ -37,7 +39,7 @@ struct Session {
     var resumesOperation = false
 
     init(number: Int) {
-        precondition(number >= 0 && number < Session.largestCount, "a session's number must fit its bits")
+        invariant(number >= 0 && number < Session.largestCount, "a session's number fits its bits")
         sequence = UInt64(number)
     }
 

@@ -1,4 +1,5 @@
 import Glibc
+import Invariants
 
 /// Draws ranks from 0 that follow Zipf's law: rank k with a weight of 1 / (k + 1)^exponent.
 ///
@@ -11,7 +12,7 @@ struct Zipf {
     private let acceptance: Double
 
     init(count: UInt64, exponent: Double) {
-        precondition(count > 0 && exponent > 0, "a Zipf distribution needs ranks and a positive exponent")
+        invariant(count > 0 && exponent > 0, "a Zipf distribution has ranks and a positive exponent")
         self.count = Double(count)
         self.exponent = exponent
         integralOfFirst = Zipf.integral(1.5, exponent) - 1

@@ -1,4 +1,5 @@
 import CZeroMQ
+import Invariants
 import Synchronization
 
 /// libzmq's context: its I/O threads and in-process endpoints. Sockets keep theirs alive.
@@ -10,7 +11,7 @@ package final class Context: Sendable {
 
     /// - Parameter ioThreads: threads that do the socket I/O, 1 or more.
     package init(ioThreads: Int) throws(MessagingError) {
-        precondition(ioThreads >= 1 && ioThreads <= 64, "a context needs 1 to 64 I/O threads")
+        invariant(ioThreads >= 1 && ioThreads <= 64, "a context has 1 to 64 I/O threads")
         guard let handle = zmq_ctx_new() else {
             throw MessagingError("create a messaging context", code: lastError())
         }

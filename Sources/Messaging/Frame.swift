@@ -1,4 +1,5 @@
 import CZeroMQ
+import Invariants
 
 /// One message frame, over a zmq_msg_t that is allocated once and used again and again: its address, and with it the data pointer
 /// of short messages (up to 33 bytes live inside zmq_msg_t), stays put.
@@ -54,9 +55,9 @@ package struct Frame: ~Copyable, @unchecked Sendable {
 
     /// New content of `size` bytes, undefined: fill them through `bytes`. Above 33 bytes libzmq allocates.
     package func rebuild(size: Int) {
-        precondition(size >= 0, "a frame's size is not negative")
+        invariant(size >= 0, "a frame's size is not negative")
         zmq_msg_close(message)
-        if zmq_msg_init_size(message, size) != 0 { fatalError("out of memory for a message of \(size) bytes") }
+        if zmq_msg_init_size(message, size) != 0 { halt("out of memory for a message of \(size) bytes") }
     }
 
     /// New content: a copy of `source`, which must not be this frame's own.
@@ -69,7 +70,7 @@ package struct Frame: ~Copyable, @unchecked Sendable {
 
     /// Takes a reference to `other`'s content, which both then share; neither may be written to. No copy above 33 bytes.
     package func share(from other: borrowing Frame) {
-        precondition(zmq_msg_copy(message, other.message) == 0, "share of an invalid frame")
+        invariant(zmq_msg_copy(message, other.message) == 0, "a frame that is shared is valid")
     }
 
     /// Moves the content out into a value that fits a ring's slot; the frame becomes empty. Whoever holds the value adopts or discards it.
@@ -108,6 +109,6 @@ package struct RawFrame: BitwiseCopyable, Sendable {
             // The same 64 bytes; libzmq reads them as its own type, Swift only ever copies them whole.
             zmq_msg_close($0.baseAddress!.assumingMemoryBound(to: zmq_msg_t.self))
         }
-        precondition(result == 0, "discard of an invalid message")
+        invariant(result == 0, "a message that is discarded is valid")
     }
 }

@@ -1,4 +1,5 @@
 import CZeroMQ
+import Invariants
 
 /// What happens to a socket's connections, for logs and for knowing that a peer is there. Off the hot path: events are strings.
 ///
@@ -55,7 +56,7 @@ package struct Monitor: ~Copyable, @unchecked Sendable {
     package borrowing func next() -> Event? {
         while socket.receive(frame) {
             // Frame 1: u16 event, u32 value, native order; frame 2: the endpoint.
-            precondition(frame.count >= 6 && frame.hasMore, "a monitor event has two frames")
+            invariant(frame.count >= 6 && frame.hasMore, "a monitor event has two frames")
             let event = frame.bytes.loadUnaligned(as: UInt16.self)
             let value = frame.bytes.loadUnaligned(fromByteOffset: 2, as: UInt32.self)
             guard socket.receive(frame) else { return nil }

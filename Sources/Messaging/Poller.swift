@@ -1,4 +1,5 @@
 import CZeroMQ
+import Invariants
 
 /// zmq_poll over sockets and plain file descriptors; its items are allocated once. (libzmq keeps up to 16 items on the stack
 /// while it polls, more it allocates each time.)
@@ -13,7 +14,7 @@ package struct Poller: ~Copyable, @unchecked Sendable {
     package private(set) var isTerminated = false
 
     package init(capacity: Int) {
-        precondition(capacity > 0, "a poller needs room for an item")
+        invariant(capacity > 0, "a poller has room for an item")
         self.capacity = capacity
         items = .allocate(capacity: capacity)
         items.initialize(repeating: zmq_pollitem_t(), count: capacity)
@@ -28,12 +29,12 @@ package struct Poller: ~Copyable, @unchecked Sendable {
 
     /// Adds a plain file descriptor; returns the index to ask by.
     package mutating func add(fileDescriptor: Int32, reading: Bool = true, writing: Bool = false) -> Int {
-        precondition(fileDescriptor >= 0, "not a file descriptor")
+        invariant(fileDescriptor >= 0, "an open file's descriptor is not negative")
         return add(zmq_pollitem_t(socket: nil, fd: fileDescriptor, events: events(reading, writing), revents: 0))
     }
 
     private mutating func add(_ item: zmq_pollitem_t) -> Int {
-        precondition(count < capacity, "the poller is full")
+        invariant(count < capacity, "a poller has room for what is added")
         items[count] = item
         count += 1
         return count - 1
@@ -45,7 +46,7 @@ package struct Poller: ~Copyable, @unchecked Sendable {
 
     /// Changes what item `index` is watched for; neither: not at all, as when its input is held back.
     package mutating func watch(_ index: Int, reading: Bool, writing: Bool = false) {
-        precondition(index >= 0 && index < count, "no such poll item")
+        invariant(index >= 0 && index < count, "an item was added to the poller")
         items[index].events = events(reading, writing)
         items[index].revents = 0
     }
@@ -57,22 +58,20 @@ package struct Poller: ~Copyable, @unchecked Sendable {
         if ready >= 0 { return Int(ready) }
         let code = lastError()
         if code == czmq_ETERM { isTerminated = true }
-        precondition(
-            code == EINTR || code == czmq_ETERM, "poll: \(String(cString: zmq_strerror(code))): a closed socket polled?"
-        )
+        invariant(code == EINTR || code == czmq_ETERM, "what is polled is open, and can be waited for")
         for index in 0..<count { items[index].revents = 0 }
         return 0
     }
 
     /// Whether the last `wait` found item `index` readable; a plain descriptor also when it is broken or closed by its peer.
     package func isReadable(_ index: Int) -> Bool {
-        precondition(index >= 0 && index < count, "no such poll item")
+        invariant(index >= 0 && index < count, "an item was added to the poller")
         return items[index].revents & Int16(ZMQ_POLLIN | ZMQ_POLLERR) != 0
     }
 
     /// Whether the last `wait` found item `index` writable.
     package func isWritable(_ index: Int) -> Bool {
-        precondition(index >= 0 && index < count, "no such poll item")
+        invariant(index >= 0 && index < count, "an item was added to the poller")
         return items[index].revents & Int16(ZMQ_POLLOUT) != 0
     }
 }

@@ -1,4 +1,5 @@
 import CZeroMQ
+import Invariants
 
 /// What became of a frame given to `send`.
 package enum SendOutcome: UInt8, Sendable {
@@ -45,7 +46,7 @@ package struct Socket: ~Copyable, @unchecked Sendable {
             throw MessagingError("create a \(kind) socket", code: lastError())
         }
         var linger: Int32 = 0
-        precondition(
+        invariant(
             zmq_setsockopt(handle, ZMQ_LINGER, &linger, MemoryLayout<Int32>.size) == 0, "every socket takes a linger")
         self.handle = handle
         self.context = context
@@ -155,7 +156,7 @@ package struct Socket: ~Copyable, @unchecked Sendable {
 
     /// EFSM (REQ and REP out of turn), ENOTSOCK, EFAULT and the like: a defect of the caller, never of a peer.
     private borrowing func failed(_ operation: String, _ code: Int32) -> Never {
-        fatalError("\(operation) on a socket at \(lastEndpoint): \(String(cString: zmq_strerror(code)))")
+        halt("\(operation) on a socket at \(lastEndpoint): \(String(cString: zmq_strerror(code)))")
     }
 
     /// What poll(2) or epoll may watch. Edge-triggered: readable means "look at `pollEvents`", and after every receive or send
@@ -163,7 +164,7 @@ package struct Socket: ~Copyable, @unchecked Sendable {
     package var fileDescriptor: Int32 {
         var descriptor: Int32 = -1
         var size = MemoryLayout<Int32>.size
-        precondition(zmq_getsockopt(handle, ZMQ_FD, &descriptor, &size) == 0, "a socket has a file descriptor")
+        invariant(zmq_getsockopt(handle, ZMQ_FD, &descriptor, &size) == 0, "a socket has a file descriptor")
         return descriptor
     }
 

@@ -1,4 +1,5 @@
 import CZeroMQ
+import Invariants
 
 /// Options of a socket, to be set before `bind` and `connect`: most take effect for later connections only.
 extension Socket {
@@ -39,7 +40,7 @@ extension Socket {
 
     /// The name under which a ROUTER peer knows this socket: 1 to 255 bytes, the first not zero.
     package borrowing func setRoutingID(_ id: [UInt8]) throws(MessagingError) {
-        precondition((1...255).contains(id.count) && id[0] != 0, "a routing id has 1 to 255 bytes, the first not zero")
+        invariant((1...255).contains(id.count) && id[0] != 0, "a routing id has 1 to 255 bytes, the first not zero")
         try set(ZMQ_ROUTING_ID, toBytes: id, named: "the routing id")
     }
 

@@ -1,4 +1,5 @@
 import Glibc
+import Invariants
 
 /// Which of a thread's sockets may have something to receive, learned with one system call for all of them.
 ///
@@ -21,7 +22,7 @@ import Glibc
     private let capacity: Int
 
     private init(capacity: Int) {
-        precondition(capacity > 0, "a watch has room for something")
+        invariant(capacity > 0, "a watch has room for something")
         self.capacity = capacity
         descriptors = .allocate(capacity: capacity)
         flags = .allocate(capacity: capacity)
@@ -49,8 +50,8 @@ import Glibc
 
     /// Watches a plain descriptor.
     package func add(fileDescriptor: Int32) -> Item {
-        precondition(count.pointee < capacity, "the watch is full")
-        precondition(fileDescriptor >= 0, "not a file descriptor")
+        invariant(count.pointee < capacity, "a watch has room for what is added")
+        invariant(fileDescriptor >= 0, "an open file's descriptor is not negative")
         descriptors[count.pointee] = pollfd(fd: fileDescriptor, events: Int16(POLLIN), revents: 0)
         count.pointee += 1
         return Item(index: count.pointee - 1)
@@ -75,7 +76,7 @@ import Glibc
     /// returns early after a signal to the process.
     package func look(timeoutMilliseconds: Int) {
         let found = poll(descriptors, nfds_t(count.pointee), Int32(clamping: timeoutMilliseconds))
-        precondition(found >= 0 || errno == EINTR, "poll: errno \(errno): a closed socket watched?")
+        invariant(found >= 0 || errno == EINTR, "what is watched is open, and can be waited for")
         guard found > 0 else { return }
         for index in 0..<count.pointee where descriptors[index].revents != 0 { flags[index] = true }
     }

@@ -1,3 +1,5 @@
+import Invariants
+
 /// Which share of the heap a block is charged to.
 package enum AllocationClass: Sendable {
     /// What commands store; limited, so that some room is always left.
@@ -19,7 +21,7 @@ extension Transaction {
 
     /// As `allocate`, charged to the given share.
     package func allocate(_ count: Int, from share: AllocationClass) throws(Refusal) -> UInt64 {
-        precondition(count >= 0, "a block of a negative size")
+        invariant(count >= 0, "a block has no negative size")
         guard UInt64(count) <= capacity else { throw .full }
         let needed = SizeClass.rounded(max(BlockHeader.smallestBlock, (UInt64(count) + 15) & ~15 + BlockHeader.size))
         if share == .data {
@@ -30,8 +32,12 @@ extension Transaction {
 
         let block = head(of: sizeClass)
         let found = header(block)
-        precondition(found.isFree && found.isTagged, "a damaged free list: verify the pool")
-        precondition(found.size >= needed, "a free block in the wrong list: verify the pool")
+        invariant(
+            found.isFree && found.isTagged,
+            "free lists hold free blocks alone; else the pool is damaged, see mpaxos dump --verify")
+        invariant(
+            found.size >= needed,
+            "free blocks lie in the list of their size; else the pool is damaged, see mpaxos dump --verify")
         unlink(block, from: sizeClass)
 
         var size = found.size
@@ -67,7 +73,9 @@ extension Transaction {
             }
         }
         if before > 0 {
-            precondition(before <= block - layout.blocks, "a damaged block header: verify the pool")
+            invariant(
+                before <= block - layout.blocks,
+                "the block before lies in the heap; else the pool is damaged, see mpaxos dump --verify")
             let previous = header(block - before)
             if previous.isFree {
                 block -= before
@@ -93,10 +101,12 @@ extension Transaction {
     package func recharge(_ offset: UInt64, to share: AllocationClass) {
         let block = checkedBlock(offset)
         let old = header(block)
-        precondition(old.isReserve == (share == .data), "a block is charged to the share it is charged to")
+        invariant(old.isReserve == (share == .data), "a block is recharged to the share that it is not charged to")
         let data = share == .data ? dataBytes + old.size : dataBytes - old.size
         let reserve = share == .data ? reserveBytes - old.size : reserveBytes + old.size
-        precondition(data <= capacity && reserve <= capacity, "more recharged than allocated: verify the pool")
+        invariant(
+            data <= capacity && reserve <= capacity,
+            "no more is charged than was allocated; else the pool is damaged, see mpaxos dump --verify")
         // Both counters with one write.
         write(
             (data, reserve),
@@ -122,8 +132,8 @@ extension Transaction {
 
     /// One free block of everything. Only on a zeroed data area.
     func formatAllocator() {
-        precondition(highWater == 0, "the heap is formatted already")
-        precondition(capacity >= UInt64(AllocatorLayout.smallest), "no room for blocks")
+        invariant(highWater == 0, "a heap is formatted once")
+        invariant(capacity >= UInt64(AllocatorLayout.smallest), "a heap has room for a block")
         setHeader(layout.blocks, BlockHeader(size: capacity, before: 0, isFree: true, isReserve: false))
         link(layout.blocks, size: capacity)
         setWord(AllocatorLayout.highWater, layout.blocks + BlockHeader.smallestBlock)
@@ -145,13 +155,13 @@ extension Transaction {
     }
 
     private func checkedBlock(_ offset: UInt64) -> UInt64 {
-        precondition(
+        invariant(
             offset % 16 == 0 && offset >= layout.blocks + BlockHeader.size && offset < size,
-            "not a block of the heap")
+            "a block lies in the heap, aligned to 16")
         let found = header(offset - BlockHeader.size)
-        precondition(
+        invariant(
             !found.isFree && found.isTagged && found.size <= size - (offset - BlockHeader.size),
-            "not an allocated block")
+            "a block is allocated until it is freed")
         return offset - BlockHeader.size
     }
 
@@ -177,7 +187,7 @@ extension Transaction {
         guard above != 0 else { return nil }
         let first = above.trailingZeroBitCount
         let map = secondLevelMap(first)
-        precondition(map != 0, "damaged maps of free lists: verify the pool")
+        invariant(map != 0, "both maps of free lists agree; else the pool is damaged, see mpaxos dump --verify")
         return SizeClass(first: first, second: map.trailingZeroBitCount)
     }
 
@@ -202,7 +212,9 @@ extension Transaction {
             write(after, to: PersistentPointer(offset: before + 16))
             return
         }
-        precondition(head(of: sizeClass) == block, "a damaged free list: verify the pool")
+        invariant(
+            head(of: sizeClass) == block,
+            "free lists hold free blocks alone; else the pool is damaged, see mpaxos dump --verify")
         setWord(headOffset(sizeClass), after)
         guard after == 0 else { return }
         let map = secondLevelMap(sizeClass.first) & ~(1 << UInt64(sizeClass.second))
@@ -220,7 +232,7 @@ extension Transaction {
     private func charge(_ bytes: Int64, to share: AllocationClass) {
         let offset = share == .data ? AllocatorLayout.dataBytes : AllocatorLayout.reserveBytes
         let total = Int64(word(offset)) + bytes
-        precondition(total >= 0, "more freed than allocated: verify the pool")
+        invariant(total >= 0, "no more is freed than was allocated; else the pool is damaged, see mpaxos dump --verify")
         setWord(offset, UInt64(total))
     }
 }

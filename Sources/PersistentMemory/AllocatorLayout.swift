@@ -1,3 +1,5 @@
+import Invariants
+
 /// The allocator's own records, at offsets from `HeapLayout.allocator`: counters and the map of filled first levels on one
 /// line, then a map of second levels for each first level, then the heads of the free lists.
 enum AllocatorLayout {
@@ -24,7 +26,7 @@ struct SizeClass: Equatable {
 
     /// The class whose list a free block of this size belongs to.
     init(holding size: UInt64) {
-        precondition(size >= BlockHeader.smallestBlock, "a block smaller than its header")
+        invariant(size >= BlockHeader.smallestBlock, "a block has room for its header")
         if size < SizeClass.linear {
             first = 0
             second = Int(size / 16)
@@ -33,7 +35,7 @@ struct SizeClass: Equatable {
             first = log - 8
             second = Int((size >> UInt64(log - 5)) & 31)
         }
-        precondition(first < SizeClass.firstLevels, "a block larger than any data area")
+        invariant(first < SizeClass.firstLevels, "a block is no larger than a data area can be")
     }
 
     /// The size that blocks for `size` bytes have: the least of a class, so that a block that was freed serves the next request of
@@ -74,8 +76,10 @@ struct BlockHeader: BitwiseCopyable {
     private var beforeAndTag: UInt64
 
     init(size: UInt64, before: UInt64, isFree: Bool, isReserve: Bool) {
-        precondition(size % 16 == 0 && size >= BlockHeader.smallestBlock, "not a block size")
-        precondition(before <= BlockHeader.sizeMask, "a block before it that is too large")
+        invariant(
+            size % 16 == 0 && size >= BlockHeader.smallestBlock,
+            "a block's size is a multiple of 16 and has room for its header")
+        invariant(before <= BlockHeader.sizeMask, "the size of the block before fits its field")
         sizeAndFlags = size | (isFree ? BlockHeader.freeFlag : 0) | (isReserve ? BlockHeader.reserveFlag : 0)
         beforeAndTag = before | (isFree ? BlockHeader.freeTag : BlockHeader.allocatedTag)
     }

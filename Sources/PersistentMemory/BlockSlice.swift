@@ -1,3 +1,5 @@
+import Invariants
+
 /// Bytes that lie in a block of the heap.
 public struct BlockSlice: BitwiseCopyable, Sendable {
     /// The block, as `Transaction.allocate` returned it.
@@ -7,8 +9,8 @@ public struct BlockSlice: BitwiseCopyable, Sendable {
     public let count: Int
 
     public init(of block: UInt64, start: Int, count: Int) {
-        precondition(start >= 16 && start <= Int(UInt16.max), "a slice begins at byte 16 to 65535 of its block")
-        precondition(count >= 0, "a slice of a negative size")
+        invariant(start >= 16 && start <= Int(UInt16.max), "a slice begins at byte 16 to 65535 of its block")
+        invariant(count >= 0, "a slice has no negative size")
         self.block = block
         self.start = start
         self.count = count

@@ -1,4 +1,5 @@
 import Glibc
+import Invariants
 
 /// A model of what persistent memory may hold after a power failure, fed by the flushes and fences of a pool. For tests.
 ///
@@ -23,7 +24,7 @@ package final class CrashModel: CrashRecorder {
 
     /// What the pool's region holds now is taken as durable.
     package init(of pool: Pool) {
-        precondition(pool.durability != .msync, "crash images are of flushed cache lines, not of an msync'ed file")
+        invariant(pool.durability != .msync, "crash images are of flushed cache lines, not of an msync'ed file")
         shadow = ShadowMemory(of: pool.region)
     }
 
@@ -73,7 +74,7 @@ package final class CrashModel: CrashRecorder {
     package func makeImage(
         _ kind: ImageKind, open: [Int], into image: UnsafeMutableRawBufferPointer, random: inout Seeded
     ) -> UInt64 {
-        precondition(image.count == region.count, "an image of another size")
+        invariant(image.count == region.count, "an image has the size of its region")
         image.baseAddress!.copyMemory(from: shadow.durable, byteCount: image.count)
         var hash = UInt64(fences)
         guard kind != .nothing else { return hash }

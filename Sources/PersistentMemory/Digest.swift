@@ -1,4 +1,5 @@
 import Glibc
+import Invariants
 
 /// A digest of the committed data area, kept by 4 KiB pages: the sum of a hash of every page and its number.
 ///
@@ -16,7 +17,7 @@ struct DigestTable {
     init(layout: HeapLayout) {
         first = Int(layout.progressSize) / Pool.pageSize
         end = Int(layout.dataSize) / Pool.pageSize
-        precondition(first < end, "nothing to digest")
+        invariant(first < end, "what is digested has bytes")
         hashes = zeroedMemory(end)
         stale = zeroedMemory((end + 63) / 64)
     }

@@ -1,4 +1,5 @@
 import Glibc
+import Invariants
 
 /// The 64-byte lines of the data area that the coming commit will write: a bitmap for the question, a word of it for each page; a
 /// list for the walk.
@@ -17,8 +18,8 @@ struct DirtyLines {
     private let lines: Int
 
     init(lines: Int, capacity: Int) {
-        precondition(lines > 0, "a heap of no lines")
-        precondition(capacity > 0, "a journal that holds no line")
+        invariant(lines > 0, "a heap has lines")
+        invariant(capacity > 0, "a journal holds a line at least")
         self.lines = lines
         room = capacity + 64
         bitmap = zeroedMemory((lines + 63) / 64)
@@ -58,8 +59,8 @@ struct DirtyLines {
 
     /// Forgets the lines that were first marked when there were `kept`, newest first.
     mutating func truncate(to kept: Int) {
-        precondition(kept >= 0, "a negative number of lines")
-        precondition(kept <= count, "cannot truncate to more lines than there are")
+        invariant(kept >= 0, "a number of lines is not negative")
+        invariant(kept <= count, "a list is cut to no more lines than it has")
         for index in kept..<count {
             let line = list[index]
             bitmap[Int(line >> 6)] &= ~(1 << (line & 63))
@@ -87,7 +88,7 @@ struct DirtyLines {
     /// Only a command that overflows the journal comes here, and it will be rolled back.
     @usableFromInline @inline(never)
     mutating func grow() {
-        precondition(room <= lines + 64, "more dirty lines than lines")
+        invariant(room <= lines + 64, "there are no more dirty lines than lines")
         let larger: UnsafeMutablePointer<UInt64> = zeroedMemory(room * 2)
         larger.update(from: list, count: count)
         free(list)
@@ -98,9 +99,9 @@ struct DirtyLines {
 
 /// `count` zeroed elements; large ones are untouched pages of the kernel, so they cost only what is used of them.
 func zeroedMemory<Element: BitwiseCopyable>(_ count: Int) -> UnsafeMutablePointer<Element> {
-    precondition(count > 0, "no elements to allocate")
+    invariant(count > 0, "what is allocated has elements")
     guard let memory = calloc(count, MemoryLayout<Element>.stride) else {
-        fatalError("out of memory: \(count * MemoryLayout<Element>.stride) bytes")
+        halt("out of memory: \(count * MemoryLayout<Element>.stride) bytes")
     }
     return memory.assumingMemoryBound(to: Element.self)
 }

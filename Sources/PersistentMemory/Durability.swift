@@ -1,5 +1,6 @@
 import CPersistentMemory
 import Glibc
+import Invariants
 
 /// What a fence of a pool survives. Decided when the pool is opened.
 public enum Durability: String, Sendable {
@@ -14,8 +15,8 @@ public enum Durability: String, Sendable {
     /// - Parameters:
     ///   - region: the pool's mapping by libpmemobj, whose kind libpmem knows.
     static func of(region: UnsafeRawBufferPointer, file: Int32) -> Durability {
-        precondition(region.count > 0, "an empty region has no durability")
-        precondition(file >= 0, "a closed file has no durability")
+        invariant(region.count > 0, "a region that is made durable has bytes")
+        invariant(file >= 0, "a file that is made durable is open")
         if cpm_is_tmpfs(file) == 1 { return .emulated }
         // Asked first, since pmem_is_pmem only repeats what the variable says.
         if let forced = getenv("PMEM_IS_PMEM_FORCE"), String(cString: forced) == "1" { return .emulated }

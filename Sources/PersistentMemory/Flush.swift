@@ -1,5 +1,6 @@
 import CPersistentMemory
 import Glibc
+import Invariants
 
 /// Hears of the flushes and fences of one pool, in order. Crash-image tests keep from them what memory may hold after a
 /// power failure. Called on the pool's owner thread, after the stores and before the instruction takes effect on the
@@ -13,7 +14,7 @@ package protocol CrashRecorder: AnyObject {
 
 extension CrashRecorder {
     package func written(_ start: UnsafeRawPointer, _ count: Int) {
-        preconditionFailure("crash images are of flushed cache lines, not of an msync'ed file")
+        broken("crash images are of flushed cache lines, not of an msync'ed file")
     }
 }
 
@@ -112,11 +113,11 @@ struct Flush {
 
     @usableFromInline @inline(never)
     mutating func note(_ start: UnsafeRawPointer, _ count: Int, needed: Bool) {
-        precondition(count >= 0, "a flush of a negative length")
-        precondition(
+        invariant(count >= 0, "a flush has no negative length")
+        invariant(
             UnsafeRawPointer(region.baseAddress!) <= start
                 && start + count <= UnsafeRawPointer(region.baseAddress!) + region.count,
-            "a flush outside the pool's region")
+            "a flush lies within the pool's region")
         guard count > 0 else { return }
         recorder?.flushed(start, count)
         if plain { return }
@@ -145,8 +146,10 @@ struct Flush {
         let high = (soon.high + page - 1) & ~(page - 1)
         // A failed write-back may have dropped the pages: to go on would be to promise what is not there.
         guard Glibc.msync(UnsafeMutableRawPointer(bitPattern: low), Int(high - low), MS_SYNC) == 0 else {
-            fatalError(
-                "msync of a pool failed: \(String(cString: strerror(errno))); the disk cannot be trusted, replace it")
+            let reason = String(cString: strerror(errno))
+            halt(
+                "msync of a pool failed: \(reason); its disk cannot be trusted: keep this replica down, replace the disk"
+            )
         }
         // The region begins on a page and ends with one.
         recorder?.written(UnsafeRawPointer(bitPattern: low)!, Int(high - low))

@@ -1,4 +1,5 @@
 import Glibc
+import Invariants
 
 /// A mode for tests of whole replicas (`MPAXOS_CHECK_FLUSHES=1`): keeps a shadow of what has reached memory of a pool, and stops
 /// the process when a message is about to leave that rests on bytes which have not. It finds a forgotten fence and a forgotten
@@ -29,12 +30,14 @@ final class FlushCheck: CrashRecorder {
     }
 
     func fenced() {
+        invariant(plant?.breaksInvariant() != true, "no invariant is broken on purpose")
         if plant?.forgetsFence() == true { return }
         durable += shadow.flushedLines
         shadow.fence()
     }
 
     func written(_ start: UnsafeRawPointer, _ count: Int) {
+        invariant(plant?.breaksInvariant() != true, "no invariant is broken on purpose")
         if plant?.forgetsFence() == true { return }
         let offset = shadow.offset(of: start, count)
         durable += shadow.flushedLines.filter { (offset..<offset + count).contains($0 * ShadowMemory.line) }
@@ -57,10 +60,12 @@ final class FlushCheck: CrashRecorder {
     }
 }
 
-/// A mistake on purpose: flushes, or fences, that the check takes as forgotten, from a certain one on.
+/// A mistake on purpose: flushes, or fences, that the check takes as forgotten, from a certain one on, or a fence at which an
+/// invariant is broken.
 package struct FlushPlant {
     var flush: Int?
     var fence: Int?
+    var breach: Int?
 
     /// - Parameter text: as in `MPAXOS_PLANT_FLUSH_BUG`: `acceptor-flush:500` are those from the 500th flush on of the pool whose layout is named so.
     package init?(_ text: String, layout: String) {
@@ -71,6 +76,7 @@ package struct FlushPlant {
         switch names[1] {
         case "flush": flush = number
         case "fence": fence = number
+        case "invariant": breach = number
         default: return nil
         }
     }
@@ -81,6 +87,7 @@ package struct FlushPlant {
 
     mutating func forgetsFlush() -> Bool { Self.countDown(&flush) }
     mutating func forgetsFence() -> Bool { Self.countDown(&fence) }
+    mutating func breaksInvariant() -> Bool { Self.countDown(&breach) }
 
     /// True from the one that was named on.
     private static func countDown(_ count: inout Int?) -> Bool {

@@ -1,4 +1,5 @@
 import Glibc
+import Invariants
 
 /// A failure-atomic heap in a pool's region: redo by a private view.
 ///
@@ -25,8 +26,8 @@ package final class Heap {
     package static func format(
         in pool: Pool, regionOffset: Int = 0, progressSize: Int, journalSize: Int? = nil, reserveSize: Int? = nil
     ) throws(PoolError) {
-        precondition(regionOffset >= 0 && regionOffset % Pool.pageSize == 0, "a heap starts on a page")
-        precondition(progressSize >= 0 && (journalSize ?? 0) >= 0 && (reserveSize ?? 0) >= 0, "sizes are not negative")
+        invariant(regionOffset >= 0 && regionOffset % Pool.pageSize == 0, "a heap starts on a page")
+        invariant(progressSize >= 0 && (journalSize ?? 0) >= 0 && (reserveSize ?? 0) >= 0, "sizes are not negative")
         let total = pool.region.count - regionOffset
         let journal = roundedToPages(journalSize ?? total / 16)
         var layout = HeapLayout(
@@ -76,14 +77,14 @@ package final class Heap {
     ///   - regionOffset: as at format.
     ///   - viewLimit: bytes of DRAM for the view's private pages; above it they are given back after a commit.
     package convenience init(opening pool: Pool, regionOffset: Int = 0, viewLimit: Int = 256 << 20) throws(PoolError) {
-        precondition(regionOffset >= 0 && regionOffset % Pool.pageSize == 0, "a heap starts on a page")
+        invariant(regionOffset >= 0 && regionOffset % Pool.pageSize == 0, "a heap starts on a page")
         guard regionOffset < pool.region.count - 2 * Pool.pageSize else {
-            throw PoolError(.damaged, "\(pool.path): too small to hold a heap; remove the file and format again")
+            throw PoolError(.damaged, "\(pool.path): too small to hold a heap; \(PoolError.unfinishedAdvice)")
         }
         let header = pool.region.baseAddress! + regionOffset
         let layout = header.load(as: HeapLayout.self)
         if layout.magic == 0 {
-            throw PoolError(.damaged, "\(pool.path): its format was cut short; remove the file and format again")
+            throw PoolError(.damaged, "\(pool.path): its format was cut short; \(PoolError.unfinishedAdvice)")
         }
         let checksum = header.load(fromByteOffset: HeapLayout.checksumOffset, as: UInt64.self)
         guard layout.magic == HeapLayout.magic, checksum == UInt64(layout.checksum) else {
@@ -119,7 +120,10 @@ package final class Heap {
                 off_t(place)),
             mapped != MAP_FAILED
         else {
-            throw PoolError(.io, "\(pool.path): cannot map its view: \(String(cString: strerror(errno)))")
+            throw PoolError(
+                .io,
+                "\(pool.path): cannot map its view: \(String(cString: strerror(errno))); give the host more memory, or this process more address space (ulimit -v)"
+            )
         }
         view = mapped
         transaction = Transaction(view: mapped, home: home, layout: layout, journal: journal, viewLimit: viewLimit)
@@ -141,7 +145,7 @@ package final class Heap {
     /// What another pool needs to hold the same heap: the page of the header, and the data area up to where it was ever written, in
     /// whole pages; all else is zero. Whole only when all is committed and the journal empty; valid until the next commit.
     package var image: (header: UnsafeRawBufferPointer, data: UnsafeRawBufferPointer) {
-        precondition(!transaction.isDirty, "an image of what is not committed")
+        invariant(!transaction.isDirty, "an image is made of what is committed")
         let data = transaction.committed
         let used = min(data.count, Heap.roundedToPages(Int(transaction.highWater)))
         return (
@@ -180,7 +184,7 @@ package final class Heap {
     /// Hashes at most `pages` pages that changed, about a microsecond each.
     /// - Returns: whether `digest` is that of the last commit now.
     package func refreshDigest(pages: Int) -> Bool {
-        precondition(pages >= 0, "a negative budget")
+        invariant(pages >= 0, "a budget is not negative")
         transaction.digest.refresh(budget: pages, of: transaction.committed.baseAddress!)
         return isDigestFresh
     }

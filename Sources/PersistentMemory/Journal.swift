@@ -1,5 +1,6 @@
 import CSupport
 import Glibc
+import Invariants
 
 /// The redo journal: commits appended one after the other, from the start again after each checkpoint.
 ///
@@ -52,7 +53,7 @@ struct Journal {
     }
 
     init(pool: Pool, header: UnsafeMutableRawPointer, layout: HeapLayout) {
-        precondition(layout.journalSize % 64 == 0, "a journal is whole lines")
+        invariant(layout.journalSize % 64 == 0, "a journal is whole lines")
         self.pool = pool
         start = header + layout.journalOffset
         firstCommit = header + HeapLayout.firstCommitOffset
@@ -60,7 +61,7 @@ struct Journal {
         salt = layout.salt
         streams = pool.flusher.pointee.plain && csupport_streams() != 0
         next = firstCommit.load(as: UInt64.self)
-        precondition(next > 0, "commits are numbered from 1")
+        invariant(next > 0, "commits are numbered from 1")
     }
 
     /// Replays what is valid over the data area, makes that durable and empties the journal.
@@ -110,8 +111,8 @@ struct Journal {
     mutating func commit(_ dirty: DirtyLines, from view: UnsafeMutableRawPointer, to home: UnsafeMutableRawPointer) {
         let lines = dirty.count
         let needed = Journal.recordSize(lines: lines)
-        precondition(lines > 0, "an empty commit")
-        precondition(needed <= size, "a commit larger than the journal: the command should have been rolled back")
+        invariant(lines > 0, "a commit has lines")
+        invariant(needed <= size, "a commit fits the journal, since a command that does not fit is rolled back")
         if needed > size - tail || tail >= Journal.longestReplay { checkpoint() }
 
         dirty.padList()

@@ -1,5 +1,6 @@
 import CPersistentMemory
 import Glibc
+import Invariants
 
 /// One libpmemobj pool file that holds a single page-aligned region, allocated at creation.
 ///
@@ -39,8 +40,8 @@ package final class Pool {
     /// Creates a pool file of `size` bytes, really allocated on its file system, with a zeroed region inside; closes it.
     /// - Parameter layout: names the kind and version of the content; at most 200 bytes of UTF-8.
     package static func create(path: String, layout: String, size: Int) throws(PoolError) {
-        precondition(layout.utf8.count <= 200, "layout name too long")
-        precondition(!layout.utf8.contains(0), "layout name with a zero byte")
+        invariant(layout.utf8.count <= 200, "a layout's name has at most 200 bytes")
+        invariant(!layout.utf8.contains(0), "a layout's name has no zero byte")
         guard size >= minimumSize, size <= maximumSize, size % pageSize == 0 else {
             throw PoolError(
                 .noSpace,
@@ -92,8 +93,8 @@ package final class Pool {
 
     /// A pool without libpmemobj: the region is an unnamed file in memory with this content. For crash images.
     package init(image: UnsafeRawBufferPointer) throws(PoolError) {
-        precondition(image.count > 0, "an empty image")
-        precondition(image.count % Pool.pageSize == 0, "an image is whole pages")
+        invariant(image.count > 0, "an image has bytes")
+        invariant(image.count % Pool.pageSize == 0, "an image is whole pages")
         let descriptor = cpm_memory_file("crash-image")
         guard descriptor >= 0, ftruncate(descriptor, image.count) == 0,
             let mapped = mmap(nil, image.count, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0), mapped != MAP_FAILED
@@ -209,12 +210,12 @@ extension Pool {
         in pool: OpaquePointer, path: String, size: Int
     ) throws(PoolError) -> UnsafeMutableRawBufferPointer {
         guard pmemobj_root_size(pool) >= MemoryLayout<Root>.size else {
-            throw PoolError(.damaged, "\(path): its creation was cut short; remove the file and format again")
+            throw PoolError(.damaged, "\(path): its creation was cut short; \(PoolError.unfinishedAdvice)")
         }
         let root = cpm_direct(pool, pmemobj_root(pool, MemoryLayout<Root>.size).off)!.load(as: Root.self)
         let page = UInt64(pageSize)
         guard root.magic == rootMagic else {
-            throw PoolError(.damaged, "\(path): its creation was cut short; remove the file and format again")
+            throw PoolError(.damaged, "\(path): its creation was cut short; \(PoolError.unfinishedAdvice)")
         }
         guard root.offset % page == 0, root.size % page == 0, root.size > 0, root.offset < UInt64(size),
             root.size <= UInt64(size) - root.offset
@@ -267,7 +268,8 @@ extension Pool {
             guard failure == 0 else {
                 throw PoolError(
                     .noSpace,
-                    "\(path): the file has holes and they cannot be filled: \(String(cString: strerror(failure)))")
+                    "\(path): the file has holes and they cannot be filled: \(String(cString: strerror(failure))); free as much on its file system, and start again"
+                )
             }
         }
         return size
@@ -287,7 +289,9 @@ extension Pool {
 
     private static func openingError(path: String, code: Int32) -> PoolError {
         switch code {
-        case ENOENT: return PoolError(.missing, "\(path): no such pool; `format` makes one, and only for a new replica")
+        case ENOENT:
+            return PoolError(
+                .missing, "\(path): no such pool; `format` makes one, and only for a replica that never ran")
         case EAGAIN: return PoolError(.inUse, "\(path): another process has it open; stop that one first")
         case EACCES, EPERM, EROFS:
             return PoolError(.io, "\(path): \(String(cString: strerror(code))); the replica must be able to write it")
@@ -297,7 +301,7 @@ extension Pool {
                 "\(path): damaged: \(String(cString: pmemobj_errormsg())); \(PoolError.restoreAdvice)"
             )
         default:
-            return PoolError(.io, "\(path): cannot open: \(String(cString: strerror(code)))")
+            return PoolError(.io, "\(path): cannot open: \(String(cString: strerror(code))); \(PoolError.systemAdvice)")
         }
     }
 

@@ -61,11 +61,13 @@ struct PoolSeal: BitwiseCopyable, Equatable {
         }
         throw PoolError(
             .damaged,
-            "\(path): it has no seal: its creation was cut short, or its head is damaged; remove it and format again only if it was never used, else restore it"
+            "\(path): it has no seal: its creation was cut short, or its head is damaged; \(PoolError.unfinishedAdvice)"
         )
     }
 
     private static func failure(_ path: String) -> PoolError {
-        PoolError(.io, "\(path): cannot read or write its head: \(String(cString: strerror(errno)))")
+        PoolError(
+            .io,
+            "\(path): cannot read or write its head: \(String(cString: strerror(errno))); \(PoolError.systemAdvice)")
     }
 }

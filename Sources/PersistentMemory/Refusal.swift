@@ -4,4 +4,6 @@ public enum Refusal: Error, Hashable, Sendable {
     case full
     /// It would write more than one commit can hold.
     case tooLarge
+    /// Its reply is larger than a reply may be. Thrown by the runtime, not by a state machine.
+    case replyTooLarge
 }

@@ -1,4 +1,5 @@
 import Glibc
+import Invariants
 
 /// What of a pool's region has certainly reached memory, by the flushes and fences that were heard of.
 ///
@@ -18,7 +19,7 @@ final class ShadowMemory {
 
     /// What the region holds now is taken as durable.
     init(of region: UnsafeMutableRawBufferPointer) {
-        precondition(region.count % Pool.pageSize == 0, "a region is whole pages")
+        invariant(region.count % Pool.pageSize == 0, "a region is whole pages")
         self.region = region
         durable = Self.map(region.count)
         flushed = Self.map(region.count)
@@ -38,13 +39,13 @@ final class ShadowMemory {
             let pages = mmap(
                 nil, count, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0),
             pages != MAP_FAILED
-        else { fatalError("no memory for a shadow of \(count) bytes: \(String(cString: strerror(errno)))") }
+        else { halt("no memory for a shadow of \(count) bytes: \(String(cString: strerror(errno)))") }
         return pages
     }
 
     func offset(of start: UnsafeRawPointer, _ count: Int) -> Int {
         let offset = start - UnsafeRawPointer(region.baseAddress!)
-        precondition(offset >= 0 && offset + count <= region.count, "a flush outside the region")
+        invariant(offset >= 0 && offset + count <= region.count, "a flush lies within the region")
         return offset
     }
 

@@ -1,4 +1,5 @@
 import Glibc
+import Invariants
 
 /// Which pages of the view have a private copy in DRAM, to give that memory back when they are many.
 struct TouchedPages {
@@ -8,8 +9,8 @@ struct TouchedPages {
     private(set) var count = 0
 
     init(pages: Int, limit: Int) {
-        precondition(pages > 0, "a heap of no pages")
-        precondition(limit > 0, "the view needs room for one page at least")
+        invariant(pages > 0, "a heap has pages")
+        invariant(limit > 0, "a view has room for one page at least")
         self.pages = pages
         self.limit = limit
         bitmap = zeroedMemory((pages + 63) / 64)
@@ -29,7 +30,7 @@ struct TouchedPages {
     mutating func dropIfMany(of view: UnsafeMutableRawPointer) {
         guard count > limit else { return }
         guard madvise(view, pages * Pool.pageSize, MADV_DONTNEED) == 0 else {
-            fatalError("cannot drop private pages: \(String(cString: strerror(errno)))")
+            halt("the kernel does not take back pages of a pool's view (madvise): \(String(cString: strerror(errno)))")
         }
         bitmap.update(repeating: 0, count: (pages + 63) / 64)
         count = 0

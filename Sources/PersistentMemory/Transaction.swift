@@ -1,5 +1,6 @@
 import CSupport
 import Glibc
+import Invariants
 
 /// Reads and writes of a heap's data area, gathered into one failure-atomic commit.
 ///
@@ -100,15 +101,15 @@ public final class Transaction {
 
     @inlinable @inline(__always)
     func checkRange(_ offset: UInt64, _ count: Int) {
-        precondition(count >= 0 && offset <= size, "heap access outside the data area")
-        precondition(UInt64(truncatingIfNeeded: count) <= size &- offset, "heap access past the end of the data area")
+        invariant(count >= 0 && offset <= size, "what is accessed begins within the data area")
+        invariant(UInt64(truncatingIfNeeded: count) <= size &- offset, "what is accessed ends within the data area")
     }
 
     @inlinable @inline(__always)
     func declareWrite(_ offset: UInt64, _ count: Int) {
         checkRange(offset, count)
         if count == 0 { return }
-        precondition(!state.pointee.readOnly, "a query writes to the heap: only apply may")
+        invariant(!state.pointee.readOnly, "only apply writes to the heap, a query never")
         if count > 256 { declareLongWrite(offset, count) } else { mark(offset, count) }
     }
 
@@ -124,7 +125,7 @@ public final class Transaction {
     /// kept.
     @usableFromInline @inline(never)
     func declareLongWrite(_ offset: UInt64, _ count: Int) {
-        precondition(count > 128, "a long write has a line of its own")
+        invariant(count > 128, "a long write has a line of its own")
         let end = offset + UInt64(count)
         let second = (offset | 63) + 1
         let last = (end - 1) & ~63
@@ -150,7 +151,7 @@ public final class Transaction {
 
     /// From here on writes can be undone by `rollbackCommand`. Ends the command before it.
     @inlinable package func beginCommand() {
-        precondition(!state.pointee.readOnly, "a command begins while a query runs")
+        invariant(!state.pointee.readOnly, "no command begins while a query runs")
         state.pointee.undo.used = 0
         state.pointee.linesBefore = state.pointee.dirty.count
         state.pointee.inCommand = true
@@ -158,8 +159,8 @@ public final class Transaction {
 
     /// Undoes every write since `beginCommand`, byte for byte; the command is over.
     package func rollbackCommand() {
-        precondition(state.pointee.inCommand, "no command to roll back")
-        precondition(state.pointee.linesBefore <= state.pointee.dirty.count, "dirty lines vanished in a command")
+        invariant(state.pointee.inCommand, "a command is rolled back while it runs")
+        invariant(state.pointee.linesBefore <= state.pointee.dirty.count, "dirty lines grow within a command")
         state.pointee.undo.restore(into: view)
         // Lines that only this command touched are again what is at home. Their private pages stay until dropped.
         for index in state.pointee.linesBefore..<state.pointee.dirty.count {
@@ -194,8 +195,8 @@ public final class Transaction {
 
     /// Makes everything written since the last commit durable, all or nothing. Durable on return.
     package func commit() {
-        precondition(!state.pointee.readOnly, "a commit while a query runs")
-        precondition(!overflowed, "a commit larger than the journal: roll the command back first")
+        invariant(!state.pointee.readOnly, "nothing is committed while a query runs")
+        invariant(!overflowed, "a commit fits the journal, since a command that does not fit is rolled back")
         endCommand()
         guard state.pointee.dirty.count > 0 else { return }
         journal.commit(state.pointee.dirty, from: view, to: home)

@@ -1,4 +1,5 @@
 import Glibc
+import Invariants
 
 /// What the current command overwrote of what earlier commands of the same commit had written, newest last, in ordinary memory:
 /// commits never need it, only a command that is refused. What was not written since the last commit is at home.
@@ -11,9 +12,9 @@ struct UndoBuffer {
     @usableFromInline var capacity: Int
 
     init(capacity: Int) {
-        precondition(capacity >= 1024, "an undo buffer too small to be of use")
+        invariant(capacity >= 1024, "an undo buffer has 1 KiB at least")
         self.capacity = capacity
-        guard let memory = malloc(capacity) else { fatalError("out of memory: \(capacity) bytes") }
+        guard let memory = malloc(capacity) else { halt("out of memory: \(capacity) bytes") }
         base = memory
     }
 
@@ -32,11 +33,11 @@ struct UndoBuffer {
     /// Puts everything back, newest first, and is empty then.
     mutating func restore(into area: UnsafeMutableRawPointer) {
         while used > 0 {
-            precondition(used >= 16, "undo buffer damaged")
+            invariant(used >= 16, "an undo buffer holds whole records")
             let count = Int((base + used - 8).load(as: UInt64.self))
             let offset = Int((base + used - 16).load(as: UInt64.self))
             let padded = (count + 7) & ~7
-            precondition(used >= 16 + padded, "undo buffer damaged")
+            invariant(used >= 16 + padded, "an undo buffer holds whole records")
             (area + offset).copyMemory(from: base + (used - 16 - padded), byteCount: count)
             used -= 16 + padded
         }
@@ -45,7 +46,7 @@ struct UndoBuffer {
     @usableFromInline @inline(never)
     mutating func grow(for more: Int) {
         let wanted = max(capacity * 2, used + more)
-        guard let memory = realloc(base, wanted) else { fatalError("out of memory: \(wanted) bytes") }
+        guard let memory = realloc(base, wanted) else { halt("out of memory: \(wanted) bytes") }
         base = memory
         capacity = wanted
     }

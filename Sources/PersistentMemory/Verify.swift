@@ -1,3 +1,5 @@
+import Invariants
+
 /// What a walk over all blocks of a heap found.
 package struct HeapCensus: Equatable, Sendable {
     package var allocatedBlocks = 0
@@ -29,7 +31,8 @@ extension Heap {
         var block = transaction.layout.blocks
         while block < transaction.size {
             let header = transaction.header(block)
-            precondition(header.isTagged && header.size >= BlockHeader.smallestBlock, "a damaged heap: verify first")
+            invariant(
+                header.isTagged && header.size >= BlockHeader.smallestBlock, "a heap is verified before it is walked")
             if !header.isFree {
                 body(block + BlockHeader.size, Int(header.size - BlockHeader.size), header.isReserve ? .reserve : .data)
             }

@@ -1,3 +1,4 @@
+import Invariants
 import Synchronization
 
 /// Bytes that travel beside the elements of an `SPSCRing`, from exactly one producer thread to exactly one consumer thread: the
@@ -57,7 +58,7 @@ package struct ByteRing: @unchecked Sendable {
 
     /// A new ring of `capacity` bytes, below 4 GiB. Memory is taken as it is used.
     package static func allocate(capacity: Int) -> ByteRing {
-        precondition(capacity > 0 && capacity < 1 << 32, "a ring of bytes has 1 byte to 4 GiB")
+        invariant(capacity > 0 && capacity < 1 << 32, "a ring of bytes has 1 byte to 4 GiB")
         let shared = UnsafeMutableRawPointer.allocate(
             byteCount: 3 * CacheLine.separation, alignment: CacheLine.separation)
         return ByteRing(
@@ -76,7 +77,7 @@ package struct ByteRing: @unchecked Sendable {
     /// Copies `source`, at least one byte, in. Valid until released.
     @inlinable
     package func push(_ source: UnsafeRawBufferPointer) -> UnsafeRawPointer {
-        precondition(source.count > 0, "nothing travels without a place")
+        invariant(source.count > 0, "what travels in a ring of bytes has some")
         // Whole words, so that places are aligned.
         let count = (source.count + 7) & ~7
         // To begin anew as soon as it is empty, while little of the memory was touched.
@@ -97,7 +98,7 @@ package struct ByteRing: @unchecked Sendable {
     /// The same, but in memory of its own: for bytes that may have to be taken back.
     @usableFromInline
     package func pushOutside(_ source: UnsafeRawBufferPointer) -> UnsafeRawPointer {
-        precondition(source.count > 0, "nothing travels without a place")
+        invariant(source.count > 0, "what travels in a ring of bytes has some")
         let place = UnsafeMutableRawPointer.allocate(byteCount: source.count, alignment: 8)
         place.copyMemory(from: source.baseAddress!, byteCount: source.count)
         producer.pointee.bytes += source.count
@@ -106,7 +107,7 @@ package struct ByteRing: @unchecked Sendable {
 
     /// Takes back what `pushOutside` took in, and nobody was told of.
     package func takeBack(_ place: UnsafeRawPointer, _ count: Int) {
-        precondition(!contains(place), "what lies in the ring is released in order")
+        invariant(!contains(place), "what lies in the ring is released in order")
         producer.pointee.bytes -= count
         place.deallocate()
     }
@@ -119,10 +120,10 @@ package struct ByteRing: @unchecked Sendable {
     /// Gives back the oldest place, which `count` bytes were pushed to.
     @inlinable
     package func release(_ place: UnsafeRawPointer, _ count: Int) {
-        precondition(count > 0, "released what is no place")
+        invariant(count > 0, "what is released has bytes")
         if contains(place) {
             let end = (place - UnsafeRawPointer(memory)) + (count + 7) & ~7
-            precondition(end <= capacity, "released what is no place of this ring")
+            invariant(end <= capacity, "what is released lies in this ring")
             consumer.pointee.releases &+= 1
             released.pointee.store(UInt64(end) << 32 | UInt64(consumer.pointee.releases), ordering: .releasing)
         } else {

@@ -1,3 +1,4 @@
+import Invariants
 import Synchronization
 
 /// A bounded lock-free ring from many producer threads to exactly one consumer thread, after Dmitry Vyukov's bounded queue: a
@@ -49,9 +50,10 @@ package struct MPSCRing<Element: BitwiseCopyable>: @unchecked Sendable {
     /// A new ring for `capacity` elements, a power of two of at least 2. Touches all its memory.
     @inlinable
     package static func allocate(capacity: Int) -> MPSCRing {
-        precondition(
-            capacity > 1 && capacity & (capacity - 1) == 0, "a ring's capacity must be a power of two, 2 or more")
-        precondition(MemoryLayout<Slot>.alignment <= CacheLine.separation, "over-aligned ring element")
+        invariant(
+            capacity > 1 && capacity & (capacity - 1) == 0, "a ring's capacity is a power of two, 2 or more")
+        invariant(
+            MemoryLayout<Slot>.alignment <= CacheLine.separation, "a ring's elements are aligned to 128 bytes at most")
         let size = 2 * CacheLine.separation + capacity * MemoryLayout<Slot>.stride
         let memory = UnsafeMutableRawPointer.allocate(byteCount: size, alignment: CacheLine.separation)
         return MPSCRing(memory: memory, capacity: capacity)
@@ -97,7 +99,7 @@ package struct MPSCRing<Element: BitwiseCopyable>: @unchecked Sendable {
         let slot = slots + Int(truncatingIfNeeded: index & mask)
         let turn = slot.pointee.turn.load(ordering: .acquiring)
         if turn != index &+ 1 {
-            precondition(turn == index, "ring: a slot out of turn; more than one consumer?")
+            invariant(turn == index, "a ring's slots come in turn, since one thread consumes")
             return nil
         }
         let element = slot.pointee.element

@@ -1,4 +1,5 @@
 import CSupport
+import Invariants
 import Synchronization
 
 #if canImport(Glibc)
@@ -84,7 +85,8 @@ package struct Parker: @unchecked Sendable {
     package func park() -> Bool {
         let change = state.pointee.compareExchange(
             expected: State.parking, desired: State.parked, ordering: .acquiringAndReleasing)
-        precondition(change.exchanged || change.original == State.running, "parker: park without prepareToPark")
+        invariant(
+            change.exchanged || change.original == State.running, "a lane announces that it will park before it does")
         return change.exchanged
     }
 

@@ -1,3 +1,4 @@
+import Invariants
 import Synchronization
 
 /// Distance that keeps two fields out of each other's way: two 64-byte lines, since the prefetcher fetches lines in pairs.
@@ -50,8 +51,10 @@ package struct SPSCRing<Element: BitwiseCopyable>: @unchecked Sendable {
     /// A new ring for `capacity` elements, a power of two. Touches all its memory, so that no page fault comes later.
     @inlinable
     package static func allocate(capacity: Int) -> SPSCRing {
-        precondition(capacity > 0 && capacity & (capacity - 1) == 0, "a ring's capacity must be a power of two")
-        precondition(MemoryLayout<Element>.alignment <= CacheLine.separation, "over-aligned ring element")
+        invariant(capacity > 0 && capacity & (capacity - 1) == 0, "a ring's capacity is a power of two")
+        invariant(
+            MemoryLayout<Element>.alignment <= CacheLine.separation,
+            "a ring's elements are aligned to 128 bytes at most")
         let size = 4 * CacheLine.separation + capacity * MemoryLayout<Element>.stride
         let memory = UnsafeMutableRawPointer.allocate(byteCount: size, alignment: CacheLine.separation)
         memory.initializeMemory(as: UInt8.self, repeating: 0, count: size)
@@ -76,7 +79,7 @@ package struct SPSCRing<Element: BitwiseCopyable>: @unchecked Sendable {
         if index &- producer.pointee.peer > mask {
             // Acquire: the consumer has done with the slot before we write over it.
             let seen = head.pointee.load(ordering: .acquiring)
-            precondition(index &- seen <= mask &+ 1, "ring: the head overtook the tail; more than one consumer?")
+            invariant(index &- seen <= mask &+ 1, "a ring's head stays behind its tail, since one thread consumes")
             producer.pointee.peer = seen
             if index &- seen > mask { return false }
         }
@@ -117,7 +120,8 @@ package struct SPSCRing<Element: BitwiseCopyable>: @unchecked Sendable {
         let index = consumer.pointee.index
         if index == consumer.pointee.peer {
             let seen = tail.pointee.load(ordering: .acquiring)
-            precondition(seen &- index <= mask &+ 1, "ring: the tail is too far ahead; more than one producer?")
+            invariant(
+                seen &- index <= mask &+ 1, "a ring's tail is ahead by its capacity at most, since one thread produces")
             consumer.pointee.peer = seen
             if index == seen { return nil }
         }
@@ -128,7 +132,7 @@ package struct SPSCRing<Element: BitwiseCopyable>: @unchecked Sendable {
     @inlinable
     package func skip() {
         let index = consumer.pointee.index &+ 1
-        precondition(index &- 1 != consumer.pointee.peer, "ring: skip without a peeked element")
+        invariant(index &- 1 != consumer.pointee.peer, "an element of a ring is skipped after it was peeked at")
         consumer.pointee.index = index
         head.pointee.store(index, ordering: .releasing)
     }

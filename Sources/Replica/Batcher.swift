@@ -1,3 +1,4 @@
+import Invariants
 import Messaging
 import Queues
 import Wire
@@ -38,7 +39,7 @@ struct Batcher: ~Copyable {
     private var waitingSince: UInt64?
 
     init(origin: Int, batchBytes: Int, delay: UInt64, rings: Rings) {
-        precondition(batchBytes >= CommandRecord.headerSize, "a batch has room for a command")
+        invariant(batchBytes >= CommandRecord.headerSize, "a batch has room for a command")
         self.origin = UInt16(origin)
         self.batchBytes = batchBytes
         self.delay = delay
@@ -64,7 +65,7 @@ struct Batcher: ~Copyable {
         }
         let pushed = forwarded.push(frame.take())
         forwarded.publish()
-        precondition(pushed, "a ring with room refused a run")
+        invariant(pushed, "a ring with room takes a run")
         forwardedBytes += size
         return true
     }
@@ -102,7 +103,7 @@ struct Batcher: ~Copyable {
     private mutating func setAside(_ batch: LargeBatch) {
         let pushed = large.push(batch)
         large.publish()
-        precondition(pushed, "a ring with room refused a large batch")
+        invariant(pushed, "a ring with room takes a large batch")
     }
 
     /// Puts the commands of this replica's own clients that are large out of the way of the others.
@@ -201,7 +202,7 @@ struct Batcher: ~Copyable {
         if !runsFirst { fillWithRuns(place, capacity, &bytes, &commands) }
         runsFirst.toggle()
         waitingSince = nil
-        precondition(bytes <= capacity, "the batcher wrote past its place")
+        invariant(bytes <= capacity, "a batch ends within the place that was reserved for it")
         return (bytes, commands)
     }
 

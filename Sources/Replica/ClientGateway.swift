@@ -1,3 +1,4 @@
+import Invariants
 import Messaging
 import Queues
 import StateMachines
@@ -214,7 +215,7 @@ final class ClientGateway: Stage {
             : rings.submissions.push(
                 Submission(
                     kind: request.command, tag: tag, session: request.session, sequence: request.sequence, body: body))
-        precondition(accepted, "a ring with room refused a request")
+        invariant(accepted, "a ring with room takes a request")
     }
 
     // MARK: Replies

@@ -1,4 +1,5 @@
 import Glibc
+import Invariants
 import Messaging
 import Topology
 import ZMTP
@@ -14,7 +15,7 @@ extension ClientPort {
     private static var mostConnections: Int {
         var limit = rlimit()
         let isKnown = getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0
-        precondition(isKnown, "a process has a limit of descriptors")
+        invariant(isKnown, "a process has a limit of descriptors")
         let descriptors = Int(clamping: limit.rlim_cur)
         return max(1, descriptors - min(256, descriptors / 2))
     }

@@ -1,3 +1,4 @@
+import Invariants
 import Messaging
 import Wire
 
@@ -23,19 +24,19 @@ class ClientPort {
     func register(in watch: Watch) {}
 
     /// Whether `receive` may find something.
-    func isReady(now: UInt64) -> Bool { preconditionFailure("a port without a socket") }
+    func isReady(now: UInt64) -> Bool { broken("each kind of port has a method of its own") }
 
     /// While a port is held, requests stay where they are, and wake nobody.
     func hold(_ isHeld: Bool) {}
 
     /// The next request, its envelope packed into `envelope`.
     func receive(into envelope: UnsafeMutablePointer<Envelope>, now: UInt64) -> Reception {
-        preconditionFailure("a port without a socket")
+        broken("each kind of port has a method of its own")
     }
 
     /// Takes a reply in, to whom the packed envelope says; false when the client is gone or does not read.
     func reply(to envelope: UnsafeRawBufferPointer, _ header: ReplyHeader, _ body: UnsafeRawBufferPointer) -> Bool {
-        preconditionFailure("a port without a socket")
+        broken("each kind of port has a method of its own")
     }
 
     /// Lets the replies go that were taken in.

@@ -1,4 +1,5 @@
 import Consensus
+import Invariants
 import Messaging
 import PersistentMemory
 import Storage
@@ -102,7 +103,7 @@ extension Engine {
 
     func propose(_ batch: Batch, commands: Int, now: UInt64) {
         guard core.propose(batch, now: now, into: &effects) != nil else {
-            preconditionFailure("the core took back its word that it can propose")
+            broken("a core that can propose goes on to be able to within a turn")
         }
         board.batchesProposed.add(1)
         board.commandsProposed.add(UInt64(commands))
@@ -153,7 +154,7 @@ extension Engine {
             let capacity = max(fullBatch, size)
             guard let place = room(for: capacity, instance: core.next, now: now) else { break }
             let (bytes, commands) = batcher.fill(place, capacity: capacity)
-            precondition(commands > 0, "a batch without commands")
+            invariant(commands > 0, "a batch has commands")
             makeRoomForEffects(now: now)
             propose(acceptor.seal(bytes), commands: commands, now: now)
             lastWasConsiderable = bytes >= considerable

@@ -1,5 +1,6 @@
 import CSupport
 import Consensus
+import Invariants
 import Logging
 import Messaging
 import PersistentMemory
@@ -274,7 +275,7 @@ final class Engine: Stage {
         guard core.wants(message, from: peer) else {
             // What else the message says still counts; its batch is not copied, and must not be kept.
             let kept = core.receive(message, from: peer, now: now, into: &effects)
-            precondition(!kept, "the core kept a batch that it did not want")
+            invariant(!kept, "the core keeps no batch that it did not want")
             return
         }
         // What lies above a missing instance can neither be executed nor dropped before that instance has come: half of the log
@@ -408,12 +409,12 @@ final class Engine: Stage {
         var count = 0
         while delivered < core.decided, !decided.isFull {
             guard let entry = core.entry(at: delivered + 1) else {
-                preconditionFailure("a decided instance is not in the log")
+                broken("a decided instance is in the log")
             }
             let bytes = acceptor.bytes(of: entry.batch)
             let pushed = decided.push(
                 DecidedBatch(instance: delivered + 1, bytes: bytes.baseAddress, count: bytes.count))
-            precondition(pushed, "a ring with room refused a batch")
+            invariant(pushed, "a ring with room takes a batch")
             delivered += 1
             count += 1
         }

@@ -1,4 +1,5 @@
 import Consensus
+import Invariants
 import PersistentMemory
 import Queues
 import StateMachines
@@ -120,7 +121,7 @@ final class Executor<Machine: StateMachine>: Stage {
     // MARK: Batches
 
     private func execute(_ batch: DecidedBatch) {
-        precondition(batch.instance == pool.executed + 1, "decided batches must be executed in order, without a gap")
+        invariant(batch.instance == pool.executed + 1, "decided batches are executed in order, without a gap")
         var records = CommandRecords(UnsafeRawBufferPointer(start: batch.bytes, count: batch.count))
         // After a crash in the middle of a long batch its first records are part of the state already.
         var skip = pool.executedCommands
@@ -135,8 +136,8 @@ final class Executor<Machine: StateMachine>: Stage {
             }
             execute(record)
         }
-        precondition(!records.isDamaged, "a decided batch is not a run of command records")
-        precondition(skip == 0, "the state holds more commands of a batch than the batch has")
+        invariant(!records.isDamaged, "a decided batch is a run of whole command records")
+        invariant(skip == 0, "the state holds no more commands of a batch than the batch has")
         pool.endInstance(batch.instance)
     }
 
@@ -207,7 +208,7 @@ final class Executor<Machine: StateMachine>: Stage {
         } catch {
             return error
         }
-        return reply.pointee.overflowed ? .tooLarge : nil
+        return reply.pointee.overflowed ? .replyTooLarge : nil
     }
 
     private func commit() {

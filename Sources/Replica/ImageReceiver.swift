@@ -1,4 +1,5 @@
 import Consensus
+import Invariants
 import Logging
 import PersistentMemory
 import Storage
@@ -94,7 +95,7 @@ final class ImageReceiver {
             case .failed(let error):
                 logger.error("cannot take another replica's state: \(error); it is tried again in 10 s")
                 rest(Self.longRest, keeping: nil, now: now)
-            case .finished: preconditionFailure("finished what was being prepared")
+            case .finished: broken("an image is prepared before it is finished")
             case nil: break
             }
         case .requesting(let image), .receiving(let image):
@@ -112,7 +113,7 @@ final class ImageReceiver {
                 )
                 desk.order(.discard(image))
                 prepare()
-            case .prepared: preconditionFailure("prepared what was being finished")
+            case .prepared: broken("an image is finished once it was prepared")
             case nil: break
             }
         case .installing: break

@@ -1,5 +1,6 @@
 import CSupport
 import Foundation
+import Invariants
 import Messaging
 import Queues
 import Synchronization
@@ -34,10 +35,12 @@ final class Lane: @unchecked Sendable {
     /// Adds a stage to each turn, behind those added before. A stage may have several places in a turn.
     func add(_ stage: Stage) { stages.append(stage) }
 
-    func start() {
-        precondition(!stages.isEmpty, "a lane without stages")
+    /// - Parameter prepare: called on the lane's thread first of all.
+    func start(_ prepare: @escaping @Sendable () -> Void) {
+        invariant(!stages.isEmpty, "a lane has stages")
         let thread = Thread { [self] in
             csupport_name_thread(name)
+            prepare()
             run()
             stopped.signal()
         }

@@ -1,3 +1,4 @@
+import Invariants
 import Messaging
 import Wire
 
@@ -29,12 +30,12 @@ final class LibzmqPort: ClientPort {
     }
 
     override func hold(_ isHeld: Bool) {
-        guard let watch, let item else { preconditionFailure("held before it was registered") }
+        guard let watch, let item else { broken("a port is registered before it is held") }
         watch.hold(item, isHeld || holdsRequest)
     }
 
     override func isReady(now: UInt64) -> Bool {
-        guard let watch, let item else { preconditionFailure("used before it was registered") }
+        guard let watch, let item else { broken("a port is registered before it is used") }
         return !holdsRequest && watch.isReady(item)
     }
 

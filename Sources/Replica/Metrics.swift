@@ -1,4 +1,5 @@
 import CSupport
+import Invariants
 import Synchronization
 
 /// One line of /metrics and where its number is.
@@ -87,7 +88,7 @@ struct CatalogueBuilder {
     }
 
     private mutating func takeCell() -> UnsafeMutablePointer<Atomic<UInt64>> {
-        precondition(next < CellBlock.capacity, "the board is full: raise CellBlock.capacity")
+        invariant(next < CellBlock.capacity, "the board has a cell for each metric: raise CellBlock.capacity")
         defer { next += 1 }
         return block.base + next
     }

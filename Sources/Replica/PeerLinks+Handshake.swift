@@ -1,3 +1,4 @@
+import Invariants
 import Messaging
 import Queues
 import Wire
@@ -153,7 +154,7 @@ extension PeerLinks {
     func announce(_ kind: Arrival.Kind, _ index: Int, _ incarnation: UInt64) {
         let pushed = arrivals.push(
             Arrival(kind: kind, peer: UInt8(index), incarnation: incarnation, frame: RawFrame()))
-        precondition(pushed, "the ring of arrivals had room")
+        invariant(pushed, "a ring with room takes an arrival")
     }
 
     /// At most one a second, whatever strangers send.

@@ -1,3 +1,4 @@
+import Invariants
 import Logging
 import Messaging
 import Queues
@@ -147,7 +148,7 @@ final class PeerLinks: Stage {
     }
 
     override func poll(budget: Int, now: UInt64) -> Bool {
-        guard let watch, let routerItem else { preconditionFailure("polled before it was registered") }
+        guard let watch, let routerItem else { broken("a stage is registered before it is polled") }
         self.now = now
         var work = sendDepartures(budget: budget)
         for index in 0..<links.count {
@@ -226,7 +227,7 @@ final class PeerLinks: Stage {
     }
 
     private func send(to peer: Int, isLast: Bool) {
-        guard let link = links[peer] else { preconditionFailure("a frame for this replica itself") }
+        guard let link = links[peer] else { broken("a replica sends no frame to itself") }
         guard link.isOpen else {
             link.figures.framesLost.add(1)
             return
@@ -296,7 +297,7 @@ final class PeerLinks: Stage {
             } else if link.isOpen, Int(header.sender) == index {
                 let pushed = arrivals.push(
                     Arrival(kind: .frame, peer: UInt8(index), incarnation: 0, frame: frame.take()))
-                precondition(pushed, "the ring of arrivals had room")
+                invariant(pushed, "a ring with room takes an arrival")
                 link.figures.framesReceived.add(1)
             } else {
                 // Before the handshake: a frame that overtook it. What matters is sent again.

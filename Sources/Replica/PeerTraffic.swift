@@ -1,5 +1,6 @@
 import Consensus
 import Flow
+import Invariants
 import Messaging
 import Queues
 import Storage
@@ -276,7 +277,7 @@ final class PeerTraffic {
 
     /// A frame of another kind to one peer, whole or in pieces; the frame is empty afterwards.
     func send(_ frame: borrowing Frame, to peer: Int) {
-        precondition(peer != index, "a frame for this replica itself")
+        invariant(peer != index, "a replica sends no frame to itself")
         let size = frame.count - PeerHeader.size
         if size == 0 || frame.count <= peers[peer].window.largestWhole {
             return depart(frame, to: 1 << UInt16(peer), pieces: false, isCounted: size > 0)

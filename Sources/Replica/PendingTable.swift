@@ -1,3 +1,5 @@
+import Invariants
+
 /// The requests that a gateway admitted and has not answered: for each, where the answer must go and what it must echo.
 ///
 /// A request is known by its *tag*, which travels through the log with the command, so that this replica's executor can
@@ -49,7 +51,7 @@ struct PendingTable: ~Copyable {
 
     /// - Parameter epoch: differs from one process of this replica to the next; the low 24 bits count.
     init(capacity: Int, epoch: UInt64) {
-        precondition(capacity > 0 && capacity <= 1 << Self.indexBits, "max_outstanding must be 1 to 1048576")
+        invariant(capacity > 0 && capacity <= 1 << Self.indexBits, "max_outstanding is 1 to 1048576")
         self.capacity = capacity
         self.epoch = epoch & 0xff_ffff
         entries = .allocate(capacity: capacity)
@@ -69,7 +71,7 @@ struct PendingTable: ~Copyable {
     var isFull: Bool { free < 0 }
 
     subscript(index: Int) -> Entry {
-        precondition(index >= 0 && index < capacity && entries[index].isUsed, "a pending request that is not pending")
+        invariant(index >= 0 && index < capacity && entries[index].isUsed, "a request is pending until it is answered")
         return entries[index]
     }
 
@@ -83,9 +85,9 @@ struct PendingTable: ~Copyable {
         command: UInt8, flags: UInt8, session: UInt64, sequence: UInt64, deadline: UInt64, era: UInt64, now: UInt64,
         bodyCount: Int, envelope: borrowing Envelope
     ) -> UInt64 {
-        precondition(free >= 0, "admitted a request into a full table")
+        invariant(free >= 0, "a request is admitted while the table has room")
         let index = Int(free)
-        precondition(!entries[index].isUsed, "a pending request on the free list")
+        invariant(!entries[index].isUsed, "no pending request is on the free list")
         free = entries[index].next
         entries[index].isUsed = true
         entries[index].command = command
@@ -161,7 +163,7 @@ struct PendingTable: ~Copyable {
 
     /// Lets a request wait longer. Not less long than any other: the order of the deadlines is that of the list.
     mutating func postpone(_ index: Int, to deadline: UInt64) {
-        precondition(entries[index].isUsed, "postponed a request that is not pending")
+        invariant(entries[index].isUsed, "what is postponed is pending")
         unlink(index)
         entries[index].deadline = deadline
         append(index)
@@ -183,8 +185,8 @@ struct PendingTable: ~Copyable {
     }
 
     mutating func remove(_ index: Int) {
-        precondition(entries[index].isUsed, "answered a request twice")
-        precondition(count > 0, "more answers than requests")
+        invariant(entries[index].isUsed, "a request is answered once")
+        invariant(count > 0, "there are no more answers than requests")
         unlink(index)
         if entries[index].isWatched, watched[entries[index].session] == Int32(index) {
             watched[entries[index].session] = nil

@@ -15,6 +15,7 @@ final class ReplicaLife<Machine: StateMachine> {
     let durability: Durability
 
     private let member: Topology.Member
+    private let board: StatusBoard
     private let logger: Logger
     private let context: Context
     private let rings: Rings
@@ -36,6 +37,7 @@ final class ReplicaLife<Machine: StateMachine> {
         let member = topology.replicas[index]
         let ids = topology.replicas.map(\.id)
         self.member = member
+        self.board = board
         self.logger = logger
 
         let pools = try Pools(topology: topology, member: member)
@@ -129,7 +131,8 @@ final class ReplicaLife<Machine: StateMachine> {
     }
 
     func start() {
-        for lane in lanes { lane.start() }
+        let (board, id) = (board, member.id)
+        for lane in lanes { lane.start { board.stand(for: id) } }
     }
 
     /// Does the slow work of a state transfer, if there is some.

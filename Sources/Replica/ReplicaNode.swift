@@ -1,5 +1,6 @@
 import CSupport
 import Dispatch
+import Invariants
 import Logging
 import PersistentMemory
 import StateMachines
@@ -40,6 +41,8 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
         self.index = index
         self.logger = logger
         board = StatusBoard(members: topology.replicas.map(\.id))
+        let before = board.stand(for: id)
+        defer { csupport_stand(before) }
         life = try open()
     }
 
@@ -60,7 +63,9 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
     ///   leader's id.
     /// - Throws: when its pools cannot be opened or its sockets not be bound again, after it took over another replica's state.
     public func run(onReady: (_ view: UInt64, _ leader: UInt16) -> Void) throws(ReplicaError) {
-        guard let durability = life?.durability else { preconditionFailure("a node runs once") }
+        guard let durability = life?.durability else { broken("a node runs once") }
+        let before = board.stand(for: topology.replicas[index].id)
+        defer { csupport_stand(before) }
         var http: StatusServer?
         if let address = topology.replicas[index].http {
             do {

@@ -17,7 +17,10 @@ public enum ReplicaPools {
         do {
             try FileManager.default.createDirectory(atPath: member.folder, withIntermediateDirectories: true)
         } catch {
-            throw ReplicaError(.refused, "cannot create the folder \(member.folder): \(error.localizedDescription)")
+            throw ReplicaError(
+                .refused,
+                "cannot create the folder \(member.folder): \(error.localizedDescription); name one that this user may write to (storage.directory in the topology)"
+            )
         }
         let identity = PoolIdentity(
             cluster: topology.name, replica: id, incarnation: UInt64.random(in: 1...UInt64.max))

@@ -1,3 +1,4 @@
+import Invariants
 import Messaging
 import Wire
 import ZMTP
@@ -22,12 +23,12 @@ final class RouterPort: ClientPort {
     }
 
     override func hold(_ isHeld: Bool) {
-        guard let watch, let item else { preconditionFailure("held before it was registered") }
+        guard let watch, let item else { broken("a port is registered before it is held") }
         watch.hold(item, isHeld)
     }
 
     override func isReady(now: UInt64) -> Bool {
-        guard let watch, let item else { preconditionFailure("used before it was registered") }
+        guard let watch, let item else { broken("a port is registered before it is used") }
         if router.hasMore { return true }
         guard watch.isReady(item) || now >= router.nextDeadline else { return false }
         // One look a turn: what comes later signals again.
@@ -66,7 +67,7 @@ final class RouterPort: ClientPort {
     ) -> Bool {
         var frames = Envelope.Frames(envelope)
         guard let name = frames.next(), name.count == MemoryLayout<Peer>.size else {
-            preconditionFailure("an envelope without its connection's name")
+            broken("an envelope begins with its connection's name")
         }
         var size = Codec.size(ofFrame: clientHeaderSize) + Codec.size(ofFrame: body.count)
         for frame in frames { size += Codec.size(ofFrame: frame.count) }
@@ -78,7 +79,7 @@ final class RouterPort: ClientPort {
             at = Codec.write(UnsafeRawBufferPointer($0), more: true, to: at)
         }
         at = Codec.write(body, more: false, to: at)
-        precondition(at == place + size, "a reply of another size than was reserved")
+        invariant(at == place + size, "a reply has the size that was reserved for it")
         return true
     }
 

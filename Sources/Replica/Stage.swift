@@ -1,3 +1,4 @@
+import Invariants
 import Messaging
 
 /// One step of the pipeline. It owns its sockets and its state, and touches no other stage's: what passes between stages
@@ -8,7 +9,7 @@ import Messaging
 class Stage {
     /// Does up to `budget` pieces of work; says whether there was any.
     /// - Parameter now: microseconds of the monotonic clock.
-    func poll(budget: Int, now: UInt64) -> Bool { preconditionFailure("a stage that polls nothing") }
+    func poll(budget: Int, now: UInt64) -> Bool { broken("each stage has a way of its own to poll") }
 
     /// Microseconds of the monotonic clock at which the stage wants to be polled though nothing arrives.
     var nextDeadline: UInt64 { .max }

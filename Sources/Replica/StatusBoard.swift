@@ -1,4 +1,5 @@
 import CSupport
+import Invariants
 import Synchronization
 
 /// What the stages tell the outside about themselves: a block of words that each stage writes and that STATUS, /metrics and
@@ -110,6 +111,7 @@ package final class StatusBoard: Sendable {
     private let digestVersion: Gauge
     private let digestPosition: Gauge
     private let digestValue: Gauge
+    private let digestIsKnown: Gauge
 
     // MARK: Links
 
@@ -130,7 +132,7 @@ package final class StatusBoard: Sendable {
 
     /// - Parameter members: ids of all replicas, ascending: the order of their indices.
     package init(members: [UInt16]) {
-        precondition((1...9).contains(members.count), "a cluster has 1 to 9 replicas")
+        invariant((1...9).contains(members.count), "a cluster has 1 to 9 replicas")
         var builder = CatalogueBuilder()
         builder.beginSection()
         requests = builder.counter("requests_total", "Requests received from clients, well-formed or not")
@@ -188,8 +190,9 @@ package final class StatusBoard: Sendable {
         queriesServed = builder.counter("queries_total", "Queries answered")
         stateCommits = builder.counter("state_commits_total", "Failure-atomic commits of the state pool")
         digestVersion = builder.hidden()
-        digestPosition = builder.gauge("digest_position", "Position at which the digest stands")
+        digestPosition = builder.gauge("digest_position", "Position at which the digest stands; 0 before there is one")
         digestValue = builder.hidden()
+        digestIsKnown = builder.hidden()
 
         builder.beginSection()
         strangersRefused = builder.counter("strangers_refused_total", "Frames at the peer port from nobody known")
@@ -207,7 +210,7 @@ package final class StatusBoard: Sendable {
     /// Set by the engine.
     package var role: Role {
         get {
-            guard let role = Role(rawValue: roleWord.load()) else { preconditionFailure("no such role") }
+            guard let role = Role(rawValue: roleWord.load()) else { broken("a role is one of the known") }
             return role
         }
         set { roleWord.store(newValue.rawValue) }
@@ -220,7 +223,7 @@ package final class StatusBoard: Sendable {
             return word == Self.noLeader ? nil : Int(word)
         }
         set {
-            precondition(newValue.map { peers.indices.contains($0) } ?? true, "a leader that is no member")
+            invariant(newValue.map { peers.indices.contains($0) } ?? true, "a leader is a member")
             leaderWord.store(newValue.map(UInt64.init) ?? Self.noLeader)
         }
     }
@@ -231,14 +234,15 @@ package final class StatusBoard: Sendable {
         set { readyWord.store(newValue ? 1 : 0) }
     }
 
-    /// The digest of the replicated state at a position. Set by the executor.
-    package var digest: (position: UInt64, value: UInt64) {
+    /// The digest of the replicated state at a position; nil until it is computed. Set by the executor.
+    package var digest: (position: UInt64, value: UInt64)? {
         get {
             while true {
                 let before = digestVersion.loadAcquiring()
+                let isKnown = digestIsKnown.load() != 0
                 let pair = (digestPosition.load(), digestValue.load())
                 atomicMemoryFence(ordering: .acquiring)
-                if before & 1 == 0, digestVersion.load() == before { return pair }
+                if before & 1 == 0, digestVersion.load() == before { return isKnown ? pair : nil }
                 csupport_pause()
             }
         }
@@ -246,11 +250,26 @@ package final class StatusBoard: Sendable {
             let version = digestVersion.load()
             digestVersion.store(version + 1)
             atomicMemoryFence(ordering: .releasing)
-            digestPosition.store(newValue.position)
-            digestValue.store(newValue.value)
+            digestPosition.store(newValue?.position ?? 0)
+            digestValue.store(newValue?.value ?? 0)
+            digestIsKnown.store(newValue == nil ? 0 : 1)
             digestVersion.storeReleasing(version + 2)
         }
     }
+}
+
+extension StatusBoard {
+    /// The calling thread works for the replica of this board: an invariant that it breaks is told with where that one stands. The
+    /// board must live until `csupport_stand` is called with the standing that was before, which it returns, or the thread ends.
+    @discardableResult
+    package func stand(for replica: UInt16) -> csupport_standing {
+        csupport_stand(
+            csupport_standing(
+                who: UnsafeRawPointer(Self.noun.utf8Start).assumingMemoryBound(to: CChar.self), number: UInt64(replica),
+                view: view.word, decided: decided.word, executed: executed.word, position: position.word))
+    }
+
+    private static var noun: StaticString { "replica" }
 }
 
 /// A word that its one writer sets and anybody reads.
@@ -262,6 +281,9 @@ package struct Gauge: @unchecked Sendable {
 
     package func store(_ value: UInt64) { cell.pointee.store(value, ordering: .relaxed) }
     package func load() -> UInt64 { cell.pointee.load(ordering: .relaxed) }
+
+    /// For who reads it as plain memory, by an atomic load.
+    var word: UnsafePointer<UInt64> { UnsafeRawPointer(cell).assumingMemoryBound(to: UInt64.self) }
 
     func loadAcquiring() -> UInt64 { cell.pointee.load(ordering: .acquiring) }
     func storeReleasing(_ value: UInt64) { cell.pointee.store(value, ordering: .releasing) }

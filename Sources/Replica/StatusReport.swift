@@ -1,5 +1,6 @@
 import CSupport
 import Glibc
+import Invariants
 
 /// The STATUS body and /metrics: what a replica says about itself, made from its board whenever somebody asks. Any thread.
 package struct StatusReport: Sendable {
@@ -18,7 +19,7 @@ package struct StatusReport: Sendable {
         board: StatusBoard, cluster: String, id: UInt16, durability: String, version: String,
         started: UInt64
     ) {
-        precondition(board.peers.contains { $0.id == id }, "a replica reports on its own cluster")
+        invariant(board.peers.contains { $0.id == id }, "a replica reports on its own cluster")
         self.board = board
         self.cluster = cluster
         self.id = id
@@ -56,8 +57,13 @@ package struct StatusReport: Sendable {
         object.add("uptime_s", uptimeSeconds)
         object.add("version", quoting: version)
         var digestObject = JSONObject()
-        digestObject.add("position", "\(digest.position)")
-        digestObject.add("value", quoting: Self.hex(digest.value))
+        if let digest {
+            digestObject.add("position", "\(digest.position)")
+            digestObject.add("value", quoting: Self.hex(digest.value))
+        } else {
+            digestObject.add("position", "null")
+            digestObject.add("value", "null")
+        }
         object.add("digest", digestObject.text)
         object.add("pid", "\(getpid())")
         object.add("ready", board.isReady ? "true" : "false")

@@ -1,4 +1,5 @@
 import Dispatch
+import Invariants
 import PersistentMemory
 import Storage
 import Synchronization
@@ -10,7 +11,7 @@ final class ImageOrder: Sendable {
 
     /// Engine. One at a time: until `collect` has given something, the order stands.
     func place() {
-        precondition(!isPlaced, "an image is ordered while another one is in the making")
+        invariant(!isPlaced, "one image is ordered at a time")
         isWanted.store(true, ordering: .releasing)
     }
 

@@ -1,3 +1,5 @@
+import Invariants
+
 /// An array in plain memory, with one owner: no counts of references, no copies on write.
 struct Buffer<Element: BitwiseCopyable>: ~Copyable {
     private var base: UnsafeMutablePointer<Element>
@@ -5,7 +7,7 @@ struct Buffer<Element: BitwiseCopyable>: ~Copyable {
     private(set) var count = 0
 
     init(capacity: Int = 64) {
-        precondition(capacity > 0, "a buffer has room")
+        invariant(capacity > 0, "a buffer has room")
         self.capacity = capacity
         base = .allocate(capacity: capacity)
     }
@@ -24,11 +26,11 @@ struct Buffer<Element: BitwiseCopyable>: ~Copyable {
 
     subscript(_ index: Int) -> Element {
         @inline(__always) unsafeAddress {
-            precondition(index >= 0 && index < count, "the element is there")
+            invariant(index >= 0 && index < count, "the element is there")
             return UnsafePointer(base + index)
         }
         @inline(__always) unsafeMutableAddress {
-            precondition(index >= 0 && index < count, "the element is there")
+            invariant(index >= 0 && index < count, "the element is there")
             return base + index
         }
     }
@@ -51,14 +53,14 @@ struct Buffer<Element: BitwiseCopyable>: ~Copyable {
     }
 
     mutating func removeFirst(_ removed: Int) {
-        precondition(removed >= 0 && removed <= count, "what is removed is there")
+        invariant(removed >= 0 && removed <= count, "what is removed is there")
         base.update(from: base + removed, count: count - removed)
         count -= removed
     }
 
     /// Keeps the first `kept`.
     mutating func truncate(to kept: Int) {
-        precondition(kept >= 0 && kept <= count, "what is kept is there")
+        invariant(kept >= 0 && kept <= count, "what is kept is there")
         count = kept
     }
 

@@ -1,4 +1,5 @@
 import Consensus
+import Invariants
 
 /// The search for a planted bug: with a cluster of the size at which it matters.
 package struct BugHunt: Sendable, CustomStringConvertible {
@@ -42,7 +43,7 @@ package struct BugHunt: Sendable, CustomStringConvertible {
 
     /// How many seeds it takes from `first` on, and what shows; nil when it takes more than `limit`.
     package func run(from first: UInt64, limit: UInt64) -> (seeds: UInt64, failure: SimulationFailure)? {
-        precondition(limit > 0, "a hunt takes seeds")
+        invariant(limit > 0, "a hunt takes seeds")
         for count in 1...limit {
             let options = SimulationOptions(
                 replicaCount: replicaCount, plantedBugs: bug, duration: 1_500_000, invariantInterval: 0, links: links)

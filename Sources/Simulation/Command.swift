@@ -1,4 +1,5 @@
 import Consensus
+import Invariants
 
 /// A command as it travels: each attempt of a client is one of its own, with the replica that is to answer.
 struct Command: BitwiseCopyable {
@@ -58,7 +59,7 @@ struct CommandStore: ~Copyable {
 
     /// Of the first `count` of `numbers`.
     mutating func makeBatch(of numbers: borrowing Buffer<Int>, count: Int) -> UInt32 {
-        precondition(count > 0, "a batch has commands")
+        invariant(count > 0, "a batch has commands")
         for index in 0..<count { members.append(Int32(numbers[index])) }
         firsts.append(Int32(members.count))
         return nextBatch - 1

@@ -1,4 +1,5 @@
 import Consensus
+import Invariants
 
 /// Something that will happen to one replica, or to the simulation as a whole.
 struct Event: BitwiseCopyable {
@@ -80,7 +81,7 @@ struct EventQueue: ~Copyable {
     var nextTime: Microseconds? { count == 0 ? nil : heap[0].word >> Self.orderBits }
 
     mutating func schedule(_ event: Event, at time: Microseconds) {
-        precondition(time < 1 << (64 - Self.orderBits), "a run ends before the time does")
+        invariant(time < 1 << (64 - Self.orderBits), "a run ends before the time does")
         if count == capacity { grow() }
         order = (order + 1) & (1 << Self.orderBits - 1)
         let word = time << Self.orderBits | order
@@ -120,7 +121,7 @@ struct EventQueue: ~Copyable {
 
     /// The message of an event, which is over with that.
     mutating func takeMessage(_ event: Event) -> Message {
-        precondition(event.kind == .message, "the event brings a message")
+        invariant(event.kind == .message, "the event brings a message")
         freePlaces.append(Int(event.number))
         return messages[Int(event.number)]
     }

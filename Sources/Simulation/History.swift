@@ -1,4 +1,5 @@
 import Consensus
+import Invariants
 
 /// What the clients see, against the one order of the decided log: the log executed once more, without faults, as the sequential
 /// specification, and the positions in the replies as the order that they claim. Replies that agree with the specification at
@@ -59,7 +60,7 @@ struct History: ~Copyable {
             let reply = state.apply(command, bugs: [])
             guard state.position > before else { continue }
             effects.append(Effect(operation: command.operation, reply: reply))
-            precondition(UInt64(effects.count) == state.position + 1, "a command takes one position")
+            invariant(UInt64(effects.count) == state.position + 1, "a command takes one position")
             guard command.kind != .query && (reply.status == .ok || reply.status == .full) else { continue }
             if reply.status == .ok && command.kind == .submit {
                 versions[command.register].append(Version(position: state.position, value: command.value))

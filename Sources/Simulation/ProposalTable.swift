@@ -1,4 +1,5 @@
 import Consensus
+import Invariants
 
 /// The batch that was proposed first for each view and instance. Open addressing; nothing is ever removed.
 struct ProposalTable: ~Copyable {
@@ -16,7 +17,7 @@ struct ProposalTable: ~Copyable {
 
     /// Puts it in if there is none yet.
     mutating func first(_ batch: UInt32, view: View, instance: Instance) -> UInt32 {
-        precondition(view > 0, "a proposal has a view")
+        invariant(view > 0, "a proposal has a view")
         if 2 * used >= entries.count { grow() }
         let place = place(view, instance)
         if entries[place].view == 0 {

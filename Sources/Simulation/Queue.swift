@@ -1,3 +1,5 @@
+import Invariants
+
 /// First in, first out, in plain memory with one owner, as `Buffer`.
 struct Queue<Element: BitwiseCopyable>: ~Copyable {
     private var buffer = Buffer<Element>(capacity: 16)
@@ -13,7 +15,7 @@ struct Queue<Element: BitwiseCopyable>: ~Copyable {
     mutating func append(_ element: Element) { buffer.append(element) }
 
     mutating func removeFirst() {
-        precondition(!isEmpty, "what is removed is there")
+        invariant(!isEmpty, "what is removed is there")
         head += 1
         // What is taken away is moved out of the way when it is half of all.
         guard 2 * head >= buffer.count else { return }

@@ -1,4 +1,5 @@
 import Consensus
+import Invariants
 
 /// What is replicated: registers with a bound on the room they take, sessions by the very rules of the node, the position;
 /// and beside it how far it is executed.
@@ -28,7 +29,7 @@ struct ReplicatedState: BitwiseCopyable {
     private var useClock: UInt64 = 0
 
     init(sessionCount: Int) {
-        precondition(sessionCount <= Self.mostSessions, "the sessions have room")
+        invariant(sessionCount <= Self.mostSessions, "the sessions have room")
         self.sessionCount = sessionCount
     }
 

@@ -1,4 +1,6 @@
+import CSupport
 import Dispatch
+import Invariants
 import Synchronization
 
 /// Many seeds, on many cores, up to the first failure.
@@ -30,7 +32,7 @@ package final class SeedRun: Sendable {
     ///   - replicaCount: nil: the seed's own, see `replicaCount(of:)`.
     ///   - links: nil: the seed's own.
     package init(seeds: Range<UInt64>, replicaCount: Int?, links: Bool? = nil) {
-        precondition(!seeds.isEmpty, "a run has seeds")
+        invariant(!seeds.isEmpty, "a run has seeds")
         self.seeds = seeds
         self.replicaCount = replicaCount
         self.links = links
@@ -50,15 +52,26 @@ package final class SeedRun: Sendable {
 
     /// Runs them all. `progress` is called now and then, from any of the threads, one at a time.
     package func run(jobs: Int, progress: @Sendable (Totals) -> Void) -> Totals {
-        precondition(jobs > 0, "somebody has to do it")
+        invariant(jobs > 0, "a run has jobs")
         DispatchQueue.concurrentPerform(iterations: jobs) { _ in work(progress) }
         return totals.withLock { $0 }
+    }
+
+    /// An invariant that the calling thread breaks is told with the seed, until the standing returned is put back.
+    private static func stand(for seed: UInt64) -> csupport_standing {
+        let noun: StaticString = "seed"
+        return csupport_stand(
+            csupport_standing(
+                who: UnsafeRawPointer(noun.utf8Start).assumingMemoryBound(to: CChar.self), number: seed, view: nil,
+                decided: nil, executed: nil, position: nil))
     }
 
     private func work(_ progress: @Sendable (Totals) -> Void) {
         while !isStopped.load(ordering: .relaxed) {
             let seed = next.add(1, ordering: .relaxed).oldValue
             guard seed < seeds.upperBound else { return }
+            let before = Self.stand(for: seed)
+            defer { csupport_stand(before) }
             let options = Self.options(seed: seed, replicaCount: replicaCount, links: links)
             let report = Simulator(seed: seed, options: options).run()
             if report.failure != nil { isStopped.store(true, ordering: .relaxed) }

@@ -1,4 +1,5 @@
 import Consensus
+import Invariants
 
 /// What a replica takes for the time: runs too fast or too slow, and jumps ahead. Never goes back: nor does the node's.
 struct SimulatedClock {
@@ -21,7 +22,7 @@ struct SimulatedClock {
     }
 
     mutating func change(now: Microseconds, rate newRate: UInt64, jump: Microseconds) {
-        precondition(newRate > 0, "a clock does not stand still for ever")
+        invariant(newRate > 0, "a clock does not stand still for ever")
         base = local(now) + jump
         since = now
         rate = newRate

@@ -1,4 +1,5 @@
 import Consensus
+import Invariants
 
 /// A replica's state and its commits: what is executed becomes durable as a whole, some time later; then its replies leave.
 struct SimulatedExecutor: ~Copyable {
@@ -20,7 +21,7 @@ struct SimulatedExecutor: ~Copyable {
     }
 
     mutating func apply(_ command: Command, number: Int, isMine: Bool) {
-        precondition(!isCommitting, "a commit ends before the next one begins")
+        invariant(!isCommitting, "a commit ends before the next one begins")
         let reply = working.apply(command, bugs: bugs)
         if isMine { replies.append(Answer(command: number, reply: reply)) }
     }
@@ -28,13 +29,13 @@ struct SimulatedExecutor: ~Copyable {
     mutating func endInstance() { working.endInstance() }
 
     mutating func beginCommit() {
-        precondition(!isCommitting, "one commit at a time")
+        invariant(!isCommitting, "one commit at a time")
         isCommitting = true
         commitNumber += 1
     }
 
     mutating func endCommit() {
-        precondition(isCommitting, "a commit ends that began")
+        invariant(isCommitting, "a commit ends that began")
         committed = working
         isCommitting = false
     }
@@ -58,7 +59,7 @@ struct SimulatedExecutor: ~Copyable {
     }
 
     mutating func install(_ state: ReplicatedState) {
-        precondition(!isCommitting && replies.isEmpty, "a state is installed in a stopped replica")
+        invariant(!isCommitting && replies.isEmpty, "a state is installed in a stopped replica")
         if bugs.contains(.catchUpSkips) {
             committed.skip(to: state.executed)
         } else {

@@ -1,4 +1,5 @@
 import Consensus
+import Invariants
 
 /// One replica: the core, and what an engine would do around it. The simulator keeps them in plain memory.
 struct SimulatedReplica: ~Copyable {
@@ -62,11 +63,11 @@ struct SimulatedReplica: ~Copyable {
     /// The running core.
     var core: Core {
         unsafeAddress {
-            precondition(isUp, "a replica that is down has no core")
+            invariant(isUp, "a replica that is down has no core")
             return UnsafePointer(coreMemory)
         }
         nonmutating unsafeMutableAddress {
-            precondition(isUp, "a replica that is down has no core")
+            invariant(isUp, "a replica that is down has no core")
             return coreMemory
         }
     }
@@ -86,7 +87,7 @@ struct SimulatedReplica: ~Copyable {
     /// The core does not keep the batch that was sealed last: its room is used again.
     mutating func unseal(_ batch: Batch) {
         guard !batch.isNoop else { return }
-        precondition(batch.offset == UInt64(arena.count - 1), "the newest batch is dropped")
+        invariant(batch.offset == UInt64(arena.count - 1), "the newest batch is dropped")
         arena.truncate(to: arena.count - 1)
     }
 
@@ -98,7 +99,7 @@ struct SimulatedReplica: ~Copyable {
     // MARK: Lives
 
     mutating func start(now: Microseconds, into effects: inout EffectBuffer) {
-        precondition(!isUp && !isLost, "a replica starts once a life")
+        invariant(!isUp && !isLost, "a replica starts once a life")
         life += 1
         storage.reopen()
         flushAt = now
@@ -130,13 +131,13 @@ struct SimulatedReplica: ~Copyable {
 
     /// Whatever was to start it again does not.
     mutating func stayDown() {
-        precondition(!isUp, "a replica that is up does not stay down")
+        invariant(!isUp, "a replica that is up does not stay down")
         life += 1
     }
 
     /// The pools are formatted anew, or would be.
     mutating func losePools(sessionCount: Int) {
-        precondition(!isUp, "pools are lost while the replica is down")
+        invariant(!isUp, "pools are lost while the replica is down")
         storage = SimulatedStorage(slotCount: configuration.slotCount, bugs: configuration.plantedBugs)
         executor = SimulatedExecutor(sessionCount: sessionCount, bugs: configuration.plantedBugs)
     }
@@ -185,14 +186,14 @@ struct SimulatedReplica: ~Copyable {
 
     /// Executes some of what is decided, now and then nothing yet. Returns whether there is something to commit.
     mutating func execute(_ store: borrowing CommandStore, random: inout SimulationRandom) -> Bool {
-        precondition(hasToExecute, "one commit at a time")
+        invariant(hasToExecute, "one commit at a time")
         if random.chance(perMille: 5) { isLazy.toggle() }
         guard !isLazy || core.decided > executed + UInt64(configuration.window) else { return false }
         // A full journal commits in the middle of an instance.
         var budget = random.chance(perMille: 200) ? 1 + random.index(3) : Int.max
         while executor.working.executed < core.decided && budget > 0 {
             let instance = executor.working.executed + 1
-            guard let entry = core.entry(at: instance) else { preconditionFailure("what is decided is in the log") }
+            guard let entry = core.entry(at: instance) else { broken("what is decided is in the log") }
             let batch = entry.batch.checksum
             let count = store.count(of: batch)
             while executor.working.records < count && budget > 0 {

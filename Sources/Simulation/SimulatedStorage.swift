@@ -1,4 +1,5 @@
 import Consensus
+import Invariants
 
 /// A replica's persistent log: what is fenced survives a crash; of what is not, any subset may.
 struct SimulatedStorage: ~Copyable {
@@ -45,7 +46,7 @@ struct SimulatedStorage: ~Copyable {
     var hasPendingPromise: Bool { pending.elements.contains { $0.kind == .promise } }
 
     mutating func write(_ record: Record) {
-        precondition((pending.last?.number ?? 0) < record.number, "records are numbered in order")
+        invariant((pending.last?.number ?? 0) < record.number, "records are numbered in order")
         pending.append(record)
     }
 
@@ -84,14 +85,14 @@ struct SimulatedStorage: ~Copyable {
     /// Record numbers begin anew with each life of the core. A vote, or an established view, that outlived its promise in the
     /// crash brings it back, as in the node's storage: before the vote is dropped.
     mutating func reopen() {
-        precondition(pending.isEmpty, "a crash leaves nothing behind")
+        invariant(pending.isEmpty, "a crash leaves nothing behind")
         durable = 0
         promised = max(promised, established?.view ?? 0)
         for slot in slots.elements where slot.view != decidedView { promised = max(promised, slot.view) }
     }
 
     mutating func trim(to newFloor: Instance, executed: Instance) {
-        precondition(newFloor <= executed + 1, "only what is executed is trimmed")
+        invariant(newFloor <= executed + 1, "only what is executed is trimmed")
         while floor < newFloor {
             slots[place(floor)] = .empty
             floor += 1
@@ -101,7 +102,7 @@ struct SimulatedStorage: ~Copyable {
     /// The state of another replica takes the place of this one's. The promise first: what is in the state was decided in a
     /// view not above the giver's.
     mutating func install(executed: Instance, promised giversPromise: View) {
-        precondition(pending.isEmpty, "a transfer is for a stopped replica")
+        invariant(pending.isEmpty, "a transfer is for a stopped replica")
         promised = max(promised, giversPromise)
         let newFloor = executed + 1
         if newFloor >= floor + slotCount {

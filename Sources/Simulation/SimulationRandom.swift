@@ -1,3 +1,5 @@
+import Invariants
+
 /// splitmix64: the one source of chance of a simulation.
 struct SimulationRandom: RandomNumberGenerator {
     private var state: UInt64
@@ -13,7 +15,7 @@ struct SimulationRandom: RandomNumberGenerator {
     }
 
     mutating func below(_ bound: UInt64) -> UInt64 {
-        precondition(bound > 0, "a range has members")
+        invariant(bound > 0, "a range has members")
         return next().multipliedFullWidth(by: bound).high
     }
 

@@ -1,4 +1,5 @@
 import Consensus
+import Invariants
 
 /// What travels on a way.
 struct Frame: BitwiseCopyable {
@@ -36,7 +37,7 @@ struct Way: ~Copyable {
 
     /// - Returns: whether it is the head, whose arrival nobody waits for yet.
     mutating func append(_ frame: Frame, due: Microseconds) -> Bool {
-        precondition(isUp, "a link that is down takes nothing")
+        invariant(isUp, "a link that is down takes nothing")
         lastDue = max(lastDue, due)
         var frame = frame
         frame.due = lastDue

@@ -1,7 +1,9 @@
+import Invariants
+
 /// Whether two buffers of one length hold the same bytes: by words, since keys are short and a call of `memcmp` is not.
 @inline(__always)
 func bytesAreEqual(_ a: UnsafeRawBufferPointer, _ b: UnsafeRawBufferPointer) -> Bool {
-    precondition(a.count == b.count, "buffers of one length are compared")
+    invariant(a.count == b.count, "buffers of one length are compared")
     guard let first = a.baseAddress, let second = b.baseAddress else { return true }
     let count = a.count
     var offset = 0
@@ -22,7 +24,7 @@ func bytesAreEqual(_ a: UnsafeRawBufferPointer, _ b: UnsafeRawBufferPointer) -> 
 /// Copies all of `source` to the start of `target`, checked in release builds too. They may overlap.
 @inline(__always)
 func copyBytes(_ source: UnsafeRawBufferPointer, to target: UnsafeMutableRawBufferPointer) {
-    precondition(source.count <= target.count, "what is copied fits its place")
+    invariant(source.count <= target.count, "what is copied fits its place")
     guard let from = source.baseAddress, let to = target.baseAddress else { return }
     to.copyMemory(from: from, byteCount: source.count)
 }

@@ -1,3 +1,5 @@
+import Invariants
+
 /// The index of a ``PersistentDictionary``: a hash table with chaining that grows and shrinks by linear hashing
 /// (Litwin, 1980), one bucket at a time. No command ever pays for a resize: one that adds a key splits two buckets at
 /// most, and that touches only their chains.
@@ -126,7 +128,7 @@ package struct HashTable: BitwiseCopyable, Sendable {
     /// Counts a node that was unlinked, and shrinks the table a step if it is due.
     func nodeWasRemoved(in transaction: Transaction) {
         var state = transaction.read(header)
-        precondition(state.count > 0, "a key is removed from a table that has some")
+        invariant(state.count > 0, "a key is removed from a table that has some")
         state.count -= 1
         var merges = 0
         while merges < Self.mergesPerRemoval, state.count < state.buckets / 4, state.buckets > Self.firstBuckets,

@@ -1,3 +1,5 @@
+import Invariants
+
 /// The key-value state machine of the client protocol, the service that a cluster runs unless it is given another: put,
 /// get, delete, compare and swap, append, add, scan by prefix. An ordinary user of ``StateMachine`` and
 /// ``PersistentDictionary``.
@@ -63,7 +65,7 @@ public struct KeyValueService: StateMachine {
         case .add(let delta):
             try add(delta, to: command.key, at: place, in: transaction, reply: &reply)
         case .scan:
-            preconditionFailure("a scan is parsed as a query only")
+            broken("a scan is parsed as a query only")
         }
     }
 
@@ -82,7 +84,7 @@ public struct KeyValueService: StateMachine {
         case .scan(let limit):
             scan(query.key, limit: limit, in: transaction, reply: &reply)
         case .put, .delete, .compareAndSwap, .append, .add:
-            preconditionFailure("an operation that writes is parsed as a command only")
+            broken("an operation that writes is parsed as a command only")
         }
     }
 

@@ -1,3 +1,5 @@
+import Invariants
+
 /// An array of plain structs in persistent memory that grows and shrinks at its end, in bounded steps: growing moves no
 /// element.
 ///
@@ -27,8 +29,8 @@ public struct PersistentArray<Element: BitwiseCopyable>: BitwiseCopyable, Sendab
     /// The array at an offset, aligned to 8, of ``footprint`` bytes that were zero when the array was first used.
     @inlinable
     public init(at offset: UInt64) {
-        precondition(offset != 0 && offset % 8 == 0, "an array lies at an offset that is aligned to 8")
-        precondition(MemoryLayout<Element>.alignment <= 16, "persistent memory is aligned to 16")
+        invariant(offset != 0 && offset % 8 == 0, "an array lies at an offset that is aligned to 8")
+        invariant(MemoryLayout<Element>.alignment <= 16, "persistent memory is aligned to 16")
         header = PersistentPointer(offset: offset)
     }
 
@@ -90,7 +92,7 @@ public struct PersistentArray<Element: BitwiseCopyable>: BitwiseCopyable, Sendab
     @inlinable
     func place(_ index: Int, in transaction: Transaction) -> PersistentPointer<Element> {
         let state = transaction.read(header)
-        precondition(index >= 0 && index < state.count, "array index out of range")
+        invariant(index >= 0 && index < state.count, "an array's index is from 0 to below its count")
         return PersistentPointer(
             offset: SegmentDirectory(offset: state.directory).element(index, stride: Self.stride, in: transaction))
     }

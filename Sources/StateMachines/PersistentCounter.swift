@@ -1,3 +1,5 @@
+import Invariants
+
 /// An integer in persistent memory. Eight bytes, zero at first.
 ///
 /// Like all collections of this library it is a handle: a place in persistent memory that any number of copies can
@@ -11,7 +13,7 @@ public struct PersistentCounter: BitwiseCopyable, Sendable {
     /// The counter at an offset, aligned to 8, of memory that was zero when the counter was first used.
     @inlinable
     public init(at offset: UInt64) {
-        precondition(offset != 0 && offset % 8 == 0, "a counter lies at an offset that is aligned to 8")
+        invariant(offset != 0 && offset % 8 == 0, "a counter lies at an offset that is aligned to 8")
         place = PersistentPointer(offset: offset)
     }
 

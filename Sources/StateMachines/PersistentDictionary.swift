@@ -1,3 +1,5 @@
+import Invariants
+
 /// A dictionary from bytes to bytes in persistent memory.
 ///
 /// A handle of 64 bytes, empty where those are zero. Every operation but ``forEach(in:_:)`` and ``removeAll(in:)`` does
@@ -54,8 +56,8 @@ public struct PersistentDictionary: BitwiseCopyable, Sendable {
     /// The dictionary at an offset, aligned to 8, of ``footprint`` bytes that were zero when the dictionary was first
     /// used.
     public init(at offset: UInt64) {
-        precondition(offset != 0 && offset % 8 == 0, "a dictionary lies at an offset that is aligned to 8")
-        precondition(MemoryLayout<Entry>.size == Entry.size, "entries have no padding")
+        invariant(offset != 0 && offset % 8 == 0, "a dictionary lies at an offset that is aligned to 8")
+        invariant(MemoryLayout<Entry>.size == Entry.size, "entries have no padding")
         table = HashTable(header: PersistentPointer(offset: offset))
     }
 
@@ -280,8 +282,8 @@ public struct PersistentDictionary: BitwiseCopyable, Sendable {
     }
 
     private func unlink(_ location: Location, in transaction: Transaction) {
-        precondition(location.isPresent, "a key is removed where it was found")
-        precondition(transaction.read(location.link) == location.entry, "a location is used before the next change")
+        invariant(location.isPresent, "a key is removed where it was found")
+        invariant(transaction.read(location.link) == location.entry, "a location is used before the next change")
         transaction.write(Self.entry(location.entry, in: transaction).next, to: location.link)
         table.nodeWasRemoved(in: transaction)
     }
@@ -303,11 +305,11 @@ public struct PersistentDictionary: BitwiseCopyable, Sendable {
                 throw error
             }
             guard let first = table.chain(of: location.hash, in: transaction) else {
-                preconditionFailure("a table that was prepared has buckets")
+                broken("a table that was prepared has buckets")
             }
             link = first
         }
-        precondition(transaction.read(link) == 0, "a location is used before the next change")
+        invariant(transaction.read(link) == 0, "a location is used before the next change")
         let entry = Entry(next: 0, hash: location.hash, keyLength: UInt32(key.count), valueLength: 0)
         Self.fill(block, after: entry, key, value, in: transaction)
         transaction.write(block, to: link)
@@ -328,8 +330,8 @@ public struct PersistentDictionary: BitwiseCopyable, Sendable {
     }
 
     private static func blockLength(_ key: UnsafeRawBufferPointer, _ valueLength: Int) -> Int {
-        precondition(key.count <= Int(UInt32.max), "a key has less than 4 GiB")
-        precondition(valueLength <= Int(UInt32.max), "a value has less than 4 GiB")
+        invariant(key.count <= Int(UInt32.max), "a key has less than 4 GiB")
+        invariant(valueLength <= Int(UInt32.max), "a value has less than 4 GiB")
         return Entry.size + key.count + valueLength
     }
 

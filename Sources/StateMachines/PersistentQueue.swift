@@ -1,3 +1,5 @@
+import Invariants
+
 /// A first-in, first-out queue of plain structs in persistent memory.
 ///
 /// A handle of 64 bytes, empty where those are zero; the number of elements is limited by memory alone. Elements lie in
@@ -32,8 +34,8 @@ public struct PersistentQueue<Element: BitwiseCopyable>: BitwiseCopyable, Sendab
     /// The queue at an offset, aligned to 8, of ``footprint`` bytes that were zero when the queue was first used.
     @inlinable
     public init(at offset: UInt64) {
-        precondition(offset != 0 && offset % 8 == 0, "a queue lies at an offset that is aligned to 8")
-        precondition(MemoryLayout<Element>.alignment <= 16, "persistent memory is aligned to 16")
+        invariant(offset != 0 && offset % 8 == 0, "a queue lies at an offset that is aligned to 8")
+        invariant(MemoryLayout<Element>.alignment <= 16, "persistent memory is aligned to 16")
         header = PersistentPointer(offset: offset)
     }
 
@@ -81,7 +83,7 @@ public struct PersistentQueue<Element: BitwiseCopyable>: BitwiseCopyable, Sendab
         state.headIndex += 1
         if state.count == 0 {
             // The last chunk stays, so that a queue that is filled and drained in turn allocates nothing.
-            precondition(state.headChunk == state.tailChunk, "an empty queue has one chunk")
+            invariant(state.headChunk == state.tailChunk, "an empty queue has one chunk")
             state.headIndex = 0
             state.tailIndex = 0
         } else if state.headIndex == Self.chunkCapacity {
@@ -112,7 +114,7 @@ public struct PersistentQueue<Element: BitwiseCopyable>: BitwiseCopyable, Sendab
 
     @inlinable
     static func place(_ index: Int, in chunk: UInt64) -> PersistentPointer<Element> {
-        precondition(chunk != 0 && index >= 0 && index < chunkCapacity, "an element lies within a chunk")
+        invariant(chunk != 0 && index >= 0 && index < chunkCapacity, "an element lies within a chunk")
         return PersistentPointer(offset: chunk + UInt64(chunkHeader + index * stride))
     }
 }

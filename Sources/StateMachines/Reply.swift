@@ -1,3 +1,5 @@
+import Invariants
+
 /// The bytes that answer one command or query: an append-only buffer that the runtime makes once and hands to every
 /// call.
 ///
@@ -35,7 +37,7 @@ public struct Reply: ~Copyable {
     ///
     /// - Parameter maxRequest: the cluster's `max_request` in bytes.
     public init(maxRequest: Int) {
-        precondition(maxRequest >= 0 && maxRequest <= 1 << 30, "max_request must be between 0 and 1 GiB")
+        invariant(maxRequest >= 0 && maxRequest <= 1 << 30, "max_request is between 0 and 1 GiB")
         self.maxRequest = maxRequest
         capacity = maxRequest + 1024
         storage = .allocate(byteCount: capacity, alignment: 64)
@@ -62,10 +64,10 @@ public struct Reply: ~Copyable {
     /// use the block any more nor free it. They are the whole reply, and are not written again when it is kept: worth it for some
     /// hundred bytes and more. Not in a query.
     public mutating func give(_ slice: BlockSlice, in transaction: Transaction) {
-        precondition(used == 0 && self.slice == nil, "what is given is the whole reply")
-        precondition(!transaction.readOnly, "a query gives up a block: only apply may")
-        precondition(
-            slice.start + slice.count <= transaction.size(of: slice.block), "a reply that reaches beyond its block")
+        invariant(used == 0 && self.slice == nil, "what is given is the whole reply")
+        invariant(!transaction.readOnly, "only apply gives up a block, a query never")
+        invariant(
+            slice.start + slice.count <= transaction.size(of: slice.block), "a reply lies within its block")
         self.slice = slice
         start = transaction.bytes(slice).baseAddress!
         hasOverflowed = slice.count > capacity
@@ -112,7 +114,7 @@ public struct Reply: ~Copyable {
     public mutating func replace<Integer: FixedWidthInteger & BitwiseCopyable>(
         littleEndian value: Integer, at offset: Int
     ) {
-        precondition(
+        invariant(
             slice == nil && offset >= 0 && offset + MemoryLayout<Integer>.size <= count,
             "only what was appended can be replaced")
         storage.storeBytes(of: value.littleEndian, toByteOffset: offset, as: Integer.self)
@@ -121,8 +123,8 @@ public struct Reply: ~Copyable {
     /// Room for `size` more bytes, counted as appended; nil once the reply has overflowed.
     @inlinable @inline(__always)
     mutating func extend(by size: Int) -> UnsafeMutableRawPointer? {
-        precondition(size >= 0 && used <= capacity, "a reply grows within its buffer")
-        precondition(slice == nil, "what is given is the whole reply")
+        invariant(size >= 0 && used <= capacity, "a reply grows within its buffer")
+        invariant(slice == nil, "what is given is the whole reply")
         guard !hasOverflowed, size <= capacity - used else {
             hasOverflowed = true
             return nil

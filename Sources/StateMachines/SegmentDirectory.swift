@@ -1,3 +1,5 @@
+import Invariants
+
 /// A growing sequence of equal elements in persistent memory that never moves what it holds: segment 0 has room for 16
 /// elements, segment 1 for the next 16, segment 2 for the next 32, and so on, each as large as all before it. An index
 /// finds its place with one look into a directory of segment offsets.
@@ -41,7 +43,7 @@ struct SegmentDirectory: BitwiseCopyable, Sendable {
 
     @inlinable
     func entry(_ segment: Int) -> PersistentPointer<UInt64> {
-        precondition(segment >= 0 && segment < Self.segmentCount, "an element's index is within the directory")
+        invariant(segment >= 0 && segment < Self.segmentCount, "an element's index is within the directory")
         return PersistentPointer(offset: offset + UInt64(segment) * 8)
     }
 
@@ -50,7 +52,7 @@ struct SegmentDirectory: BitwiseCopyable, Sendable {
     func element(_ index: Int, stride: Int, in transaction: Transaction) -> UInt64 {
         let segment = Self.segment(of: index)
         let start = transaction.read(entry(segment))
-        precondition(start != 0, "an element is looked up in a segment that exists")
+        invariant(start != 0, "an element is looked up in a segment that exists")
         return start + UInt64((index - Self.base(of: segment)) * stride)
     }
 

@@ -1,3 +1,4 @@
+import Invariants
 // An author's module needs `Transaction`, `PersistentPointer` and `Refusal` in every signature: one import brings them
 // along.
 @_exported import PersistentMemory
@@ -111,7 +112,7 @@ extension Transaction {
     ///   that exist.
     @inlinable
     public func rootSlot(_ index: Int) -> UInt64 {
-        precondition(0 <= index && index < 4, "the machine's root has four slots of 64 bytes, 0 to 3")
+        invariant(0 <= index && index < 4, "the machine's root has four slots of 64 bytes, 0 to 3")
         return root + UInt64(index) * 64
     }
 }

@@ -1,3 +1,4 @@
+import Invariants
 import PersistentMemory
 
 /// Where things lie in the region of an acceptor.pool:
@@ -32,7 +33,7 @@ struct AcceptorGeometry: Equatable {
     /// The slots take at most an eighth of the region, so batches of 1 KiB and more fill the arena before the slots run
     /// out.
     init(regionSize: Int) {
-        precondition(regionSize >= 1 << 20, "an acceptor pool's region is at least 1 MiB")
+        invariant(regionSize >= 1 << 20, "an acceptor pool's region is at least 1 MiB")
         var slots = 1
         while slots * 2 * Self.slotSize <= regionSize / 8 && slots < Self.slotLimit { slots *= 2 }
         self.init(slots: slots, arenaSize: (regionSize - Self.slotsOffset - slots * Self.slotSize) & ~(Self.line - 1))
@@ -40,8 +41,8 @@ struct AcceptorGeometry: Equatable {
 
     /// Other proportions than the usual, so that tests reach a wrap and a full ring early.
     init(slots: Int, arenaSize: Int) {
-        precondition(slots >= 2 && slots & (slots - 1) == 0, "the number of slots is a power of two")
-        precondition(arenaSize > 0 && arenaSize % Self.line == 0, "the arena is whole lines")
+        invariant(slots >= 2 && slots & (slots - 1) == 0, "the number of slots is a power of two")
+        invariant(arenaSize > 0 && arenaSize % Self.line == 0, "the arena is whole lines")
         self.slots = slots
         arenaOffset = Self.slotsOffset + slots * Self.slotSize
         self.arenaSize = arenaSize

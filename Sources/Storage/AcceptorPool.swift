@@ -1,4 +1,5 @@
 import Consensus
+import Invariants
 import PersistentMemory
 
 /// What this replica has promised and voted, private to it: the promised view, the log of votes, the bytes of the
@@ -51,8 +52,8 @@ package final class AcceptorPool {
     }
 
     static func write(identity: PoolIdentity, geometry: AcceptorGeometry, to pool: Pool) {
-        precondition(
-            geometry.arenaOffset + geometry.arenaSize <= pool.region.count, "the geometry is larger than the region")
+        invariant(
+            geometry.arenaOffset + geometry.arenaSize <= pool.region.count, "the geometry fits the region")
         let region = pool.region.baseAddress!
         region.initializeMemory(as: UInt8.self, repeating: 0, count: geometry.arenaOffset)
         for cell in RecordCell.all {
@@ -145,7 +146,7 @@ package final class AcceptorPool {
     /// Valid until the batch is dropped by `makeRoom`: whoever sends these bytes later than that needs a copy.
     package func bytes(of batch: Batch) -> UnsafeRawBufferPointer {
         guard batch.length > 0 else { return UnsafeRawBufferPointer(start: nil, count: 0) }
-        precondition(arena.holds(batch), "the batch is not held any more")
+        invariant(arena.holds(batch), "a batch that is read is held")
         return UnsafeRawBufferPointer(start: arena.pointer(at: batch.offset), count: Int(batch.length))
     }
 
@@ -164,14 +165,14 @@ package final class AcceptorPool {
     // MARK: Records
 
     package func record(promise view: UInt64) {
-        precondition(view >= promised, "a promise never goes back to a lower view")
+        invariant(view >= promised, "a promise never goes back to a lower view")
         promised = view
         write(.promise, first: view, second: 0)
     }
 
     package func record(establishedView view: UInt64, base: UInt64) {
-        precondition(view >= established.view, "an established view never goes back")
-        precondition(view <= promised, "a view is established only after it was promised")
+        invariant(view >= established.view, "an established view never goes back")
+        invariant(view <= promised, "a view is established only after it was promised")
         established = (view, base)
         write(.established, first: view, second: base)
     }
@@ -181,10 +182,10 @@ package final class AcceptorPool {
     package func record(instance: UInt64, view: UInt64, batch: Batch) {
         // Executed meanwhile, by word of others: whatever rests on this vote is true of a decided instance without it.
         guard instance >= floor else { return }
-        precondition(instance > 0, "instances are counted from 1")
-        precondition(hasSlot(for: instance), "there is no free slot for the instance")
+        invariant(instance > 0, "instances are counted from 1")
+        invariant(hasSlot(for: instance), "an instance that is voted for has a slot")
         if let vote = slots.vote(for: instance) {
-            precondition(view >= vote.view, "a vote for a lower view than the vote before")
+            invariant(view >= vote.view, "the views of an instance's votes never go down")
             if vote.view == view && vote.offset == batch.offset && vote.length == batch.length { return }
         }
         if batch.length > 0 { arena.attach(instance, to: batch.offset) }
@@ -254,7 +255,7 @@ package final class AcceptorPool {
             dropped = true
         }
         if newFloor > floor {
-            precondition(newFloor <= executed + 1, "the floor would rise above what is executed")
+            invariant(newFloor <= executed + 1, "the floor stays at or below what is executed")
             write(.floor, first: newFloor, second: 0)
             floor = newFloor
             dropped = true
@@ -298,7 +299,7 @@ package final class AcceptorPool {
         let wanted = UInt64(peer) + 1
         let known = (0..<RecordCell.peerLimit).first { cells[RecordCell.peer($0).index].first == wanted }
         let free = (0..<RecordCell.peerLimit).first { cells[RecordCell.peer($0).index].first == 0 }
-        guard let index = known ?? free else { preconditionFailure("the table of peers' incarnations is full") }
+        guard let index = known ?? free else { broken("the table of incarnations has room for each peer") }
         write(.peer(index), first: wanted, second: incarnation)
     }
 

@@ -1,4 +1,5 @@
 import Consensus
+import Invariants
 import PersistentMemory
 
 /// A batch's place in the arena, in the order of the offsets.
@@ -27,8 +28,8 @@ struct Arena {
     private var reserved: (start: UInt64, count: Int)?
 
     init(at base: UnsafeMutableRawPointer, size: Int, recordCapacity: Int) {
-        precondition(recordCapacity & (recordCapacity - 1) == 0, "the ring of arena records has a power of two")
-        precondition(size > 0 && size % AcceptorGeometry.line == 0, "the arena is whole lines")
+        invariant(recordCapacity & (recordCapacity - 1) == 0, "the ring of arena records has a power of two of them")
+        invariant(size > 0 && size % AcceptorGeometry.line == 0, "the arena is whole lines")
         self.base = base
         self.size = UInt64(size)
         records = .allocate(capacity: recordCapacity)
@@ -64,7 +65,7 @@ struct Arena {
 
     /// Replaces an earlier reservation that was not sealed.
     mutating func reserve(_ count: Int) -> UnsafeMutableRawPointer? {
-        precondition(count > 0, "an empty batch takes no room")
+        invariant(count > 0, "a batch that takes room has bytes")
         guard hasRoom(for: count) else {
             reserved = nil
             return nil
@@ -76,8 +77,8 @@ struct Arena {
 
     /// The first `count` bytes of the reservation become a batch.
     mutating func seal(_ count: Int, for instance: UInt64) -> Batch {
-        guard let reservation = reserved else { preconditionFailure("a batch is sealed without a reservation") }
-        precondition(count > 0 && count <= reservation.count, "a batch is larger than its reservation")
+        guard let reservation = reserved else { broken("a batch is sealed after its place was reserved") }
+        invariant(count > 0 && count <= reservation.count, "a batch fits its reservation")
         reserved = nil
         let bytes = pointer(at: reservation.start)
         records[(first + recordCount) & mask] = ArenaRecord(offset: reservation.start, instance: instance)
@@ -87,9 +88,9 @@ struct Arena {
     }
 
     mutating func unseal(_ batch: Batch) {
-        precondition(recordCount > 0, "there is no batch to unseal")
+        invariant(recordCount > 0, "a batch that is unsealed is there")
         let newest = records[(first + recordCount - 1) & mask]
-        precondition(newest.offset == batch.offset, "only the newest batch can be unsealed")
+        invariant(newest.offset == batch.offset, "only the newest batch can be unsealed")
         recordCount -= 1
         tail = newest.offset
         reserved = nil
@@ -113,28 +114,28 @@ struct Arena {
             }
         }
         let place = (first + low) & mask
-        precondition(low < recordCount && records[place].offset == offset, "a vote names a batch that is not held")
-        precondition(
+        invariant(low < recordCount && records[place].offset == offset, "a vote names a batch that is held")
+        invariant(
             records[place].instance == ArenaRecord.unknown || records[place].instance == instance,
-            "one batch is voted for at two instances")
+            "a batch is voted for at one instance")
         records[place].instance = instance
     }
 
     mutating func dropOldest() {
-        precondition(recordCount > 0, "there is no batch to drop")
+        invariant(recordCount > 0, "a batch that is dropped is there")
         first = (first + 1) & mask
         recordCount -= 1
     }
 
     /// At recovery: batches come in rising order of their offsets.
     mutating func restore(_ record: ArenaRecord) {
-        precondition(recordCount <= mask, "more batches than the ring of arena records can hold")
+        invariant(recordCount <= mask, "the ring of arena records has room for each batch")
         records[(first + recordCount) & mask] = record
         recordCount += 1
     }
 
     mutating func restore(tail: UInt64) {
-        precondition(tail % UInt64(AcceptorGeometry.line) == 0, "batches end on a line")
+        invariant(tail % UInt64(AcceptorGeometry.line) == 0, "batches end on a line")
         self.tail = tail
     }
 }

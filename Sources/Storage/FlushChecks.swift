@@ -1,4 +1,5 @@
 import Consensus
+import Invariants
 import PersistentMemory
 
 // The mode that checks flushes, see `FlushCheck`: what the messages of each pool rest on. One branch when it is off.
@@ -6,7 +7,7 @@ import PersistentMemory
 extension AcceptorPool {
     /// Before a message leaves that rests on records: stops the process when one of them has not reached memory.
     package func assertFlushed() {
-        if pool.checksFlushes, let problem = unflushed { fatalError(problem) }
+        if pool.checksFlushes, let problem = unflushed { halt(problem) }
     }
 
     /// All records, and the batches of the votes that became durable since the last time.
@@ -29,6 +30,6 @@ extension AcceptorPool {
 extension StatePool {
     /// Before a reply leaves: stops the process when something of the last commit has not reached memory.
     package func assertFlushed() {
-        if pool.checksFlushes, let problem = heap.unflushed { fatalError(problem) }
+        if pool.checksFlushes, let problem = heap.unflushed { halt(problem) }
     }
 }

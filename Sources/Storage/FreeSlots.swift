@@ -1,3 +1,5 @@
+import Invariants
+
 /// The free slots of the session table, to find the lowest in a few steps: a bit for each slot, and above it a bit for
 /// each word that has one, and so on. In DRAM only: a function of the table.
 struct FreeSlots {
@@ -10,7 +12,7 @@ struct FreeSlots {
     private static let levels = 4
 
     init(capacity: Int) {
-        precondition(capacity > 0 && capacity <= 1 << 24, "a table of 1 to 2^24 slots")
+        invariant(capacity > 0 && capacity <= 1 << 24, "a table has 1 to 2^24 slots")
         let first = (capacity + 63) / 64
         let second = (first + 63) / 64
         let third = (second + 63) / 64
@@ -33,7 +35,7 @@ struct FreeSlots {
     }
 
     func insert(_ slot: Int) {
-        precondition(slot >= 0 && slot < capacity, "no such slot")
+        invariant(slot >= 0 && slot < capacity, "a slot is one of the table's")
         var index = slot
         for level in 0..<Self.levels {
             words[start(level) + index >> 6] |= 1 << UInt64(index & 63)

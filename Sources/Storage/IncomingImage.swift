@@ -1,4 +1,5 @@
 import Glibc
+import Invariants
 import PersistentMemory
 
 /// A state pool in the making, of an image of another replica's state: `state.pool.incoming`, until it is renamed.
@@ -76,7 +77,7 @@ package final class IncomingImage: @unchecked Sendable {
 
     /// What is to come. False when no image of such a size fits the pool. To be called once.
     package func expect(size: Int, checksum: UInt32, executed: UInt64) -> Bool {
-        precondition(self.size == 0, "a second image into the same pool, which is not zero any more")
+        invariant(self.size == 0, "one image goes into a pool, which is zero before")
         guard size > Pool.pageSize, size % Pool.pageSize == 0, size - Pool.pageSize <= geometry.data.count else {
             return false
         }
@@ -88,7 +89,7 @@ package final class IncomingImage: @unchecked Sendable {
 
     /// The next bytes of the image.
     package func append(_ bytes: UnsafeRawBufferPointer) {
-        precondition(bytes.count <= size - received, "more bytes than the image has")
+        invariant(bytes.count <= size - received, "no more bytes come than the image has")
         var rest = bytes
         while let source = rest.baseAddress, !rest.isEmpty {
             let untilData = received < Pool.pageSize ? Pool.pageSize - received : rest.count
@@ -105,7 +106,7 @@ package final class IncomingImage: @unchecked Sendable {
     /// Makes it a pool of this replica: checks all of it, as `mpaxos dump --verify` would, and makes it durable. Takes the time to read it.
     /// - Parameter identity: this replica's own; that of the giver did not come along.
     package func finish(as identity: PoolIdentity) throws(PoolError) {
-        precondition(isWhole, "an image that is not whole")
+        invariant(isWhole, "an image is whole when it is finished")
         guard checksum == expected else {
             throw PoolError(.damaged, "\(path): the image that came is not the one that was sent: its checksum differs")
         }
@@ -128,7 +129,10 @@ package final class IncomingImage: @unchecked Sendable {
     /// Puts it in the place of the pool at `state`, which nobody has open. Durable on return.
     package func install(over state: String) throws(PoolError) {
         guard rename(path, state) == 0 else {
-            throw PoolError(.io, "\(path): cannot be renamed to \(state): \(String(cString: strerror(errno)))")
+            throw PoolError(
+                .io,
+                "\(path): cannot be renamed to \(state): \(String(cString: strerror(errno))); \(PoolError.systemAdvice)"
+            )
         }
         isOver = true
         Pool.syncDirectory(of: state)

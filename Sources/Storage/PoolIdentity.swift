@@ -1,3 +1,4 @@
+import Invariants
 import PersistentMemory
 
 /// Whose pool it is: written once at format and compared at every open, so that a replica never votes or executes on
@@ -48,8 +49,8 @@ struct IdentityPage: Equatable {
 
     func write(to page: UnsafeMutableRawPointer) {
         let name = Array(identity.cluster.utf8)
-        precondition(name.count <= 255, "a cluster's name is at most 255 bytes")
-        precondition(geometry.count <= Self.geometryWords, "the geometry has more words than the page has room for")
+        invariant(name.count <= 255, "a cluster's name has at most 255 bytes")
+        invariant(geometry.count <= Self.geometryWords, "the geometry's words fit their page")
         page.initializeMemory(as: UInt8.self, repeating: 0, count: Self.size)
         page.storeBytes(of: magic, toByteOffset: 0, as: UInt64.self)
         page.storeBytes(of: version, toByteOffset: 8, as: UInt32.self)

@@ -1,4 +1,5 @@
 import Consensus
+import Invariants
 import PersistentMemory
 
 /// The sessions and their kept replies: the table in the heap, the stamps in its progress, and in DRAM what finds a
@@ -16,8 +17,9 @@ final class SessionTable {
     @exclusivity(unchecked) private var knowsOrder = false
 
     init(in transaction: Transaction, root: StateRoot) {
-        precondition(root.capacity > 0 && root.capacity <= UInt64(SessionRules.slotLimit), "a table of impossible size")
-        precondition(MemoryLayout<SessionSlot>.size == SessionSlot.size, "a session has no padding")
+        invariant(
+            root.capacity > 0 && root.capacity <= UInt64(SessionRules.slotLimit), "a table has 1 to 1,048,576 slots")
+        invariant(MemoryLayout<SessionSlot>.size == SessionSlot.size, "a session has no padding")
         self.transaction = transaction
         table = root.table
         capacity = Int(root.capacity)
@@ -33,7 +35,7 @@ final class SessionTable {
     // MARK: Access
 
     private func place(_ slot: Int) -> UInt64 {
-        precondition(slot >= 0 && slot < capacity, "no such session slot")
+        invariant(slot >= 0 && slot < capacity, "a session's slot is one of the table's")
         return table + UInt64(slot * StateLayout.slotSize)
     }
 
@@ -103,7 +105,7 @@ final class SessionTable {
 
     /// A use without a new reply: the session is now the last to be evicted.
     func touch(_ slot: Int, clock: UInt64) {
-        precondition(clock > 0, "uses are counted from 1")
+        invariant(clock > 0, "uses are counted from 1")
         transaction.write(clock, to: PersistentPointer(offset: StateLayout.stampsOffset + 8 * UInt64(slot)))
         if knowsOrder { order.touch(slot) }
     }
@@ -127,7 +129,7 @@ final class SessionTable {
     }
 
     func close(_ slot: Int, root: inout StateRoot) {
-        precondition(root.sessions > 0, "a session is closed that nobody counted")
+        invariant(root.sessions > 0, "a session that is closed was counted")
         releaseBlock(of: slot)
         write(SessionSlot(), to: slot)
         root.sessions -= 1
@@ -137,20 +139,20 @@ final class SessionTable {
 
     private func evict() -> Int {
         if !knowsOrder { learnOrder() }
-        guard let slot = order.oldest else { preconditionFailure("a full session table without a session") }
+        guard let slot = order.oldest else { broken("a full table has a session to evict") }
         releaseBlock(of: slot)
         return slot
     }
 
     private func takeFree(_ root: inout StateRoot) -> Int {
         if root.sessions == root.usedSlots {
-            precondition(root.usedSlots < root.capacity, "no free session slot, though the table is not full")
+            invariant(root.usedSlots < root.capacity, "a table that is not full has a free slot")
             root.usedSlots += 1
             return Int(root.usedSlots) - 1
         }
         if !knowsFree { learnFree(root) }
         guard let slot = free.takeLowest() else {
-            preconditionFailure("free session slots were counted that are not there")
+            broken("free slots that were counted are there")
         }
         return slot
     }
@@ -175,9 +177,9 @@ final class SessionTable {
         _ reply: NewReply, blockIsTaken: Bool = false, status: OrderedStatus, sequence: UInt64, position: UInt64,
         clock: UInt64, in slot: Int
     ) throws(Refusal) {
-        precondition(clock > 0, "uses are counted from 1")
+        invariant(clock > 0, "uses are counted from 1")
         var new = read(slot)
-        precondition(!blockIsTaken || new.block != 0, "a block is taken that the session never had")
+        invariant(!blockIsTaken || new.block != 0, "a block that is taken was the session's")
         new.sequence = sequence
         new.position = position
         new.status = status.rawValue
@@ -211,7 +213,7 @@ final class SessionTable {
     }
 
     private func keep(_ reply: BlockSlice, _ new: inout SessionSlot, in slot: Int) {
-        precondition(reply.count > KeptReply.inlineLimit, "a short reply lies in the slot")
+        invariant(reply.count > KeptReply.inlineLimit, "a short reply lies in the slot")
         if new.block != 0 { transaction.free(new.block) }
         transaction.recharge(reply.block, to: .reserve)
         new.block = reply.block

@@ -1,4 +1,5 @@
 import Consensus
+import Invariants
 import PersistentMemory
 
 /// One side of a slot: a vote for one instance, one cache line.
@@ -53,7 +54,7 @@ struct Slots {
     private let current: UnsafeMutablePointer<UInt64>
 
     init(at lines: UnsafeMutableRawPointer, count: Int) {
-        precondition(count >= 2 && count & (count - 1) == 0, "the number of slots is a power of two")
+        invariant(count >= 2 && count & (count - 1) == 0, "the number of slots is a power of two")
         self.lines = lines
         self.count = count
         current = .allocate(capacity: count)
@@ -65,7 +66,7 @@ struct Slots {
     func slot(of instance: UInt64) -> Int { Int(truncatingIfNeeded: instance) & (count - 1) }
 
     func address(_ slot: Int, _ side: Int) -> UnsafeMutableRawPointer {
-        precondition(slot >= 0 && slot < count && side & ~1 == 0, "no such side of a slot")
+        invariant(slot >= 0 && slot < count && side & ~1 == 0, "a slot has two sides")
         return lines + slot * AcceptorGeometry.slotSize + side * AcceptorGeometry.line
     }
 
@@ -86,12 +87,12 @@ struct Slots {
         guard state != 0 else { return 0 }
         let side = Int(state & 1)
         let holder = line(slot, side).instance
-        precondition(holder == instance || holder < floor, "a slot is overwritten while its instance is still held")
+        invariant(holder == instance || holder < floor, "a slot is overwritten once its instance is not held any more")
         return holder == instance && state >> 1 == epoch ? side : 1 - side
     }
 
     func setCurrent(_ slot: Int, side: Int, epoch: UInt64) {
-        precondition(epoch > 0 && side & ~1 == 0, "epochs start at 1")
+        invariant(epoch > 0 && side & ~1 == 0, "epochs start at 1")
         current[slot] = epoch << 1 | UInt64(side)
     }
 

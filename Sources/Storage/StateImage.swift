@@ -1,4 +1,5 @@
 import Glibc
+import Invariants
 import PersistentMemory
 
 /// What two state pools must have in common for an image of one to become the other.
@@ -75,7 +76,7 @@ package final class StateImage: @unchecked Sendable {
 
     /// Copies some more.
     package func copy(atMost count: Int) throws(PoolError) {
-        precondition(count > 0, "a copy of nothing")
+        invariant(count > 0, "what is copied has bytes")
         var left = min(count, size - copied)
         while left > 0 {
             let (part, offset) = copied < parts[0].count ? (parts[0], copied) : (parts[1], copied - parts[0].count)
@@ -93,7 +94,7 @@ package final class StateImage: @unchecked Sendable {
 
     /// Fills `target` with the bytes from `offset` on. False when they cannot be read.
     package func read(at offset: Int, into target: UnsafeMutableRawBufferPointer) -> Bool {
-        precondition(isWhole && offset >= 0 && offset <= size - target.count, "bytes that the image does not have")
+        invariant(isWhole && offset >= 0 && offset <= size - target.count, "what is read lies within a whole image")
         var done = 0
         while done < target.count {
             let got = pread(file, target.baseAddress! + done, target.count - done, off_t(offset + done))

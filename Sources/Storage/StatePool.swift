@@ -1,4 +1,5 @@
 import Consensus
+import Invariants
 import PersistentMemory
 
 /// The end of an ordered command, as far as the state is concerned: what the client is to be told.
@@ -65,7 +66,7 @@ package final class StatePool {
     package static func format(
         path: String, identity: PoolIdentity, size: Int, sessions: Int, journalSize: Int? = nil, reserveSize: Int? = nil
     ) throws(PoolError) {
-        precondition(sessions > 0 && sessions <= SessionRules.slotLimit, "1 to 1,048,576 sessions")
+        invariant(sessions > 0 && sessions <= SessionRules.slotLimit, "a pool has 1 to 1,048,576 sessions")
         try Pool.create(path: path, layout: StateLayout.poolLayout, size: size & ~(Pool.pageSize - 1))
         let pool = try Pool(opening: path, layout: StateLayout.poolLayout)
         defer { pool.close() }
@@ -76,7 +77,7 @@ package final class StatePool {
         in pool: Pool, identity: PoolIdentity, sessions: Int, journalSize: Int? = nil, reserveSize: Int? = nil
     ) throws(PoolError) {
         let journal = journalSize ?? StateLayout.journalSize(regionSize: pool.region.count)
-        precondition(journal >= 4 * StateLayout.sessionRoom, "a journal takes at least some sessions and a command")
+        invariant(journal >= 4 * StateLayout.sessionRoom, "a journal takes at least some sessions and a command")
         let tableSize = StateLayout.tableSize(sessions: sessions)
         let progressSize = StateLayout.progressSize(sessions: sessions)
         guard tableSize + progressSize + journal < pool.region.count / 4 * 3 else {
@@ -193,7 +194,7 @@ package final class StatePool {
 
     /// Takes up the next ordered command. Its sequence is ignored where the protocol says so.
     package func begin(kind: OrderedKind, session: UInt64, sequence: UInt64) -> Verdict {
-        precondition(!isRunning, "a command begins before the one before it has ended")
+        invariant(!isRunning, "a command begins after the one before it has ended")
         openGroup()
         let slot = table.find(session, root: root)
         let ruling = SessionRules.ruling(
@@ -230,8 +231,8 @@ package final class StatePool {
     ///   - reply: its bytes; they are those of the answer, too.
     ///   - slice: where they lie, if in a block that the machine gives up: then they are kept where they are.
     package func finish(reply: UnsafeRawBufferPointer, in slice: BlockSlice? = nil) -> Outcome {
-        precondition(isRunning, "a command ends that never began")
-        guard let command = current else { preconditionFailure("a command ends that never began") }
+        invariant(isRunning, "a command that ends has begun")
+        guard let command = current else { broken("a command that ends has begun") }
         let blockIsTaken = takeBackSpare(of: command.slot)
         do throws(Refusal) {
             if command.slot >= 0 {
@@ -261,8 +262,8 @@ package final class StatePool {
 
     /// The state machine has refused: undoes all that the command did, and keeps the refusal as its reply.
     package func refuse(_ refusal: Refusal) -> Answer {
-        precondition(isRunning, "a command is refused that never began")
-        guard let command = current else { preconditionFailure("a command is refused that never began") }
+        invariant(isRunning, "a command that is refused has begun")
+        guard let command = current else { broken("a command that is refused has begun") }
         transaction.spare = 0
         transaction.rollbackCommand()
         isRunning = false
@@ -277,7 +278,7 @@ package final class StatePool {
                     clock: progress.useClock,
                     in: command.slot)
             } catch {
-                preconditionFailure("the reasons of refusals are short enough for the slot")
+                broken("the reasons of refusals are short enough for the slot")
             }
         }
         return Answer(status: countRecord(.full), session: command.session, position: position, body: body)
@@ -292,8 +293,8 @@ package final class StatePool {
 
     /// The last record of the instance is executed, or it had none.
     package func endInstance(_ instance: UInt64) {
-        precondition(!isRunning, "an instance ends in the middle of a command")
-        precondition(instance == progress.executed + 1, "instances are executed in order, without a gap")
+        invariant(!isRunning, "an instance ends between commands")
+        invariant(instance == progress.executed + 1, "instances are executed in order, without a gap")
         openGroup()
         progress.executed = instance
         progress.records = 0
@@ -322,8 +323,8 @@ package final class StatePool {
 
     /// The machine is about to run. The block of the reply that the command's will replace serves it as spare.
     private func beginRun() {
-        precondition(transaction.spare == 0, "the spare of the command before is not taken back")
-        guard let slot = current?.slot else { preconditionFailure("a machine runs without a command") }
+        invariant(transaction.spare == 0, "the spare of the command before is taken back")
+        guard let slot = current?.slot else { broken("a machine runs for a command") }
         transaction.beginCommand()
         if slot >= 0 { transaction.spare = table.block(of: slot) }
     }
@@ -385,7 +386,7 @@ package final class StatePool {
         use(slot)
         let kept = table.read(slot)
         guard let status = OrderedStatus(rawValue: kept.status) else {
-            preconditionFailure("a kept reply has no valid status: verify the pool")
+            broken("a kept reply has a valid status; else the pool is damaged, see mpaxos dump --verify")
         }
         return Answer(
             status: countRecord(status), session: session, position: kept.position, body: table.reply(of: slot))
@@ -412,6 +413,7 @@ extension Refusal {
         switch self {
         case .full: "the store is full"
         case .tooLarge: "too large for a commit"
+        case .replyTooLarge: "the reply is too large"
         }
     }
 }

@@ -1,3 +1,5 @@
+import Invariants
+
 /// The sessions in the order of their last use: a doubly linked list over slot numbers. In DRAM only: rebuilt from the
 /// stamps.
 struct UseOrder {
@@ -9,7 +11,7 @@ struct UseOrder {
     private static let absent = UInt32.max
 
     init(capacity: Int) {
-        precondition(capacity > 0 && capacity < Int(UInt32.max), "slots are numbered in 32 bits")
+        invariant(capacity > 0 && capacity < Int(UInt32.max), "slots are numbered in 32 bits")
         self.capacity = capacity
         next = .allocate(capacity: capacity + 1)
         previous = .allocate(capacity: capacity + 1)
@@ -29,7 +31,7 @@ struct UseOrder {
 
     /// Makes a slot the one used last; new ones too.
     func touch(_ slot: Int) {
-        precondition(slot >= 0 && slot < capacity, "no such slot")
+        invariant(slot >= 0 && slot < capacity, "a slot is one of the table's")
         if next[slot] != Self.absent { unlink(slot) }
         let newest = Int(previous[anchor])
         next[newest] = UInt32(slot)
@@ -39,7 +41,9 @@ struct UseOrder {
     }
 
     func remove(_ slot: Int) {
-        precondition(slot >= 0 && slot < capacity && next[slot] != Self.absent, "the slot is not in the order of use")
+        invariant(
+            slot >= 0 && slot < capacity && next[slot] != Self.absent, "a slot that is taken out is in the order of use"
+        )
         unlink(slot)
         next[slot] = Self.absent
         previous[slot] = Self.absent

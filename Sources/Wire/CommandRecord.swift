@@ -1,3 +1,5 @@
+import Invariants
+
 /// One ordered command as it lies in a batch, in a forwarded run and in the log: a 32-byte header, the body, and zeros
 /// up to a multiple of 8. All little-endian.
 ///
@@ -46,7 +48,7 @@
         into bytes: UnsafeMutableRawPointer, kind: Kind, origin: UInt16, tag: UInt64, session: UInt64, sequence: UInt64,
         bodyCount: Int
     ) -> UnsafeMutableRawPointer {
-        precondition(bodyCount >= 0 && bodyCount <= Int(UInt32.max), "a body does not fit a record's 32-bit length")
+        invariant(bodyCount >= 0 && bodyCount <= Int(UInt32.max), "a body's length fits 32 bits")
         if bodyCount & 7 != 0 {
             bytes.storeInteger(0 as UInt64, size(bodyCount: bodyCount) - 8)
         }

@@ -1,3 +1,5 @@
+import Invariants
+
 /// What replicas tell each other when they meet, and the refusal of a peer that does not belong.
 ///
 /// The connecting replica sends HELLO; the other answers WELCOME, with the same content about itself, or REFUSED. No
@@ -134,8 +136,8 @@ package enum Handshake: Equatable, Sendable {
     }
 
     private static func append(_ hello: Hello, to payload: inout [UInt8]) {
-        precondition(hello.members.count >= 1 && hello.members.count <= largestMembers, "1 to 9 members say hello")
-        precondition(hello.cluster.utf8.count <= 255, "a cluster's name has at most 255 bytes")
+        invariant(hello.members.count >= 1 && hello.members.count <= largestMembers, "1 to 9 members say hello")
+        invariant(hello.cluster.utf8.count <= 255, "a cluster's name has at most 255 bytes")
         append(hello.cluster, to: &payload)
         append(hello.replica, to: &payload)
         append(hello.incarnation, to: &payload)

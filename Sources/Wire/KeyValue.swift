@@ -1,3 +1,5 @@
+import Invariants
+
 /// A command or query of the key-value service (client protocol, "The key-value state machine").
 ///
 /// `body` is what goes into SUBMIT or QUERY. Limits on keys and values are the replica's to check.
@@ -82,7 +84,7 @@ public enum KeyValueCommand: Sendable, Equatable {
         }
 
         mutating func counted(_ content: [UInt8]) {
-            precondition(content.count <= Int(UInt32.max), "a key or value does not fit a 32-bit length")
+            invariant(content.count <= Int(UInt32.max), "the lengths of keys and values fit 32 bits")
             integer(UInt32(content.count))
             bytes.append(contentsOf: content)
         }

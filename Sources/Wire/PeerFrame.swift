@@ -1,4 +1,5 @@
 import Consensus
+import Invariants
 
 /// One frame between replicas: a `PeerHeader` and, for some kinds, a payload behind it.
 ///
@@ -53,9 +54,9 @@ package struct PeerFrame: BitwiseCopyable {
     package static func encodeHeader(
         of message: Message, sender: ReplicaIndex, into bytes: UnsafeMutableRawPointer
     ) {
-        precondition(sender >= 0 && sender < largestReplicaCount, "a replica's index is below 9")
+        invariant(sender >= 0 && sender < largestReplicaCount, "a replica's index is below 9")
         let batch = message.carriesBatch ? message.batch : .noop
-        precondition(batch.length > 0 || batch.checksum == 0, "a no-op has no checksum")
+        invariant(batch.length > 0 || batch.checksum == 0, "a no-op has no checksum")
         PeerHeader(
             kind: message.kind.rawValue, sender: UInt8(sender), flags: message.flags.rawValue,
             payloadCount: batch.length, payloadChecksum: batch.checksum, message.view, message.instance, message.bound,
@@ -69,7 +70,7 @@ package struct PeerFrame: BitwiseCopyable {
     ) {
         encodeHeader(of: message, sender: sender, into: bytes)
         guard message.carriesBatch else { return }
-        precondition(batch.count == Int(message.batch.length), "the bytes are those of the message's batch")
+        invariant(batch.count == Int(message.batch.length), "the bytes are those of the message's batch")
         if let source = batch.baseAddress {
             (bytes + PeerHeader.size).copyMemory(from: source, byteCount: batch.count)
         }
@@ -79,8 +80,8 @@ package struct PeerFrame: BitwiseCopyable {
     package static func encodeForwardHeader(
         count: Int, checksum: UInt32, view: View, sender: ReplicaIndex, into bytes: UnsafeMutableRawPointer
     ) {
-        precondition(sender >= 0 && sender < largestReplicaCount, "a replica's index is below 9")
-        precondition(count > 0 && count <= Int(UInt32.max), "a forward carries at least one record")
+        invariant(sender >= 0 && sender < largestReplicaCount, "a replica's index is below 9")
+        invariant(count > 0 && count <= Int(UInt32.max), "a forward carries at least one record")
         PeerHeader(
             kind: forwardKind, sender: UInt8(sender), payloadCount: UInt32(truncatingIfNeeded: count),
             payloadChecksum: checksum, view
@@ -91,8 +92,8 @@ package struct PeerFrame: BitwiseCopyable {
     package static func encodeHeader(
         of message: TransferMessage, payloadCount: Int = 0, sender: ReplicaIndex, into bytes: UnsafeMutableRawPointer
     ) {
-        precondition(sender >= 0 && sender < largestReplicaCount, "a replica's index is below 9")
-        precondition((0...TransferMessage.chunkSize).contains(payloadCount), "a chunk of more bytes than may be")
+        invariant(sender >= 0 && sender < largestReplicaCount, "a replica's index is below 9")
+        invariant((0...TransferMessage.chunkSize).contains(payloadCount), "a chunk has no more bytes than may be")
         message.header(sender: UInt8(sender), payloadCount: UInt32(payloadCount)).encode(into: bytes)
     }
 

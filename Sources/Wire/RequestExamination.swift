@@ -1,3 +1,5 @@
+import Invariants
+
 /// Why a request is MALFORMED before its body is looked into; `text` is the body of the reply.
 package enum MalformedReason: UInt8, Sendable, BitwiseCopyable, CaseIterable {
     case frameCount
@@ -54,7 +56,7 @@ package struct Rejection: Sendable, BitwiseCopyable, Equatable {
         switch cause {
         case .malformed(let reason):
             let text = reason.text
-            precondition(text.utf8CodeUnitCount <= Rejection.largestBody, "a reason is longer than its buffer")
+            invariant(text.utf8CodeUnitCount <= Rejection.largestBody, "a reason fits its buffer")
             bytes.copyMemory(from: text.utf8Start, byteCount: text.utf8CodeUnitCount)
             return text.utf8CodeUnitCount
         case .tooLarge(let limit):

@@ -1,3 +1,5 @@
+import Invariants
+
 /// Bytes on their way in or out of a socket: appended at the back, taken from the front, in memory of its own that
 /// grows when it must, from nothing. A value that its owner releases by hand, so that it can lie in raw memory.
 @usableFromInline package struct ByteQueue: BitwiseCopyable {
@@ -32,12 +34,12 @@
     @inlinable package var room: Int { capacity - end }
 
     @inlinable @inline(__always) package mutating func commit(_ count: Int) {
-        precondition(count >= 0 && count <= capacity - end, "more bytes committed than there was room")
+        invariant(count >= 0 && count <= capacity - end, "no more bytes are committed than there was room for")
         end += count
     }
 
     @inlinable @inline(__always) package mutating func remove(_ count: Int) {
-        precondition(count >= 0 && count <= self.count, "more bytes removed than there are")
+        invariant(count >= 0 && count <= self.count, "no more bytes are removed than there are")
         start += count
         if start == end {
             start = 0

@@ -1,5 +1,6 @@
 import CEpoll
 import Glibc
+import Invariants
 
 /// An epoll set over file descriptors that are known by numbers of their owner's choice. Level-triggered.
 package struct Epoll: ~Copyable, @unchecked Sendable {
@@ -28,19 +29,19 @@ package struct Epoll: ~Copyable, @unchecked Sendable {
     /// Adds a descriptor; it leaves the set when it is closed.
     package func add(_ file: Int32, number: UInt64, readable: Bool = true, writable: Bool) {
         let isAdded = addIfThereIsRoom(file, number: number, readable: readable, writable: writable)
-        precondition(isAdded, "no room in an epoll set")
+        invariant(isAdded, "a set has room for a descriptor of the replica's own")
     }
 
     /// The same; false when the user has no watches left, or the system no memory.
     func addIfThereIsRoom(_ file: Int32, number: UInt64, readable: Bool = true, writable: Bool) -> Bool {
         if control(EPOLL_CTL_ADD, file, number, readable, writable) { return true }
-        precondition(errno == ENOSPC || errno == ENOMEM, "epoll_ctl failed on an open descriptor")
+        invariant(errno == ENOSPC || errno == ENOMEM, "an open descriptor is added, but for want of memory or watches")
         return false
     }
 
     package func watch(_ file: Int32, number: UInt64, readable: Bool = true, writable: Bool) {
         let isChanged = control(EPOLL_CTL_MOD, file, number, readable, writable)
-        precondition(isChanged, "epoll_ctl failed on a descriptor of the set")
+        invariant(isChanged, "a descriptor of the set can be changed")
     }
 
     /// Waits up to `nanoseconds`; returns how many events there are to look at.
@@ -53,20 +54,20 @@ package struct Epoll: ~Copyable, @unchecked Sendable {
             let milliseconds = Int32(clamping: nanoseconds / 1_000_000)
             count = epoll_wait(descriptor, events, Int32(Epoll.capacity), milliseconds)
         }
-        precondition(count >= 0 || errno == EINTR, "waiting failed on a set of its own")
+        invariant(count >= 0 || errno == EINTR, "a set of one's own can be waited for")
         return max(0, Int(count))
     }
 
     /// Returns at once how many events there are to look at.
     package func look() -> Int {
         let count = epoll_wait(descriptor, events, Int32(Epoll.capacity), 0)
-        precondition(count >= 0 || errno == EINTR, "looking failed at a set of its own")
+        invariant(count >= 0 || errno == EINTR, "a set of one's own can be looked at")
         return max(0, Int(count))
     }
 
     /// The `index`th event: which descriptor, and whether it can be written (errors and hang-ups count as readable).
     package func event(_ index: Int) -> (number: UInt64, readable: Bool, writable: Bool) {
-        precondition(index >= 0 && index < Epoll.capacity, "an event beyond the last")
+        invariant(index >= 0 && index < Epoll.capacity, "an event is one of those found")
         let event = events[index]
         let writable = event.events & EPOLLOUT.rawValue != 0
         return (event.data.u64, event.events & ~EPOLLOUT.rawValue != 0, writable)

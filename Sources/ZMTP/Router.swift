@@ -1,4 +1,5 @@
 import Glibc
+import Invariants
 
 /// Names a connection for as long as it stands; never used again in this process.
 @usableFromInline package typealias Peer = UInt64
@@ -30,8 +31,8 @@ package final class Router {
             largestMessage: Int, mostQueued: Int, mostQueuedTogether: Int, share: Int = 1 << 20, handshakeTime: UInt64,
             mostConnections: Int = .max
         ) {
-            precondition(largestMessage > 0 && mostQueued > 0 && mostConnections > 0, "limits are positive")
-            precondition(mostQueuedTogether >= 0 && share >= 0, "limits are not negative")
+            invariant(largestMessage > 0 && mostQueued > 0 && mostConnections > 0, "limits are positive")
+            invariant(mostQueuedTogether >= 0 && share >= 0, "limits are not negative")
             self.largestMessage = largestMessage
             self.mostQueued = mostQueued
             self.mostQueuedTogether = mostQueuedTogether
@@ -211,7 +212,7 @@ package final class Router {
     private func takeMessage() -> Message? {
         let index = current
         switch connections[Int(index)].state {
-        case .free: preconditionFailure("bytes of a closed connection")
+        case .free: broken("a closed connection has no bytes")
         case .greeting:
             switch Codec.checkGreeting(UnsafeRawBufferPointer(start: cursor, count: end - cursor)) {
             case .incomplete: keepRest()
@@ -357,7 +358,7 @@ package final class Router {
         let before = connection.pointee.output.count
         let outcome = connection.pointee.send()
         queued -= before - connection.pointee.output.count
-        precondition(queued >= 0, "more sent than was queued")
+        invariant(queued >= 0, "no more is sent than was queued")
         switch outcome {
         case .lost: close(index)
         case .done, .blocked:
@@ -407,7 +408,7 @@ package final class Router {
             return false
         }
         let connection = connections + Int(index)
-        precondition(connection.pointee.state == .free, "a connection on the free list")
+        invariant(connection.pointee.state == .free, "a connection on the free list is free")
         firstFree = connection.pointee.nextFree
         connection.pointee.file = file
         connection.pointee.state = .greeting
@@ -425,7 +426,7 @@ package final class Router {
 
     private func close(_ index: Int32) {
         let connection = connections + Int(index)
-        precondition(connection.pointee.state != .free, "a connection closed twice")
+        invariant(connection.pointee.state != .free, "a connection is closed once")
         if current == index { current = -1 }
         Glibc.close(connection.pointee.file)
         queued -= connection.pointee.output.count

@@ -1,4 +1,5 @@
 import Glibc
+import Invariants
 
 /// What a ZeroMQ endpoint, `tcp://HOST:PORT` or `ipc://PATH`, means to the operating system; looked up once.
 package struct SocketAddress: Sendable {
@@ -109,7 +110,7 @@ package struct SocketAddress: Sendable {
     }
 
     private static func copy(_ address: UnsafeRawPointer, _ size: socklen_t) -> (sockaddr_storage, socklen_t) {
-        precondition(Int(size) <= MemoryLayout<sockaddr_storage>.size, "a socket address is larger than its storage")
+        invariant(Int(size) <= MemoryLayout<sockaddr_storage>.size, "a socket address fits its storage")
         var storage = sockaddr_storage()
         withUnsafeMutableBytes(of: &storage) { $0.baseAddress!.copyMemory(from: address, byteCount: Int(size)) }
         return (storage, size)

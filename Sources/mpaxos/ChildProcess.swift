@@ -80,7 +80,8 @@ final class ChildProcess {
     /// How it ended, for a person.
     var ending: String {
         if let exitCode { return "ended with exit code \(exitCode)" }
-        return "was killed by signal \((status ?? 0) & 0x7F)"
+        let signal = (status ?? 0) & 0x7F
+        return "was ended by signal \(signal) (\(String(cString: strsignal(signal))))"
     }
 }
 

@@ -51,7 +51,8 @@ final class ClusterSupervisor: Sendable {
                 let ready = children.filter { $0.isRunning && $0.readyLine != nil }
                 if running < quorum {
                     stop(children)
-                    throw failure(of: children, "too few replicas came up for the cluster to serve")
+                    throw failure(
+                        of: children, "too few replicas came up for the cluster to serve; what each said is above")
                 }
                 if ready.count >= quorum {
                     let now = Self.milliseconds()
@@ -63,7 +64,7 @@ final class ClusterSupervisor: Sendable {
                     }
                 }
             } else if running == 0 {
-                throw failure(of: children, "no replica is left")
+                throw failure(of: children, "no replica is left; what each said is above")
             }
         }
     }

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Glibc
+import Invariants
 import Replica
 import StateMachines
 import Topology
@@ -9,9 +10,21 @@ struct RunCommand: ParsableCommand {
         commandName: "run",
         abstract: "Run a replica in the foreground.",
         discussion: """
-            Prints one line, "replica N ready: view V, leader L", once it knows a leader and has caught up. SIGTERM or \
-            SIGINT stops it cleanly, with exit code 0. Exit code 3, with what to do, when a pool is missing, damaged, of \
-            another replica or cluster, or in use.
+            Prints one line, "replica N ready: view V, leader L", once it knows a leader and has caught up. What goes wrong is \
+            one line on standard error, which says what happened, to which file or endpoint, and what to do.
+
+            Exit codes:
+              0    stopped by SIGTERM or SIGINT; all that was acknowledged is durable
+              2    the topology has a fault, or an endpoint cannot be bound:
+                   mend the file, or free the port, and start again
+              3    refused for safety: a pool is missing, damaged, in use, or of
+                   another replica, cluster or version. Do what the line says;
+                   never format a replica that ran before: the others refuse it
+              134  (SIGABRT, or another signal) it found itself broken, and said
+                   why: start it again; if it stops for the same, keep its pools
+                   and report the line
+
+            Each refusal and what to do about it: docs/operations.md, "Exit codes"; by symptom: docs/troubleshooting.md.
             """)
 
     @OptionGroup var replica: ReplicaOptions
@@ -22,6 +35,7 @@ struct RunCommand: ParsableCommand {
 
     func run() throws {
         let (topology, member) = try replica.read()
+        tellOfFaults()
         Signals.blockTermination()
         let node = try ReplicaNode<KeyValueService>(
             topology: topology, id: member.id, logger: log.makeLogger("replica \(member.id)"))

@@ -68,7 +68,7 @@ struct StatusCommand: ParsableCommand {
         var cells = [
             [
                 "ID", "UP", "ROLE", "VIEW", "LEADER", "DECIDED", "EXECUTED", "LAG", "SESSIONS", "ACCEPTOR POOL",
-                "STATE POOL", "UPTIME",
+                "STATE POOL", "UPTIME", "DIGEST AT POSITION",
             ]
         ]
         for row in rows {
@@ -81,6 +81,7 @@ struct StatusCommand: ParsableCommand {
                 "\(status.decided)", "\(status.executed)",
                 "\(decided > status.executed ? decided - status.executed : 0)", "\(status.sessions)",
                 status.acceptorPool.text, status.statePool.text, duration(status.uptime),
+                status.digest?.text ?? Digest.none,
             ])
         }
         return Table.aligned(cells)
@@ -93,6 +94,18 @@ struct StatusCommand: ParsableCommand {
         if days > 0 { return "\(days) d \(hours) h" }
         if hours > 0 { return "\(hours) h \(minutes) min" }
         return "\(minutes) min \(whole % 60) s"
+    }
+}
+
+/// A digest of the state as the table shows it.
+private struct Digest: Decodable {
+    static let none = "not computed yet"
+    let position: UInt64?
+    let value: String?
+
+    var text: String {
+        guard let position, let value else { return Self.none }
+        return "\(value) at \(position)"
     }
 }
 
@@ -117,9 +130,10 @@ private struct ReplicaStatus: Decodable {
     let acceptorPool: Pool
     let statePool: Pool
     let uptime: Double
+    let digest: Digest?
 
     enum CodingKeys: String, CodingKey {
-        case role, view, leader, decided, executed, sessions
+        case role, view, leader, decided, executed, sessions, digest
         case acceptorPool = "acceptor_pool"
         case statePool = "state_pool"
         case uptime = "uptime_s"

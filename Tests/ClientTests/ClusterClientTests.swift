@@ -135,7 +135,7 @@ private let quick = ClientOptions(timeout: .seconds(30), attempt: .milliseconds(
         (FakeReplica.Answer(status: .expired), ClientError.sessionExpired(session: 4, uncertain: false)),
         (FakeReplica.Answer(status: .stale), .stale(session: 4, sequence: 1)),
         (FakeReplica.Answer(status: .malformed, body: [UInt8]("no".utf8)), .malformed("no")),
-        (FakeReplica.Answer(status: .tooLarge, body: [0, 0, 16, 0]), .tooLarge(limit: 1 << 20)),
+        (FakeReplica.Answer(status: .tooLarge, body: [0, 0, 0, 0]), .tooLarge(limit: 0)),
         (FakeReplica.Answer(status: .full, body: [UInt8]("limit".utf8)), .full("limit")),
     ])
     func finalRefusalsAreNotRetried(answer: FakeReplica.Answer, error: ClientError) throws {
@@ -145,6 +145,36 @@ private let quick = ClientOptions(timeout: .seconds(30), attempt: .milliseconds(
         #expect(throws: error) { try client.submit([1], session: 4) }
         #expect(replica.requests.count == 1)
         #expect("\(error)".count > 20)
+    }
+
+    /// TOO_LARGE carries a number alone: whether it is about the request or about the reply, the request's own size tells.
+    @Test func tooLargeIsSaidOfWhatIsTooLarge() throws {
+        let replica = try FakeReplica { _, _ in FakeReplica.Answer(status: .tooLarge, body: [0, 1, 0, 0]) }
+        defer { replica.stop() }
+        let client = try ClusterClient(endpoints: [replica.endpoint], options: patient)
+        let reply = #expect(throws: ClientError.replyTooLarge(limit: 256)) { try client.query([1]) }
+        #expect(reply?.description.contains("the reply would be larger than the 256 bytes") == true)
+        #expect(throws: ClientError.replyTooLarge(limit: 256)) {
+            try client.query(Array(repeating: 0, count: 256), local: true)
+        }
+        let request = #expect(throws: ClientError.tooLarge(limit: 256)) {
+            try client.query(Array(repeating: 0, count: 257))
+        }
+        #expect(request?.description.contains("the request is larger than the 256 bytes") == true)
+        #expect(throws: ClientError.tooLarge(limit: 256)) { try client.submit(Array(repeating: 0, count: 300)) }
+    }
+
+    /// Only where there is no room does it help to delete something.
+    @Test(arguments: [
+        (
+            "the store is full",
+            "the command was refused, nothing was changed: the store is full; delete something first"
+        ),
+        ("the reply is too large", "the command was refused, nothing was changed: the reply is too large"),
+        ("too large for a commit", "the command was refused, nothing was changed: too large for a commit"),
+    ])
+    func fullSaysWhy(reason: String, sentence: String) {
+        #expect(ClientError.full(reason).description == sentence)
     }
 
     /// EXPIRED after an attempt that may have been executed: the outcome is lost, and must not be taken for "not executed".

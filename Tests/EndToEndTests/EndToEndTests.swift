@@ -232,6 +232,10 @@ struct EndToEndTests {
             try await Scenario(script: "durability", name: "forgotten-flushes").run()
         }
 
+        @Test func brokenInvariantsSayWhich() async throws {
+            try await Scenario(script: "durability", name: "broken-invariant").run()
+        }
+
         @Test func poolsOnADisk() async throws {
             try await Scenario(script: "durability", name: "on-a-disk").run()
         }

@@ -10,12 +10,12 @@ import Topology
 /// Replicas as a user of the library runs them: inside a process of one's own, with a state machine of one's own.
 @Suite(.serialized) struct NodeTests {
     /// A cluster of three in this process, over `ipc://` in a folder of its own.
-    private final class Cluster: @unchecked Sendable {
+    private final class Cluster<Machine: StateMachine>: @unchecked Sendable {
         // Unchecked: `nodes` is touched by the test alone.
         let folder = FileManager.default.temporaryDirectory.appending(
             path: "mpaxos-node-\(UInt32.random(in: 0...UInt32.max))")
         let topology: Topology
-        private var nodes: [(node: ReplicaNode<ReplicatedCounter>, ended: DispatchSemaphore)] = []
+        private var nodes: [(node: ReplicaNode<Machine>, ended: DispatchSemaphore)] = []
 
         init(threads: String) throws {
             try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
@@ -49,7 +49,7 @@ import Topology
 
         func start() throws {
             for member in topology.replicas {
-                let node = try ReplicaNode<ReplicatedCounter>(
+                let node = try ReplicaNode<Machine>(
                     topology: topology, id: member.id,
                     logger: Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() }))
                 let ended = DispatchSemaphore(value: 0)
@@ -80,7 +80,7 @@ import Topology
 
     @Test(arguments: ["fused", "staged"])
     func aStateMachineOfOnesOwnSurvivesARestartOfAllReplicas(threads: String) async throws {
-        let cluster = try Cluster(threads: threads)
+        let cluster = try Cluster<ReplicatedCounter>(threads: threads)
         var sum: Int64 = 0
         for round in 0..<3 {
             try cluster.start()
@@ -98,8 +98,25 @@ import Topology
         }
     }
 
+    /// A reply of a machine of one's own that is too large: the client is told so, and neither that the store is full nor that its
+    /// request is too large.
+    @Test func repliesThatAreTooLargeAreSaidToBe() throws {
+        let cluster = try Cluster<Babbler>(threads: "fused")
+        try cluster.start()
+        defer { cluster.stop() }
+        let client = try ClusterClient(endpoints: cluster.endpoints, options: ClientOptions(timeout: .seconds(30)))
+        let session = try client.open()
+        #expect(try client.submit([1], session: session).body.count == 1 << 18)
+        #expect(try client.query([4]).body.count == 1 << 20)
+        #expect(throws: ClientError.full("the reply is too large")) { try client.submit([5], session: session) }
+        #expect(throws: ClientError.full("the reply is too large")) { try client.submit([5]) }
+        #expect(throws: ClientError.replyTooLarge(limit: 1 << 20)) { try client.query([5]) }
+        #expect(throws: ClientError.replyTooLarge(limit: 1 << 20)) { try client.query([5], local: true) }
+        #expect(try client.submit([0], session: session).body.isEmpty)
+    }
+
     @Test func poolsThatAreMissingOrInUseAreRefused() throws {
-        let cluster = try Cluster(threads: "fused")
+        let cluster = try Cluster<ReplicatedCounter>(threads: "fused")
         let logger = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
         let first = try ReplicaNode<ReplicatedCounter>(topology: cluster.topology, id: 0, logger: logger)
         #expect(throws: ReplicaError.self) {
@@ -114,5 +131,27 @@ import Topology
             _ = try ReplicaNode<ReplicatedCounter>(topology: cluster.topology, id: 9, logger: logger)
         }
         withExtendedLifetime(first) {}
+    }
+}
+
+/// Replies with as many quarters of a mebibyte as it is told to.
+private struct Babbler: StateMachine {
+    init(in transaction: Transaction) {}
+
+    static func validate(_ body: UnsafeRawBufferPointer, as kind: CommandKind) -> String? {
+        body.count == 1 ? nil : "say how much, in a byte"
+    }
+
+    func apply(_ command: UnsafeRawBufferPointer, in transaction: Transaction, reply: inout Reply) {
+        babble(command, &reply)
+    }
+
+    func query(_ query: UnsafeRawBufferPointer, in transaction: Transaction, reply: inout Reply) {
+        babble(query, &reply)
+    }
+
+    private func babble(_ command: UnsafeRawBufferPointer, _ reply: inout Reply) {
+        let quarter = [UInt8](repeating: 7, count: 1 << 18)
+        for _ in 0..<command[0] { quarter.withUnsafeBytes { reply.append(bytes: $0) } }
     }
 }

@@ -30,7 +30,7 @@ import Topology
         }
         var last: UInt64 = 0
         while last < rounds {
-            let (position, value) = board.digest
+            guard let (position, value) = board.digest else { continue }
             guard position >= last, position == 0 || value == ~position else {
                 Issue.record("position \(position) after \(last), with value \(value)")
                 return
@@ -104,6 +104,19 @@ import Topology
         let digest = try #require(status["digest"] as? [String: Any])
         #expect(digest["position"] as? Int == 1 << 40)
         #expect(digest["value"] as? String == "00000000000000ab")
+    }
+
+    /// A digest that is not computed yet is none, and not zeros, which it might be. At position 0 it is one like any other.
+    @Test func digestBeforeItIsComputed() throws {
+        let before = try #require(try object(report)["digest"] as? [String: Any])
+        #expect(before["position"] is NSNull && before["value"] is NSNull)
+        #expect(board.digest == nil)
+        board.digest = (0, 0xAB)
+        let after = try #require(try object(report)["digest"] as? [String: Any])
+        #expect(after["position"] as? Int == 0)
+        #expect(after["value"] as? String == "00000000000000ab")
+        board.digest = nil
+        #expect(board.digest == nil)
     }
 
     /// The other replicas, without this one.

@@ -58,7 +58,7 @@ private final class KeyValueRig {
             } catch {
                 return error
             }
-            return reply.overflowed ? .tooLarge : nil
+            return reply.overflowed ? .replyTooLarge : nil
         }
     }
 

@@ -1,4 +1,5 @@
-// Small things of the machine and the kernel that Swift cannot say: CRC32C, streamed lines, the spin-wait hint, eventfd, affinity, clocks.
+// Small things of the machine and the kernel that Swift cannot say: CRC32C, streamed lines, the spin-wait hint, eventfd, affinity, clocks,
+// last words.
 #ifndef CSUPPORT_H
 #define CSUPPORT_H
 
@@ -64,6 +65,28 @@ uint64_t csupport_process_cpu_ns(void);
 uint64_t csupport_monotonic_ns(void);
 /// CLOCK_MONOTONIC, microseconds.
 uint64_t csupport_monotonic_us(void);
+
+/// Who a thread works for, and the words in which that one says where it stands, which their owner keeps up to date
+/// anyway. All but `number` may be NULL: not known.
+struct csupport_standing {
+    /// "replica", say.
+    const char *who;
+    uint64_t number;
+    const uint64_t *view, *decided, *executed, *position;
+};
+
+/// The calling thread works for `standing` from now on. Its words must last until another takes its place. Returns the
+/// one before.
+struct csupport_standing csupport_stand(struct csupport_standing standing);
+
+/// Writes one line to standard error: what happened and why, where in the source (a `file` of NULL: not known), and where
+/// the one stands that the thread works for. Then aborts. Allocates nothing.
+__attribute__((noreturn, cold, noinline))
+void csupport_last_words(const char *what, const char *why, const char *file, uint32_t line);
+
+/// From here on such a line is also written when a signal is about to end the process that stands for a fault: SIGILL and
+/// SIGTRAP, by which Swift stops at an overflow, SIGSEGV, SIGBUS. Once in a process.
+void csupport_tell_of_faults(void);
 
 #ifdef __cplusplus
 }

@@ -88,6 +88,7 @@ def status(run):
     for id in cluster.ids:
         row = table[id + 1].split()
         run.equal((row[0], row[1], row[2]), (str(id), "up", "leader" if id == leader else "follower"), f"row of replica {id}")
+        run.equal(row[-3:], [digest, "at", str(position)], f"the digest in the row of replica {id}")
     found = json.loads(ask("--json").output)
     run.equal([entry["id"] for entry in found], cluster.ids, "ids in --json")
     for entry in found:

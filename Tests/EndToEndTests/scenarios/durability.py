@@ -1,8 +1,11 @@
 """What a message rests on has reached memory before it leaves; pools on a disk; pools that are damaged anywhere."""
 
+import glob
 import os
 import random
+import re
 import shutil
+import signal
 import subprocess
 import tempfile
 
@@ -11,6 +14,7 @@ from harness import EXECUTABLE, die_with_parent, eventually, main, scenario
 from load import Load
 from mpx import put
 
+SOURCES = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "..", "Sources")
 CHECK, PLANT = "MPAXOS_CHECK_FLUSHES", "MPAXOS_PLANT_FLUSH_BUG"
 
 
@@ -64,6 +68,52 @@ def forgotten_flushes(run):
         run.check(code != 0, f"{plant}: the replica stops: {code}")
         log = process.log()
         run.check("about to leave" in log and words in log, f"{plant}: it says what: {log[-600:]}")
+
+
+def rules():
+    """The rules that invariants state, as they are written in the sources of what a replica is made of."""
+    found = set()
+    for module in ("Consensus", "Flow", "Queues", "PersistentMemory", "Storage", "StateMachines", "Replica", "ZMTP"):
+        for path in glob.glob(os.path.join(SOURCES, module, "*.swift")):
+            with open(path) as file:
+                found.update(re.findall(r'\b(?:invariant|broken)\((?:[^"]|\n)*?"([^"\\]+)"\)', file.read()))
+    return found
+
+
+@scenario
+def broken_invariant(run):
+    """A replica that breaks an invariant, on purpose, says on one line which, where, and where it stood, and aborts. The rules are
+    in the executable, whatever build it is."""
+    rule = "no invariant is broken on purpose"
+    for plant in ("acceptor-invariant:300", "state-invariant:200"):
+        cluster = run.cluster(replicas=1, ids=[5], name=plant.replace(":", "-"))
+        with Environment(**{CHECK: "1", PLANT: plant}):
+            cluster.start_all()
+        process = cluster.processes[5]
+        process.expected_end = True
+        position = 0
+        link = cluster.link(5)
+        for n in range(2000):
+            try:
+                position = max(position, link.call(mpx.SUBMIT, put(b"key %d" % (n % 50), bytes(200)), timeout=1).position)
+            except (mpx.Silent, OSError):
+                break
+        run.equal(process.wait(30), -signal.SIGABRT, f"{plant}: the replica aborts")
+        # Behind it may come what the Swift runtime says about any crash.
+        line = next((line for line in process.log().splitlines() if line.startswith("mpaxos: ")), "")
+        found = re.fullmatch(rf"mpaxos: broken invariant: {rule} \(PersistentMemory/FlushCheck\.swift:\d+\); "
+                             r"replica 5, view (\d+), decided (\d+), executed (\d+), position (\d+)", line)
+        run.check(found is not None, f"{plant}: a line says it: {line!r}")
+        view, decided, executed, stood = (int(number) for number in found.groups())
+        run.check(view > 0 and decided >= executed > 50 and position - 50 <= stood <= position + 50,
+                  f"{plant}: it says where the replica stood: {line!r}, with {position} answered")
+    with open(EXECUTABLE, "rb") as file:
+        text = file.read()
+    written = rules()
+    missing = {rule for rule in written if rule.encode() not in text}
+    # A compiler drops what it sees to hold.
+    run.check(len(written) > 200 and len(missing) < len(written) / 10, f"of {len(written)} rules the executable lacks {missing}")
+    print(f"{len(written)} rules, {len(missing)} of them not in the executable: {missing}")
 
 
 @scenario

@@ -1,6 +1,7 @@
 """MPX/1 as a client sees it: commands, sessions, statuses, flags, positions, sockets, through each replica."""
 
 import json
+import re
 import struct
 
 import mpx
@@ -131,7 +132,8 @@ def status_body(run, cluster):
             run.check(0 < status[pool]["used"] <= status[pool]["size"], f"{pool} of replica {id}: {status[pool]}")
         run.check(status["durability"] in ("pmem", "emulated", "msync"), f"durability {status['durability']}")
         run.check(status["uptime_s"] >= 0 and status["version"], "uptime and version")
-        run.check(int(status["digest"]["value"], 16) >= 0, "a digest in hexadecimal")
+        digest = eventually(lambda: cluster.status(id)["digest"]["value"], f"replica {id} has a digest")
+        run.check(re.fullmatch("[0-9a-f]{16}", digest), f"a digest in hexadecimal: {digest}")
     echoed = cluster.link(0).call(STATUS, sequence=123)
     run.reply(echoed, "STATUS echoes the sequence", status=OK, sequence=123, session=0, flags=0)
     json.loads(echoed.body)
