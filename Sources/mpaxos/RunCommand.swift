@@ -11,7 +11,8 @@ struct RunCommand: ParsableCommand {
         discussion: """
             Prints one line, "replica N ready: view V, leader L", once it knows a leader and has caught up. SIGTERM or \
             SIGINT stops it cleanly, with exit code 0. Exit code 3, with what to do, when a pool is missing, damaged, of \
-            another replica or cluster, or in use.
+            another replica or cluster, in use, or formatted for other members, another max_request, sessions or \
+            state_size than the topology has, or for another service.
             """)
 
     @OptionGroup var replica: ReplicaOptions

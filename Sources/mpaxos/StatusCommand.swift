@@ -83,7 +83,12 @@ struct StatusCommand: ParsableCommand {
                 status.acceptorPool.text, status.statePool.text, duration(status.uptime),
             ])
         }
-        return Table.aligned(cells)
+        let refusals = rows.flatMap { row in
+            (row.status?.peers ?? []).compactMap { peer in
+                peer.refusal.map { "replica \(row.id) and replica \(peer.id) are not linked: \($0)" }
+            }
+        }
+        return ([Table.aligned(cells)] + refusals).joined(separator: "\n")
     }
 
     private static func duration(_ seconds: Double) -> String {
@@ -108,6 +113,12 @@ private struct ReplicaStatus: Decodable {
         }
     }
 
+    struct Peer: Decodable {
+        let id: UInt16
+        /// Why there is no link; nil, too, where the replica does not tell.
+        let refusal: String?
+    }
+
     let role: String
     let view: UInt64
     let leader: UInt16?
@@ -117,9 +128,10 @@ private struct ReplicaStatus: Decodable {
     let acceptorPool: Pool
     let statePool: Pool
     let uptime: Double
+    let peers: [Peer]?
 
     enum CodingKeys: String, CodingKey {
-        case role, view, leader, decided, executed, sessions
+        case role, view, leader, decided, executed, sessions, peers
         case acceptorPool = "acceptor_pool"
         case statePool = "state_pool"
         case uptime = "uptime_s"

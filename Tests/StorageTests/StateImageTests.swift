@@ -8,7 +8,7 @@ import Testing
 /// The state of one replica in the place of another's.
 @Suite struct StateImageTests {
     private static let size = 20 << 20
-    private static let giver = PoolIdentity(cluster: "test cluster", replica: 1, incarnation: 11)
+    private static let giver = PoolIdentity(cluster: "test cluster", replica: 1, incarnation: 11, charter: charter)
 
     /// Two pools in a folder, of which the first has executed much and the second little.
     private final class Pair {
