@@ -22,7 +22,7 @@ enum IdentityCheck {
         if let found, found != version {
             throw PoolError(
                 .foreign,
-                "\(path): \(what) pool of layout version \(found); this program reads version \(version): run the program that made it"
+                "\(path): \(what) pool of layout version \(found); this program reads version \(version): run the program that made it, or begin a new cluster with new pools on all replicas"
             )
         }
         guard let page = IdentityPage(reading: start, magic: magic) else {

@@ -77,6 +77,18 @@ import Testing
         #expect(throws: PeerFrameError.field) { try Self.decode(frame) }
     }
 
+    /// They are logged, and shown by `mpaxos status`: nobody writes lines of his own there, nor to the terminal.
+    @Test(arguments: ["two\nlines", "\u{1B}[2J", "\u{7F}", "\0"])
+    func textsWithControlCharactersAreRefused(text: String) {
+        var hellos = [Self.hello, Self.hello, Self.hello]
+        hellos[0].cluster = text
+        hellos[1].members[0].peerEndpoint = text
+        hellos[2].members[1].clientEndpoint = text
+        for handshake in [.refused(.init(.charter, text))] + hellos.map(Handshake.hello) {
+            #expect(throws: PeerFrameError.field) { try Self.decode(handshake.encode(sender: 0)) }
+        }
+    }
+
     @Test func anotherVersionIsToldFromGarbage() {
         let newer = Handshake.hello(Self.hello).encode(sender: 2, version: 4)
         #expect(throws: PeerFrameError.version(4)) { try Self.decode(newer) }
