@@ -81,8 +81,8 @@ struct CatalogueBuilder {
             StatusBoard.Peer(
                 id: members[index], connected: connected[index], framesSent: sent[index],
                 framesReceived: received[index], framesLost: lost[index], framesMalformed: malformed[index],
-                roundTrip: roundTrip[index], window: window[index], underWay: underWay[index], queued: queued[index],
-                behind: behind[index], bytesSent: bytesSent[index], resent: resent[index],
+                refusal: Note(), roundTrip: roundTrip[index], window: window[index], underWay: underWay[index],
+                queued: queued[index], behind: behind[index], bytesSent: bytesSent[index], resent: resent[index],
                 parcelsLost: parcelsLost[index])
         }
     }

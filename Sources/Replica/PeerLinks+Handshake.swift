@@ -34,23 +34,30 @@ extension PeerLinks {
         let index = settings.members.firstIndex { $0.id == hello.replica } ?? -1
         guard hello.cluster == settings.cluster, index > settings.index, let link = links[index] else {
             board.strangersRefused.add(1)
-            let refusal = Handshake.Refusal(
+            var refusal = Handshake.Refusal(
                 .replica,
                 "replica \(hello.replica) of cluster \"\(hello.cluster)\" is none that connects to replica \(settings.replica) of cluster \"\(settings.cluster)\": compare the topology files"
             )
+            // Of this cluster, but of no replica that it has: then it is the members that differ.
+            if hello.cluster == settings.cluster, let difference = difference(of: hello) { refusal = difference }
             complain(ofStranger: refusal.reason)
             reply(.refused(refusal)) { _ = send($0, along: route) }
             return
         }
         if let refusal = objection(to: hello, from: index) {
-            // The link that stands, if there is one, is another connection's: it goes on.
-            complain("refused replica \(hello.replica): \(refusal.reason)", about: link)
+            refuse("refused replica \(hello.replica): \(refusal.reason)", link)
             reply(.refused(refusal)) { _ = send($0, along: route) }
+            // The link that stands, if there is one, is another connection's, and goes on: unless the process that had
+            // it is gone, which shows when something is sent.
+            if link.isOpen, link.route != route {
+                reply(.welcome(ownHello)) { if send($0, over: link) == .unreachable { link.isOpen = false } }
+            }
             return
         }
         var outcome = SendOutcome.full
         reply(.welcome(ownHello)) { outcome = send($0, along: route) }
         guard outcome == .sent else { return }
+        link.figures.refusal.set(nil)
         let isNews = !link.isOpen || link.route != route
         link.route = route
         if isNews { open(link, index, hello) }
@@ -82,13 +89,14 @@ extension PeerLinks {
         case .welcome(let hello) where link.dealer != nil:
             if let refusal = objection(to: hello, from: index) {
                 link.isOpen = false
-                complain("will not talk to replica \(settings.members[index].id): \(refusal.reason)", about: link)
+                refuse("will not talk to replica \(settings.members[index].id): \(refusal.reason)", link)
             } else if !link.isOpen {
+                link.figures.refusal.set(nil)
                 open(link, index, hello)
             }
         case .refused(let refusal):
             link.isOpen = false
-            complain("replica \(settings.members[index].id) refuses this replica: \(refusal.reason)", about: link)
+            refuse("replica \(settings.members[index].id) refuses this replica: \(refusal.reason)", link)
         default:
             link.figures.framesMalformed.add(1)
         }
@@ -107,12 +115,7 @@ extension PeerLinks {
                 .replica,
                 "it says it is replica \(hello.replica), replica \(member.id) was expected: compare the topology files")
         }
-        if hello.members.map(\.id) != settings.members.map(\.id) {
-            return .init(
-                .members,
-                "its topology has the replicas \(hello.members.map(\.id)), this one's has \(settings.members.map(\.id)): use the same file on every host"
-            )
-        }
+        if let refusal = difference(of: hello) { return refusal }
         if known[index] != 0 && known[index] != hello.incarnation {
             return .init(
                 .incarnation,
@@ -126,6 +129,28 @@ extension PeerLinks {
                     "it knows replica \(settings.members[other].id) by incarnation \(Self.hex(theirs)), this replica by \(Self.hex(known[other])): one of them met pools that were formatted anew; bring the old pools back"
                 )
             }
+        }
+        return nil
+    }
+
+    /// What the two were formatted for and is not alike. The sentence names both sides, since it goes into the logs of
+    /// both.
+    private func difference(of hello: Handshake.Hello) -> Handshake.Refusal? {
+        let terms = settings.charter.differences(from: hello.charter)
+        if !terms.isEmpty {
+            let facts = terms.map { term in
+                "replica \(settings.replica) has \(settings.charter.statement(of: term)), replica \(hello.replica) has \(hello.charter.statement(of: term))"
+            }
+            return .init(
+                terms.contains(.members) ? .members : .charter,
+                "\(facts.joined(separator: "; ")): they would not vote among the same replicas, or not execute alike; use the same topology file and the same program on every host, and pools that were formatted for them"
+            )
+        }
+        guard hello.fingerprint == settings.fingerprint else {
+            return .init(
+                .charter,
+                "the state pools of replica \(settings.replica) and replica \(hello.replica) are laid out differently (fingerprints \(Self.hex(settings.fingerprint)) and \(Self.hex(hello.fingerprint))): they were formatted by different releases; format both with the same one"
+            )
         }
         return nil
     }
@@ -164,6 +189,12 @@ extension PeerLinks {
         logger.error("refused a peer: \(text)")
     }
 
+    /// A complaint that STATUS shows, too, until the peer is a good one again.
+    private func refuse(_ text: String, _ link: Link) {
+        link.figures.refusal.set(text)
+        complain(text, about: link)
+    }
+
     func complain(_ text: String, about link: Link) {
         guard link.complaint != text else { return }
         link.complaint = text
@@ -174,7 +205,8 @@ extension PeerLinks {
         var members = settings.members
         for index in 0..<members.count { members[index].incarnation = known[index] }
         return Handshake.Hello(
-            cluster: settings.cluster, replica: settings.replica, incarnation: settings.incarnation, members: members)
+            cluster: settings.cluster, replica: settings.replica, incarnation: settings.incarnation,
+            charter: settings.charter, fingerprint: settings.fingerprint, members: members)
     }
 
     func reply(

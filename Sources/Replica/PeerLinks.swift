@@ -1,3 +1,4 @@
+import Consensus
 import Invariants
 import Logging
 import Messaging
@@ -20,6 +21,9 @@ final class PeerLinks: Stage {
         var cluster: String
         var replica: UInt16
         var incarnation: UInt64
+        var charter: Charter
+        /// Of the charter and of the state pool's layout.
+        var fingerprint: UInt64
         /// Members by ascending id; `incarnation` as recovered from the acceptor pool, 0 for a replica never met.
         var members: [Handshake.Member]
     }

@@ -4,7 +4,6 @@ import Glibc
 import PersistentMemory
 import Storage
 import Topology
-import Wire
 
 /// The two pools of a replica, opened, recovered, and found to belong together.
 struct Pools {
@@ -23,11 +22,14 @@ struct Pools {
         return acceptor.durability == .msync ? .msync : state.durability
     }
 
-    init(topology: Topology, member: Topology.Member) throws(ReplicaError) {
+    /// - Parameter charter: of the topology and the program.
+    init(topology: Topology, member: Topology.Member, charter: Charter) throws(ReplicaError) {
         do throws(PoolError) {
-            acceptor = try AcceptorPool(opening: member.acceptorPool, expecting: topology.name, replica: member.id)
+            acceptor = try AcceptorPool(
+                opening: member.acceptorPool, expecting: topology.name, replica: member.id, charter: charter)
             state = try StatePool(
-                opening: member.statePool, expecting: topology.name, replica: member.id, viewLimit: Self.viewLimit)
+                opening: member.statePool, expecting: topology.name, replica: member.id, charter: charter,
+                viewLimit: Self.viewLimit)
         } catch {
             throw ReplicaError(.refused, error.description)
         }
@@ -50,20 +52,8 @@ struct Pools {
         } catch {
             throw ReplicaError(.refused, error.description)
         }
-        try check(against: topology)
         // Not before: now the pools are this process's.
         IncomingImage.removeLeftovers(beside: member.statePool)
-    }
-
-    /// What the topology asks for must fit into pools that were formatted, perhaps, for less.
-    func check(against topology: Topology) throws(ReplicaError) {
-        let largest = CommandRecord.size(bodyCount: topology.client.maxRequest)
-        guard largest <= acceptor.largestBatch else {
-            throw ReplicaError(
-                .refused,
-                "\(acceptor.path) was formatted for a log of \(acceptor.capacity) bytes, too small for max_request = \(topology.client.maxRequest): a request may take a quarter of it; lower max_request in the topology"
-            )
-        }
     }
 
     /// The core as it was when the process before this one ended.

@@ -40,7 +40,8 @@ final class ReplicaLife<Machine: StateMachine> {
         self.board = board
         self.logger = logger
 
-        let pools = try Pools(topology: topology, member: member)
+        let charter = try Charter(of: topology, for: Machine.self)
+        let pools = try Pools(topology: topology, member: member, charter: charter)
         acceptor = pools.acceptor
         durability = pools.durability
         geometry = pools.state.geometry
@@ -106,7 +107,8 @@ final class ReplicaLife<Machine: StateMachine> {
             let links = PeerLinks(
                 settings: .init(
                     index: index, cluster: topology.name, replica: member.id,
-                    incarnation: pools.acceptor.identity.incarnation,
+                    incarnation: pools.acceptor.identity.incarnation, charter: charter,
+                    fingerprint: charter.fingerprint(layout: geometry.fingerprint),
                     members: topology.replicas.map {
                         Handshake.Member(
                             id: $0.id, incarnation: pools.acceptor.incarnation(of: $0.id) ?? 0,

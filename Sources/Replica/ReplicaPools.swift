@@ -1,12 +1,21 @@
+import Consensus
 import Foundation
+import StateMachines
 import Storage
 import Topology
 
 /// Creates the pools of a replica.
 public enum ReplicaPools {
-    /// Creates both pools of replica `id`, and missing folders. All or nothing: refuses when either exists.
-    public static func format(_ topology: Topology, id: UInt16) throws(ReplicaError) {
+    /// Creates both pools of replica `id` for a state machine, and missing folders. All or nothing: refuses when either
+    /// exists.
+    ///
+    /// What they are formatted for they keep: the members, `max_request`, `sessions`, `state_size`, and the machine's
+    /// name and version.
+    public static func format<Machine: StateMachine>(
+        _ topology: Topology, id: UInt16, for machine: Machine.Type
+    ) throws(ReplicaError) {
         guard let index = topology.index(of: id) else { throw .noSuchReplica(id, topology) }
+        let charter = try Charter(of: topology, for: machine)
         let member = topology.replicas[index]
         for path in [member.acceptorPool, member.statePool] where FileManager.default.fileExists(atPath: path) {
             throw ReplicaError(
@@ -23,7 +32,8 @@ public enum ReplicaPools {
             )
         }
         let identity = PoolIdentity(
-            cluster: topology.name, replica: id, incarnation: UInt64.random(in: 1...UInt64.max))
+            cluster: topology.name, replica: id, incarnation: UInt64.random(in: 1...UInt64.max),
+            charter: charter)
         do {
             try AcceptorPool.format(path: member.acceptorPool, identity: identity, size: topology.storage.logSize)
         } catch {
@@ -44,5 +54,21 @@ public enum ReplicaPools {
         max(
             topology.storage.stateSize / 16,
             min(topology.storage.stateSize / 3, topology.client.maxRequest * 5 / 2 + (1 << 20)))
+    }
+}
+
+extension Charter {
+    /// What a topology and a program ask for.
+    init<Machine: StateMachine>(of topology: Topology, for machine: Machine.Type) throws(ReplicaError) {
+        guard Self.isName(Machine.name) else {
+            throw ReplicaError(
+                .configuration,
+                "the state machine \(Machine.self) has a name that cannot be kept in its pools: give it one of 1 to 255 bytes without control characters"
+            )
+        }
+        self.init(
+            members: topology.replicas.map(\.id), maxRequest: UInt64(topology.client.maxRequest),
+            sessions: UInt64(topology.client.sessions), stateSize: UInt64(topology.storage.stateSize),
+            machine: Machine.name, machineVersion: Int64(Machine.version))
     }
 }

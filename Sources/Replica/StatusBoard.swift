@@ -6,7 +6,8 @@ import Synchronization
 /// /healthz read at any time, without a lock and without asking a stage.
 ///
 /// Every word has one writer, the stage it is listed under, so that counting is a load and a store. Reads are relaxed: two words
-/// may be a moment apart. What must be seen as one (the digest and its position) has a sequence lock.
+/// may be a moment apart. What must be seen as one (the digest and its position) has a sequence lock; what is no word
+/// (why a peer is refused) is a `Note`.
 package final class StatusBoard: Sendable {
     /// What a replica is doing, in the words of STATUS.
     package enum Role: UInt64, Sendable, CaseIterable {
@@ -32,6 +33,8 @@ package final class StatusBoard: Sendable {
         package let framesLost: Counter
         /// Frames from this peer that could not be understood.
         package let framesMalformed: Counter
+        /// Why this peer is refused, or refuses this replica; nil when neither is so.
+        package let refusal: Note
 
         /// Microseconds, smoothed; 0 before it is known.
         package let roundTrip: Gauge
@@ -305,6 +308,17 @@ package struct Counter: @unchecked Sendable {
     package func store(_ count: UInt64) { cell.pointee.store(count, ordering: .relaxed) }
 
     package func load() -> UInt64 { cell.pointee.load(ordering: .relaxed) }
+}
+
+/// A sentence that its one writer sets now and then, and anybody reads. Behind a lock: not for what is on a request's
+/// way.
+package final class Note: Sendable {
+    private let text = Mutex<String?>(nil)
+
+    package init() {}
+
+    package func set(_ text: String?) { self.text.withLock { $0 = text } }
+    package func read() -> String? { text.withLock { $0 } }
 }
 
 /// The memory behind a board.

@@ -76,6 +76,11 @@ package struct StatusReport: Sendable {
         var object = JSONObject()
         object.add("id", "\(peer.id)")
         object.add("connected", peer.connected.load() == 0 ? "false" : "true")
+        if let refusal = peer.refusal.read() {
+            object.add("refusal", quoting: refusal)
+        } else {
+            object.add("refusal", "null")
+        }
         object.add("round_trip_us", roundTrip == 0 ? "null" : "\(roundTrip)")
         object.add("window", "\(peer.window.load())")
         object.add("under_way", "\(peer.underWay.load())")

@@ -47,12 +47,32 @@ public enum CommandKind: UInt8, Sendable, BitwiseCopyable {
 /// at once and again after each restart, since the command is in the log: reject in ``validate(_:as:)`` what cannot be
 /// executed.
 ///
+/// ## Name and version
+///
+/// Pools record ``name`` and ``version`` of the machine that they are formatted for, and open under no other; replicas
+/// tell them to each other, and do not link where they differ. So neither does a program answer from another service's
+/// memory, nor do two versions of one service run in one cluster and come apart. Both have defaults, the name of the
+/// type and 1. Write a name down before you rename the type. Raise the version with every change of what the machine
+/// does with a command or of what it keeps: other replies and refusals, too, since they are kept with the sessions. A
+/// change that leaves all of that to the byte (a faster way, another hint) needs no other version, and can be rolled
+/// out one replica after another.
+///
+/// Pools of one version are not taken over by another. A service that changes begins with new pools, and is filled
+/// through its clients.
+///
 /// ## Threads
 ///
 /// One thread, the executor's, makes the machine and calls `apply` and `query`, one at a time: no locks are needed.
 /// ``validate(_:as:)`` is called on another thread at the same time, and is `static` for that reason. All of them run
 /// between a client's request and its reply, and delay all clients: keep them short, and do not block.
 public protocol StateMachine: SendableMetatype {
+    /// What the service is called in pools and between replicas: 1 to 255 bytes of UTF-8 without control characters. By
+    /// default the name of the type.
+    static var name: String { get }
+
+    /// Of what the machine does and keeps; any number. By default 1.
+    static var version: Int { get }
+
     /// Finds the state in persistent memory; at the first start after the pools were formatted, makes it.
     ///
     /// Runs at every start of a replica, before any command, in a transaction of its own. Most machines make nothing
@@ -99,6 +119,10 @@ public protocol StateMachine: SendableMetatype {
 }
 
 extension StateMachine {
+    public static var name: String { String(describing: Self.self) }
+
+    public static var version: Int { 1 }
+
     public func prefetch(
         _ command: UnsafeRawBufferPointer, step: Int, hint: inout UInt64, in transaction: Transaction
     ) {}

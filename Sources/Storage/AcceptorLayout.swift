@@ -12,7 +12,7 @@ import PersistentMemory
 /// ```
 struct AcceptorGeometry: Equatable {
     static let magic: UInt64 = 0x5443_4341_5850_4D01  // "\u{1}MPXACCT"
-    static let version: UInt32 = 1
+    static let version: UInt32 = 2
     static let poolLayout = "mpaxos-acceptor-2"
     /// What libpmemobj takes of a file, at most.
     static let fileOverhead = 8 << 20

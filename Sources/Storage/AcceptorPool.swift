@@ -75,19 +75,23 @@ package final class AcceptorPool {
 
     /// Opens and recovers. Removes what the last, unfinished group commit left torn; reports damage to anything older.
     /// Call `settle(executed:)` before the entries are used.
-    package convenience init(opening path: String, expecting cluster: String, replica: UInt16) throws(PoolError) {
+    /// - Parameter charter: what it must have been formatted for; nil for who only looks at it.
+    package convenience init(
+        opening path: String, expecting cluster: String, replica: UInt16, charter: Charter? = nil
+    ) throws(PoolError) {
         try self.init(
-            in: Pool(opening: path, layout: AcceptorGeometry.poolLayout), expecting: cluster, replica: replica)
+            in: Pool(opening: path, layout: AcceptorGeometry.poolLayout), expecting: cluster, replica: replica,
+            charter: charter)
     }
 
-    init(in pool: Pool, expecting cluster: String, replica: UInt16) throws(PoolError) {
+    init(in pool: Pool, expecting cluster: String, replica: UInt16, charter: Charter? = nil) throws(PoolError) {
         self.pool = pool
         base = pool.region.baseAddress!
         path = pool.path
         do throws(PoolError) {
             let page = try IdentityCheck.page(
                 of: pool, magic: AcceptorGeometry.magic, version: AcceptorGeometry.version, what: "acceptor")
-            try IdentityCheck.expect(page.identity, cluster: cluster, replica: replica, path: path)
+            try IdentityCheck.expect(page.identity, cluster: cluster, replica: replica, charter: charter, path: path)
             guard let geometry = AcceptorGeometry(words: page.geometry, regionSize: pool.region.count) else {
                 throw PoolError.damagedPool(path, "the sizes in its header do not fit the file")
             }

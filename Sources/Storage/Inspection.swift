@@ -11,6 +11,8 @@ package struct PoolReport: Codable, Sendable {
     package var replica: UInt16
     /// Hexadecimal.
     package var incarnation: String
+    /// What it was formatted for.
+    package var charter: Charter
     /// A replica had it open: what is reported is not of one moment.
     package var inUse: Bool
     package var acceptor: AcceptorReport?
@@ -93,8 +95,8 @@ package enum PoolInspection {
         let identity = file.page.identity
         var report = PoolReport(
             path: file.path, kind: file.kind.rawValue, fileSize: file.fileSize, cluster: identity.cluster,
-            replica: identity.replica, incarnation: String(identity.incarnation, radix: 16), inUse: file.isInUse,
-            verified: verify, damage: [])
+            replica: identity.replica, incarnation: String(identity.incarnation, radix: 16),
+            charter: identity.charter, inUse: file.isInUse, verified: verify, damage: [])
         do throws(PoolError) {
             switch file.kind {
             case .acceptor:

@@ -1,8 +1,11 @@
+import Consensus
+
 extension PoolReport: CustomStringConvertible {
     /// Human-readable, several lines.
     package var description: String {
         var lines = ["\(path): \(kind) pool of replica \(replica), cluster '\(cluster)', incarnation \(incarnation)"]
         lines.append("  file of \(fileSize) bytes")
+        lines.append("  formatted for \(Charter.Term.allCases.map(charter.statement(of:)).joined(separator: "; "))")
         if inUse { lines.append("  in use: a replica writes to it, so this is not the state of one moment") }
         if let acceptor { lines += acceptor.lines }
         if let state { lines += state.lines }

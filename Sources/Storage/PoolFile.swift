@@ -80,12 +80,10 @@ struct PoolFile {
         let version = kind == .acceptor ? AcceptorGeometry.version : StateLayout.version
         for offset in stride(from: 0, through: size - IdentityPage.size, by: Pool.pageSize) {
             guard (file + offset).load(as: UInt64.self) == magic,
-                let page = IdentityPage(reading: file + offset, magic: magic)
+                IdentityPage.version(of: file + offset, magic: magic) != nil
             else { continue }
-            guard page.version == version else {
-                throw PoolError(
-                    .foreign, "\(path): layout version \(page.version), this program reads version \(version)")
-            }
+            let page = try IdentityCheck.page(
+                at: file + offset, magic: magic, version: version, what: "\(kind.rawValue)", path: path)
             guard page.regionSize > 0, page.regionSize % Pool.pageSize == 0, page.regionSize <= size - offset else {
                 throw PoolError.damagedPool(path, "its region is larger than the file")
             }

@@ -1,3 +1,4 @@
+import Consensus
 import Invariants
 import PersistentMemory
 
@@ -9,15 +10,19 @@ package struct PoolIdentity: Equatable, Sendable, Codable {
     package var replica: UInt16
     /// Drawn at random at format: tells a replica that lost its pools from one that crashed.
     package var incarnation: UInt64
+    /// What it was formatted for.
+    package var charter: Charter
 
-    package init(cluster: String, replica: UInt16, incarnation: UInt64) {
+    package init(cluster: String, replica: UInt16, incarnation: UInt64, charter: Charter) {
         self.cluster = cluster
         self.replica = replica
         self.incarnation = incarnation
+        self.charter = charter
     }
 }
 
-/// The page at the start of a pool's region: identity and geometry under one checksum.
+/// The page at the start of a pool's region: identity, charter and geometry under one checksum. Magic, layout version
+/// and checksum lie at the same place in all layouts.
 ///
 /// | offset | field |
 /// |---|---|
@@ -28,14 +33,21 @@ package struct PoolIdentity: Equatable, Sendable, Codable {
 /// | 16 | incarnation, u64 |
 /// | 24 | geometry, 8 x u64 |
 /// | 88 | size of the region, u64 |
+/// | 96 | max_request, sessions, state_size, the machine's version, 4 x u64 |
 /// | 128 | the cluster's name |
+/// | 384 | number of members, u16; their ids, 9 x u16 |
+/// | 404 | length of the machine's name, u16 |
+/// | 406 | the machine's name |
 /// | 4092 | CRC32C of all before it |
 struct IdentityPage: Equatable {
     static let size = 4096
     static let geometryWords = 8
     private static let geometryOffset = 24
     private static let regionSizeOffset = 88
+    private static let charterOffset = 96
     private static let nameOffset = 128
+    private static let membersOffset = 384
+    private static let machineOffset = 404
     private static let checksumOffset = 4092
 
     var magic: UInt64
@@ -48,41 +60,67 @@ struct IdentityPage: Equatable {
     var geometry: [UInt64]
 
     func write(to page: UnsafeMutableRawPointer) {
-        let name = Array(identity.cluster.utf8)
-        invariant(name.count <= 255, "a cluster's name has at most 255 bytes")
+        let charter = identity.charter
+        invariant(identity.cluster.utf8.count <= 255, "a cluster's name has at most 255 bytes")
+        invariant(charter.isSound, "a pool is formatted for 1 to 9 members, ascending, and a machine with a name")
         invariant(geometry.count <= Self.geometryWords, "the geometry's words fit their page")
         page.initializeMemory(as: UInt8.self, repeating: 0, count: Self.size)
-        page.storeBytes(of: magic, toByteOffset: 0, as: UInt64.self)
-        page.storeBytes(of: version, toByteOffset: 8, as: UInt32.self)
-        page.storeBytes(of: UInt16(name.count), toByteOffset: 12, as: UInt16.self)
-        page.storeBytes(of: identity.replica, toByteOffset: 14, as: UInt16.self)
-        page.storeBytes(of: identity.incarnation, toByteOffset: 16, as: UInt64.self)
-        page.storeBytes(of: UInt64(regionSize), toByteOffset: Self.regionSizeOffset, as: UInt64.self)
-        for (index, word) in geometry.enumerated() {
-            page.storeBytes(of: word, toByteOffset: Self.geometryOffset + 8 * index, as: UInt64.self)
+        func store<T: BitwiseCopyable>(_ value: T, _ offset: Int) {
+            page.storeBytes(of: value, toByteOffset: offset, as: T.self)
         }
-        name.withUnsafeBytes { (page + Self.nameOffset).copyMemory(from: $0.baseAddress!, byteCount: $0.count) }
-        page.storeBytes(of: Checksum.of(page, Self.checksumOffset), toByteOffset: Self.checksumOffset, as: UInt32.self)
+        func store(_ text: String, _ offset: Int) {
+            (page + offset).copyMemory(from: Array(text.utf8), byteCount: text.utf8.count)
+        }
+        store(magic, 0)
+        store(version, 8)
+        store(UInt16(identity.cluster.utf8.count), 12)
+        store(identity.replica, 14)
+        store(identity.incarnation, 16)
+        for (index, word) in geometry.enumerated() { store(word, Self.geometryOffset + 8 * index) }
+        store(UInt64(regionSize), Self.regionSizeOffset)
+        let words = [
+            charter.maxRequest, charter.sessions, charter.stateSize, UInt64(bitPattern: charter.machineVersion),
+        ]
+        for (index, word) in words.enumerated() { store(word, Self.charterOffset + 8 * index) }
+        store(identity.cluster, Self.nameOffset)
+        store(UInt16(charter.members.count), Self.membersOffset)
+        for (index, id) in charter.members.enumerated() { store(id, Self.membersOffset + 2 + 2 * index) }
+        store(UInt16(charter.machine.utf8.count), Self.machineOffset)
+        store(charter.machine, Self.machineOffset + 2)
+        store(Checksum.of(page, Self.checksumOffset), Self.checksumOffset)
     }
 
-    /// nil when the page is not one, or is damaged.
+    /// The layout version of a page; nil when it is none, or is damaged.
+    static func version(of page: UnsafeRawPointer, magic expected: UInt64) -> UInt32? {
+        let checksum = page.load(fromByteOffset: checksumOffset, as: UInt32.self)
+        guard page.load(as: UInt64.self) == expected, checksum == Checksum.of(page, checksumOffset) else { return nil }
+        return page.load(fromByteOffset: 8, as: UInt32.self)
+    }
+
+    /// Reads a page of the present layout; nil when it is none, or is damaged.
     init?(reading page: UnsafeRawPointer, magic expected: UInt64) {
-        magic = page.load(as: UInt64.self)
-        version = page.load(fromByteOffset: 8, as: UInt32.self)
-        let checksum = page.load(fromByteOffset: Self.checksumOffset, as: UInt32.self)
-        let nameCount = Int(page.load(fromByteOffset: 12, as: UInt16.self))
-        guard magic == expected, checksum == Checksum.of(page, Self.checksumOffset), nameCount <= 255 else {
-            return nil
+        func load<T: BitwiseCopyable>(_ offset: Int) -> T { page.load(fromByteOffset: offset, as: T.self) }
+        /// nil when it is longer than a name may be.
+        func text(_ offset: Int, count: UInt16) -> String? {
+            count > 255
+                ? nil
+                : String(validating: UnsafeRawBufferPointer(start: page + offset, count: Int(count)), as: UTF8.self)
         }
-        let name = UnsafeRawBufferPointer(start: page + Self.nameOffset, count: nameCount)
-        identity = PoolIdentity(
-            cluster: String(decoding: name, as: UTF8.self),
-            replica: page.load(fromByteOffset: 14, as: UInt16.self),
-            incarnation: page.load(fromByteOffset: 16, as: UInt64.self))
-        regionSize = Int(clamping: page.load(fromByteOffset: Self.regionSizeOffset, as: UInt64.self))
-        geometry = (0..<Self.geometryWords).map {
-            page.load(fromByteOffset: Self.geometryOffset + 8 * $0, as: UInt64.self)
-        }
+        let memberCount: UInt16 = load(Self.membersOffset)
+        guard let version = Self.version(of: page, magic: expected), Int(memberCount) <= Charter.mostMembers,
+            let cluster = text(Self.nameOffset, count: load(12)),
+            let machine = text(Self.machineOffset + 2, count: load(Self.machineOffset))
+        else { return nil }
+        let charter = Charter(
+            members: (0..<Int(memberCount)).map { load(Self.membersOffset + 2 + 2 * $0) },
+            maxRequest: load(Self.charterOffset), sessions: load(Self.charterOffset + 8),
+            stateSize: load(Self.charterOffset + 16), machine: machine, machineVersion: load(Self.charterOffset + 24))
+        guard charter.isSound else { return nil }
+        magic = expected
+        self.version = version
+        identity = PoolIdentity(cluster: cluster, replica: load(14), incarnation: load(16), charter: charter)
+        regionSize = Int(clamping: load(Self.regionSizeOffset) as UInt64)
+        geometry = (0..<Self.geometryWords).map { load(Self.geometryOffset + 8 * $0) }
     }
 
     init(magic: UInt64, version: UInt32, identity: PoolIdentity, regionSize: Int, geometry: [UInt64]) {

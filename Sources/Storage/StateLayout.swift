@@ -10,7 +10,7 @@ import PersistentMemory
 /// ```
 enum StateLayout {
     static let magic: UInt64 = 0x3154_4154_5358_504D  // "MPXSTAT1"
-    static let version: UInt32 = 3
+    static let version: UInt32 = 4
     static let poolLayout = "mpaxos-state-3"
     static let heapOffset = 4096
     static let stampsOffset: UInt64 = 64

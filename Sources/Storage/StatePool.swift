@@ -124,13 +124,16 @@ package final class StatePool {
     }
 
     /// Opens the pool of this replica, and brings it to the end of its last commit.
-    /// - Parameter viewLimit: bytes of DRAM for pages that were changed; above it they are given back.
+    /// - Parameters:
+    ///   - charter: what it must have been formatted for; nil for who only looks at it.
+    ///   - viewLimit: bytes of DRAM for pages that were changed; above it they are given back.
     package convenience init(
-        opening path: String, expecting cluster: String, replica: UInt16, viewLimit: Int = 256 << 20
+        opening path: String, expecting cluster: String, replica: UInt16, charter: Charter? = nil,
+        viewLimit: Int = 256 << 20
     ) throws(PoolError) {
         try self.init(
-            in: Pool(opening: path, layout: StateLayout.poolLayout), viewLimit: viewLimit, expecting: (cluster, replica)
-        )
+            in: Pool(opening: path, layout: StateLayout.poolLayout), viewLimit: viewLimit,
+            expecting: (cluster, replica, charter))
     }
 
     /// Opens any replica's pool, to look at it.
@@ -139,7 +142,8 @@ package final class StatePool {
     }
 
     init(
-        in pool: Pool, viewLimit: Int = 256 << 20, expecting owner: (cluster: String, replica: UInt16)? = nil
+        in pool: Pool, viewLimit: Int = 256 << 20,
+        expecting owner: (cluster: String, replica: UInt16, charter: Charter?)? = nil
     ) throws(PoolError) {
         self.pool = pool
         identity = try IdentityCheck.page(
@@ -147,7 +151,8 @@ package final class StatePool {
         ).identity
         // Before anything is replayed: a pool that is not this replica's is left as it is.
         if let owner {
-            try IdentityCheck.expect(identity, cluster: owner.cluster, replica: owner.replica, path: pool.path)
+            try IdentityCheck.expect(
+                identity, cluster: owner.cluster, replica: owner.replica, charter: owner.charter, path: pool.path)
         }
         heap = try Heap(opening: pool, regionOffset: StateLayout.heapOffset, viewLimit: viewLimit)
         transaction = heap.transaction

@@ -1,3 +1,4 @@
+import Consensus
 import Invariants
 
 /// What replicas tell each other when they meet, and the refusal of a peer that does not belong.
@@ -20,13 +21,22 @@ package enum Handshake: Equatable, Sendable {
         package var cluster: String
         package var replica: UInt16
         package var incarnation: UInt64
+        /// What the sender's pools were formatted for. Its members are those below.
+        package var charter: Charter
+        /// Of the charter and of all else that the sender's state depends on: the values say what it is that differs.
+        package var fingerprint: UInt64
         /// All members of the sender's topology by ascending id, the sender included.
         package var members: [Member]
 
-        package init(cluster: String, replica: UInt16, incarnation: UInt64, members: [Member]) {
+        package init(
+            cluster: String, replica: UInt16, incarnation: UInt64, charter: Charter, fingerprint: UInt64,
+            members: [Member]
+        ) {
             self.cluster = cluster
             self.replica = replica
             self.incarnation = incarnation
+            self.charter = charter
+            self.fingerprint = fingerprint
             self.members = members
         }
     }
@@ -57,6 +67,8 @@ package enum Handshake: Equatable, Sendable {
             /// The peer's pools are not those that this replica knows under that id.
             case incarnation = 5
             case malformed = 6
+            /// The peer was formatted for something else.
+            case charter = 7
         }
 
         package var cause: Cause
@@ -71,7 +83,6 @@ package enum Handshake: Equatable, Sendable {
 
     /// Longest text in a handshake, in bytes.
     private static let longestText = 4096
-    private static let largestMembers = 9
 
     /// The whole frame. Texts beyond 4096 bytes are cut.
     package func encode(sender: UInt8, version: UInt8 = peerProtocolVersion) -> [UInt8] {
@@ -121,26 +132,41 @@ package enum Handshake: Equatable, Sendable {
         let replica = UInt16(truncatingIfNeeded: try reader.integer(2))
         let incarnation = try reader.integer(8)
         guard incarnation != 0 else { throw .field }
+        let fingerprint = try reader.integer(8)
+        let (maxRequest, sessions, stateSize) = (try reader.integer(8), try reader.integer(8), try reader.integer(8))
+        let machineVersion = Int64(bitPattern: try reader.integer(8))
+        let machine = try reader.text()
         let count = Int(try reader.integer(1))
-        guard count >= 1, count <= largestMembers else { throw .field }
+        guard count <= Charter.mostMembers else { throw .field }
         var members: [Member] = []
         members.reserveCapacity(count)
         for _ in 0..<count {
             let id = UInt16(truncatingIfNeeded: try reader.integer(2))
-            if let last = members.last, last.id >= id { throw .field }
             let known = try reader.integer(8)
             let peer = try reader.text()
             members.append(Member(id: id, incarnation: known, peerEndpoint: peer, clientEndpoint: try reader.text()))
         }
-        return Hello(cluster: cluster, replica: replica, incarnation: incarnation, members: members)
+        let charter = Charter(
+            members: members.map(\.id), maxRequest: maxRequest, sessions: sessions, stateSize: stateSize,
+            machine: machine, machineVersion: machineVersion)
+        guard charter.isSound else { throw .field }
+        return Hello(
+            cluster: cluster, replica: replica, incarnation: incarnation, charter: charter, fingerprint: fingerprint,
+            members: members)
     }
 
     private static func append(_ hello: Hello, to payload: inout [UInt8]) {
-        invariant(hello.members.count >= 1 && hello.members.count <= largestMembers, "1 to 9 members say hello")
+        invariant(hello.charter.members == hello.members.map(\.id), "the members are those of the charter")
         invariant(hello.cluster.utf8.count <= 255, "a cluster's name has at most 255 bytes")
         append(hello.cluster, to: &payload)
         append(hello.replica, to: &payload)
         append(hello.incarnation, to: &payload)
+        append(hello.fingerprint, to: &payload)
+        for word in [hello.charter.maxRequest, hello.charter.sessions, hello.charter.stateSize] {
+            append(word, to: &payload)
+        }
+        append(hello.charter.machineVersion, to: &payload)
+        append(hello.charter.machine, to: &payload)
         payload.append(UInt8(hello.members.count))
         for member in hello.members {
             append(member.id, to: &payload)
@@ -180,11 +206,15 @@ package enum Handshake: Equatable, Sendable {
             return value
         }
 
+        /// Without control characters: it is logged.
         mutating func text() throws(PeerFrameError) -> String {
             let count = Int(try integer(2))
             guard count <= longestText, count <= bytes.count - at else { throw .size }
-            defer { at += count }
-            guard let text = String(validating: bytes[at..<at + count], as: UTF8.self) else { throw .field }
+            let slice = bytes[at..<at + count]
+            at += count
+            guard let text = String(validating: slice, as: UTF8.self),
+                slice.allSatisfy({ $0 >= 0x20 && $0 != 0x7F })
+            else { throw .field }
             return text
         }
     }

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Replica
+import StateMachines
 import Topology
 
 struct ClusterCommand: ParsableCommand {
@@ -35,7 +36,7 @@ struct ClusterCommand: ParsableCommand {
         for member in topology.replicas {
             switch PoolFiles(of: member).presence {
             case .both: continue
-            case .none: try ReplicaPools.format(topology, id: member.id)
+            case .none: try ReplicaPools.format(topology, id: member.id, for: KeyValueService.self)
             case .one(let present, let missing):
                 throw PoolFiles.halfMissing(member, present: present, missing: missing)
             }

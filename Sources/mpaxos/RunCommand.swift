@@ -17,8 +17,10 @@ struct RunCommand: ParsableCommand {
               0    stopped by SIGTERM or SIGINT; all that was acknowledged is durable
               2    the topology has a fault, or an endpoint cannot be bound:
                    mend the file, or free the port, and start again
-              3    refused for safety: a pool is missing, damaged, in use, or of
-                   another replica, cluster or version. Do what the line says;
+              3    refused for safety: a pool is missing, damaged, in use, of
+                   another replica, cluster or version, or formatted for other
+                   members, another max_request, sessions or state_size than the
+                   topology has, or for another service. Do what the line says;
                    never format a replica that ran before: the others refuse it
               134  (SIGABRT, or another signal) it found itself broken, and said
                    why: start it again; if it stops for the same, keep its pools

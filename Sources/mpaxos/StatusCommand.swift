@@ -84,7 +84,12 @@ struct StatusCommand: ParsableCommand {
                 status.digest?.text ?? Digest.none,
             ])
         }
-        return Table.aligned(cells)
+        let refusals = rows.flatMap { row in
+            (row.status?.peers ?? []).compactMap { peer in
+                peer.refusal.map { "replica \(row.id) and replica \(peer.id) are not linked: \($0)" }
+            }
+        }
+        return ([Table.aligned(cells)] + refusals).joined(separator: "\n")
     }
 
     private static func duration(_ seconds: Double) -> String {
@@ -121,6 +126,12 @@ private struct ReplicaStatus: Decodable {
         }
     }
 
+    struct Peer: Decodable {
+        let id: UInt16
+        /// Why there is no link; nil, too, where the replica does not tell.
+        let refusal: String?
+    }
+
     let role: String
     let view: UInt64
     let leader: UInt16?
@@ -131,9 +142,10 @@ private struct ReplicaStatus: Decodable {
     let statePool: Pool
     let uptime: Double
     let digest: Digest?
+    let peers: [Peer]?
 
     enum CodingKeys: String, CodingKey {
-        case role, view, leader, decided, executed, sessions, digest
+        case role, view, leader, decided, executed, sessions, digest, peers
         case acceptorPool = "acceptor_pool"
         case statePool = "state_pool"
         case uptime = "uptime_s"

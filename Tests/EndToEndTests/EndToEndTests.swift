@@ -154,11 +154,6 @@ struct EndToEndTests {
         func twoOfFiveAtOnce(threads: Scenario.Threads) async throws {
             try await Scenario(script: "transfer", name: "two-of-five").run(threads)
         }
-
-        @Test(arguments: Scenario.Threads.allCases)
-        func poolsOfOtherSizes(threads: Scenario.Threads) async throws {
-            try await Scenario(script: "transfer", name: "other-sizes").run(threads)
-        }
     }
 
     /// Calls that serving a request must not make, counted exactly under callgrind. In the release build alone, which
@@ -268,6 +263,27 @@ struct EndToEndTests {
         @Test(arguments: Scenario.Threads.allCases)
         func replicaOfAnotherCluster(threads: Scenario.Threads) async throws {
             try await Scenario(script: "refusals", name: "foreign-cluster").run(threads)
+        }
+    }
+
+    /// What pools were formatted for.
+    @Suite("Charters", .serialized)
+    struct Charters {
+        @Test func sizesEditedUnderPools() async throws {
+            try await Scenario(script: "charters", name: "edited-sizes").run()
+        }
+
+        @Test func membersEditedUnderPools() async throws {
+            try await Scenario(script: "charters", name: "edited-members").run()
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
+        func peersThatDiffer(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "charters", name: "peers-that-differ").run(threads)
+        }
+
+        @Test func poolsThatAreDumped() async throws {
+            try await Scenario(script: "charters", name: "dumped").run()
         }
     }
 

@@ -15,6 +15,7 @@ import Topology
     private let folder = FileManager.default.temporaryDirectory.appending(
         path: "mpaxos-installed-\(UInt32.random(in: 0...UInt32.max))")
     private let topology: Topology
+    private let charter: Charter
     private var member: Topology.Member { topology.replicas[0] }
 
     init() throws {
@@ -40,7 +41,8 @@ import Topology
         let file = folder.appending(path: "installed.toml")
         try Data(text.utf8).write(to: file)
         topology = try Topology(contentsOf: file.path)
-        for member in topology.replicas { try ReplicaPools.format(topology, id: member.id) }
+        charter = try Charter(of: topology, for: KeyValueService.self)
+        for member in topology.replicas { try ReplicaPools.format(topology, id: member.id, for: KeyValueService.self) }
     }
 
     /// Executes instances without commands.
@@ -90,7 +92,7 @@ import Topology
         try transfer().install(over: member.statePool)
         // Twice: also when it is killed as soon as it has opened its pools.
         for _ in 0..<2 {
-            let pools = try Pools(topology: topology, member: member)
+            let pools = try Pools(topology: topology, member: member, charter: charter)
             var effects = EffectBuffer()
             let core = pools.core(topology: topology, index: 0, into: &effects)
             let (decided, floor, view) = (core.decided, core.floor, core.view)
@@ -119,7 +121,7 @@ import Topology
         try execute(100_000, in: topology.replicas[1])
         try vote(1...12, in: 7)
         try transfer().install(over: member.statePool)
-        let pools = try Pools(topology: topology, member: member)
+        let pools = try Pools(topology: topology, member: member, charter: charter)
         #expect(pools.acceptor.floor == 100_001 && pools.acceptor.used == 0 && pools.acceptor.promised == 7)
         #expect(pools.acceptor.hasSlot(for: 100_001) && pools.acceptor.reserve(1 << 20) != nil)
         pools.state.close()
@@ -130,7 +132,7 @@ import Topology
     @Test(arguments: [3, 7, 9] as [UInt64]) func thePromiseRisesToThatOfTheGiver(view: UInt64) throws {
         defer { try? FileManager.default.removeItem(at: folder) }
         try vote(1...1, in: 7)
-        let life = try ReplicaLife<ReplicatedCounter>(
+        let life = try ReplicaLife<KeyValueService>(
             topology: topology, index: 0, board: StatusBoard(members: [0, 1, 2]),
             report: {
                 StatusReport(
@@ -151,7 +153,7 @@ import Topology
         try execute(8, in: topology.replicas[1])
         try vote(1...12, in: 7)
         let incoming = try transfer()
-        let pools = try Pools(topology: topology, member: member)
+        let pools = try Pools(topology: topology, member: member, charter: charter)
         #expect(pools.state.executed == 4 && pools.acceptor.floor == 1)
         #expect(!FileManager.default.fileExists(atPath: incoming.path))
         pools.state.close()

@@ -129,6 +129,7 @@ import Topology
         first.queued.store(7)
         first.resent.store(8)
         first.behind.store(9)
+        first.refusal.set("it says \"no\"")
         // Of this replica itself nothing is shown, whatever stands there.
         board.peers[1].window.store(99)
         let peers = try #require(try object(report)["peers"] as? [[String: Any]])
@@ -136,7 +137,7 @@ import Topology
         for peer in peers {
             #expect(
                 peer.keys.sorted() == [
-                    "behind", "connected", "id", "queued", "resent", "round_trip_us", "under_way", "window",
+                    "behind", "connected", "id", "queued", "refusal", "resent", "round_trip_us", "under_way", "window",
                 ])
         }
         #expect(peers[0]["id"] as? Int == 2)
@@ -147,6 +148,8 @@ import Topology
         #expect(peers[0]["queued"] as? Int == 7)
         #expect(peers[0]["resent"] as? Int == 8)
         #expect(peers[0]["behind"] as? Int == 9)
+        #expect(peers[0]["refusal"] as? String == "it says \"no\"")
+        #expect(peers[1]["refusal"] is NSNull, "nobody refuses it")
         #expect(peers[1]["id"] as? Int == 7)
         #expect(peers[1]["connected"] as? Bool == false)
         #expect(peers[1]["round_trip_us"] is NSNull, "not known before it was measured")

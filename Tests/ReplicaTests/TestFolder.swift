@@ -1,6 +1,11 @@
+import Consensus
 import Foundation
 import PersistentMemory
 import Storage
+
+/// Of pools whose charter nobody looks at.
+let charter = Charter(
+    members: [0, 1, 2], maxRequest: 1 << 20, sessions: 64, stateSize: 32 << 20, machine: "Machine", machineVersion: 1)
 
 /// A folder for pools, on tmpfs where there is one: a commit costs no look at a disk. Gone with the last reference.
 final class TestFolder {
@@ -22,7 +27,9 @@ final class TestFolder {
     func acceptor(_ index: Int, size: Int) throws -> AcceptorPool {
         let file = "\(path)/\(index).acceptor"
         try AcceptorPool.format(
-            path: file, identity: PoolIdentity(cluster: "c", replica: UInt16(index), incarnation: UInt64(index) + 1),
+            path: file,
+            identity: PoolIdentity(
+                cluster: "c", replica: UInt16(index), incarnation: UInt64(index) + 1, charter: charter),
             size: size)
         return try AcceptorPool(opening: file, expecting: "c", replica: UInt16(index))
     }

@@ -37,13 +37,13 @@ import Wire
         private let parker = Parker.allocate()!
         private var image: StateImage?
 
-        init(_ index: Int, in folder: URL, executed: UInt64) throws {
+        init(_ index: Int, in folder: URL, executed: UInt64, sessions: Int = 20_000) throws {
             self.index = index
             let path = folder.appending(path: "\(index).pool").path
             try StatePool.format(
-                path: path, identity: PoolIdentity(cluster: "c", replica: UInt16(index), incarnation: 1),
-                size: 20 << 20,
-                sessions: 20_000)
+                path: path,
+                identity: PoolIdentity(cluster: "c", replica: UInt16(index), incarnation: 1, charter: charter),
+                size: 20 << 20, sessions: sessions)
             pool = try StatePool(openingAny: path)
             for _ in 0..<executed {
                 _ = pool.begin(kind: .open, session: 0, sequence: 0)
@@ -235,6 +235,26 @@ import Wire
         let done = try #require(receiver.installed)
         #expect(sentBytes < UInt64(done.image.size) * 3 / 2 + 16 * UInt64(TransferMessage.chunkSize))
         done.image.discard()
+    }
+
+    /// Peers whose pools were formatted differently do not link; if they did, no state would pass between them.
+    @Test func aPoolOfOtherSizesGetsNoState() throws {
+        let folder = try Self.folder()
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let giver = try Side(1, in: folder, executed: 400)
+        let receiver = try Side(0, in: folder, executed: 5, sessions: 20_001)
+        var (refusals, now): (Int, UInt64) = (0, 1)
+        for _ in 0..<200 {
+            now += 20_000
+            for side in [receiver, giver] { try side.turn(needsState: side === receiver, now: now) }
+            for frame in receiver.sent() where frame.to == 1 { giver.take(frame.bytes, needsState: false, now: now) }
+            for frame in giver.sent() {
+                let sent = try frame.bytes.withUnsafeBytes { try PeerFrame(decoding: $0).content }
+                if case .transfer(.refusal(_, .otherGeometry)) = sent { refusals += 1 }
+                receiver.take(frame.bytes, needsState: true, now: now)
+            }
+        }
+        #expect(refusals > 0 && giver.board.statesGiven.load() == 0 && receiver.installed == nil)
     }
 
     /// A peer whose log does not reach back says so first, one whose log does helps a moment later.

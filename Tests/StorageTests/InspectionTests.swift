@@ -49,12 +49,14 @@ import Testing
         #expect(described.votes.map(\.view) == [nil, 6, 6])
         #expect(described.votes.map(\.length) == [5, 6, 0])
         for word in [
-            "acceptor pool of replica 7", "promised view 6", "instance 1: decided", "no-op", "no damage found",
+            "acceptor pool of replica 7", "max_request = 1 MiB", "machine = 'Machine' version 2", "promised view 6",
+            "instance 1: decided", "no-op", "no damage found",
         ] {
             #expect(report.description.contains(word))
         }
         let json = try JSONEncoder().encode(report)
         #expect(try JSONDecoder().decode(PoolReport.self, from: json).acceptor?.votes.count == 3)
+        #expect(report.charter == charter)
     }
 
     @Test func findsADamagedBatch() throws {
@@ -85,6 +87,7 @@ import Testing
         #expect(described.sessions[0].sequence == 5 && described.sessions[0].replyLength == 200)
         #expect(try PoolInspection.digest(path: path) == digest)
         #expect(report.description.contains("position 2"))
+        #expect(report.charter == charter && report.description.contains("members = 3, 7, 9"))
     }
 
     @Test func findsDamageInTheHeapAndInTheSessions() throws {

@@ -8,7 +8,7 @@ import Testing
 /// The state of one replica in the place of another's.
 @Suite struct StateImageTests {
     private static let size = 20 << 20
-    private static let giver = PoolIdentity(cluster: "test cluster", replica: 1, incarnation: 11)
+    private static let giver = PoolIdentity(cluster: "test cluster", replica: 1, incarnation: 11, charter: charter)
 
     /// Two pools in a folder, of which the first has executed much and the second little.
     private final class Pair {
@@ -90,7 +90,8 @@ import Testing
         }
 
         func reopen() throws {
-            ours = try StatePool(opening: path, expecting: identity.cluster, replica: identity.replica)
+            ours = try StatePool(
+                opening: path, expecting: identity.cluster, replica: identity.replica, charter: charter)
         }
 
         var files: [String] {
@@ -218,7 +219,8 @@ import Testing
             let copy = Folder()
             for file in ["state.pool", "state.pool.incoming"] { duplicate(pair.folder.file(file), to: copy.file(file)) }
             let path = copy.file("state.pool")
-            let pool = try StatePool(opening: path, expecting: identity.cluster, replica: identity.replica)
+            let pool = try StatePool(
+                opening: path, expecting: identity.cluster, replica: identity.replica, charter: charter)
             IncomingImage.removeLeftovers(beside: path)
             #expect(access(IncomingImage.path(beside: path), F_OK) != 0, "\(step)")
             #expect(pool.currentDigest() == expected, "\(step)")

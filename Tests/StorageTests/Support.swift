@@ -35,7 +35,10 @@ final class Folder {
     func file(_ name: String) -> String { "\(path)/\(name)" }
 }
 
-let identity = PoolIdentity(cluster: "test cluster", replica: 7, incarnation: 0xABCD_EF01_2345_6789)
+let charter = Charter(
+    members: [3, 7, 9], maxRequest: 1 << 20, sessions: 1024, stateSize: 32 << 20, machine: "Machine", machineVersion: 2)
+let identity = PoolIdentity(
+    cluster: "test cluster", replica: 7, incarnation: 0xABCD_EF01_2345_6789, charter: charter)
 
 func emptyPool(pages: Int) throws -> Pool {
     let zeros = [UInt8](repeating: 0, count: pages * Pool.pageSize)

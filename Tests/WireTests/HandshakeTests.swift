@@ -1,3 +1,4 @@
+import Consensus
 import Testing
 
 @testable import Wire
@@ -5,6 +6,10 @@ import Testing
 @Suite struct HandshakeTests {
     static let hello = Handshake.Hello(
         cluster: "ab", replica: 0x0203, incarnation: 0x0102_0304_0506_0708,
+        charter: Charter(
+            members: [1, 0x0203], maxRequest: 0x11, sessions: 0x2200, stateSize: 0x33_0000, machine: "mc",
+            machineVersion: -2),
+        fingerprint: 0x0A0B_0C0D_0E0F_1011,
         members: [
             .init(id: 1, incarnation: 0, peerEndpoint: "tcp://h:1", clientEndpoint: "tcp://h:2"),
             .init(id: 0x0203, incarnation: 5, peerEndpoint: "p", clientEndpoint: ""),
@@ -22,11 +27,15 @@ import Testing
 
     @Test func bytesOfAHello() {
         let frame = Handshake.hello(Self.hello).encode(sender: 3)
-        #expect(Array(frame[0..<8]) == [0x4D, 0x50, 0x50, 0x31, 2, 0xF0, 3, 0])
+        #expect(Array(frame[0..<8]) == [0x4D, 0x50, 0x50, 0x31, 3, 0xF0, 3, 0])
         #expect(frame[12] == UInt8(frame.count - 64) && frame[13...15].allSatisfy { $0 == 0 })
         #expect(frame[20..<64].allSatisfy { $0 == 0 })
+        let charter: [UInt8] =
+            [0x11, 0, 0, 0, 0, 0, 0, 0] + [0, 0x22, 0, 0, 0, 0, 0, 0] + [0, 0, 0x33, 0, 0, 0, 0, 0]
+            + [0xFE] + Array(repeating: 0xFF, count: 7) + [2, 0] + Array("mc".utf8)
         #expect(
-            Array(frame[64...]) == [2, 0] + Array("ab".utf8) + [3, 2] + [8, 7, 6, 5, 4, 3, 2, 1] + [2]
+            Array(frame[64...]) == [2, 0] + Array("ab".utf8) + [3, 2] + [8, 7, 6, 5, 4, 3, 2, 1]
+                + [0x11, 0x10, 0x0F, 0x0E, 0x0D, 0x0C, 0x0B, 0x0A] + charter + [2]
                 + [1, 0] + [0, 0, 0, 0, 0, 0, 0, 0] + [9, 0] + Array("tcp://h:1".utf8) + [9, 0]
                 + Array("tcp://h:2".utf8)
                 + [3, 2] + [5, 0, 0, 0, 0, 0, 0, 0] + [1, 0] + Array("p".utf8) + [0, 0])
@@ -36,7 +45,7 @@ import Testing
     @Test func checksumsStayWhatTheyAre() {
         let frame = Handshake.refused(.init(.version, "no")).encode(sender: 1)
         #expect(Array(frame[64...]) == [1, 2, 0, 0x6E, 0x6F])
-        #expect(Array(frame[8..<12]) == [23, 226, 86, 137])
+        #expect(Array(frame[8..<12]) == [49, 235, 226, 120])
         #expect(Array(frame[16..<20]) == [229, 56, 104, 47])
     }
 
@@ -68,9 +77,21 @@ import Testing
         #expect(throws: PeerFrameError.field) { try Self.decode(frame) }
     }
 
+    /// They are logged, and shown by `mpaxos status`: nobody writes lines of his own there, nor to the terminal.
+    @Test(arguments: ["two\nlines", "\u{1B}[2J", "\u{7F}", "\0"])
+    func textsWithControlCharactersAreRefused(text: String) {
+        var hellos = [Self.hello, Self.hello, Self.hello]
+        hellos[0].cluster = text
+        hellos[1].members[0].peerEndpoint = text
+        hellos[2].members[1].clientEndpoint = text
+        for handshake in [.refused(.init(.charter, text))] + hellos.map(Handshake.hello) {
+            #expect(throws: PeerFrameError.field) { try Self.decode(handshake.encode(sender: 0)) }
+        }
+    }
+
     @Test func anotherVersionIsToldFromGarbage() {
-        let newer = Handshake.hello(Self.hello).encode(sender: 2, version: 3)
-        #expect(throws: PeerFrameError.version(3)) { try Self.decode(newer) }
+        let newer = Handshake.hello(Self.hello).encode(sender: 2, version: 4)
+        #expect(throws: PeerFrameError.version(4)) { try Self.decode(newer) }
         var garbage = Handshake.hello(Self.hello).encode(sender: 2)
         garbage[4] = 1
         #expect(throws: PeerFrameError.headerChecksum) { try Self.decode(garbage) }
@@ -120,9 +141,28 @@ import Testing
 
     @Test func membersOutOfOrderAreRefused() throws {
         var hello = Self.hello
+        func expectRefusal() {
+            hello.charter.members = hello.members.map(\.id)
+            #expect(throws: PeerFrameError.field) { try Self.decode(Handshake.hello(hello).encode(sender: 0)) }
+        }
         hello.members.swapAt(0, 1)
-        #expect(throws: PeerFrameError.field) { try Self.decode(Handshake.hello(hello).encode(sender: 0)) }
+        expectRefusal()
         hello.members[1] = hello.members[0]
-        #expect(throws: PeerFrameError.field) { try Self.decode(Handshake.hello(hello).encode(sender: 0)) }
+        expectRefusal()
+        hello.members = []
+        expectRefusal()
+        hello.members = (0..<10).map { .init(id: $0, incarnation: 1, peerEndpoint: "p", clientEndpoint: "c") }
+        expectRefusal()
+    }
+
+    @Test(arguments: ["", String(repeating: "m", count: 256), "two\nlines", String(repeating: "–", count: 86)])
+    func aMachineWithoutAProperNameIsRefused(name: String) throws {
+        var hello = Self.hello
+        hello.charter.machine = name
+        for handshake in [Handshake.hello(hello), .welcome(hello)] {
+            #expect(throws: PeerFrameError.field) { try Self.decode(handshake.encode(sender: 0)) }
+        }
+        hello.charter.machine = String(repeating: "m", count: 255)
+        #expect(try Self.decode(Handshake.hello(hello).encode(sender: 0)).1 == .hello(hello))
     }
 }

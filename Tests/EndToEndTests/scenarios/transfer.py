@@ -9,7 +9,7 @@ import urllib.request
 
 from harness import eventually, execute, main, scenario
 from load import Load
-from mpx import OK, SUBMIT, get, put, some
+from mpx import put
 
 VALUE = 400_000
 KEYS = 50
@@ -185,30 +185,6 @@ def two_of_five(run):
     cluster, load, gone = prepare(run, away=2, replicas=5)
     cluster.start(*gone)
     all_are_one(run, cluster, load, *gone)
-
-
-@scenario
-def other_sizes(run):
-    """A pool of another size cannot take the others' state: the replica says so, serves nothing old, and costs the others nothing."""
-    cluster = run.cluster(http=True, prepare=False)
-    for id in cluster.ids:
-        cluster.sections["storage"]["state_size"] = "48MiB" if id == 2 else "32MiB"
-        cluster.write_topology()
-        cluster.format(id)
-    cluster.start_all()
-    client = cluster.client(0).open()
-    last = client.submit(put(b"small", b"value"))
-    eventually(lambda: cluster.status(2)["position"] >= last.position, "all have the first commands")
-    cluster.kill9(2)
-    client.endpoints = client.endpoints[:2]
-    for n in range(40):
-        client.submit(put(b"large", bytes([n]) * 500_000))
-    cluster.launch(2)
-    says(cluster, 2, "its state pool has other sizes")
-    run.equal(cluster.status(2)["role"], "recovering", "its role")
-    run.equal(cluster.processes[2].output(), "", "what it prints, being not ready")
-    for id in (0, 1):
-        run.reply(cluster.link(id).call(SUBMIT, get(b"small")), f"through replica {id}", status=OK, body=some(b"value"))
 
 
 if __name__ == "__main__":

@@ -155,7 +155,11 @@ final class Ours {
 
     init(path: String, options: Options) throws {
         let size = 256 << 20 + options.keys * (options.size + 512)
-        let identity = PoolIdentity(cluster: "execute", replica: 0, incarnation: 1)
+        let identity = PoolIdentity(
+            cluster: "execute", replica: 0, incarnation: 1,
+            charter: Charter(
+                members: [0], maxRequest: 1 << 20, sessions: UInt64(max(options.sessions, 1000)),
+                stateSize: UInt64(size), machine: KeyValueService.name, machineVersion: Int64(KeyValueService.version)))
         unlink(path)
         try StatePool.format(path: path, identity: identity, size: size, sessions: max(options.sessions, 1000))
         pool = try StatePool(opening: path, expecting: "execute", replica: 0, viewLimit: 4 << 30)

@@ -1,0 +1,214 @@
+import CSupport
+import Consensus
+import Foundation
+import Logging
+import Messaging
+import Queues
+import Testing
+import Wire
+
+@testable import Replica
+
+/// HELLO at the peer port of a replica: who becomes its link, who is refused, and what is said about it.
+@Suite struct PeerHandshakeTests {
+    /// The links of replica 0 of three, and a socket that passes for replica 2.
+    private final class Rig {
+        let board = StatusBoard(members: [0, 1, 2])
+        let log = Log()
+        let hello: Handshake.Hello
+        private let links: PeerLinks
+        private let rings = Rings(outstanding: 16)
+        private let parker = Parker.allocate()!
+        private let watch = Watch.allocate(capacity: 8)
+        private let peer: Socket
+        private let frame = Frame()
+
+        init() throws {
+            let context = try Context(ioThreads: 1)
+            let members = [0, 1, 2].map {
+                Handshake.Member(id: $0, incarnation: 0, peerEndpoint: "p\($0)", clientEndpoint: "c\($0)")
+            }
+            let fingerprint = charter.fingerprint(layout: 1)
+            hello = Handshake.Hello(
+                cluster: "c", replica: 2, incarnation: 12, charter: charter, fingerprint: fingerprint, members: members)
+            let endpoint = "inproc://handshake"
+            let log = self.log
+            links = PeerLinks(
+                settings: .init(
+                    index: 0, cluster: "c", replica: 0, incarnation: 10, charter: charter, fingerprint: fingerprint,
+                    members: members),
+                router: try PeerLinks.router(binding: endpoint, in: context, largestFrame: 1 << 20),
+                dealers: [nil, nil, nil], board: board,
+                logger: Logger(label: "links", factory: { _ in log }), rings: rings, engine: parker)
+            peer = try Socket(.dealer, in: context)
+            try peer.connect(endpoint)
+            links.register(in: watch)
+        }
+
+        deinit {
+            links.close()
+            watch.deallocate()
+            parker.deallocate()
+            rings.deallocate()
+        }
+
+        func turn() {
+            watch.look(timeoutMilliseconds: 1)
+            _ = links.poll(budget: 64, now: csupport_monotonic_us())
+            while rings.arrivals.pop() != nil {}
+        }
+
+        /// Sends a frame, and waits until a condition holds.
+        func send(_ bytes: [UInt8], until condition: () -> Bool) {
+            #expect(bytes.withUnsafeBytes { peer.send(copying: $0, more: false) } == .sent)
+            let deadline = csupport_monotonic_us() + 10_000_000
+            while !condition(), csupport_monotonic_us() < deadline { turn() }
+        }
+
+        /// What is answered to a frame; nil when nothing is for ten seconds.
+        func answer(to bytes: [UInt8]) throws -> (header: [UInt8], handshake: Handshake)? {
+            var isThere = false
+            send(bytes) {
+                isThere = isThere || peer.receive(frame)
+                return isThere
+            }
+            guard isThere else { return nil }
+            var bytes = Array(frame.bytes)
+            let head = Array(bytes.prefix(8))
+            // In the peer's version, whichever that is: read as one of this.
+            guard head[4] == peerProtocolVersion else {
+                bytes.removeFirst(PeerHeader.size + 3)
+                return (head, .refused(.init(.version, String(decoding: bytes, as: UTF8.self))))
+            }
+            return try bytes.withUnsafeBytes { raw in
+                (
+                    head,
+                    try Handshake(
+                        header: PeerHeader(decoding: raw),
+                        payload: UnsafeRawBufferPointer(rebasing: raw[PeerHeader.size...]))
+                )
+            }
+        }
+
+        var isConnected: Bool { board.peers[2].connected.load() == 1 }
+    }
+
+    /// What was logged as an error.
+    private final class Log: LogHandler, @unchecked Sendable {
+        // Unchecked: the links log on the test's thread.
+        var errors: [String] = []
+        var metadata: Logger.Metadata = [:]
+        var logLevel = Logger.Level.error
+
+        subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+            get { nil }
+            set {}
+        }
+
+        func log(event: LogEvent) { errors.append("\(event.message)") }
+    }
+
+    @Test func whoWasFormattedAlikeIsLinked() throws {
+        let rig = try Rig()
+        let answer = try #require(try rig.answer(to: Handshake.hello(rig.hello).encode(sender: 2)))
+        guard case .welcome(let welcome) = answer.handshake else {
+            Issue.record("\(answer.handshake)")
+            return
+        }
+        #expect(welcome.replica == 0 && welcome.charter == charter && welcome.fingerprint == rig.hello.fingerprint)
+        #expect(rig.isConnected && rig.board.peers[2].refusal.read() == nil && rig.log.errors.isEmpty)
+    }
+
+    static let differences: [(String, Handshake.Refusal.Cause, String, String)] = [
+        ("members", .members, "replica 0 has members = 0, 1, 2", "replica 2 has members = 0, 2"),
+        ("max_request", .charter, "replica 0 has max_request = 1 MiB", "replica 2 has max_request = 2 MiB"),
+        ("sessions", .charter, "replica 0 has sessions = 64", "replica 2 has sessions = 65"),
+        ("state_size", .charter, "replica 0 has state_size = 32 MiB", "replica 2 has state_size = 33 MiB"),
+        ("machine", .charter, "replica 0 has machine = 'Machine' version 1", "machine = 'Other' version 1"),
+        ("version", .charter, "replica 0 has machine = 'Machine' version 1", "machine = 'Machine' version 2"),
+        ("layout", .charter, "replica 0 and replica 2 are laid out differently", "different releases"),
+    ]
+
+    /// The sentence is in the answer, in the log and in STATUS; once the peer is as it should be, it is linked.
+    @Test(arguments: differences)
+    func whoDiffersIsRefused(what: String, cause: Handshake.Refusal.Cause, ours: String, theirs: String) throws {
+        let rig = try Rig()
+        var hello = rig.hello
+        switch what {
+        case "members":
+            hello.members.remove(at: 1)
+            hello.charter.members = [0, 2]
+        case "max_request": hello.charter.maxRequest = 2 << 20
+        case "sessions": hello.charter.sessions = 65
+        case "state_size": hello.charter.stateSize = 33 << 20
+        case "machine": hello.charter.machine = "Other"
+        case "version": hello.charter.machineVersion = 2
+        default: break
+        }
+        hello.fingerprint = hello.charter.fingerprint(layout: what == "layout" ? 2 : 1)
+        for _ in 0..<2 {
+            let answer = try #require(try rig.answer(to: Handshake.hello(hello).encode(sender: 2)))
+            guard case .refused(let refusal) = answer.handshake else {
+                Issue.record("\(answer.handshake)")
+                return
+            }
+            #expect(refusal.cause == cause)
+            let shown = try #require(rig.board.peers[2].refusal.read())
+            for text in [refusal.reason, shown, rig.log.errors.last ?? ""] {
+                #expect(text.contains(ours) && text.contains(theirs), "\(text)")
+            }
+        }
+        #expect(!rig.isConnected && rig.log.errors.count == 1, "said once")
+        _ = try rig.answer(to: Handshake.hello(rig.hello).encode(sender: 2))
+        #expect(rig.isConnected && rig.board.peers[2].refusal.read() == nil)
+    }
+
+    /// A replica that the topology here does not have is told which members differ, not only that it is a stranger.
+    @Test func aMemberOfAnotherTopologyLearnsWhichMembersDiffer() throws {
+        let rig = try Rig()
+        var hello = rig.hello
+        hello.replica = 3
+        hello.members[2].id = 3
+        hello.charter.members = [0, 1, 3]
+        let answer = try #require(try rig.answer(to: Handshake.hello(hello).encode(sender: 2)))
+        guard case .refused(let refusal) = answer.handshake else {
+            Issue.record("\(answer.handshake)")
+            return
+        }
+        #expect(refusal.cause == .members)
+        #expect(refusal.reason.contains("members = 0, 1, 2") && refusal.reason.contains("members = 0, 1, 3"))
+        #expect(rig.log.errors.count == 1 && rig.board.strangersRefused.load() == 1)
+    }
+
+    @Test func anotherProtocolIsRefusedInItsOwnVersion() throws {
+        let rig = try Rig()
+        for version in [peerProtocolVersion - 1, peerProtocolVersion + 1] {
+            let answer = try #require(
+                try rig.answer(to: Handshake.hello(rig.hello).encode(sender: 2, version: version)))
+            #expect(answer.header[4] == version)
+            guard case .refused(let refusal) = answer.handshake else { continue }
+            #expect(refusal.reason.contains("version \(peerProtocolVersion)"))
+            #expect(refusal.reason.contains("version \(version)") && refusal.reason.contains("same release"))
+        }
+        #expect(rig.board.strangersRefused.load() == 2 && !rig.isConnected)
+    }
+
+    /// Counted, and not answered.
+    @Test func aMalformedHelloIsCounted() throws {
+        let rig = try Rig()
+        var longName = rig.hello
+        longName.charter.machine = String(repeating: "m", count: 256)
+        var lines = rig.hello
+        lines.charter.machine = "a\nb"
+        var tenMembers = rig.hello
+        tenMembers.members = (0..<10).map { .init(id: $0, incarnation: 0, peerEndpoint: "p", clientEndpoint: "c") }
+        tenMembers.charter.members = Array(0..<10)
+        for (count, hello) in zip(1..., [longName, lines, tenMembers]) {
+            rig.send(Handshake.hello(hello).encode(sender: 2)) { rig.board.strangersRefused.load() == UInt64(count) }
+            #expect(rig.board.strangersRefused.load() == UInt64(count))
+        }
+        #expect(!rig.isConnected && rig.board.peers[2].refusal.read() == nil)
+        _ = try rig.answer(to: Handshake.hello(rig.hello).encode(sender: 2))
+        #expect(rig.isConnected)
+    }
+}
