@@ -130,6 +130,11 @@ package final class Pool {
         flusher.pointee.flush(start, count)
     }
 
+    /// As `flush`, but only `fenceAll` needs to make it durable, see `streamLater`.
+    @inlinable package func flushLater(_ start: UnsafeRawPointer, _ count: Int) {
+        flusher.pointee.flushLater(start, count)
+    }
+
     /// Copies into the region and flushes what it copied, by the fastest stores there are for the length.
     @inlinable package func copyAndFlush(to target: UnsafeMutableRawPointer, from source: UnsafeRawPointer, count: Int)
     {

@@ -55,6 +55,9 @@ final class CrashRun {
         return try zeros.withUnsafeBytes { try Pool(image: $0) }
     }
 
+    /// The region as it is now, in a pool of its own.
+    static func copyOf(_ pool: Pool) throws -> Pool { try Pool(image: UnsafeRawBufferPointer(pool.region)) }
+
     func run(commits: Int) throws -> Outcome {
         var load = Workload()
         allowed = [copy(heap.transaction.committed)]
