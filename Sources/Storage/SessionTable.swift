@@ -16,7 +16,7 @@ final class SessionTable {
     @exclusivity(unchecked) private var knowsOrder = false
 
     init(in transaction: Transaction, root: StateRoot) {
-        precondition(root.capacity > 0 && root.capacity <= UInt64(SessionRules.slotLimit), "a table of impossible size")
+        precondition(root.capacity > 0 && root.capacity <= UInt32(SessionRules.slotLimit), "a table of impossible size")
         precondition(MemoryLayout<SessionSlot>.size == SessionSlot.size, "a session has no padding")
         self.transaction = transaction
         table = root.table
@@ -52,8 +52,22 @@ final class SessionTable {
 
     /// The count of uses at the session's last use.
     func stamp(_ slot: Int) -> UInt64 {
-        max(read(slot).stamp, transaction.read(PersistentPointer(offset: StateLayout.stampsOffset + 8 * UInt64(slot))))
+        guard let later = laterStamp(slot) else { preconditionFailure("stamps are checked when the pool is opened") }
+        return max(read(slot).stamp, later)
     }
+
+    /// That of uses without a new reply; 0: there was none. nil when it is damaged.
+    private func laterStamp(_ slot: Int) -> UInt64? {
+        let stamp: CheckedNumber = transaction.read(stampPlace(slot))
+        return stamp.word == 0 ? 0 : stamp.number
+    }
+
+    private func stampPlace(_ slot: Int) -> PersistentPointer<CheckedNumber> {
+        PersistentPointer(offset: StateLayout.stampsOffset + 8 * UInt64(slot))
+    }
+
+    /// A slot whose stamp is damaged.
+    var slotOfDamagedStamp: Int? { (0..<capacity).first { laterStamp($0) == nil } }
 
     /// The slot of a session that is open.
     @inline(__always)
@@ -104,7 +118,7 @@ final class SessionTable {
     /// A use without a new reply: the session is now the last to be evicted.
     func touch(_ slot: Int, clock: UInt64) {
         precondition(clock > 0, "uses are counted from 1")
-        transaction.write(clock, to: PersistentPointer(offset: StateLayout.stampsOffset + 8 * UInt64(slot)))
+        transaction.write(CheckedNumber(clock), to: stampPlace(slot))
         if knowsOrder { order.touch(slot) }
     }
 
@@ -112,7 +126,7 @@ final class SessionTable {
     func open(root: inout StateRoot, clock: UInt64) -> UInt64 {
         root.openings += 1
         let slot: Int
-        if root.sessions == root.capacity {
+        if root.sessions == UInt64(root.capacity) {
             slot = evict()
         } else {
             slot = takeFree(&root)
@@ -144,7 +158,7 @@ final class SessionTable {
 
     private func takeFree(_ root: inout StateRoot) -> Int {
         if root.sessions == root.usedSlots {
-            precondition(root.usedSlots < root.capacity, "no free session slot, though the table is not full")
+            precondition(root.usedSlots < UInt64(root.capacity), "no free session slot, though the table is not full")
             root.usedSlots += 1
             return Int(root.usedSlots) - 1
         }

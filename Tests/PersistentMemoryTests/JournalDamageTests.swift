@@ -51,7 +51,7 @@ import Testing
                 return (nil, memcmp(heap.transaction.committed.baseAddress!, expected, expected.count) == 0)
             } catch {
                 // What is refused is left as it was found.
-                return (error as? PoolError, memcmp(scratch.region.baseAddress!, before, before.count) == 0)
+                return (error, memcmp(scratch.region.baseAddress!, before, before.count) == 0)
             }
         }
 

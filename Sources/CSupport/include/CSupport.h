@@ -40,6 +40,20 @@ static inline void csupport_pause(void) {
 #endif
 }
 
+/// Stores 64 bytes, the first 8 of them before the others. Both pointers are aligned to 8.
+static inline void csupport_store_line(void *to, const void *from) {
+    __atomic_store_n((uint64_t *)to, *(const uint64_t *)from, __ATOMIC_RELAXED);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    __builtin_memcpy((char *)to + 8, (const char *)from + 8, 56);
+}
+
+/// Stores zeros to 64 bytes, to the first 8 of them after the others.
+static inline void csupport_clear_line(void *to) {
+    __builtin_memset((char *)to + 8, 0, 56);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    __atomic_store_n((uint64_t *)to, 0, __ATOMIC_RELAXED);
+}
+
 /// Begins to fetch the cache line of `address`, which will be written to, and does not wait for it. Any address will do.
 static inline void csupport_prefetch(const void *address) { __builtin_prefetch(address, 1, 3); }
 
