@@ -130,6 +130,13 @@ package final class Heap {
         }
         view = mapped
         transaction = Transaction(view: mapped, home: home, layout: layout, journal: journal, viewLimit: viewLimit)
+        guard transaction.takeUpAllocatorSum() || isMoving else {
+            let offset = UnsafeRawPointer(home) + Int(layout.allocator) - UnsafeRawPointer(pool.region.baseAddress!)
+            throw PoolError(
+                .damaged,
+                "\(pool.path): the allocator's records, at offset \(offset) of the region, are damaged; \(PoolError.restoreAdvice)"
+            )
+        }
         transaction.digest.allChanged(upTo: transaction.highWater)
     }
 

@@ -256,6 +256,13 @@ extension Pool {
         guard let separator = stored.range(ofLast: " size="), let wanted = Int(stored[separator.upperBound...]),
             stored[..<separator.lowerBound] == layout
         else {
+            let found = stored.split(separator: " ").first ?? ""
+            if kind(of: found) == kind(of: layout), found != layout {
+                throw PoolError(
+                    .foreign,
+                    "\(path): a pool of the layout '\(found)', where this program reads '\(layout)': run the program that made it"
+                )
+            }
             throw PoolError(
                 .foreign, "\(path): a pool with the layout '\(stored)', where '\(layout)' is needed; give another path")
         }
@@ -276,6 +283,11 @@ extension Pool {
             }
         }
         return size
+    }
+
+    /// A layout's name without its version, the number at its end.
+    private static func kind(of layout: some StringProtocol) -> String {
+        String(layout.reversed().drop { $0.isNumber }.reversed())
     }
 
     private static func creationError(path: String, size: Int, code: Int32) -> PoolError {

@@ -1,6 +1,7 @@
 import Glibc
-import PersistentMemory
 import Testing
+
+@testable import PersistentMemory
 
 /// Runs a load on a heap and, at its flushes and fences, recovers from memory as a crash there may leave it. What is recovered
 /// must be the state before the commit under way or the state after it; and after it, once `commit` has returned.
@@ -71,6 +72,8 @@ final class CrashRun {
                 load.command(on: heap, random: &random, largest: 3000)
             }
             if heap.transaction.overflowed { throw PoolError(.io, "the load overflowed the journal") }
+            // Part of the commit; here, so that the state after it is known before.
+            heap.transaction.storeAllocatorSum()
             allowed.append(copy(heap.transaction.bytes(0, allowed[0].count)))
             eventsOfCommit = 0
             heap.transaction.commit()

@@ -149,6 +149,36 @@ import Testing
     }
 }
 
+@Suite struct AllocatorDamageTests {
+    @Test func everyBitOfTheAllocatorsRecordsCounts() throws {
+        let pool = try CrashRun.emptyPool(size: CrashRun.regionSize)
+        try Heap.format(in: pool, progressSize: 4096, journalSize: CrashRun.journalSize, reserveSize: 12 << 10)
+        let heap = try Heap(opening: pool)
+        var load = Workload()
+        var random = CrashModel.Seeded(seed: 4)
+        for _ in 0..<100 {
+            load.command(on: heap, random: &random, largest: 900)
+            heap.transaction.commit()
+        }
+        heap.transaction.checkpoint()
+        let image = Array(pool.region)
+        let scratch = try CrashRun.emptyPool(size: CrashRun.regionSize)
+        let start = CrashRun.dataOffset + Int(heap.transaction.layout.allocator)
+        // All counters and maps, and some of the many heads.
+        let bits = Array(0..<8 * 384) + Array(stride(from: 8 * 384, to: 8 * AllocatorLayout.size, by: 11))
+        for bit in bits where !(8 * 40..<8 * 64).contains(bit) {
+            image.withUnsafeBytes { scratch.region.copyMemory(from: $0) }
+            scratch.region[start + bit / 8] ^= 1 << UInt8(bit % 8)
+            do {
+                _ = try Heap(opening: scratch)
+                Issue.record("bit \(bit) of the allocator's records is not noticed")
+            } catch {
+                #expect(error.kind == .damaged && error.description.contains("offset \(start) "))
+            }
+        }
+    }
+}
+
 @Suite struct CheckedNumberTests {
     @Test func anyOneOrTwoFlippedBitsAreNoticed() {
         for number in [0, 1, 2, 255, 65_536, 0x1234_5678_9ABC, CheckedNumber.limit - 1] as [UInt64] {
