@@ -1,3 +1,5 @@
+import CSupport
+
 /// A number below 2^48 and 16 check bits in one word: what must change by a single aligned store, which reaches memory whole
 /// or not at all, and yet must not be trusted blindly. One or two flipped bits anywhere in the word are always noticed.
 package struct CheckedNumber: BitwiseCopyable, Equatable {
@@ -19,7 +21,5 @@ package struct CheckedNumber: BitwiseCopyable, Equatable {
         return word >> Self.bits == Self.check(number) ? number : nil
     }
 
-    private static func check(_ number: UInt64) -> UInt64 {
-        withUnsafeBytes(of: number) { UInt64(Checksum.of($0.baseAddress!, 8) & 0xFFFF) }
-    }
+    private static func check(_ number: UInt64) -> UInt64 { UInt64(csupport_crc32c_word(number) & 0xFFFF) }
 }

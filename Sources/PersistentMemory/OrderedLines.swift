@@ -4,9 +4,10 @@ import CSupport
 /// so a line that it was in the middle of has the first word of the new content; after a loss of power any words may be missing.
 extension Pool {
     /// Stores a line of 64 bytes, its first word before the others, and flushes it.
-    @inlinable package func storeLine<T: BitwiseCopyable>(_ line: T, to target: UnsafeMutableRawPointer) {
+    @inlinable @inline(__always)
+    package func storeLine<T: BitwiseCopyable>(_ line: T, to target: UnsafeMutableRawPointer) {
         precondition(MemoryLayout<T>.size == 64, "a line has 64 bytes")
-        withUnsafeBytes(of: line) { csupport_store_line(target, $0.baseAddress!) }
+        withUnsafePointer(to: line) { csupport_store_line(target, $0) }
         flush(target, 64)
     }
 

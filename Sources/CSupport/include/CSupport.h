@@ -14,7 +14,10 @@ extern "C" {
 /// `count` is 0. Uses SSE4.2 where the processor has it, the ARMv8 CRC instructions where the compiler may assume them, tables elsewhere.
 uint32_t csupport_crc32c(uint32_t seed, const void *bytes, size_t count);
 
-/// The same by tables alone, on any processor: the yardstick that the tests hold the fast one to.
+/// The CRC32C of a word's bytes as they lie in memory, from a seed of 0.
+uint32_t csupport_crc32c_word(uint64_t word);
+
+/// As `csupport_crc32c` by tables alone, on any processor: the yardstick that the tests hold the fast one to.
 uint32_t csupport_crc32c_portable(uint32_t seed, const void *bytes, size_t count);
 
 /// Four sums over lines of 64 bytes: sum k is the CRC32C register, not inverted, after words 2k and 2k + 1 of each line. Four, as the
