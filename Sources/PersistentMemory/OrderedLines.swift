@@ -7,7 +7,8 @@ extension Pool {
     @inlinable @inline(__always)
     package func storeLine<T: BitwiseCopyable>(_ line: T, to target: UnsafeMutableRawPointer) {
         precondition(MemoryLayout<T>.size == 64, "a line has 64 bytes")
-        withUnsafePointer(to: line) { csupport_store_line(target, $0) }
+        var line = line
+        csupport_store_line(target, &line)
         flush(target, 64)
     }
 
