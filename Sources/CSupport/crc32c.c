@@ -105,8 +105,20 @@ __attribute__((target("sse4.2"))) static uint32_t crc32c_sse42(uint32_t seed, co
         p += 8;
         count -= 8;
     }
+    // What a line has before its own sum.
+    if (count >= 4) {
+        uint32_t word;
+        memcpy(&word, p, sizeof word);
+        crc = __builtin_ia32_crc32si((uint32_t)crc, word);
+        p += 4;
+        count -= 4;
+    }
     while (count--) crc = __builtin_ia32_crc32qi((uint32_t)crc, *p++);
     return ~(uint32_t)crc;
+}
+
+__attribute__((target("sse4.2"))) static uint32_t crc32c_word_sse42(uint64_t word) {
+    return ~(uint32_t)__builtin_ia32_crc32di(~0u, word);
 }
 
 #elif defined(__aarch64__) && defined(__ARM_FEATURE_CRC32)
@@ -124,6 +136,13 @@ static uint32_t crc32c_armv8(uint32_t seed, const void *bytes, size_t count) {
 }
 
 #endif
+
+uint32_t csupport_crc32c_word(uint64_t word) {
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("sse4.2")) return crc32c_word_sse42(word);
+#endif
+    return csupport_crc32c(0, &word, sizeof word);
+}
 
 uint32_t csupport_crc32c(uint32_t seed, const void *bytes, size_t count) {
 #if defined(__x86_64__)

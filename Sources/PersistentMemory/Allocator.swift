@@ -108,6 +108,8 @@ extension Transaction {
             data <= capacity && reserve <= capacity,
             "no more is charged than was allocated; else the pool is damaged, see mpaxos dump --verify")
         // Both counters with one write.
+        sum(AllocatorLayout.dataBytes, data)
+        sum(AllocatorLayout.reserveBytes, reserve)
         write(
             (data, reserve),
             to: PersistentPointer<(UInt64, UInt64)>(offset: layout.allocator + AllocatorLayout.dataBytes))
@@ -226,7 +228,32 @@ extension Transaction {
 
     private func word(_ offset: UInt64) -> UInt64 { read(PersistentPointer(offset: layout.allocator + offset)) }
     private func setWord(_ offset: UInt64, _ value: UInt64) {
+        sum(offset, value)
         write(value, to: PersistentPointer(offset: layout.allocator + offset))
+    }
+
+    /// The sum of all records follows each word that changes; it is stored with the commit.
+    @inline(__always)
+    private func sum(_ offset: UInt64, _ value: UInt64) {
+        allocatorSum &+= (value &- word(offset)) &* AllocatorLayout.weight(offset)
+    }
+
+    /// Makes the sum part of a commit. Its line is one already when a record was changed: so was a counter.
+    func storeAllocatorSum() {
+        if word(AllocatorLayout.sum) != allocatorSum {
+            write(allocatorSum, to: PersistentPointer(offset: layout.allocator + AllocatorLayout.sum))
+        }
+    }
+
+    /// Whether the records are those that were committed last. At open.
+    func takeUpAllocatorSum() -> Bool {
+        var sum: UInt64 = 0
+        for offset in stride(from: 0, to: UInt64(AllocatorLayout.size), by: 8)
+        where offset < AllocatorLayout.sum || offset >= AllocatorLayout.secondLevelMaps {
+            sum &+= word(offset) &* AllocatorLayout.weight(offset)
+        }
+        allocatorSum = sum
+        return sum == word(AllocatorLayout.sum)
     }
 
     private func charge(_ bytes: Int64, to share: AllocationClass) {

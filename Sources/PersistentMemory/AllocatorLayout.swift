@@ -1,16 +1,20 @@
 import Invariants
 
-/// The allocator's own records, at offsets from `HeapLayout.allocator`: counters and the map of filled first levels on one
-/// line, then a map of second levels for each first level, then the heads of the free lists.
+/// The allocator's own records, at offsets from `HeapLayout.allocator`: counters, the map of filled first levels and the sum of all
+/// its words on one line, then a map of second levels for each first level, then the heads of the free lists.
 enum AllocatorLayout {
     static let dataBytes: UInt64 = 0
     /// Right behind `dataBytes`: both are written as a pair.
     static let reserveBytes: UInt64 = 8
     static let highWater: UInt64 = 16
     static let firstLevelMap: UInt64 = 24
+    static let sum: UInt64 = 32
     static let secondLevelMaps: UInt64 = 64
     static let heads: UInt64 = 64 + UInt64(SizeClass.firstLevels) * 8
     static let size = 64 + SizeClass.firstLevels * 8 + SizeClass.firstLevels * SizeClass.secondLevels * 8
+    /// What the sum multiplies a word by. Odd, so that no change of one word, and so no bit of it, is lost.
+    @inline(__always)
+    static func weight(_ offset: UInt64) -> UInt64 { (offset | 1) &* 0x9E37_79B9_7F4A_7C15 }
     /// The smallest sensible room for blocks, in bytes.
     static let smallest = 4096
 }

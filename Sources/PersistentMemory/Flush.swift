@@ -82,6 +82,12 @@ struct Flush {
         if !plain || listened { note(start, count, needed: true) }
     }
 
+    /// What only `fenceAll` must write to a disk.
+    @inlinable mutating func flushLater(_ start: UnsafeRawPointer, _ count: Int) {
+        if plain { pmem_flush(start, count) }
+        if !plain || listened { note(start, count, needed: false) }
+    }
+
     @inlinable mutating func copyAndFlush(
         to target: UnsafeMutableRawPointer, from source: UnsafeRawPointer, count: Int
     ) {

@@ -55,14 +55,15 @@ package final class Heap {
                 .exists, "\(pool.path): formatted already; remove the file first if its content may be lost")
         }
         // Everything but the magic number first; the allocator's records as the first commit; the magic number last.
-        header.storeBytes(of: 1, toByteOffset: HeapLayout.firstCommitOffset, as: UInt64.self)
+        Journal.format(header: header)
         header.storeBytes(of: layout, as: HeapLayout.self)
         header.storeBytes(of: 0, as: UInt64.self)
         header.storeBytes(of: UInt64(layout.checksum), toByteOffset: HeapLayout.checksumOffset, as: UInt64.self)
         pool.flush(header, Pool.pageSize)
         pool.fenceAll()
         do {
-            let heap = try Heap(pool: pool, header: header, layout: layout, viewLimit: Pool.pageSize)
+            let heap = try Heap(
+                pool: pool, header: header, layout: layout, viewLimit: Pool.pageSize, isMoving: false)
             heap.transaction.formatAllocator()
             heap.transaction.commit()
             heap.transaction.checkpoint()
@@ -76,7 +77,11 @@ package final class Heap {
     /// - Parameters:
     ///   - regionOffset: as at format.
     ///   - viewLimit: bytes of DRAM for the view's private pages; above it they are given back after a commit.
-    package convenience init(opening pool: Pool, regionOffset: Int = 0, viewLimit: Int = 256 << 20) throws(PoolError) {
+    ///   - isMoving: the pool is a copy that was made while its owner went on: what only a copy of one moment can be held to is
+    ///     not looked at.
+    package convenience init(
+        opening pool: Pool, regionOffset: Int = 0, viewLimit: Int = 256 << 20, isMoving: Bool = false
+    ) throws(PoolError) {
         invariant(regionOffset >= 0 && regionOffset % Pool.pageSize == 0, "a heap starts on a page")
         guard regionOffset < pool.region.count - 2 * Pool.pageSize else {
             throw PoolError(.damaged, "\(pool.path): too small to hold a heap; \(PoolError.unfinishedAdvice)")
@@ -97,21 +102,23 @@ package final class Heap {
                 "\(pool.path): a heap of version \(layout.version), where \(HeapLayout.version) is needed; use the program that made it"
             )
         }
-        guard layout.isSound(for: pool.region.count - regionOffset),
-            header.load(fromByteOffset: HeapLayout.firstCommitOffset, as: UInt64.self) > 0
-        else {
+        guard layout.isSound(for: pool.region.count - regionOffset) else {
             throw PoolError(
                 .damaged, "\(pool.path): the heap's header is damaged; \(PoolError.restoreAdvice)")
         }
-        try self.init(pool: pool, header: header, layout: layout, viewLimit: max(viewLimit, Pool.pageSize))
+        try self.init(
+            pool: pool, header: header, layout: layout, viewLimit: max(viewLimit, Pool.pageSize), isMoving: isMoving)
     }
 
-    private init(pool: Pool, header: UnsafeMutableRawPointer, layout: HeapLayout, viewLimit: Int) throws(PoolError) {
+    private init(
+        pool: Pool, header: UnsafeMutableRawPointer, layout: HeapLayout, viewLimit: Int, isMoving: Bool
+    ) throws(PoolError) {
         self.pool = pool
         self.layout = layout
         let home = header + layout.dataOffset
-        var journal = Journal(pool: pool, header: header, layout: layout)
-        replayedCommits = journal.recover(into: home, dataLines: Int(layout.dataSize) / DirtyLines.lineSize)
+        var journal = try Journal(pool: pool, header: header, layout: layout)
+        replayedCommits = try journal.recover(
+            into: home, dataLines: Int(layout.dataSize) / DirtyLines.lineSize, isMoving: isMoving)
 
         let place = pool.fileOffsetOfRegion + (UnsafeRawPointer(home) - UnsafeRawPointer(pool.region.baseAddress!))
         guard
@@ -127,6 +134,13 @@ package final class Heap {
         }
         view = mapped
         transaction = Transaction(view: mapped, home: home, layout: layout, journal: journal, viewLimit: viewLimit)
+        guard transaction.takeUpAllocatorSum() || isMoving else {
+            let offset = UnsafeRawPointer(home) + Int(layout.allocator) - UnsafeRawPointer(pool.region.baseAddress!)
+            throw PoolError(
+                .damaged,
+                "\(pool.path): the allocator's records, at offset \(offset) of the region, are damaged; \(PoolError.restoreAdvice)"
+            )
+        }
         transaction.digest.allChanged(upTo: transaction.highWater)
     }
 

@@ -4,7 +4,7 @@ import CSupport
 /// [progress][system root][machine root][allocator][blocks]. Stored in the header, checked at open.
 struct HeapLayout: BitwiseCopyable {
     static let magic: UInt64 = 0x3150_4145_4858_504d  // "MPXHEAP1"
-    static let version: UInt64 = 2
+    static let version: UInt64 = 3
     static let systemRootSize = 4096
     static let machineRootSize = 256
 
@@ -19,9 +19,11 @@ struct HeapLayout: BitwiseCopyable {
     /// Drawn at format: journal records of another format, or bytes of clients that look like records, do not fit it.
     var salt: UInt64
 
-    /// In the header page: this struct at 0, its checksum at 64, and on a line of its own the first commit of the journal.
+    /// In the header page: this struct at 0, its checksum at 64; and on lines of their own, as checked numbers, the first commit of
+    /// the journal and the newest one that was fenced.
     static let checksumOffset = 64
     static let firstCommitOffset = 128
+    static let newestCommitOffset = 192
 
     var journalOffset: Int { Pool.pageSize }
     var dataOffset: Int { Pool.pageSize + Int(journalSize) }

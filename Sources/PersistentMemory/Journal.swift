@@ -8,13 +8,19 @@ import Invariants
 /// format's salt. Commit numbers rise by one; `firstCommit` in the heap's header is the number that the record at the start must
 /// have. Recovery replays from there until a record does not fit: it was never fenced, or it is an older one. A record
 /// is overwritten only after `firstCommit` has passed it, which is after its lines are durable at home.
+///
+/// A crash tears at most the record that was being written. So what does not fit is damage when it is known to have been fenced:
+/// by `newestCommit`, which is stored behind each commit's fence and before its lines go home, so that no line at home is newer than
+/// it says; or by a good record of a later commit behind it, since that was begun after the fence.
 @usableFromInline
 struct Journal {
     struct Head: BitwiseCopyable {
         var commit: UInt64
         var lines: UInt64
         var sums: Sums
-        var unused: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
+        /// That of the format: tells a head from lines that look like one, without a look at all of its record.
+        var salt: UInt64
+        var unused: (UInt64, UInt64, UInt64) = (0, 0, 0)
     }
 
     /// See `csupport_sum_lines`.
@@ -31,7 +37,10 @@ struct Journal {
 
     private let pool: Pool
     private let start: UnsafeMutableRawPointer
+    /// The first byte of the journal, counted from the region's.
+    private let place: Int
     private let firstCommit: UnsafeMutableRawPointer
+    private let newestCommit: UnsafeMutableRawPointer
     @usableFromInline let size: Int
     private let salt: UInt64
     /// Lines go around the caches by instructions of our own, which a pool that is not flushed by line must not do.
@@ -52,25 +61,44 @@ struct Journal {
         return lines
     }
 
-    init(pool: Pool, header: UnsafeMutableRawPointer, layout: HeapLayout) {
+    /// - Throws: `.damaged` when the number of its first commit is.
+    init(pool: Pool, header: UnsafeMutableRawPointer, layout: HeapLayout) throws(PoolError) {
         invariant(layout.journalSize % 64 == 0, "a journal is whole lines")
         self.pool = pool
         start = header + layout.journalOffset
+        place = start - pool.region.baseAddress!
         firstCommit = header + HeapLayout.firstCommitOffset
+        newestCommit = header + HeapLayout.newestCommitOffset
         size = Int(layout.journalSize)
         salt = layout.salt
         streams = pool.flusher.pointee.plain && csupport_streams() != 0
-        next = firstCommit.load(as: UInt64.self)
-        invariant(next > 0, "commits are numbered from 1")
+        guard let first = firstCommit.load(as: CheckedNumber.self).number, first > 0 else {
+            throw Journal.damage(
+                pool,
+                "the number of its first commit, at offset \(place - Int(layout.journalOffset) + HeapLayout.firstCommitOffset) of the region, is no number"
+            )
+        }
+        next = first
     }
 
-    /// Replays what is valid over the data area, makes that durable and empties the journal.
+    /// What the header of a heap without commits holds.
+    static func format(header: UnsafeMutableRawPointer) {
+        header.storeBytes(of: CheckedNumber(1), toByteOffset: HeapLayout.firstCommitOffset, as: CheckedNumber.self)
+        header.storeBytes(of: CheckedNumber(0), toByteOffset: HeapLayout.newestCommitOffset, as: CheckedNumber.self)
+    }
+
+    // MARK: Recovery
+
+    /// Replays what is valid over the data area, makes that durable and empties the journal. Looks at all of it before it changes
+    /// anything.
     ///
     /// Safe to be cut short anywhere and begun again: replaying is idempotent, and `firstCommit` moves last.
+    /// - Parameter isMoving: the region is a copy that was made while commits went on, so that nothing tells damage.
     /// - Returns: how many commits were replayed.
-    mutating func recover(into data: UnsafeMutableRawPointer, dataLines: Int) -> Int {
-        var replayed = 0
-        while let lines = validRecord(at: tail, dataLines: dataLines) {
+    mutating func recover(into data: UnsafeMutableRawPointer, dataLines: Int, isMoving: Bool) throws(PoolError) -> Int {
+        let count = try validRecords(dataLines: dataLines, isMoving: isMoving)
+        for _ in 0..<count {
+            let lines = Int((start + tail).load(as: Head.self).lines)
             let numbers = start + tail + 64
             let contents = numbers + 64 * Journal.numberLines(lines)
             for index in 0..<lines {
@@ -78,28 +106,89 @@ struct Journal {
                 pool.streamLater(to: data + line * 64, from: contents + index * 64, count: 64)
             }
             tail += Journal.recordSize(lines: lines)
-            next += 1
-            replayed += 1
         }
-        if replayed > 0 { checkpoint() }
-        return replayed
+        next += UInt64(count)
+        if count > 0 {
+            noteNewest(next - 1)
+            checkpoint()
+        }
+        return count
     }
 
-    private func validRecord(at offset: Int, dataLines: Int) -> Int? {
+    /// - Returns: how many records are to be replayed.
+    private func validRecords(dataLines: Int, isMoving: Bool) throws(PoolError) -> Int {
+        var (offset, count) = (0, 0)
+        while let lines = record(at: offset, of: next + UInt64(count)) {
+            guard numbersAreInside(dataLines, at: offset, lines: lines) else {
+                if isMoving { break }
+                throw damage(at: offset, of: next + UInt64(count), "names lines that the heap does not have")
+            }
+            offset += Journal.recordSize(lines: lines)
+            count += 1
+        }
+        if isMoving { return count }
+        let missing = next + UInt64(count)
+        guard let newest = newestCommit.load(as: CheckedNumber.self).number, newest + 1 >= next else {
+            throw Journal.damage(
+                pool,
+                "the number of its newest commit, at offset \(newestCommit - pool.region.baseAddress!) of the region, is not one that can be"
+            )
+        }
+        if newest >= missing {
+            throw damage(at: offset, of: missing, "is not as it was written, though commit \(newest) was made")
+        }
+        if let later = laterRecord(behind: offset, than: missing) {
+            throw damage(
+                at: offset, of: missing,
+                "is not as it was written, though that of commit \(later.commit) follows at offset \(place + later.offset)"
+            )
+        }
+        return count
+    }
+
+    /// Lines of the record of a commit, if it is there and whole.
+    private func record(at offset: Int, of commit: UInt64) -> Int? {
         guard size - offset >= 64 else { return nil }
         let head = (start + offset).load(as: Head.self)
-        guard head.commit == next, head.lines <= UInt64(Journal.capacity(size: size)) else { return nil }
+        guard head.commit == commit, head.salt == salt, head.lines <= UInt64(Journal.capacity(size: size)) else {
+            return nil
+        }
         let lines = Int(head.lines)
         guard Journal.recordSize(lines: lines) <= size - offset else { return nil }
-        let numbers = start + offset + 64
         var sums = seeds(commit: head.commit, lines: lines)
-        sums.withWords { csupport_sum_lines(numbers, Journal.numberLines(lines) + lines, $0) }
-        guard head.sums == sums else { return nil }
-        for index in 0..<lines {
-            guard numbers.load(fromByteOffset: index * 8, as: UInt64.self) < UInt64(dataLines) else { return nil }
-        }
-        return lines
+        sums.withWords { csupport_sum_lines(start + offset + 64, Journal.numberLines(lines) + lines, $0) }
+        return head.sums == sums ? lines : nil
     }
+
+    private func numbersAreInside(_ dataLines: Int, at offset: Int, lines: Int) -> Bool {
+        let numbers = start + offset + 64
+        return (0..<lines).allSatisfy { numbers.load(fromByteOffset: $0 * 8, as: UInt64.self) < UInt64(dataLines) }
+    }
+
+    /// A whole record of a later commit than the one that is missing at `offset`. That one does not tell its length any more, so
+    /// every line may be a head; no record begins beyond the longest replay.
+    private func laterRecord(behind offset: Int, than missing: UInt64) -> (commit: UInt64, offset: Int)? {
+        let end = min(size - 64, Journal.longestReplay)
+        guard offset < end else { return nil }
+        // As many as there is room for.
+        let last = missing + UInt64(size / 64)
+        for place in stride(from: offset + 64, through: end, by: 64) {
+            let head = (start + place).load(as: Head.self)
+            guard head.salt == salt, head.commit > missing, head.commit <= last else { continue }
+            if record(at: place, of: head.commit) != nil { return (head.commit, place) }
+        }
+        return nil
+    }
+
+    private func damage(at offset: Int, of commit: UInt64, _ what: String) -> PoolError {
+        Journal.damage(pool, "the record of commit \(commit) at offset \(place + offset) of the region \(what)")
+    }
+
+    private static func damage(_ pool: Pool, _ what: String) -> PoolError {
+        PoolError(.damaged, "\(pool.path): the journal is damaged: \(what); \(PoolError.restoreAdvice)")
+    }
+
+    // MARK: Commits
 
     private func seeds(commit: UInt64, lines: Int) -> Sums {
         var words = (salt, commit, UInt64(lines))
@@ -117,14 +206,22 @@ struct Journal {
 
         dirty.padList()
         let record = start + tail
-        var head = Head(commit: next, lines: UInt64(lines), sums: seeds(commit: next, lines: lines))
+        var head = Head(commit: next, lines: UInt64(lines), sums: seeds(commit: next, lines: lines), salt: salt)
         head.sums.withWords { write(dirty, from: view, to: record + 64, sums: $0) }
         withUnsafeBytes(of: &head) { pool.stream(to: record, from: $0.baseAddress!, count: 64) }
         // The commit point; and what the commit before copied home is durable from here on, too.
         pool.fence()
+        noteNewest(next)
         tail += needed
         next += 1
         copyHome(dirty, from: view, to: home)
+    }
+
+    /// Behind the fence of a commit, and before its lines go home. It is seen at once by who opens the pool after this process,
+    /// and durable with the next fence.
+    private func noteNewest(_ commit: UInt64) {
+        newestCommit.storeBytes(of: CheckedNumber(commit), as: CheckedNumber.self)
+        pool.flushLater(newestCommit, 8)
     }
 
     /// Numbers and lines of a record.
@@ -167,7 +264,7 @@ struct Journal {
     mutating func checkpoint() {
         pool.fenceAll()
         // One aligned store of 8 bytes: it reaches memory whole or not at all.
-        firstCommit.storeBytes(of: next, as: UInt64.self)
+        firstCommit.storeBytes(of: CheckedNumber(next), as: CheckedNumber.self)
         pool.flush(firstCommit, 8)
         pool.fence()
         tail = 0

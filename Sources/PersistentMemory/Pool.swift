@@ -131,6 +131,11 @@ package final class Pool {
         flusher.pointee.flush(start, count)
     }
 
+    /// As `flush`, but only `fenceAll` needs to make it durable, see `streamLater`.
+    @inlinable package func flushLater(_ start: UnsafeRawPointer, _ count: Int) {
+        flusher.pointee.flushLater(start, count)
+    }
+
     /// Copies into the region and flushes what it copied, by the fastest stores there are for the length.
     @inlinable package func copyAndFlush(to target: UnsafeMutableRawPointer, from source: UnsafeRawPointer, count: Int)
     {
@@ -252,6 +257,13 @@ extension Pool {
         guard let separator = stored.range(ofLast: " size="), let wanted = Int(stored[separator.upperBound...]),
             stored[..<separator.lowerBound] == layout
         else {
+            let found = stored.split(separator: " ").first ?? ""
+            if kind(of: found) == kind(of: layout), found != layout {
+                throw PoolError(
+                    .foreign,
+                    "\(path): a pool of the layout '\(found)', where this program reads '\(layout)': run the program that made it"
+                )
+            }
             throw PoolError(
                 .foreign, "\(path): a pool with the layout '\(stored)', where '\(layout)' is needed; give another path")
         }
@@ -273,6 +285,11 @@ extension Pool {
             }
         }
         return size
+    }
+
+    /// A layout's name without its version, the number at its end.
+    private static func kind(of layout: some StringProtocol) -> String {
+        String(layout.reversed().drop { $0.isNumber }.reversed())
     }
 
     private static func creationError(path: String, size: Int, code: Int32) -> PoolError {

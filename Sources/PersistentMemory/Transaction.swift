@@ -143,6 +143,12 @@ public final class Transaction {
         set { state.pointee.spare = newValue }
     }
 
+    /// Of the allocator's records, as they are in the view.
+    var allocatorSum: UInt64 {
+        get { state.pointee.allocatorSum }
+        set { state.pointee.allocatorSum = newValue }
+    }
+
     /// Set while a query runs: then a write is a fault of the state machine and stops the process.
     package var readOnly: Bool {
         get { state.pointee.readOnly }
@@ -152,6 +158,7 @@ public final class Transaction {
     /// From here on writes can be undone by `rollbackCommand`. Ends the command before it.
     @inlinable package func beginCommand() {
         invariant(!state.pointee.readOnly, "no command begins while a query runs")
+        state.pointee.allocatorSumBefore = state.pointee.allocatorSum
         state.pointee.undo.used = 0
         state.pointee.linesBefore = state.pointee.dirty.count
         state.pointee.inCommand = true
@@ -162,6 +169,7 @@ public final class Transaction {
         invariant(state.pointee.inCommand, "a command is rolled back while it runs")
         invariant(state.pointee.linesBefore <= state.pointee.dirty.count, "dirty lines grow within a command")
         state.pointee.undo.restore(into: view)
+        state.pointee.allocatorSum = state.pointee.allocatorSumBefore
         // Lines that only this command touched are again what is at home. Their private pages stay until dropped.
         for index in state.pointee.linesBefore..<state.pointee.dirty.count {
             let line = state.pointee.dirty.list[index]
@@ -199,6 +207,7 @@ public final class Transaction {
         invariant(!overflowed, "a commit fits the journal, since a command that does not fit is rolled back")
         endCommand()
         guard state.pointee.dirty.count > 0 else { return }
+        storeAllocatorSum()
         journal.commit(state.pointee.dirty, from: view, to: home)
         state.pointee.dirty.removeAll { page in
             pages.touch(page: page)
@@ -225,6 +234,9 @@ struct TransactionState {
     @usableFromInline var inCommand = false
     @usableFromInline var readOnly = false
     var spare: UInt64 = 0
+    @usableFromInline var allocatorSum: UInt64 = 0
+    /// That when the command began.
+    @usableFromInline var allocatorSumBefore: UInt64 = 0
     /// Dirty lines when the command began.
     @usableFromInline var linesBefore = 0
     /// Dirty lines that one commit can hold.

@@ -43,6 +43,12 @@ final class ReplicaLife<Machine: StateMachine> {
         let charter = try Charter(of: topology, for: Machine.self)
         let pools = try Pools(topology: topology, member: member, charter: charter)
         acceptor = pools.acceptor
+        board.votesDroppedTorn.add(UInt64(acceptor.torn.count))
+        for vote in acceptor.torn {
+            logger.warning(
+                "\(acceptor.path): \(vote) was not finished when this replica was last stopped, and is dropped: no message told of it, unless the machine lost what it had written"
+            )
+        }
         durability = pools.durability
         geometry = pools.state.geometry
         desk = TransferDesk(bell: bell)

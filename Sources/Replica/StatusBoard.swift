@@ -127,6 +127,7 @@ package final class StatusBoard: Sendable {
 
     /// From other replicas, in the place of this one's.
     package let statesTaken: Counter
+    package let votesDroppedTorn: Counter
 
     /// Everything that /metrics shows, in order.
     let catalogue: [Metric]
@@ -204,6 +205,9 @@ package final class StatusBoard: Sendable {
         builder.beginSection()
         statesTaken = builder.counter(
             "states_taken_total", "States of other replicas that took the place of this one's")
+        votesDroppedTorn = builder.counter(
+            "votes_dropped_torn_total",
+            "Votes of an unfinished group commit that were found torn at the start, and dropped")
 
         catalogue = builder.metrics
         block = builder.block

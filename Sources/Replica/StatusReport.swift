@@ -51,6 +51,7 @@ package struct StatusReport: Sendable {
         rejected.add("too_large", "\(board.rejectedTooLarge.load())")
         rejected.add("busy", "\(board.rejectedBusy.load())")
         object.add("rejected", rejected.text)
+        object.add("votes_dropped_torn", "\(board.votesDroppedTorn.load())")
         object.add("acceptor_pool", Self.pool(board.acceptorPoolUsed, board.acceptorPoolSize))
         object.add("state_pool", Self.pool(board.statePoolUsed, board.statePoolSize))
         object.add("durability", quoting: durability)

@@ -22,7 +22,11 @@ package final class AcceptorPool {
     @exclusivity(unchecked) var slots: Slots
     @exclusivity(unchecked) var arena: Arena
     /// Number of the group commit that gathers now.
-    @exclusivity(unchecked) var epoch: UInt64 = 1
+    @exclusivity(unchecked) var epoch: UInt64 = 1 { didSet { group = CheckedNumber(epoch) } }
+    /// The same, as it is stored.
+    @exclusivity(unchecked) private var group = CheckedNumber(1)
+    /// Which run of the machine this is, see `Boot`; 0 when that is not known.
+    let boot: UInt64
     @exclusivity(unchecked) private var isDirty = false
     /// Records whose primary is written and whose mirror is not.
     @exclusivity(unchecked) private var pendingMirrors: UInt32 = 0
@@ -34,8 +38,8 @@ package final class AcceptorPool {
     @exclusivity(unchecked) package internal(set) var established: (view: UInt64, base: UInt64) = (0, 0)
     /// The lowest instance whose vote and batch are kept; 1 at format.
     @exclusivity(unchecked) package internal(set) var floor: UInt64 = 1
-    /// Lines and batches of the last, unfinished group commit that recovery found torn and removed.
-    package internal(set) var discardedAtOpen = 0
+    /// What recovery found torn of the last, unfinished group commit, and removed.
+    package internal(set) var torn: [TornVote] = []
 
     /// The two pools of a replica are created with the same incarnation.
     /// - Parameter size: of the log, in bytes; the file is some MiB larger.
@@ -62,6 +66,7 @@ package final class AcceptorPool {
             (region + cell.primary).storeBytes(of: record, as: PairedRecord.self)
             (region + cell.mirror).storeBytes(of: record, as: PairedRecord.self)
         }
+        (region + AcceptorGeometry.fencedOffset).storeBytes(of: CheckedNumber(1), as: CheckedNumber.self)
         pool.flush(region, geometry.arenaOffset)
         pool.fence()
         // The identity comes last: a pool whose format was cut short has none and is refused.
@@ -81,11 +86,15 @@ package final class AcceptorPool {
     ) throws(PoolError) {
         try self.init(
             in: Pool(opening: path, layout: AcceptorGeometry.poolLayout), expecting: cluster, replica: replica,
-            charter: charter)
+            charter: charter, boot: Boot.current)
     }
 
-    init(in pool: Pool, expecting cluster: String, replica: UInt16, charter: Charter? = nil) throws(PoolError) {
+    /// - Parameter boot: the run of the machine; 0: it may have lost power since the pool was last written.
+    init(
+        in pool: Pool, expecting cluster: String, replica: UInt16, charter: Charter? = nil, boot: UInt64 = 0
+    ) throws(PoolError) {
         self.pool = pool
+        self.boot = boot
         base = pool.region.baseAddress!
         path = pool.path
         do throws(PoolError) {
@@ -124,7 +133,7 @@ package final class AcceptorPool {
     package func close() {
         // A group of its own: then no vote belongs to the newest group, and none passes for torn.
         fence()
-        write(.shutdown, first: 1, second: 0)
+        write(.shutdown, first: 1, second: boot)
         fence()
         pool.close()
     }
@@ -195,10 +204,8 @@ package final class AcceptorPool {
         if batch.length > 0 { arena.attach(instance, to: batch.offset) }
         let side = slots.sideForVote(instance: instance, floor: floor, epoch: epoch)
         let slot = slots.slot(of: instance)
-        let address = slots.address(slot, side)
-        address.storeBytes(
-            of: VoteLine(instance: instance, view: view, batch: batch, epoch: epoch), as: VoteLine.self)
-        pool.flush(address, AcceptorGeometry.line)
+        pool.storeLine(
+            VoteLine(instance: instance, view: view, batch: batch, group: group), to: slots.address(slot, side))
         slots.setCurrent(slot, side: side, epoch: epoch)
         isDirty = true
     }
@@ -208,9 +215,18 @@ package final class AcceptorPool {
     package func fence() {
         guard isDirty else { return }
         pool.fence()
+        noteFenced()
         epoch += 1
         isDirty = false
         if pendingMirrors != 0 { writeMirrors() }
+    }
+
+    /// Behind the fence of a group, so that whoever opens the pool after this process was killed knows what was fenced. No message
+    /// rests on it: after a loss of power it may be that of an older group.
+    func noteFenced() {
+        let place = base + AcceptorGeometry.fencedOffset
+        place.storeBytes(of: group, as: CheckedNumber.self)
+        pool.flushLater(place, MemoryLayout<CheckedNumber>.size)
     }
 
     // MARK: Room
@@ -335,7 +351,7 @@ struct RecordCell: Equatable {
     static let promise = RecordCell(index: 0)
     static let established = RecordCell(index: 1)
     static let floor = RecordCell(index: 2)
-    /// 1: the pool was closed in order.
+    /// First word 1: the pool was closed in order. Second word: in which run of the machine it was opened last.
     static let shutdown = RecordCell(index: 3)
     static func peer(_ index: Int) -> RecordCell { RecordCell(index: 4 + index) }
     static let count = 4 + peerLimit

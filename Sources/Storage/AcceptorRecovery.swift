@@ -1,21 +1,47 @@
 import Consensus
 import PersistentMemory
 
+/// A vote that recovery dropped: nobody had been told of it, unless memory lost what it had taken.
+package struct TornVote: Sendable, CustomStringConvertible {
+    package enum Part: Sendable {
+        /// The line of the vote itself.
+        case line
+        /// The bytes of its batch.
+        case batch
+    }
+
+    package let slot: Int
+    let side: Int
+    /// nil when the line does not tell one.
+    package let instance: UInt64?
+    package let part: Part
+
+    package var description: String {
+        let instance = instance.map { "for instance \($0)" } ?? "for an instance that cannot be read"
+        return
+            "the vote \(instance) in slot \(slot) (\(part == .line ? "its line is torn" : "its batch never arrived"))"
+    }
+}
+
 /// What opening an acceptor.pool does to it.
 ///
 /// Every line carries the number of its group commit. The newest number found belongs to a group that may not have been
 /// fenced, so nobody has been told of it: its lines may be missing or torn, and may name batches whose bytes never
 /// arrived. Those are removed, and what remains of the group is flushed again, before a line of a newer group is
 /// written. All that is older has been fenced: there, anything wrong is damage.
+///
+/// While the machine runs on, the end of a process costs no store that it made. Then it is known which group was fenced last, and
+/// torn can only be the one line of the next group that was being written: whose first word says so. All else is damage.
+/// After a loss of power any line of the group may be torn, and one that is damaged cannot be told from them.
 extension AcceptorPool {
     func recover() throws(PoolError) {
         let repairs = try readCells()
-        var newest = cells.map(\.epoch).max() ?? 0
-        let wasClosed = cells[RecordCell.shutdown.index].first == 1
+        let fenced = try readFenced()
+        let shutdown = cells[RecordCell.shutdown.index]
+        var newest = max(fenced, cells.map(\.epoch).max() ?? 0)
         promised = cells[RecordCell.promise.index].first
         established = (cells[RecordCell.established.index].first, cells[RecordCell.established.index].second)
         floor = cells[RecordCell.floor.index].first
-        var torn: [(slot: Int, side: Int)] = []
         var tail: UInt64 = 0
         // Checked once: there are many lines, and a restart is to be quick.
         var isValid = [Bool](repeating: false, count: 2 * geometry.slots)
@@ -30,25 +56,59 @@ extension AcceptorPool {
                     newest = max(newest, line.epoch)
                     if line.length > 0 { tail = max(tail, line.offset + Arena.rounded(Int(line.length))) }
                 } else if !line.isBlank {
-                    torn.append((slot, side))
+                    let instance = slots.slot(of: line.instance) == slot && line.instance > 0 ? line.instance : nil
+                    torn.append(TornVote(slot: slot, side: side, instance: instance, part: .line))
                 }
             }
         }
-        guard torn.isEmpty || !wasClosed else {
-            throw PoolError.damagedPool(
-                path, "the vote in slot \(torn[0].slot) is damaged, though the pool was closed in order")
-        }
+        // A group beyond the next one: what the machine had taken was lost though it runs on, as by a disk that was pulled out.
+        let runsOn = boot != 0 && shutdown.second == boot && newest <= fenced + 1
+        try checkTorn(fenced: fenced, runsOn: runsOn, wasClosed: shutdown.first == 1)
         arena.restore(tail: tail)
-        let held = try chooseVotes(newest: newest, isValid: &isValid, torn: &torn)
+        // Where the machine runs on, or the group was fenced, a batch was there before its vote.
+        let held = try chooseVotes(unfenced: runsOn || newest == fenced ? nil : newest, isValid: &isValid)
         try restoreArena(held)
-        scrub(torn)
-        discardedAtOpen = torn.count
+        for vote in torn { pool.clearLine(slots.address(vote.slot, vote.side)) }
         flushGroup(newest, isValid: isValid)
+        pool.fence()
+        epoch = newest
+        noteFenced()
         epoch = newest + 1
         repair(repairs)
         promiseWhatIsImplied()
-        write(.shutdown, first: 0, second: 0)
+        write(.shutdown, first: 0, second: boot)
         fence()
+    }
+
+    /// Whether the lines that are not whole can all have been under way when the pool was left.
+    private func checkTorn(fenced: UInt64, runsOn: Bool, wasClosed: Bool) throws(PoolError) {
+        for (index, vote) in torn.enumerated() {
+            if wasClosed { throw damaged(vote, "though the pool was closed in order") }
+            guard runsOn else { continue }
+            guard slots.line(vote.slot, vote.side).epoch == fenced + 1 else {
+                throw damaged(vote, "and it was not the one that was being written")
+            }
+            if index > 0 { throw damaged(vote, "and so is another: only one can have been written last") }
+        }
+    }
+
+    private func damaged(_ vote: TornVote, _ why: String) -> PoolError {
+        let instance = vote.instance.map { " (of instance \($0), by what can be read of it)" } ?? ""
+        let place =
+            AcceptorGeometry.slotsOffset + vote.slot * AcceptorGeometry.slotSize
+            + vote.side * AcceptorGeometry.line
+        return PoolError.damagedPool(
+            path, "the vote in slot \(vote.slot)\(instance), at offset \(place) of the region, is damaged, \(why)")
+    }
+
+    private func readFenced() throws(PoolError) -> UInt64 {
+        guard let fenced = (base + AcceptorGeometry.fencedOffset).load(as: CheckedNumber.self).number, fenced > 0 else {
+            throw PoolError.damagedPool(
+                path,
+                "the number of its newest group commit, at offset \(AcceptorGeometry.fencedOffset) of the region, is damaged"
+            )
+        }
+        return fenced
     }
 
     /// A vote of the group under way, or the record of an established view, may have outlived the promise that it implies. The
@@ -77,11 +137,9 @@ extension AcceptorPool {
         return repairs
     }
 
-    /// Makes the newest good vote of each slot the current one. Adds votes of the newest group whose batch never
-    /// arrived to `torn`.
-    private func chooseVotes(newest: UInt64, isValid: inout [Bool], torn: inout [(slot: Int, side: Int)])
-        throws(PoolError) -> [ArenaRecord]
-    {
+    /// Makes the newest good vote of each slot the current one. Adds votes of the group that may not have been fenced whose batch
+    /// never arrived to `torn`.
+    private func chooseVotes(unfenced: UInt64?, isValid: inout [Bool]) throws(PoolError) -> [ArenaRecord] {
         var held: [ArenaRecord] = []
         for slot in 0..<geometry.slots {
             var chosen: (line: VoteLine, side: Int)?
@@ -92,8 +150,8 @@ extension AcceptorPool {
                     throw PoolError.damagedPool(
                         path, "it holds instance \(line.instance), too far above its floor \(floor)")
                 }
-                if line.epoch == newest, !hasBytes(line) {
-                    torn.append((slot, side))
+                if line.epoch == unfenced, !hasBytes(line) {
+                    torn.append(TornVote(slot: slot, side: side, instance: line.instance, part: .batch))
                     isValid[2 * slot + side] = false
                     continue
                 }
@@ -125,14 +183,6 @@ extension AcceptorPool {
             }
             end = record.offset + Arena.rounded(Int(vote.length))
             arena.restore(record)
-        }
-    }
-
-    private func scrub(_ torn: [(slot: Int, side: Int)]) {
-        for (slot, side) in torn {
-            let address = slots.address(slot, side)
-            address.initializeMemory(as: UInt8.self, repeating: 0, count: AcceptorGeometry.line)
-            pool.flush(address, AcceptorGeometry.line)
         }
     }
 

@@ -12,7 +12,11 @@ extension AcceptorPool {
 
     /// All records, and the batches of the votes that became durable since the last time.
     @inline(never) var unflushed: String? {
-        if let problem = pool.unflushed(0..<geometry.arenaOffset, "promises and votes") { return problem }
+        // Nothing rests on the number of the newest group, which is durable with the next.
+        let fenced = AcceptorGeometry.fencedOffset
+        for part in [0..<fenced, fenced + AcceptorGeometry.line..<geometry.arenaOffset] {
+            if let problem = pool.unflushed(part, "promises and votes") { return problem }
+        }
         for offset in pool.takeFencedLines()
         where offset >= AcceptorGeometry.slotsOffset && offset < geometry.arenaOffset {
             let line = (base + offset).load(as: VoteLine.self)

@@ -100,10 +100,12 @@ package enum PoolInspection {
         do throws(PoolError) {
             switch file.kind {
             case .acceptor:
-                let pool = try AcceptorPool(in: file.pool, expecting: identity.cluster, replica: identity.replica)
+                let pool = try AcceptorPool(
+                    in: file.pool, expecting: identity.cluster, replica: identity.replica,
+                    boot: file.isInUse ? 0 : Boot.current)
                 report.acceptor = describe(pool, damage: &report.damage)
             case .state:
-                let pool = try StatePool(in: file.pool)
+                let pool = try StatePool(in: file.pool, isMoving: file.isInUse)
                 report.state = describe(pool)
                 if verify { _ = try pool.verify() }
             }
@@ -131,7 +133,7 @@ package enum PoolInspection {
         return AcceptorReport(
             promised: pool.promised, establishedView: pool.established.view, establishedBase: pool.established.base,
             floor: pool.floor, slots: pool.slotCount, arenaUsed: pool.used, arenaSize: pool.capacity,
-            torn: pool.discardedAtOpen, votes: votes)
+            torn: pool.torn.count, votes: votes)
     }
 
     private static func describe(_ pool: StatePool) -> StateReport {

@@ -4,7 +4,7 @@ import PersistentMemory
 /// same bytes once the primary is durable. So there is always one durable copy of the last fenced value, and damage to
 /// either line is noticed or harmless: a primary that is gone has its equal in the mirror, and a lost write can never
 /// look like an older value.
-struct PairedRecord: BitwiseCopyable {
+struct PairedRecord: CheckedLine {
     var kind: UInt64
     /// Rises with every write of this record.
     var sequence: UInt64
@@ -16,20 +16,16 @@ struct PairedRecord: BitwiseCopyable {
     private var zero32: UInt32 = 0
     var checksum: UInt32 = 0
 
-    static let checked = 60
-
     init(kind: UInt64, sequence: UInt64, epoch: UInt64, first: UInt64, second: UInt64) {
         self.kind = kind
         self.sequence = sequence
         self.epoch = epoch
         self.first = first
         self.second = second
-        checksum = withUnsafeBytes(of: self) { Checksum.of($0.baseAddress!, Self.checked) }
+        self = sealed
     }
 
-    func isValid(kind expected: UInt64) -> Bool {
-        kind == expected && withUnsafeBytes(of: self) { Checksum.of($0.baseAddress!, Self.checked) } == checksum
-    }
+    func isValid(kind expected: UInt64) -> Bool { kind == expected && isIntact }
 }
 
 /// The two lines of a record as they were found.

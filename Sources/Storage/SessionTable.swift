@@ -18,7 +18,7 @@ final class SessionTable {
 
     init(in transaction: Transaction, root: StateRoot) {
         invariant(
-            root.capacity > 0 && root.capacity <= UInt64(SessionRules.slotLimit), "a table has 1 to 1,048,576 slots")
+            root.capacity > 0 && root.capacity <= UInt32(SessionRules.slotLimit), "a table has 1 to 1,048,576 slots")
         invariant(MemoryLayout<SessionSlot>.size == SessionSlot.size, "a session has no padding")
         self.transaction = transaction
         table = root.table
@@ -54,8 +54,22 @@ final class SessionTable {
 
     /// The count of uses at the session's last use.
     func stamp(_ slot: Int) -> UInt64 {
-        max(read(slot).stamp, transaction.read(PersistentPointer(offset: StateLayout.stampsOffset + 8 * UInt64(slot))))
+        guard let later = laterStamp(slot) else { broken("stamps are checked when the pool is opened") }
+        return max(read(slot).stamp, later)
     }
+
+    /// That of uses without a new reply; 0: there was none. nil when it is damaged.
+    private func laterStamp(_ slot: Int) -> UInt64? {
+        let stamp: CheckedNumber = transaction.read(stampPlace(slot))
+        return stamp.word == 0 ? 0 : stamp.number
+    }
+
+    private func stampPlace(_ slot: Int) -> PersistentPointer<CheckedNumber> {
+        PersistentPointer(offset: StateLayout.stampsOffset + 8 * UInt64(slot))
+    }
+
+    /// A slot whose stamp is damaged.
+    var slotOfDamagedStamp: Int? { (0..<capacity).first { laterStamp($0) == nil } }
 
     /// The slot of a session that is open.
     @inline(__always)
@@ -106,7 +120,7 @@ final class SessionTable {
     /// A use without a new reply: the session is now the last to be evicted.
     func touch(_ slot: Int, clock: UInt64) {
         invariant(clock > 0, "uses are counted from 1")
-        transaction.write(clock, to: PersistentPointer(offset: StateLayout.stampsOffset + 8 * UInt64(slot)))
+        transaction.write(CheckedNumber(clock), to: stampPlace(slot))
         if knowsOrder { order.touch(slot) }
     }
 
@@ -114,7 +128,7 @@ final class SessionTable {
     func open(root: inout StateRoot, clock: UInt64) -> UInt64 {
         root.openings += 1
         let slot: Int
-        if root.sessions == root.capacity {
+        if root.sessions == UInt64(root.capacity) {
             slot = evict()
         } else {
             slot = takeFree(&root)
@@ -146,7 +160,7 @@ final class SessionTable {
 
     private func takeFree(_ root: inout StateRoot) -> Int {
         if root.sessions == root.usedSlots {
-            invariant(root.usedSlots < root.capacity, "a table that is not full has a free slot")
+            invariant(root.usedSlots < UInt64(root.capacity), "a table that is not full has a free slot")
             root.usedSlots += 1
             return Int(root.usedSlots) - 1
         }

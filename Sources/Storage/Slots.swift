@@ -3,39 +3,39 @@ import Invariants
 import PersistentMemory
 
 /// One side of a slot: a vote for one instance, one cache line.
-struct VoteLine: BitwiseCopyable {
+struct VoteLine: CheckedLine {
+    /// Number of the group commit that made the line durable. The existence of a line of epoch e proves that everything
+    /// of earlier epochs had been fenced before; only lines of the newest epoch found may be torn, or name bytes that
+    /// never arrived. It is stored before the rest of the line, see `Pool.storeLine`.
+    private var group: CheckedNumber
     var instance: UInt64
     /// `UInt64.max`: the instance is known to be decided with this batch.
     var view: UInt64
     var offset: UInt64
     var length: UInt32
     var batchChecksum: UInt32
-    /// Number of the group commit that made the line durable. The existence of a line of epoch e proves that everything
-    /// of earlier epochs had been fenced before; only lines of the newest epoch found may be torn, or name bytes that
-    /// never arrived.
-    var epoch: UInt64
     private var zero: (UInt64, UInt64) = (0, 0)
     private var marker: UInt32 = VoteLine.mark
     var checksum: UInt32 = 0
 
-    static let checked = 60
     private static let mark: UInt32 = 0x544F_5645  // "EVOT": no blank line has a valid checksum by chance
 
-    init(instance: UInt64, view: UInt64, batch: Batch, epoch: UInt64) {
+    init(instance: UInt64, view: UInt64, batch: Batch, group: CheckedNumber) {
+        self.group = group
         self.instance = instance
         self.view = view
         offset = batch.offset
         length = batch.length
         batchChecksum = batch.checksum
-        self.epoch = epoch
-        checksum = withUnsafeBytes(of: self) { Checksum.of($0.baseAddress!, Self.checked) }
+        self = sealed
     }
+
+    /// 0 when it cannot be read.
+    var epoch: UInt64 { group.number ?? 0 }
 
     var batch: Batch { Batch(offset: offset, length: length, checksum: batchChecksum) }
 
-    var isValid: Bool {
-        marker == Self.mark && withUnsafeBytes(of: self) { Checksum.of($0.baseAddress!, Self.checked) } == checksum
-    }
+    var isValid: Bool { marker == Self.mark && isIntact && epoch > 0 }
 
     var isBlank: Bool {
         withUnsafeBytes(of: self) { bytes in

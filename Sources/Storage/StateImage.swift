@@ -20,7 +20,7 @@ package struct StateGeometry: Equatable, Sendable {
 
 extension StatePool {
     package var geometry: StateGeometry {
-        let words = [UInt64(StateLayout.version), root.capacity, UInt64(pool.region.count)] + heap.shape
+        let words = [UInt64(StateLayout.version), UInt64(root.capacity), UInt64(pool.region.count)] + heap.shape
         let sum = words.withUnsafeBytes { Checksum.of($0.baseAddress!, $0.count) }
         var status = stat()
         fstat(pool.fileDescriptor, &status)

@@ -5,13 +5,13 @@ import PersistentMemory
 ///
 /// ```
 /// region:    page 0: identity (IdentityPage); from page 1: the heap
-/// progress:  Progress, then a stamp for each session slot, 8 bytes each               (journaled, not digested)
+/// progress:  Progress, then a stamp for each session slot, a CheckedNumber or 0       (journaled, not digested)
 /// data:      StateRoot in the system root; the session table, one block               (journaled, digested)
 /// ```
 enum StateLayout {
     static let magic: UInt64 = 0x3154_4154_5358_504D  // "MPXSTAT1"
-    static let version: UInt32 = 4
-    static let poolLayout = "mpaxos-state-3"
+    static let version: UInt32 = 5
+    static let poolLayout = "mpaxos-state-4"
     static let heapOffset = 4096
     static let stampsOffset: UInt64 = 64
     /// Three lines. A slot begins on a line, which holds all of it but the reply.
@@ -29,7 +29,7 @@ enum StateLayout {
 
 /// How far this replica has executed. Not digested: duplicates and empty instances change it without changing the
 /// position.
-struct Progress: BitwiseCopyable {
+struct Progress: CheckedLine {
     /// All instances up to it are executed.
     var executed: UInt64 = 0
     /// Records of the next instance that are executed already.
@@ -38,11 +38,13 @@ struct Progress: BitwiseCopyable {
     var useClock: UInt64 = 0
     /// All up to this instance came in an image of another replica's state: what this replica's log says of it counts no more.
     var installed: UInt64 = 0
-    private var zero: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
+    private var zero: (UInt64, UInt64, UInt64) = (0, 0, 0)
+    private var zero32: UInt32 = 0
+    var checksum: UInt32 = 0
 }
 
 /// The runtime's own part of the replicated state, one line.
-struct StateRoot: BitwiseCopyable {
+struct StateRoot: CheckedLine {
     static let magic: UInt64 = 0x3154_4F4F_5258_504D  // "MPXROOT1"
 
     var magic = StateRoot.magic
@@ -54,11 +56,12 @@ struct StateRoot: BitwiseCopyable {
     var sessions: UInt64 = 0
     /// Slots from 0 on that were ever used.
     var usedSlots: UInt64 = 0
-    var capacity: UInt64 = 0
     /// Offset of the session table.
     var table: UInt64 = 0
     /// Offset of the block that the table lies in.
     var tableBlock: UInt64 = 0
+    var capacity: UInt32 = 0
+    var checksum: UInt32 = 0
 }
 
 /// What a slot of the table begins with: a session. A reply of up to `KeptReply.inlineLimit` bytes follows it.

@@ -89,7 +89,7 @@ package final class StatePool {
         let heap = try Heap(opening: pool, regionOffset: StateLayout.heapOffset)
         let transaction = heap.transaction
         var root = StateRoot()
-        root.capacity = UInt64(sessions)
+        root.capacity = UInt32(sessions)
         do throws(Refusal) {
             root.tableBlock = try transaction.allocate(tableSize + StateLayout.lineSize)
         } catch {
@@ -97,8 +97,8 @@ package final class StatePool {
         }
         // The region is zero, and zero is a free slot: nothing needs to be written.
         root.table = (root.tableBlock + UInt64(StateLayout.lineSize) - 1) & ~(UInt64(StateLayout.lineSize) - 1)
-        transaction.write(root, to: PersistentPointer(offset: heap.systemRoot))
-        transaction.write(Progress(), to: PersistentPointer(offset: heap.progressRoot))
+        transaction.write(root.sealed, to: PersistentPointer(offset: heap.systemRoot))
+        transaction.write(Progress().sealed, to: PersistentPointer(offset: heap.progressRoot))
         transaction.commit()
         transaction.checkpoint()
         // The identity comes last: a pool whose format was cut short has none and is refused.
@@ -141,9 +141,10 @@ package final class StatePool {
         try self.init(in: Pool(opening: path, layout: StateLayout.poolLayout))
     }
 
+    /// - Parameter isMoving: as of `Heap`.
     init(
         in pool: Pool, viewLimit: Int = 256 << 20,
-        expecting owner: (cluster: String, replica: UInt16, charter: Charter?)? = nil
+        expecting owner: (cluster: String, replica: UInt16, charter: Charter?)? = nil, isMoving: Bool = false
     ) throws(PoolError) {
         self.pool = pool
         identity = try IdentityCheck.page(
@@ -154,14 +155,28 @@ package final class StatePool {
             try IdentityCheck.expect(
                 identity, cluster: owner.cluster, replica: owner.replica, charter: owner.charter, path: pool.path)
         }
-        heap = try Heap(opening: pool, regionOffset: StateLayout.heapOffset, viewLimit: viewLimit)
+        heap = try Heap(
+            opening: pool, regionOffset: StateLayout.heapOffset, viewLimit: viewLimit, isMoving: isMoving)
         transaction = heap.transaction
         root = transaction.read(PersistentPointer(offset: heap.systemRoot))
         progress = transaction.read(PersistentPointer(offset: heap.progressRoot))
+        let data = UnsafeRawPointer(transaction.committed.baseAddress!) - UnsafeRawPointer(pool.region.baseAddress!)
+        guard progress.isIntact else {
+            throw PoolError.damagedPool(
+                pool.path,
+                "the record of how far it has executed, at offset \(data + Int(heap.progressRoot)) of the region, is damaged"
+            )
+        }
         guard root.isSound(dataSize: UInt64(transaction.committed.count), progressSize: heap.progressSize) else {
-            throw PoolError.damagedPool(pool.path, "the description of its sessions is damaged")
+            throw PoolError.damagedPool(
+                pool.path,
+                "the description of its sessions, at offset \(data + Int(heap.systemRoot)) of the region, is damaged")
         }
         table = SessionTable(in: transaction, root: root)
+        if let slot = table.slotOfDamagedStamp {
+            throw PoolError.damagedPool(
+                pool.path, "the record of the last use of the session in slot \(slot) is damaged")
+        }
     }
 
     /// Commits, and leaves nothing to be replayed at the next open.
@@ -308,8 +323,8 @@ package final class StatePool {
     /// Makes everything since the last commit durable, all or nothing. Durable on return.
     package func commit() {
         if groupIsOpen {
-            transaction.write(root, to: PersistentPointer(offset: heap.systemRoot))
-            transaction.write(progress, to: PersistentPointer(offset: heap.progressRoot))
+            transaction.write(root.sealed, to: PersistentPointer(offset: heap.systemRoot))
+            transaction.write(progress.sealed, to: PersistentPointer(offset: heap.progressRoot))
         }
         transaction.commit()
         groupIsOpen = false
@@ -401,8 +416,10 @@ package final class StatePool {
 extension StateRoot {
     /// Whether the numbers are possible for a data area of this size.
     func isSound(dataSize: UInt64, progressSize: Int) -> Bool {
-        guard magic == StateRoot.magic, capacity > 0, capacity <= UInt64(SessionRules.slotLimit) else { return false }
-        guard sessions <= usedSlots, usedSlots <= capacity, openings >= usedSlots, position >= openings else {
+        guard isIntact, magic == StateRoot.magic, capacity > 0, capacity <= UInt32(SessionRules.slotLimit) else {
+            return false
+        }
+        guard sessions <= usedSlots, usedSlots <= UInt64(capacity), openings >= usedSlots, position >= openings else {
             return false
         }
         guard table % UInt64(StateLayout.lineSize) == 0, tableBlock <= table, table < dataSize else { return false }

@@ -251,6 +251,14 @@ struct EndToEndTests {
             try await Scenario(script: "refusals", name: "strangers").run()
         }
 
+        @Test func aBitInWhatTheOpenOfAStateTrusts() async throws {
+            try await Scenario(script: "refusals", name: "damaged-state").run()
+        }
+
+        @Test func aBitInAVoteThatWasFenced() async throws {
+            try await Scenario(script: "refusals", name: "damaged-votes").run()
+        }
+
         @Test func formatsCutShortAndRacing() async throws {
             try await Scenario(script: "refusals", name: "formats").run()
         }

@@ -1,6 +1,7 @@
 import Glibc
-import PersistentMemory
 import Testing
+
+@testable import PersistentMemory
 
 /// Runs a load on a heap and, at its flushes and fences, recovers from memory as a crash there may leave it. What is recovered
 /// must be the state before the commit under way or the state after it; and after it, once `commit` has returned.
@@ -55,6 +56,9 @@ final class CrashRun {
         return try zeros.withUnsafeBytes { try Pool(image: $0) }
     }
 
+    /// The region as it is now, in a pool of its own.
+    static func copyOf(_ pool: Pool) throws -> Pool { try Pool(image: UnsafeRawBufferPointer(pool.region)) }
+
     func run(commits: Int) throws -> Outcome {
         var load = Workload()
         allowed = [copy(heap.transaction.committed)]
@@ -68,6 +72,8 @@ final class CrashRun {
                 load.command(on: heap, random: &random, largest: 3000)
             }
             if heap.transaction.overflowed { throw PoolError(.io, "the load overflowed the journal") }
+            // Part of the commit; here, so that the state after it is known before.
+            heap.transaction.storeAllocatorSum()
             allowed.append(copy(heap.transaction.bytes(0, allowed[0].count)))
             eventsOfCommit = 0
             heap.transaction.commit()

@@ -17,7 +17,7 @@ import Testing
             heap.transaction.commit()
             if random.below(5) == 0 {
                 let incremental = refreshed(heap)
-                let afresh = try Heap(opening: heap.pool)
+                let afresh = try Heap(opening: CrashRun.copyOf(heap.pool))
                 #expect(!afresh.isDigestFresh)
                 #expect(refreshed(afresh) == incremental)
             }

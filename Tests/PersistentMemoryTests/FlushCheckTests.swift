@@ -9,7 +9,7 @@ import Testing
 
     private func pool(_ plant: String? = nil) throws -> Pool {
         let pool = try CrashRun.emptyPool(size: 64 << 10)
-        pool.checkFlushes(planting: plant.flatMap { FlushPlant($0, layout: "mpaxos-acceptor-2") })
+        pool.checkFlushes(planting: plant.flatMap { FlushPlant($0, layout: "mpaxos-acceptor-3") })
         return pool
     }
 

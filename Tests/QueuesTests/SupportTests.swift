@@ -28,6 +28,13 @@ private func slowCRC(_ seed: UInt32, _ bytes: UnsafeRawBufferPointer) -> UInt32 
         #expect(csupport_crc32c_portable(0, bytes, bytes.count) == expected)
     }
 
+    @Test func thatOfAWordIsThatOfItsBytes() {
+        var random = XorShift(seed: 6)
+        for word in [0, 1, .max] + (0..<100).map({ _ in random.next() }) as [UInt64] {
+            #expect(csupport_crc32c_word(word) == withUnsafeBytes(of: word) { csupport_crc32c(0, $0.baseAddress, 8) })
+        }
+    }
+
     /// Every length around the widths of the interleaved streams (3 x 128, 3 x 1024 bytes), at every alignment, against the definition.
     @Test func fastAndPortableAgreeWithTheDefinition() {
         var random = XorShift(seed: 5)

@@ -75,19 +75,20 @@ import Topology
         board.acceptorPoolSize.store(6)
         board.statePoolUsed.store(7)
         board.statePoolSize.store(8)
+        board.votesDroppedTorn.add(9)
         board.digest = (1 << 40, 0xAB)
         let status = try object(report)
         #expect(
             status.keys.sorted() == [
                 "acceptor_pool", "cluster", "decided", "digest", "durability", "executed", "id", "leader",
                 "outstanding", "peers", "pid", "position", "ready", "rejected", "role", "sessions", "state_pool",
-                "uptime_s",
-                "version", "view",
+                "uptime_s", "version", "view", "votes_dropped_torn",
             ])
         #expect(status["id"] as? Int == 4)
         #expect(status["cluster"] as? String == "a \"b\" \u{1}")
         #expect(status["role"] as? String == "follower")
         #expect(status["view"] as? Int == 8)
+        #expect(status["votes_dropped_torn"] as? Int == 9)
         #expect(status["leader"] as? Int == 7)
         #expect(status["decided"] as? Int == 11)
         #expect(status["executed"] as? Int == 10)

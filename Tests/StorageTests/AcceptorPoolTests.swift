@@ -43,7 +43,7 @@ private func reopened(_ pool: AcceptorPool) throws -> AcceptorPool { try open(co
         let pool = try AcceptorPool(opening: path, expecting: "test cluster", replica: 7)
         #expect(pool.promised == 5 && pool.established == (5, 3))
         #expect(pool.incarnation(of: 3) == 42 && pool.incarnation(of: 4) == nil)
-        #expect(pool.discardedAtOpen == 0)
+        #expect(pool.torn.count == 0)
         let entries = pool.entries
         #expect(entries.count == 2 && entries[2]?.batch == .noop)
         let first = try #require(entries[1])
@@ -87,10 +87,10 @@ private func reopened(_ pool: AcceptorPool) throws -> AcceptorPool { try open(co
         let line = AcceptorGeometry.slotsOffset + pool.slots.slot(of: 3) * 128 + 64
         image.region.storeBytes(of: 99, toByteOffset: line + 8, as: UInt64.self)
         let recovered = try open(image)
-        #expect(recovered.discardedAtOpen == 1)
+        #expect(recovered.torn.count == 1)
         let entry = try #require(recovered.entries[3])
         #expect(entry.view == 1 && recovered.content(of: entry.batch) == bytes("old"))
-        #expect(try reopened(recovered).discardedAtOpen == 0, "what recovery removed is gone")
+        #expect(try reopened(recovered).torn.count == 0, "what recovery removed is gone")
     }
 
     @Test func aVoteWhoseBatchNeverArrivedIsRemoved() throws {
@@ -101,7 +101,7 @@ private func reopened(_ pool: AcceptorPool) throws -> AcceptorPool { try open(co
         let image = try copy(of: pool.pool)
         image.region[small.arenaOffset + 64] ^= 1
         let recovered = try open(image)
-        #expect(recovered.discardedAtOpen == 1 && Set(recovered.entries.keys) == [1])
+        #expect(recovered.torn.count == 1 && Set(recovered.entries.keys) == [1])
     }
 
     @Test func aFencedBatchThatIsDamagedIsReported() throws {

@@ -133,6 +133,14 @@ import Testing
         expect(.foreign, folder.file("other.pool")) { try which.open(folder.file("other.pool")) }
     }
 
+    @Test(arguments: Which.allCases) func oneOfAnOlderLayout(_ which: Which) throws {
+        let folder = Folder()
+        let path = folder.file("a.pool")
+        let layout = which == .acceptor ? "mpaxos-acceptor-2" : "mpaxos-state-3"
+        try Pool.create(path: path, layout: layout, size: 32 << 20)
+        expect(.foreign, path, saying: layout, "run the program that made it") { try which.open(path) }
+    }
+
     @Test(arguments: Which.allCases) func oneInUse(_ which: Which) throws {
         let folder = Folder()
         let path = folder.file("a.pool")

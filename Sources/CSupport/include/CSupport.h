@@ -15,7 +15,10 @@ extern "C" {
 /// `count` is 0. Uses SSE4.2 where the processor has it, the ARMv8 CRC instructions where the compiler may assume them, tables elsewhere.
 uint32_t csupport_crc32c(uint32_t seed, const void *bytes, size_t count);
 
-/// The same by tables alone, on any processor: the yardstick that the tests hold the fast one to.
+/// The CRC32C of a word's bytes as they lie in memory, from a seed of 0.
+uint32_t csupport_crc32c_word(uint64_t word);
+
+/// As `csupport_crc32c` by tables alone, on any processor: the yardstick that the tests hold the fast one to.
 uint32_t csupport_crc32c_portable(uint32_t seed, const void *bytes, size_t count);
 
 /// Four sums over lines of 64 bytes: sum k is the CRC32C register, not inverted, after words 2k and 2k + 1 of each line. Four, as the
@@ -39,6 +42,20 @@ static inline void csupport_pause(void) {
 #elif defined(__aarch64__)
     __asm__ __volatile__("yield");
 #endif
+}
+
+/// Stores 64 bytes, the first 8 of them before the others. Both pointers are aligned to 8.
+static inline void csupport_store_line(void *to, const void *from) {
+    __atomic_store_n((uint64_t *)to, *(const uint64_t *)from, __ATOMIC_RELAXED);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    __builtin_memcpy((char *)to + 8, (const char *)from + 8, 56);
+}
+
+/// Stores zeros to 64 bytes, to the first 8 of them after the others.
+static inline void csupport_clear_line(void *to) {
+    __builtin_memset((char *)to + 8, 0, 56);
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    __atomic_store_n((uint64_t *)to, 0, __ATOMIC_RELAXED);
 }
 
 /// Begins to fetch the cache line of `address`, which will be written to, and does not wait for it. Any address will do.

@@ -3,8 +3,11 @@
 import hashlib
 import os
 import shutil
+import struct
 import time
+import urllib.request
 
+import layout
 import mpx
 from harness import Cluster, Process, eventually, execute, main, scenario
 from mpx import OK, PING, SUBMIT, add, get, number, put, some
@@ -247,6 +250,115 @@ def run_ends(run, cluster):
         cluster.stop(0)
     else:
         run.equal((process.popen.returncode, process.output()), (3, ""), f"run after a format that was killed: {process.log()!r}")
+
+
+def verified(run, path, what, *words):
+    """`dump --verify` finds the same."""
+    done = execute("dump", "--pool", path, "--verify")
+    run.equal(done.code, 1, f"code of dump --verify: {what}")
+    for word in words:
+        run.check(word in done.output + done.errors, f"dump --verify, {what}: it says {word!r}: {done.output + done.errors!r}")
+
+
+@scenario
+def damaged_state(run):
+    """One bit in what the open of a state trusts. What was replayed in place of it made a counter of 2 read 3."""
+    cluster = run.cluster(replicas=1).start_all()
+    client = cluster.client().open()
+    total = 12
+    for _ in range(total):
+        client.submit(add(b"sum", 1))
+    cluster.kill9(0)
+    pool = layout.StateFile(cluster.pools(0)[1])
+    records = pool.records()
+    run.check(len(records) >= total, f"each command had a commit: {records}")
+    for commit, at in (records[0], records[len(records) // 2], records[-1]):
+        # The number, the count of lines, a sum, a line's number, a line.
+        for offset in (0, 8, 16, 64, 130):
+            pool.flip(at + offset, bit=offset % 8)
+            words = ("the journal is damaged", f"commit {commit} ", f"offset {at - pool.region} ")
+            what = f"a bit at {offset} of the record of commit {commit}"
+            verified(run, pool.path, what, *words)
+            refused(run, cluster, 0, what, pool.path, *words)
+            pool.restore()
+    for name, at in (("first", pool.first_commit), ("newest", pool.newest_commit)):
+        for bit in (0, 21, 47, 48, 63):
+            pool.flip(at + bit // 8, bit % 8)
+            refused(run, cluster, 0, f"bit {bit} of the number of the {name} commit", pool.path, f"its {name} commit")
+            pool.restore()
+    cluster.start(0)
+    run.reply(client.submit(add(b"sum", 1)), "the state is as it was", status=OK, body=some(number(total + 1)))
+    cluster.stop(0)
+
+    pool = layout.StateFile(cluster.pools(0)[1])
+    run.equal(pool.records(), [], "records after a stop in order")
+    # Executed instances, records of the next one, the clock of uses, the instance of an image; its sum.
+    for offset in (0, 8, 16, 24, 60):
+        pool.flip(pool.progress + offset, bit=1)
+        words = ("how far it has executed", f"offset {pool.progress - pool.region} ")
+        verified(run, pool.path, f"a bit of the progress at {offset}", *words)
+        refused(run, cluster, 0, f"a bit of the progress at {offset}", pool.path, *words)
+        pool.restore()
+    for offset in (8, 24, 40, 56):
+        pool.flip(pool.root + offset, bit=1)
+        refused(run, cluster, 0, f"a bit of the state's root at {offset}", pool.path, "the description of its sessions")
+        pool.restore()
+    cluster.start(0)
+    run.reply(client.submit(add(b"sum", 1)), "the state is as it was", status=OK, body=some(number(total + 2)))
+
+
+@scenario
+def damaged_votes(run):
+    """One bit in a vote that was fenced: refused while the machine runs on; dropped, said and counted after a loss of power."""
+    cluster = run.cluster(replicas=1, http=True).start_all()
+    client = cluster.client().open()
+    total = 8
+    for _ in range(total):
+        client.submit(add(b"sum", 1))
+    cluster.kill9(0)
+    aside = Aside(cluster, 0)
+    pool = layout.AcceptorFile(cluster.pools(0)[0])
+    votes = pool.lines()
+    for epoch, instance, slot, at in (votes[0], votes[len(votes) // 2], votes[-1]):
+        # The number of the group, the view, the place and length of the batch, the sum.
+        for offset in (0, 17, 24, 32, 63):
+            pool.flip(at + offset, bit=3)
+            words = (f"slot {slot}", f"instance {instance},", f"offset {at - pool.region} ")
+            verified(run, pool.path, f"a bit at {offset} of the vote for {instance}", *words)
+            refused(run, cluster, 0, f"a bit at {offset} of the vote for {instance}", pool.path, *words)
+            pool.restore()
+    pool.flip(pool.fenced)
+    refused(run, cluster, 0, "a bit in the number of the newest group", pool.path, "newest group commit")
+    pool.restore()
+
+    epoch, instance, slot, at = votes[-1]
+    lost = "as after a loss of power"
+
+    def dropped(what, *words):
+        cluster.start(0)
+        log = [line for line in cluster.processes[0].log().splitlines() if "warning" in line and "is dropped" in line]
+        run.equal(len(log), 1, f"{what}: lines in the log")
+        for word in (pool.path, *words):
+            run.check(word in log[0], f"{what}: the log says {word!r}: {log[0]!r}")
+        run.equal(cluster.status(0)["votes_dropped_torn"], 1, f"{what}: STATUS")
+        with urllib.request.urlopen(cluster.http(0) + "/metrics", timeout=10) as answer:
+            metrics = answer.read().decode()
+        run.check("votes_dropped_torn_total 1\n" in metrics, f"{what}: /metrics")
+        run.reply(cluster.link(0).call(SUBMIT, get(b"sum")), f"{what}: the state", status=OK, body=some(number(total)))
+        cluster.kill9(0)
+        aside.restore()
+
+    pool.lose_power()
+    pool.flip(at + 17)
+    dropped(lost, f"instance {instance} in slot {slot}")
+    # A line that was being written: its first word is that of the group after the newest.
+    fenced = layout.number(pool.word(pool.fenced))
+    free = pool.votes + (slot + 1) % pool.slots * 2 * layout.LINE
+    pool.write(free, struct.pack("<QQ", layout.checked(fenced + 1), instance + 1))
+    dropped("killed while it wrote a vote", f"instance {instance + 1} in slot")
+    cluster.start(0)
+    run.equal(cluster.status(0)["votes_dropped_torn"], 0, "votes dropped of a pool that is whole")
+    run.reply(cluster.link(0).call(SUBMIT, get(b"sum")), "the state is as it was", status=OK, body=some(number(total)))
 
 
 @scenario
