@@ -55,7 +55,8 @@ let package = Package(
         .executableTarget(
             name: "mpaxos",
             dependencies: [
-                "Invariants", "Replica", "Client", "LoadGenerator", "Simulation", "Topology", "Storage", "StateMachines",
+                "Invariants", "Replica", "Client", "LoadGenerator", "Simulation", "Topology", "Storage",
+                "StateMachines",
                 "PersistentMemory", "Wire",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
