@@ -56,8 +56,7 @@ let package = Package(
             name: "mpaxos",
             dependencies: [
                 "Invariants", "Replica", "Client", "LoadGenerator", "Simulation", "Topology", "Storage",
-                "StateMachines",
-                "PersistentMemory", "Wire",
+                "StateMachines", "PersistentMemory", "Wire",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ]),
