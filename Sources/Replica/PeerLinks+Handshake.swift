@@ -45,19 +45,18 @@ extension PeerLinks {
             return
         }
         if let refusal = objection(to: hello, from: index) {
-            refuse("refused replica \(hello.replica): \(refusal.reason)", link)
             reply(.refused(refusal)) { _ = send($0, along: route) }
             // The link that stands, if there is one, is another connection's, and goes on: unless the process that had
             // it is gone, which shows when something is sent.
             if link.isOpen, link.route != route {
                 reply(.welcome(ownHello)) { if send($0, over: link) == .unreachable { link.isOpen = false } }
             }
+            refuse("refused replica \(hello.replica): \(refusal.reason)", link)
             return
         }
         var outcome = SendOutcome.full
         reply(.welcome(ownHello)) { outcome = send($0, along: route) }
         guard outcome == .sent else { return }
-        link.figures.refusal.set(nil)
         let isNews = !link.isOpen || link.route != route
         link.route = route
         if isNews { open(link, index, hello) }
@@ -91,7 +90,6 @@ extension PeerLinks {
                 link.isOpen = false
                 refuse("will not talk to replica \(settings.members[index].id): \(refusal.reason)", link)
             } else if !link.isOpen {
-                link.figures.refusal.set(nil)
                 open(link, index, hello)
             }
         case .refused(let refusal):
@@ -172,6 +170,7 @@ extension PeerLinks {
         known[index] = hello.incarnation
         link.isOpen = true
         link.complaint = nil
+        link.figures.refusal.set(nil)
         logger.info("linked to replica \(hello.replica)")
         announce(.connected, index, hello.incarnation)
     }
@@ -189,9 +188,9 @@ extension PeerLinks {
         logger.error("refused a peer: \(text)")
     }
 
-    /// A complaint that STATUS shows, too, until the peer is a good one again.
+    /// A complaint that STATUS shows, too, as long as there is no link.
     private func refuse(_ text: String, _ link: Link) {
-        link.figures.refusal.set(text)
+        if !link.isOpen { link.figures.refusal.set(text) }
         complain(text, about: link)
     }
 

@@ -11,7 +11,7 @@ import Wire
 
 /// HELLO at the peer port of a replica: who becomes its link, who is refused, and what is said about it.
 @Suite struct PeerHandshakeTests {
-    /// The links of replica 0 of three, and a socket that passes for replica 2.
+    /// The links of replica 0 of three, and two sockets that pass for replica 2.
     private final class Rig {
         let board = StatusBoard(members: [0, 1, 2])
         let log = Log()
@@ -20,7 +20,8 @@ import Wire
         private let rings = Rings(outstanding: 16)
         private let parker = Parker.allocate()!
         private let watch = Watch.allocate(capacity: 8)
-        private let peer: Socket
+        private var peer: Socket?
+        private let other: Socket
         private let frame = Frame()
 
         init() throws {
@@ -40,8 +41,11 @@ import Wire
                 router: try PeerLinks.router(binding: endpoint, in: context, largestFrame: 1 << 20),
                 dealers: [nil, nil, nil], board: board,
                 logger: Logger(label: "links", factory: { _ in log }), rings: rings, engine: parker)
-            peer = try Socket(.dealer, in: context)
+            other = try Socket(.dealer, in: context)
+            try other.connect(endpoint)
+            let peer = try Socket(.dealer, in: context)
             try peer.connect(endpoint)
+            self.peer = consume peer
             links.register(in: watch)
         }
 
@@ -59,17 +63,20 @@ import Wire
         }
 
         /// Sends a frame, and waits until a condition holds.
-        func send(_ bytes: [UInt8], until condition: () -> Bool) {
-            #expect(bytes.withUnsafeBytes { peer.send(copying: $0, more: false) } == .sent)
+        func send(_ bytes: [UInt8], byOther: Bool = false, until condition: () -> Bool) {
+            let outcome = bytes.withUnsafeBytes {
+                byOther ? other.send(copying: $0, more: false) : peer?.send(copying: $0, more: false)
+            }
+            #expect(outcome == .sent)
             let deadline = csupport_monotonic_us() + 10_000_000
             while !condition(), csupport_monotonic_us() < deadline { turn() }
         }
 
         /// What is answered to a frame; nil when nothing is for ten seconds.
-        func answer(to bytes: [UInt8]) throws -> (header: [UInt8], handshake: Handshake)? {
+        func answer(to bytes: [UInt8], byOther: Bool = false) throws -> (header: [UInt8], handshake: Handshake)? {
             var isThere = false
-            send(bytes) {
-                isThere = isThere || peer.receive(frame)
+            send(bytes, byOther: byOther) {
+                isThere = isThere || (byOther ? other.receive(frame) : peer?.receive(frame) == true)
                 return isThere
             }
             guard isThere else { return nil }
@@ -89,6 +96,9 @@ import Wire
                 )
             }
         }
+
+        /// The process of the first socket ends.
+        func disconnect() { peer = nil }
 
         var isConnected: Bool { board.peers[2].connected.load() == 1 }
     }
@@ -161,6 +171,24 @@ import Wire
         #expect(!rig.isConnected && rig.log.errors.count == 1, "said once")
         _ = try rig.answer(to: Handshake.hello(rig.hello).encode(sender: 2))
         #expect(rig.isConnected && rig.board.peers[2].refusal.read() == nil)
+    }
+
+    /// A link that stands is not the one that is refused; it stands as long as its process does.
+    @Test func whoIsRefusedDoesNotDisturbALinkThatStands() throws {
+        let rig = try Rig()
+        _ = try rig.answer(to: Handshake.hello(rig.hello).encode(sender: 2))
+        #expect(rig.isConnected)
+        var hello = rig.hello
+        hello.charter.sessions = 65
+        let differing = Handshake.hello(hello).encode(sender: 2)
+        for _ in 0..<2 { _ = try rig.answer(to: differing, byOther: true) }
+        #expect(rig.isConnected && rig.board.peers[2].refusal.read() == nil && rig.log.errors.count == 1)
+        rig.disconnect()
+        rig.send(differing, byOther: true) {
+            _ = try? rig.answer(to: differing, byOther: true)
+            return !rig.isConnected
+        }
+        #expect(rig.board.peers[2].refusal.read()?.contains("sessions = 65") == true)
     }
 
     /// A replica that the topology here does not have is told which members differ, not only that it is a stranger.

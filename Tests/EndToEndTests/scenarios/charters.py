@@ -1,9 +1,10 @@
-"""What pools were formatted for: a start under another topology is refused, peers that differ do not link, and both say which value it is."""
+"""What pools were formatted for: a start under another topology is refused, peers that differ do not link, and both say
+which value it is."""
 
 import os
 import shutil
 
-from harness import eventually, execute, main, scenario
+from harness import Ports, eventually, execute, main, scenario
 from mpx import OK, SUBMIT, add, get, number, put, some
 
 SIZES = {
@@ -18,7 +19,7 @@ def small(run, **options):
 
 
 def refused(run, cluster, id, what, *words):
-    """Replica `id` does not start, with one sentence that names its pools and has the words; nothing is printed but that."""
+    """Replica `id` does not start, with one sentence that names its pools and has the words."""
     done = execute("run", "--topology", cluster.topology, "--id", str(id), deadline=30)
     run.finished(done, what, 3, "")
     sentence = done.errors.strip().splitlines()[-1] if done.errors.strip() else ""
@@ -53,7 +54,8 @@ def edited_sizes(run):
         refused(run, cluster, 0, f"an edited {key}", f"{key} = {formatted}", f"{key} = {edited}", "formatted", "back")
         restore()
     both = [change(cluster, "client", "sessions", 16), change(cluster, "client", "max_request", "1KiB")]
-    refused(run, cluster, 0, "two values edited", "sessions = 16", "sessions = 64", "max_request = 1 KiB", "max_request = 64 KiB")
+    refused(run, cluster, 0, "two values edited",
+            "sessions = 16", "sessions = 64", "max_request = 1 KiB", "max_request = 64 KiB")
     for restore in reversed(both):
         restore()
 
@@ -66,11 +68,10 @@ def edited_sizes(run):
             ("client", "max_outstanding", 100), ("client", "socket", "libzmq-router"), ("pipeline", "io_threads", 2),
             ("pipeline", "threads", "staged")):
         change(cluster, section, key, value)
-    peer, _, http = cluster.ports[0]
-    cluster.ports[0] = (peer + 1, cluster.ports[0][1], http)
+    cluster.ports[0] = (Ports.take(), *cluster.ports[0][1:])
     cluster.write_topology()
     cluster.start(0)
-    run.reply(client.submit(add(b"sum", 1)), "under a topology with other local values", status=OK, body=some(number(2)))
+    run.reply(client.submit(add(b"sum", 1)), "with other local values", status=OK, body=some(number(2)))
     cluster.stop(0)
     state_size(run, cluster, client)
 
@@ -85,8 +86,8 @@ def state_size(run, cluster, client):
     restore()
     for own, other in ((acceptor, state), (state, acceptor)):
         shutil.copyfile(os.path.join(folder + ".kept", os.path.basename(own)), own)
-        kept = own + ".other"
-        refused(run, cluster, 0, f"the {os.path.basename(other)} of another format", other, "state_size = 48 MiB", "state_size = 32 MiB")
+        refused(run, cluster, 0, f"the {os.path.basename(other)} of another format", other,
+                "state_size = 48 MiB", "state_size = 32 MiB")
         shutil.rmtree(folder)
         restore = change(cluster, "storage", "state_size", "48MiB")
         cluster.format(0)
@@ -99,7 +100,7 @@ def state_size(run, cluster, client):
 
 @scenario
 def edited_members(run):
-    """{0, 1, 2} is edited to {0, 1, 3}, and grown to five, under pools that exist: nobody who could forget a write starts."""
+    """{0, 1, 2} is edited to {0, 1, 3}, or grown to five, under pools that exist: who could forget does not start."""
     cluster = small(run).start_all()
     cluster.stop(0)
     client = cluster.client(1).open()
@@ -109,11 +110,12 @@ def edited_members(run):
     for ids in ([0, 1, 3], [0, 1, 2, 3, 4], [0, 1]):
         cluster.ids = ids
         for id in ids:
-            cluster.ports.setdefault(id, run.cluster(replicas=1, prepare=False, name=f"ports-{id}-{len(ids)}").ports[0])
+            cluster.ports.setdefault(id, (Ports.take(), Ports.take(), None))
         cluster.write_topology()
         members = ", ".join(map(str, ids))
         for id in (0, 1):
-            refused(run, cluster, id, f"members edited to {members}", "members = 0, 1, 2", f"members = {members}", "put them back")
+            refused(run, cluster, id, f"members edited to {members}",
+                    "members = 0, 1, 2", f"members = {members}", "put them back")
     # A replica that is new starts, and is alone.
     cluster.ids = [0, 1, 3]
     cluster.write_topology()
@@ -128,7 +130,8 @@ def edited_members(run):
     for id, process in [(3, stranger), (0, cluster.processes[0]), (1, cluster.processes[1])]:
         eventually(lambda: any(reason in line and "members = 0, 1, 2" in line for line in process.log().splitlines()),
                    f"the log of replica {id} says which members differ")
-    eventually(lambda: all(reason in (peer["refusal"] or "") for peer in cluster.status(3)["peers"]), "STATUS of replica 3 says it")
+    eventually(lambda: all(reason in (peer["refusal"] or "") for peer in cluster.status(3)["peers"]),
+               "STATUS of replica 3 says it")
     run.equal(stranger.output(), "", "the new replica does not become ready")
     for id in before:
         run.reply(cluster.link(id).call(SUBMIT, get(b"kept")), f"through replica {id}", status=OK, body=some(b"value"))
@@ -166,22 +169,26 @@ def one_differs(run, odd, section, key, written, usual, other):
         return any(told(peer["refusal"]) for peer in status["peers"]) and status
 
     for id in cluster.ids:
-        eventually(lambda: any(map(told, cluster.processes[id].log().splitlines())), f"the log of replica {id} says that {key} differs")
+        eventually(lambda: any(map(told, cluster.processes[id].log().splitlines())),
+                   f"the log of replica {id} says that {key} differs")
         found = eventually(lambda: refusing(id), f"STATUS of replica {id} says that {key} differs")
-        for peer in found["peers"]:
-            if id != odd:
-                differs = peer["id"] == odd
-                run.equal((peer["connected"], told(peer["refusal"])), (not differs, differs), f"replica {peer['id']} in STATUS of replica {id}")
+        for peer in found["peers"] if id != odd else ():
+            differs = peer["id"] == odd
+            run.equal((peer["connected"], told(peer["refusal"])), (not differs, differs),
+                      f"replica {peer['id']} in STATUS of replica {id}")
     client.endpoints = [cluster.endpoint(id) for id in others]
     for n in range(10):
-        run.reply(client.submit(add(b"sum", 1)), f"without the replica of another {key}", status=OK, body=some(number(n + 1)))
-    eventually(lambda: all(told(peer["refusal"]) and not peer["connected"] for peer in cluster.status(odd)["peers"]), "it is refused by all")
+        run.reply(client.submit(add(b"sum", 1)), f"without the replica of another {key}", status=OK,
+                  body=some(number(n + 1)))
+    eventually(lambda: all(told(peer["refusal"]) and not peer["connected"] for peer in cluster.status(odd)["peers"]),
+               "it is refused by all")
     run.equal(cluster.processes[odd].output(), "", f"a replica of another {key} does not become ready")
     run.equal(cluster.status(odd)["position"], 0, "what it has executed")
     done = execute("status", "--topology", cluster.topology)
     run.finished(done, "status with a replica of another format", 0)
     for id in others:
-        lines = [line for line in done.output.splitlines() if line.startswith(f"replica {id} and replica {odd} are not linked: ")]
+        begin = f"replica {id} and replica {odd} are not linked: "
+        lines = [line for line in done.output.splitlines() if line.startswith(begin)]
         run.check(len(lines) == 1 and told(lines[0]), f"the table says it once for replica {id}: {done.output}")
 
     cluster.stop(odd)
@@ -190,7 +197,8 @@ def one_differs(run, odd, section, key, written, usual, other):
     cluster.start(odd)
     cluster.settle()
     for id in cluster.ids:
-        run.equal([peer["refusal"] for peer in cluster.status(id)["peers"]], [None, None], f"refusals in STATUS of replica {id} in the end")
+        refusals = [peer["refusal"] for peer in cluster.status(id)["peers"]]
+        run.equal(refusals, [None, None], f"refusals in STATUS of replica {id} in the end")
 
 
 @scenario
@@ -199,7 +207,8 @@ def dumped(run):
     cluster = small(run, replicas=1)
     for pool in cluster.pools(0):
         done = run.finished(execute("dump", "--pool", pool), "dump", 0)
-        for fact in ("members = 0", "max_request = 64 KiB", "sessions = 64", "state_size = 32 MiB", "machine = 'KeyValueService' version 1"):
+        for fact in ("members = 0", "max_request = 64 KiB", "sessions = 64", "state_size = 32 MiB",
+                     "machine = 'KeyValueService' version 1"):
             run.check(fact in done.output, f"dump says {fact!r}: {done.output}")
 
 
