@@ -7,11 +7,14 @@ let package = Package(
     targets: [
         .systemLibrary(name: "CPersistentMemory"),
         .target(name: "CSupport"),
-        .target(name: "Consensus"),
-        .target(name: "Wire", dependencies: ["Consensus"]),
-        .target(name: "PersistentMemory", dependencies: ["CPersistentMemory", "CSupport"]),
-        .target(name: "Storage", dependencies: ["PersistentMemory", "Consensus"]),
-        .target(name: "StateMachines", dependencies: ["PersistentMemory"]),
+        .target(name: "Invariants", dependencies: ["CSupport"]),
+        .target(
+            name: "Consensus", dependencies: ["Invariants"],
+            swiftSettings: [.enableExperimentalFeature("RawLayout")]),
+        .target(name: "Wire", dependencies: ["Invariants", "Consensus"]),
+        .target(name: "PersistentMemory", dependencies: ["Invariants", "CPersistentMemory", "CSupport"]),
+        .target(name: "Storage", dependencies: ["Invariants", "PersistentMemory", "Consensus"]),
+        .target(name: "StateMachines", dependencies: ["Invariants", "PersistentMemory"]),
         .target(name: "Floor", dependencies: ["CPersistentMemory"]),
         .executableTarget(
             name: "execute",
