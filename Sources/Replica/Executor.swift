@@ -310,7 +310,7 @@ final class Executor<Machine: StateMachine>: Stage {
 
     private func refreshDigest() -> Bool {
         if heap.refreshDigest(pages: Self.digestSlice) {
-            board.digest = (pool.position, heap.digest)
+            board.digest = (pool.position, pool.executed, heap.digest)
             digestIsPublished = true
         }
         return true

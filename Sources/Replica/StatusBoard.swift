@@ -113,6 +113,7 @@ package final class StatusBoard: Sendable {
     package let stateCommits: Counter
     private let digestVersion: Gauge
     private let digestPosition: Gauge
+    private let digestExecuted: Gauge
     private let digestValue: Gauge
     private let digestIsKnown: Gauge
 
@@ -195,6 +196,7 @@ package final class StatusBoard: Sendable {
         stateCommits = builder.counter("state_commits_total", "Failure-atomic commits of the state pool")
         digestVersion = builder.hidden()
         digestPosition = builder.gauge("digest_position", "Position at which the digest stands; 0 before there is one")
+        digestExecuted = builder.hidden()
         digestValue = builder.hidden()
         digestIsKnown = builder.hidden()
 
@@ -241,15 +243,16 @@ package final class StatusBoard: Sendable {
         set { readyWord.store(newValue ? 1 : 0) }
     }
 
-    /// The digest of the replicated state at a position; nil until it is computed. Set by the executor.
-    package var digest: (position: UInt64, value: UInt64)? {
+    /// The digest of the replicated state, and where it stands: the last instance that is executed in it, and its
+    /// position. Nil until it is computed. Set by the executor.
+    package var digest: (position: UInt64, executed: UInt64, value: UInt64)? {
         get {
             while true {
                 let before = digestVersion.loadAcquiring()
                 let isKnown = digestIsKnown.load() != 0
-                let pair = (digestPosition.load(), digestValue.load())
+                let found = (digestPosition.load(), digestExecuted.load(), digestValue.load())
                 atomicMemoryFence(ordering: .acquiring)
-                if before & 1 == 0, digestVersion.load() == before { return isKnown ? pair : nil }
+                if before & 1 == 0, digestVersion.load() == before { return isKnown ? found : nil }
                 csupport_pause()
             }
         }
@@ -258,6 +261,7 @@ package final class StatusBoard: Sendable {
             digestVersion.store(version + 1)
             atomicMemoryFence(ordering: .releasing)
             digestPosition.store(newValue?.position ?? 0)
+            digestExecuted.store(newValue?.executed ?? 0)
             digestValue.store(newValue?.value ?? 0)
             digestIsKnown.store(newValue == nil ? 0 : 1)
             digestVersion.storeReleasing(version + 2)

@@ -60,9 +60,11 @@ package struct StatusReport: Sendable {
         var digestObject = JSONObject()
         if let digest {
             digestObject.add("position", "\(digest.position)")
+            digestObject.add("executed", "\(digest.executed)")
             digestObject.add("value", quoting: Self.hex(digest.value))
         } else {
             digestObject.add("position", "null")
+            digestObject.add("executed", "null")
             digestObject.add("value", "null")
         }
         object.add("digest", digestObject.text)

@@ -6,7 +6,7 @@ struct StatusCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "status",
         abstract: "Ask every replica how it is.",
-        discussion: "Exit code 0 when one answers, 4 when none does.")
+        discussion: "Exit code 0 when one answers, 1 when the states of replicas differ, 4 when none answers.")
 
     @OptionGroup var topology: TopologyOptions
 
@@ -23,6 +23,24 @@ struct StatusCommand: ParsableCommand {
         guard rows.contains(where: { $0.status != nil }) else {
             throw Failure(.noAnswer, "no replica of \(topology.name) answers")
         }
+        if let difference = Self.difference(of: rows) { throw Failure(.notSo, difference) }
+    }
+
+    /// What replicas say of their states that cannot all be true: with the same instances executed the digests of sound
+    /// ones are equal. (At equal positions they may differ for a moment: a repeated command takes no position, but
+    /// counts as a use of its session.)
+    private static func difference(of rows: [Row]) -> String? {
+        var values: [UInt64: [(id: UInt16, value: String)]] = [:]
+        for row in rows {
+            guard let digest = row.status?.digest, let executed = digest.executed, let value = digest.value else {
+                continue
+            }
+            values[executed, default: []].append((row.id, value))
+        }
+        guard let (executed, found) = values.first(where: { Set($0.value.map(\.value)).count > 1 }) else { return nil }
+        let told = found.map { "replica \($0.id) has \($0.value)" }.joined(separator: ", ")
+        return
+            "the states of replicas differ: with all up to instance \(executed) executed, \(told). One is damaged, or the state machine is not deterministic: stop the one that differs from the others, keep its pools, see docs/troubleshooting.md"
     }
 
     /// What is known of one replica.
@@ -106,6 +124,7 @@ struct StatusCommand: ParsableCommand {
 private struct Digest: Decodable {
     static let none = "not computed yet"
     let position: UInt64?
+    let executed: UInt64?
     let value: String?
 
     var text: String {

@@ -330,6 +330,10 @@ struct EndToEndTests {
             try await Scenario(script: "commandline", name: "status").run()
         }
 
+        @Test func statesThatDiffer() async throws {
+            try await Scenario(script: "commandline", name: "states-that-differ").run()
+        }
+
         @Test func dumpAndDigest() async throws {
             try await Scenario(script: "commandline", name: "inspection").run()
         }

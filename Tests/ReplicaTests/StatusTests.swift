@@ -26,13 +26,13 @@ import Topology
         let board = StatusBoard(members: [0])
         let rounds: UInt64 = 200_000
         Thread.detachNewThread {
-            for round in 1...rounds { board.digest = (round, ~round) }
+            for round in 1...rounds { board.digest = (round, round &* 3, ~round) }
         }
         var last: UInt64 = 0
         while last < rounds {
-            guard let (position, value) = board.digest else { continue }
-            guard position >= last, position == 0 || value == ~position else {
-                Issue.record("position \(position) after \(last), with value \(value)")
+            guard let (position, executed, value) = board.digest else { continue }
+            guard position >= last, position == 0 || (value == ~position && executed == position &* 3) else {
+                Issue.record("position \(position) after \(last), executed \(executed), with value \(value)")
                 return
             }
             last = position
@@ -76,7 +76,7 @@ import Topology
         board.statePoolUsed.store(7)
         board.statePoolSize.store(8)
         board.votesDroppedTorn.add(9)
-        board.digest = (1 << 40, 0xAB)
+        board.digest = (1 << 40, 1 << 30, 0xAB)
         let status = try object(report)
         #expect(
             status.keys.sorted() == [
@@ -104,6 +104,7 @@ import Topology
         #expect((status["uptime_s"] as? Double ?? 0) > 0)
         let digest = try #require(status["digest"] as? [String: Any])
         #expect(digest["position"] as? Int == 1 << 40)
+        #expect(digest["executed"] as? Int == 1 << 30)
         #expect(digest["value"] as? String == "00000000000000ab")
     }
 
@@ -112,7 +113,7 @@ import Topology
         let before = try #require(try object(report)["digest"] as? [String: Any])
         #expect(before["position"] is NSNull && before["value"] is NSNull)
         #expect(board.digest == nil)
-        board.digest = (0, 0xAB)
+        board.digest = (0, 0, 0xAB)
         let after = try #require(try object(report)["digest"] as? [String: Any])
         #expect(after["position"] as? Int == 0)
         #expect(after["value"] as? String == "00000000000000ab")
