@@ -38,6 +38,9 @@ extension Core {
     /// nothing that would bring its measured time down again.
     func answerTime(of peer: ReplicaIndex) -> Microseconds { min(peers[peer].patience, 4 * configuration.suspect) }
 
+    /// Most bytes of batches in one answer to a peer; an answer has one batch at least.
+    func answerBytes(to peer: ReplicaIndex) -> Int { min(Self.burstBytes, max(peers[peer].room, 1)) }
+
     mutating func catchUpTick(now: Microseconds, into effects: inout EffectBuffer) {
         if baseKnown && learned >= base && learned > catchUpMark {
             // Proposals of this view bring it: asking too would bring it twice.

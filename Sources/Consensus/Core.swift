@@ -460,9 +460,6 @@ struct Peer: BitwiseCopyable {
         }
     }
 
-    /// Most bytes of batches in one answer to a peer; an answer has one batch at least.
-    func answerBytes(to peer: ReplicaIndex) -> Int { min(Self.burstBytes, max(peers[peer].room, 1)) }
-
     /// The engine dropped all entries below `floor` from the log; it may drop what is executed. Lower floors are ignored.
     #if !DEBUG
         @_noLocks
@@ -487,7 +484,7 @@ struct Peer: BitwiseCopyable {
         return leaderActive && role == .follower ? leadingReplica(of: promised, among: memberCount) : nil
     }
 
-    /// Leader: the last instance that was sent to a peer, and the last that it acknowledged. (Mutating as `send` is.)
+    /// Leader: the last instance that was sent to a peer, and the last that it acknowledged.
     package func progress(of peer: ReplicaIndex) -> (sent: Instance, acknowledged: Instance) {
         invariant(peer >= 0 && peer < memberCount, "a peer is a member")
         return role == .leader && peer != me ? (peers[peer].next - 1, peers[peer].acked) : (0, 0)

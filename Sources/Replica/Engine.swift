@@ -30,7 +30,16 @@ final class Engine: Stage {
     private let gate: Gate?
     let traffic: PeerTraffic
     private let transfer: StateTransfer
-    private let logger: Logger
+    let logger: Logger
+    let alarm: Alarm
+    @exclusivity(unchecked) var comparison: DigestComparison
+    /// When this replica's digest was looked at last, and told to the others.
+    @exclusivity(unchecked) var digestSeenAt: UInt64 = 0
+    @exclusivity(unchecked) var digestToldAt: UInt64 = 0
+    /// Since when states differ without a majority that tells which is right; .max: they do not.
+    @exclusivity(unchecked) var disagreementSince: UInt64 = .max
+    /// Replicas that were said to differ from a majority.
+    @exclusivity(unchecked) var knownToDiffer: UInt16 = 0
     private let executor: Parker
 
     private let incoming = Frame()
@@ -77,12 +86,15 @@ final class Engine: Stage {
     init(
         index: Int, memberIDs: [UInt16], core: consuming Core, startedInto effects: consuming EffectBuffer,
         acceptor: AcceptorPool, batcher: consuming Batcher, executed: UInt64, board: StatusBoard, rings: Rings,
-        parkers: Parkers, gate: Gate?, traffic: PeerTraffic, transfer: StateTransfer, logger: Logger
+        parkers: Parkers, gate: Gate?, traffic: PeerTraffic, transfer: StateTransfer, logger: Logger,
+        alarm: Alarm
     ) {
         before = (board.elections.load(), board.resent.load(), board.caughtUpInstances.load())
         self.traffic = traffic
         self.transfer = transfer
         self.logger = logger
+        self.alarm = alarm
+        comparison = DigestComparison(index: index, count: memberIDs.count)
         self.gate = gate
         self.index = index
         self.memberIDs = memberIDs
@@ -214,6 +226,9 @@ final class Engine: Stage {
             case .lost: board.peers[peer].parcelsLost.add(1)
             case .piece: core.hears(peer, now: now)
             case .whole: takeDelivered(from: peer, now: now)
+            }
+            if case .digest(let executed, let value) = message {
+                takeDigest(.init(executed: executed, value: value), from: peer, now: now)
             }
         // The links keep handshakes to themselves: one that comes here came in pieces.
         case .handshake: board.peers[peer].framesMalformed.add(1)

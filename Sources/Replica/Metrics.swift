@@ -77,13 +77,15 @@ struct CatalogueBuilder {
         let resent = counters("peer_proposals_resent_total", "Proposals sent to a peer again")
         let parcelsLost = counters(
             "peer_parcels_lost_total", "Parts of a peer's large frames that do not belong where they came")
+        let digestsDiffered = counters(
+            "peer_digests_differed_total", "Times that the state of a peer differed from that of a majority")
         return all.map { index in
             StatusBoard.Peer(
                 id: members[index], connected: connected[index], framesSent: sent[index],
                 framesReceived: received[index], framesLost: lost[index], framesMalformed: malformed[index],
                 refusal: Note(), roundTrip: roundTrip[index], window: window[index], underWay: underWay[index],
                 queued: queued[index], behind: behind[index], bytesSent: bytesSent[index], resent: resent[index],
-                parcelsLost: parcelsLost[index])
+                parcelsLost: parcelsLost[index], digestsDiffered: digestsDiffered[index])
         }
     }
 

@@ -457,6 +457,9 @@ final class PeerTraffic {
         }
     }
 
+    /// What replicas tell each other beside the protocol.
+    func tell(_ message: LinkFrame, to peer: Int) { send(message, to: peer) }
+
     private func send(_ message: LinkFrame, to peer: Int) {
         frame.rebuild(size: PeerHeader.size)
         message.encodeHeader(sender: index, into: frame.bytes.baseAddress!)
@@ -509,6 +512,7 @@ final class PeerTraffic {
         case .echo(let stamp):
             _ = peers[peer].window.returned(stamp, now: now)
             return .nothing
+        case .digest: return .nothing
         case .piece(let parcel, let offset, let size):
             return peers[peer].incoming.take(parcel: parcel, offset: offset, size: size, payload) ? .piece : .lost
         case .deliver(let parcel):

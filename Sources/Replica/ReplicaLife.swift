@@ -29,10 +29,10 @@ final class ReplicaLife<Machine: StateMachine> {
     /// - Parameters:
     ///   - report: what STATUS is answered with; given the durability of the pools.
     ///   - bell: rung when there is work for the node's thread.
+    ///   - alarm: for what ends the node.
     init(
         topology: Topology, index: Int, board: StatusBoard, report: (Durability) -> StatusReport,
-        bell: DispatchSemaphore,
-        logger: Logger
+        bell: DispatchSemaphore, alarm: Alarm, logger: Logger
     ) throws(ReplicaError) {
         let member = topology.replicas[index]
         let ids = topology.replicas.map(\.id)
@@ -101,7 +101,7 @@ final class ReplicaLife<Machine: StateMachine> {
                     origin: index, batchBytes: min(topology.protocol.batchBytes, pools.acceptor.largestBatch),
                     delay: UInt64(topology.protocol.batchDelayMicroseconds), rings: rings),
                 executed: pools.state.executed, board: board, rings: rings, parkers: plan.parkers, gate: plan.gate,
-                traffic: traffic, transfer: transfer, logger: logger)
+                traffic: traffic, transfer: transfer, logger: logger, alarm: alarm)
             let executor = Executor(
                 index: index, machine: machine, pool: pools.state, maximumRequest: topology.client.maxRequest,
                 board: board, rings: rings, parkers: plan.parkers, imageOrder: order)

@@ -29,7 +29,8 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
     private var life: ReplicaLife<Machine>?
     private let isStopping = Atomic<Bool>(false)
     /// Rung to stop, and when there is work for the thread that runs the node.
-    private let bell = DispatchSemaphore(value: 0)
+    private let bell: DispatchSemaphore
+    private let alarm: Alarm
 
     /// Opens the pools of replica `id` and binds its sockets; nothing runs yet.
     ///
@@ -40,6 +41,8 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
         self.topology = topology
         self.index = index
         self.logger = logger
+        bell = DispatchSemaphore(value: 0)
+        alarm = Alarm(bell: bell)
         board = StatusBoard(members: topology.replicas.map(\.id))
         let before = board.stand(for: id)
         defer { csupport_stand(before) }
@@ -48,7 +51,8 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
 
     private func open() throws(ReplicaError) -> ReplicaLife<Machine> {
         try ReplicaLife(
-            topology: topology, index: index, board: board, report: report(durability:), bell: bell, logger: logger)
+            topology: topology, index: index, board: board, report: report(durability:), bell: bell, alarm: alarm,
+            logger: logger)
     }
 
     private func report(durability: Durability) -> StatusReport {
@@ -61,7 +65,8 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
     ///
     /// - Parameter onReady: called once, when a leader is known and the replica has caught up, with the view and the
     ///   leader's id.
-    /// - Throws: when its pools cannot be opened or its sockets not be bound again, after it took over another replica's state.
+    /// - Throws: when its pools cannot be opened or its sockets not be bound again, after it took over another replica's
+    ///   state; when its state is found to differ from that of the others (`.refused`).
     public func run(onReady: (_ view: UInt64, _ leader: UInt16) -> Void) throws(ReplicaError) {
         guard let durability = life?.durability else { broken("a node runs once") }
         let before = board.stand(for: topology.replicas[index].id)
@@ -78,6 +83,11 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
         var isAnnounced = false
         life?.start()
         while !isStopping.load(ordering: .acquiring) {
+            if let reason = alarm.raised {
+                life?.end()
+                life = nil
+                throw ReplicaError(.refused, "\(topology.replicas[index].statePool): \(reason)")
+            }
             if let (image, view) = life?.work() {
                 try takeOver(image, promising: view)
             } else if !isAnnounced, board.isReady, let leader = board.knownLeader {
@@ -106,6 +116,8 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
         image.discard()
         // Its sockets close now, so that they can be bound again.
         life = nil
+        // That of the state before.
+        board.digest = nil
         life = try open()
         life?.start()
     }

@@ -50,6 +50,8 @@ package final class StatusBoard: Sendable {
         package let resent: Counter
         /// Pieces and DELIVERs of this peer that belong to no parcel, or not where they came.
         package let parcelsLost: Counter
+        /// How often the state of this peer was found to differ from that of a majority.
+        package let digestsDiffered: Counter
     }
 
     // MARK: Gateway

@@ -23,6 +23,7 @@ struct Executed: Equatable {
 final class EngineReplica {
     let index: Int
     let engine: Engine
+    let alarm = Alarm(bell: DispatchSemaphore(value: 0))
     let board: StatusBoard
     let rings = Rings(outstanding: 4096)
     let acceptor: AcceptorPool
@@ -60,7 +61,7 @@ final class EngineReplica {
             transfer: StateTransfer(
                 giver: ImageGiver(port: port, order: ImageOrder(), geometry: 0, logger: logger),
                 receiver: ImageReceiver(port: port, desk: desk, geometry: 0, reluctance: 300_000, logger: logger)),
-            logger: logger)
+            logger: logger, alarm: alarm)
     }
 
     deinit {

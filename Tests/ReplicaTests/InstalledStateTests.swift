@@ -132,13 +132,14 @@ import Topology
     @Test(arguments: [3, 7, 9] as [UInt64]) func thePromiseRisesToThatOfTheGiver(view: UInt64) throws {
         defer { try? FileManager.default.removeItem(at: folder) }
         try vote(1...1, in: 7)
+        let bell = DispatchSemaphore(value: 0)
         let life = try ReplicaLife<KeyValueService>(
             topology: topology, index: 0, board: StatusBoard(members: [0, 1, 2]),
             report: {
                 StatusReport(
                     board: StatusBoard(members: [0]), cluster: "", id: 0, durability: $0.rawValue, version: "",
                     started: 0)
-            }, bell: DispatchSemaphore(value: 0),
+            }, bell: bell, alarm: Alarm(bell: bell),
             logger: Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() }))
         life.start()
         life.end(promising: view)

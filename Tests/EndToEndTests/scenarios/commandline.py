@@ -109,7 +109,8 @@ def status(run):
 
 @scenario
 def states_that_differ(run):
-    """A byte of a value is changed in the pool of a replica that does not run: its digest shows it, and `mpaxos status` says who differs."""
+    """A byte of a value is changed in the pool of a replica that does not run: its digest shows it. `mpaxos status` says who differs; it
+    stops where a majority says that it is the one, and both stop where nobody can say."""
     cluster = run.cluster().start_all()
     client = cluster.client().open()
     marked = os.urandom(64)
@@ -122,21 +123,34 @@ def states_that_differ(run):
         at = content.rindex(marked)
         file.seek(at)
         file.write(bytes([content[at] ^ 1]))
-    cluster.start_all()
-
-    def ask():
-        return execute("status", "--topology", cluster.topology)
 
     def digests():
-        return [cluster.status(id)["digest"] for id in cluster.ids]
+        return [cluster.status(id)["digest"] for id in (0, 1)]
 
-    eventually(lambda: len({digest["executed"] for digest in digests()}) == 1 and digests()[0]["executed"] is not None,
-               "the digests stand at the same instance")
-    found = ask()
+    def stand_together():
+        found = digests()
+        return found[0]["executed"] == found[1]["executed"] is not None
+
+    def ended(id, *words):
+        cluster.processes[id].expected_end = True
+        run.equal(cluster.processes[id].wait(30), 3, f"the exit code of replica {id}")
+        last = cluster.processes[id].log().strip().splitlines()[-1]
+        for word in words:
+            run.check(word in last, f"replica {id} says {word!r}: {last!r}")
+
+    cluster.start(0, 1)
+    eventually(stand_together, "the digests stand at the same instance")
+    found = execute("status", "--topology", cluster.topology)
     run.equal(found.code, 1, "the exit code of status")
     values = [digest["value"] for digest in digests()]
-    run.check(values[0] == values[2] != values[1], f"the digest of replica 1 differs: {values}")
+    run.check(values[0] != values[1], f"the digests differ: {values}")
     run.check("the states of replicas differ" in found.errors and f"replica 1 has {values[1]}" in found.errors, f"it says who: {found.errors}")
+    for id in (0, 1):
+        ended(id, "no majority to say which is right", cluster.pools(id)[1])
+
+    cluster.start_all()
+    ended(1, "differs from that of a majority", cluster.pools(1)[1])
+    run.reply(client.submit(put(b"k", b"v")), "the others go on", status=OK)
 
 
 @scenario

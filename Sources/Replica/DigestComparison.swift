@@ -1,0 +1,59 @@
+/// What the replicas say of their states, and whether they can all be right: with the same instances executed the
+/// digests of sound states are equal.
+struct DigestComparison {
+    /// A digest, and the last instance that is executed in it.
+    struct Standing: Equatable {
+        var executed: UInt64
+        var value: UInt64
+    }
+
+    /// Bit i: replica i.
+    enum Verdict: Equatable {
+        /// Nobody who has told of the same instance differs.
+        case agreement
+        /// This replica is of a majority's opinion; those differ.
+        case theyDiffer(UInt16)
+        /// A majority agrees on another digest: those.
+        case thisDiffers(majority: UInt16)
+        /// Those differ from this replica, and no majority has told of this instance.
+        case undecided(UInt16)
+    }
+
+    private let index: Int
+    private let quorum: Int
+    /// The last that each replica told, this one included.
+    private var standings: [Standing?]
+
+    init(index: Int, count: Int) {
+        self.index = index
+        quorum = count / 2 + 1
+        standings = Array(repeating: nil, count: count)
+    }
+
+    subscript(replica: Int) -> Standing? {
+        get { standings[replica] }
+        set { standings[replica] = newValue }
+    }
+
+    var verdict: Verdict {
+        guard let own = standings[index] else { return .agreement }
+        var differing: UInt16 = 0
+        var agreeing: UInt16 = 0
+        for (replica, standing) in standings.enumerated() {
+            guard let standing, standing.executed == own.executed else { continue }
+            if standing.value == own.value {
+                agreeing |= 1 << UInt16(replica)
+            } else {
+                differing |= 1 << UInt16(replica)
+            }
+        }
+        if differing == 0 { return .agreement }
+        if agreeing.nonzeroBitCount >= quorum { return .theyDiffer(differing) }
+        for (replica, standing) in standings.enumerated() where differing & 1 << UInt16(replica) != 0 {
+            var equal: UInt16 = 0
+            for (other, theirs) in standings.enumerated() where theirs == standing { equal |= 1 << UInt16(other) }
+            if equal.nonzeroBitCount >= quorum { return .thisDiffers(majority: equal) }
+        }
+        return .undecided(differing)
+    }
+}
