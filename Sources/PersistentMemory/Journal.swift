@@ -97,6 +97,14 @@ struct Journal {
     /// - Returns: how many commits were replayed.
     mutating func recover(into data: UnsafeMutableRawPointer, dataLines: Int, isMoving: Bool) throws(PoolError) -> Int {
         let count = try validRecords(dataLines: dataLines, isMoving: isMoving)
+        if count > 0 {
+            // A process may have been killed between the stores of the newest record and their fence: what is said to have
+            // been made from here on, and goes home, must not be lost with the power.
+            var end = 0
+            for _ in 0..<count { end += Journal.recordSize(lines: Int((start + end).load(as: Head.self).lines)) }
+            pool.flush(start, end)
+            pool.fence()
+        }
         for _ in 0..<count {
             let lines = Int((start + tail).load(as: Head.self).lines)
             let numbers = start + tail + 64

@@ -261,7 +261,7 @@ extension Pool {
             if kind(of: found) == kind(of: layout), found != layout {
                 throw PoolError(
                     .foreign,
-                    "\(path): a pool of the layout '\(found)', where this program reads '\(layout)': run the program that made it"
+                    "\(path): a pool of the layout '\(found)', where this program reads '\(layout)': run the program that made it, or begin a new cluster with new pools on all replicas"
                 )
             }
             throw PoolError(

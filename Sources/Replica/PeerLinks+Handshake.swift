@@ -147,7 +147,7 @@ extension PeerLinks {
         guard hello.fingerprint == settings.fingerprint else {
             return .init(
                 .charter,
-                "the state pools of replica \(settings.replica) and replica \(hello.replica) are laid out differently (fingerprints \(Self.hex(settings.fingerprint)) and \(Self.hex(hello.fingerprint))): they were formatted by different releases; format both with the same one"
+                "the state pools of replica \(settings.replica) and replica \(hello.replica) are laid out differently (fingerprints \(Self.hex(settings.fingerprint)) and \(Self.hex(hello.fingerprint))): they were formatted by different releases. Run the release on both that made their pools, or begin a new cluster with new pools on all replicas"
             )
         }
         return nil
@@ -171,6 +171,7 @@ extension PeerLinks {
         link.isOpen = true
         link.complaint = nil
         link.figures.refusal.set(nil)
+        link.refusedAt = nil
         logger.info("linked to replica \(hello.replica)")
         announce(.connected, index, hello.incarnation)
     }
@@ -190,13 +191,26 @@ extension PeerLinks {
 
     /// A complaint that STATUS shows, too, as long as there is no link.
     private func refuse(_ text: String, _ link: Link) {
-        if !link.isOpen { link.figures.refusal.set(text) }
+        if !link.isOpen {
+            link.figures.refusal.set(text)
+            link.refusedAt = now
+        }
         complain(text, about: link)
     }
 
+    /// Who is refused tries again all the time; who does not is gone, and is refused for nothing.
+    func forgetRefusal(of link: Link) {
+        guard let refusedAt = link.refusedAt, now >= refusedAt + 10_000_000 else { return }
+        link.refusedAt = nil
+        link.complaint = nil
+        link.figures.refusal.set(nil)
+    }
+
+    /// The same is said once, and anything at most once a second: a stranger may pass for the peer until it is linked.
     func complain(_ text: String, about link: Link) {
-        guard link.complaint != text else { return }
+        guard link.complaint != text, now >= link.nextComplaint else { return }
         link.complaint = text
+        link.nextComplaint = now + 1_000_000
         logger.error("\(text)")
     }
 

@@ -43,6 +43,9 @@ final class PeerLinks: Stage {
         var helloAt: UInt64?
         /// What the peer was refused for, or refused us for, so that the same complaint is logged once and not at every attempt.
         var complaint: String?
+        var nextComplaint: UInt64 = 0
+        /// When it was refused last; nil: STATUS shows no refusal.
+        var refusedAt: UInt64?
 
         init(dealer: Dealer?, figures: StatusBoard.Peer) {
             self.dealer = dealer
@@ -156,7 +159,9 @@ final class PeerLinks: Stage {
         self.now = now
         var work = sendDepartures(budget: budget)
         for index in 0..<links.count {
-            guard let link = links[index], let dealer = link.dealer, let item = dealer.item else { continue }
+            guard let link = links[index] else { continue }
+            forgetRefusal(of: link)
+            guard let dealer = link.dealer, let item = dealer.item else { continue }
             if let monitorItem = dealer.monitorItem, watch.isReady(monitorItem) {
                 work += readEvents(of: dealer, link, index, now: now)
                 watch.wasEmpty(monitorItem)

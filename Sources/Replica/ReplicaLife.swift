@@ -46,7 +46,7 @@ final class ReplicaLife<Machine: StateMachine> {
         board.votesDroppedTorn.add(UInt64(acceptor.torn.count))
         for vote in acceptor.torn {
             logger.warning(
-                "\(acceptor.path): \(vote) was not finished when this replica was last stopped, and is dropped: no message told of it, unless the machine lost what it had written"
+                "\(acceptor.path): \(vote) is not whole, and is dropped, as what was being written when the process was killed or the power was lost, of which nobody was told; more than a few of these mean that the memory or disk is to be looked at"
             )
         }
         durability = pools.durability

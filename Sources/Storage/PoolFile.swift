@@ -58,7 +58,10 @@ struct PoolFile {
         let stored = String(decoding: head[4096...].prefix { $0 != 0 }, as: UTF8.self)
         let words = stored.split(separator: " ")
         guard words.count == 2, words[1].hasPrefix("size="), let wanted = Int(words[1].dropFirst(5)) else {
-            throw PoolError(.foreign, "\(path): a pool with the layout '\(stored)', which this program does not know")
+            throw PoolError(
+                .foreign,
+                "\(path): a pool with the layout '\(stored)', which this program does not know: run the program that made it"
+            )
         }
         guard wanted == size else {
             throw PoolError.damagedPool(path, "\(size) bytes long, but made with \(wanted)")
@@ -67,7 +70,10 @@ struct PoolFile {
         case AcceptorGeometry.poolLayout: return .acceptor
         case StateLayout.poolLayout: return .state
         default:
-            throw PoolError(.foreign, "\(path): a pool with the layout '\(stored)', which this program does not know")
+            throw PoolError(
+                .foreign,
+                "\(path): a pool with the layout '\(stored)', which this program does not know: run the program that made it"
+            )
         }
     }
 

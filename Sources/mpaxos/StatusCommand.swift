@@ -102,9 +102,14 @@ struct StatusCommand: ParsableCommand {
                 status.digest?.text ?? Digest.none,
             ])
         }
+        // Both say the same: once for each two.
+        var refused = Set<[UInt16]>()
         let refusals = rows.flatMap { row in
-            (row.status?.peers ?? []).compactMap { peer in
-                peer.refusal.map { "replica \(row.id) and replica \(peer.id) are not linked: \($0)" }
+            (row.status?.peers ?? []).compactMap { peer -> String? in
+                guard let refusal = peer.refusal, refused.insert([row.id, peer.id].sorted()).inserted else {
+                    return nil
+                }
+                return "replica \(row.id) and replica \(peer.id) are not linked: \(refusal)"
             }
         }
         return ([Table.aligned(cells)] + refusals).joined(separator: "\n")
