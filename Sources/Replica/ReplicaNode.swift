@@ -28,6 +28,8 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
     /// Nil when it has ended, and while one follows the other.
     private var life: ReplicaLife<Machine>?
     private let isStopping = Atomic<Bool>(false)
+    /// Why the other replicas will never take this one up again; nil as long as they may.
+    private let expulsion = Note()
     /// Rung to stop, and when there is work for the thread that runs the node.
     private let bell = DispatchSemaphore(value: 0)
 
@@ -48,7 +50,11 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
 
     private func open() throws(ReplicaError) -> ReplicaLife<Machine> {
         try ReplicaLife(
-            topology: topology, index: index, board: board, report: report(durability:), bell: bell, logger: logger)
+            topology: topology, index: index, board: board, report: report(durability:), bell: bell,
+            expelled: { [expulsion, bell] reason in
+                expulsion.set(reason)
+                bell.signal()
+            }, logger: logger)
     }
 
     private func report(durability: Durability) -> StatusReport {
@@ -61,7 +67,8 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
     ///
     /// - Parameter onReady: called once, when a leader is known and the replica has caught up, with the view and the
     ///   leader's id.
-    /// - Throws: when its pools cannot be opened or its sockets not be bound again, after it took over another replica's state.
+    /// - Throws: when its pools cannot be opened or its sockets not be bound again, after it took over another replica's state; and
+    ///   when a peer has met it in a later life than this one: then its pools are of an earlier time.
     public func run(onReady: (_ view: UInt64, _ leader: UInt16) -> Void) throws(ReplicaError) {
         guard let durability = life?.durability else { broken("a node runs once") }
         let before = board.stand(for: topology.replicas[index].id)
@@ -78,7 +85,11 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
         var isAnnounced = false
         life?.start()
         while !isStopping.load(ordering: .acquiring) {
-            if let (image, view) = life?.work() {
+            if let reason = expulsion.read() {
+                life?.end(isExpelled: true)
+                life = nil
+                throw ReplicaError(.refused, reason)
+            } else if let (image, view) = life?.work() {
                 try takeOver(image, promising: view)
             } else if !isAnnounced, board.isReady, let leader = board.knownLeader {
                 isAnnounced = true

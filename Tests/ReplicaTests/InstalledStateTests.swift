@@ -78,7 +78,7 @@ import Topology
         var bytes = [UInt8](repeating: 0, count: image.size)
         try #require(bytes.withUnsafeMutableBytes { image.read(at: 0, into: $0) })
         bytes.withUnsafeBytes { incoming.append($0) }
-        try incoming.finish(as: ours.identity)
+        try incoming.finish(as: ours.identity, bootCount: 0)
         return incoming
     }
 
@@ -138,7 +138,7 @@ import Topology
                 StatusReport(
                     board: StatusBoard(members: [0]), cluster: "", id: 0, durability: $0.rawValue, version: "",
                     started: 0)
-            }, bell: DispatchSemaphore(value: 0),
+            }, bell: DispatchSemaphore(value: 0), expelled: { _ in },
             logger: Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() }))
         life.start()
         life.end(promising: view)
