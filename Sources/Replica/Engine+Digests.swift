@@ -52,8 +52,10 @@ extension Engine {
             }
         case .thisDiffers(let majority):
             alarm.raise(
-                "the state of this replica differs from that of a majority: \(statement(of: members(of: majority), own)). Its state pool is damaged, or the state machine is not deterministic: keep its pools, see mpaxos dump --verify; the others go on without it"
-            )
+                .init(
+                    text:
+                        "the state of this replica differs from that of a majority: \(statement(of: members(of: majority), own)). Its state pool is damaged, or the state machine is not deterministic: keep its pools, see mpaxos dump --verify; the others go on without it"
+                ))
         case .undecided(let peers):
             if disagreementSince == .max {
                 disagreementSince = now
@@ -65,8 +67,10 @@ extension Engine {
                 return
             }
             alarm.raise(
-                "the state of this replica and of another differ, and there is no majority to say which is right: \(statement(of: members(of: peers), own)). Neither may serve: start all replicas, so that a majority tells"
-            )
+                .init(
+                    text:
+                        "the state of this replica and of another differ, and there is no majority to say which is right: \(statement(of: members(of: peers), own)). Neither may serve: start all replicas, so that a majority tells"
+                ))
         }
     }
 

@@ -181,13 +181,13 @@ final class Engine: Stage {
         var work = 1
         switch arrival.kind {
         case .connected:
-            remember(arrival.incarnation, of: peer)
+            remember(arrival.incarnation, arrival.life, of: peer)
             traffic.connected(peer, now: now)
             // Runs of commands on their way to the leader are lost.
             if core.leader == peer { board.era.store(board.era.load() + 1) }
             core.connected(peer, now: now, into: &effects)
         case .hearsay:
-            remember(arrival.incarnation, of: peer)
+            remember(arrival.incarnation, arrival.life, of: peer)
         case .frame:
             incoming.adopt(arrival.frame)
             work = take(frame: UnsafeRawBufferPointer(incoming.bytes), from: peer, now: now)
@@ -196,11 +196,14 @@ final class Engine: Stage {
         return work
     }
 
-    /// A replica that comes back with other pools must not pass for the one that made promises: so the incarnation is on
-    /// record before anything else of that peer is looked at.
-    private func remember(_ incarnation: UInt64, of peer: Int) {
-        guard acceptor.incarnation(of: memberIDs[peer]) == nil else { return }
-        acceptor.record(incarnation: incarnation, of: memberIDs[peer])
+    /// A replica that comes back with other pools, or with its own of an earlier time, must not pass for the one that made
+    /// promises: so the incarnation and the life are on record before anything else of that peer is looked at.
+    private func remember(_ incarnation: UInt64, _ life: Life, of peer: Int) {
+        let id = memberIDs[peer]
+        if acceptor.incarnation(of: id) == nil { acceptor.record(incarnation: incarnation, of: id) }
+        let known = acceptor.life(of: id)
+        let joined = known.joined(with: life)
+        if joined != known { acceptor.record(life: joined, of: id) }
         acceptor.fence()
     }
 

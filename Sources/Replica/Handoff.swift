@@ -1,3 +1,4 @@
+import Consensus
 import Messaging
 import Queues
 
@@ -70,15 +71,16 @@ struct Arrival: BitwiseCopyable {
     enum Kind: UInt8, BitwiseCopyable {
         /// A frame of the replication protocol.
         case frame
-        /// The link is up and both sides know each other; `incarnation` is the peer's, seen for the first time or again.
+        /// The link is up and both sides know each other; `incarnation` and `life` are the peer's, seen for the first time or again.
         case connected
-        /// Somebody told us the incarnation of a replica that we have not met ourselves.
+        /// Somebody told us the incarnation of a replica that we have not met ourselves, or of a later life than we met.
         case hearsay
     }
 
     var kind: Kind
     var peer: UInt8
     var incarnation: UInt64
+    var life: Life
     var frame: RawFrame
 }
 

@@ -1,3 +1,4 @@
+import Consensus
 import Invariants
 import Messaging
 import Queues
@@ -45,7 +46,11 @@ extension PeerLinks {
             return
         }
         if let refusal = objection(to: hello, from: index) {
-            reply(.refused(refusal)) { _ = send($0, along: route) }
+            // Who is of an earlier life is answered as one that belongs here: WELCOME says which life of it was met, and who says
+            // so, and by that it judges itself.
+            let isEarlier = refusal.cause == .life && !lives[index].admits(hello.life, after: hello.ancestors)
+            let answer: Handshake = isEarlier ? .welcome(ownHello) : .refused(refusal)
+            reply(answer) { _ = send($0, along: route) }
             // The link that stands, if there is one, is another connection's, and goes on: unless the process that had
             // it is gone, which shows when something is sent.
             if link.isOpen, link.route != route {
@@ -89,7 +94,14 @@ extension PeerLinks {
             if let refusal = objection(to: hello, from: index) {
                 link.isOpen = false
                 refuse("will not talk to replica \(settings.members[index].id): \(refusal.reason)", link)
-            } else if !link.isOpen {
+                // Word that this replica itself is of an earlier life counts only here: from who answers at an endpoint that the
+                // topology names, and has the cluster's name, charter, fingerprint and known incarnations right. Who holds that
+                // endpoint and knows them all could stop this replica, as he could do worse; who merely reaches its port, or
+                // answers REFUSED, cannot.
+                if refusal.cause == .life, isLater(hello.members[settings.index].life) {
+                    expelled(refusal.reason)
+                }
+            } else if !link.isOpen || lives[index] != hello.life {
                 open(link, index, hello)
             }
         case .refused(let refusal):
@@ -120,6 +132,13 @@ extension PeerLinks {
                 "replica \(member.id) has other pools than before (incarnation \(Self.hex(hello.incarnation)), known is \(Self.hex(known[index]))): a replica that lost its pools has forgotten its promises and may not vote; bring the old pools back"
             )
         }
+        if !lives[index].admits(hello.life, after: hello.ancestors) {
+            return .init(.life, earlierLife(hello.life, of: member.id, met: lives[index], by: settings.replica))
+        }
+        let met = hello.members[settings.index].life
+        if isLater(met) {
+            return .init(.life, earlierLife(settings.life, of: settings.replica, met: met, by: member.id))
+        }
         for (other, theirs) in zip(0..., hello.members.map(\.incarnation)) where theirs != 0 && other != index {
             if known[other] != 0 && known[other] != theirs {
                 return .init(
@@ -129,6 +148,21 @@ extension PeerLinks {
             }
         }
         return nil
+    }
+
+    /// Whether a life of this replica that a peer has met is none that it comes after.
+    private func isLater(_ met: Life) -> Bool { !met.admits(settings.life, after: settings.ancestors) }
+
+    /// One sentence for the logs of both.
+    private func earlierLife(_ life: Life, of replica: UInt16, met: Life, by other: UInt16) -> String {
+        let count =
+            switch met.bootCount {
+            case life.bootCount: "this one too, in another process"
+            case ..<life.bootCount: "\(met.bootCount), in a start of which these pools know nothing"
+            default: "\(met.bootCount)"
+            }
+        return
+            "replica \(replica) runs from pools of an earlier time, or two processes run on copies of its pools: its boot count is \(life.bootCount), replica \(other) has met \(count); it has forgotten votes that were counted, and may not vote: run it from its newest pools, once, and if they are gone leave it stopped"
     }
 
     /// What the two were formatted for and is not alike. The sentence names both sides, since it goes into the logs of
@@ -162,23 +196,30 @@ extension PeerLinks {
                     "replica \(hello.replica) has other endpoints for replica \(theirs.id) in its topology: \(theirs.peerEndpoint), \(theirs.clientEndpoint)"
                 )
             }
-            if theirs.incarnation != 0 && known[other] == 0 {
+            guard other != index, other != settings.index, theirs.incarnation != 0 else { continue }
+            let life = lives[other].joined(with: theirs.life)
+            if known[other] == 0 || life != lives[other] {
                 known[other] = theirs.incarnation
-                announce(.hearsay, other, theirs.incarnation)
+                lives[other] = life
+                // Of another life than was met here: it has to say HELLO anew.
+                links[other]?.isOpen = false
+                announce(.hearsay, other)
             }
         }
         known[index] = hello.incarnation
+        lives[index] = hello.life
         link.isOpen = true
         link.complaint = nil
         link.figures.refusal.set(nil)
         link.refusedAt = nil
         logger.info("linked to replica \(hello.replica)")
-        announce(.connected, index, hello.incarnation)
+        announce(.connected, index)
     }
 
-    func announce(_ kind: Arrival.Kind, _ index: Int, _ incarnation: UInt64) {
+    func announce(_ kind: Arrival.Kind, _ index: Int) {
         let pushed = arrivals.push(
-            Arrival(kind: kind, peer: UInt8(index), incarnation: incarnation, frame: RawFrame()))
+            Arrival(
+                kind: kind, peer: UInt8(index), incarnation: known[index], life: lives[index], frame: RawFrame()))
         invariant(pushed, "a ring with room takes an arrival")
     }
 
@@ -216,10 +257,14 @@ extension PeerLinks {
 
     var ownHello: Handshake.Hello {
         var members = settings.members
-        for index in 0..<members.count { members[index].incarnation = known[index] }
+        for index in 0..<members.count {
+            members[index].incarnation = known[index]
+            members[index].life = lives[index]
+        }
         return Handshake.Hello(
             cluster: settings.cluster, replica: settings.replica, incarnation: settings.incarnation,
-            charter: settings.charter, fingerprint: settings.fingerprint, members: members)
+            life: settings.life, ancestors: settings.ancestors, charter: settings.charter,
+            fingerprint: settings.fingerprint, members: members)
     }
 
     func reply(

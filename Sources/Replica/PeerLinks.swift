@@ -21,10 +21,12 @@ final class PeerLinks: Stage {
         var cluster: String
         var replica: UInt16
         var incarnation: UInt64
+        var life: Life
+        var ancestors: [UInt64]
         var charter: Charter
         /// Of the charter and of the state pool's layout.
         var fingerprint: UInt64
-        /// Members by ascending id; `incarnation` as recovered from the acceptor pool, 0 for a replica never met.
+        /// Members by ascending id; `incarnation` and `life` as recovered from the acceptor pool, 0 for a replica never met.
         var members: [Handshake.Member]
     }
 
@@ -108,8 +110,12 @@ final class PeerLinks: Stage {
     let arrivals: SPSCRing<Arrival>
     private let departures: SPSCRing<Departure>
     private let engine: Parker
+    /// Called with the reason when this replica can never be one of the cluster again. It goes on for some moments.
+    let expelled: @Sendable (String) -> Void
     /// Incarnations by index, own included; 0 for a replica never met.
     var known: [UInt64]
+    /// The last lives of which this replica knows, by index, its own included.
+    var lives: [Life]
     /// Microseconds: of this turn, and from when on the next complaint about a stranger may be logged.
     @exclusivity(unchecked) var now: UInt64 = 0
     var nextStrangerComplaint: UInt64 = 0
@@ -123,17 +129,20 @@ final class PeerLinks: Stage {
 
     init(
         settings: Settings, router: consuming Socket, dealers: [Dealer?], board: StatusBoard, logger: Logger,
-        rings: Rings, engine: Parker
+        rings: Rings, engine: Parker, expelled: @escaping @Sendable (String) -> Void
     ) {
         self.settings = settings
         self.router = router
         self.board = board
         self.logger = logger
         self.engine = engine
+        self.expelled = expelled
         arrivals = rings.arrivals
         departures = rings.departures
         known = settings.members.map(\.incarnation)
         known[settings.index] = settings.incarnation
+        lives = settings.members.map(\.life)
+        lives[settings.index] = settings.life
         links = settings.members.indices.map { index in
             index == settings.index
                 ? nil : Link(dealer: dealers[index], figures: board.peers[index])
@@ -305,7 +314,7 @@ final class PeerLinks: Stage {
                 greet(try Handshake(header: header, payload: payload), index, link)
             } else if link.isOpen, Int(header.sender) == index {
                 let pushed = arrivals.push(
-                    Arrival(kind: .frame, peer: UInt8(index), incarnation: 0, frame: frame.take()))
+                    Arrival(kind: .frame, peer: UInt8(index), incarnation: 0, life: .none, frame: frame.take()))
                 invariant(pushed, "a ring with room takes an arrival")
                 link.figures.framesReceived.add(1)
             } else {

@@ -9,6 +9,8 @@ import Topology
 struct Pools {
     let acceptor: AcceptorPool
     let state: StatePool
+    /// The one that began with this opening.
+    let life: Life
 
     /// DRAM for the state's changed pages, in bytes: an eighth of the machine's memory. Where the pages in use are more than that,
     /// commands wait for page faults, which cost several times what else they do.
@@ -39,6 +41,21 @@ struct Pools {
                 "\(member.acceptorPool) and \(member.statePool) were not formatted together: one of them comes from another time or a copy; bring back the pair that belongs together"
             )
         }
+        guard !acceptor.isExpelled else {
+            throw ReplicaError(
+                .refused,
+                "\(member.acceptorPool) and \(member.statePool) cannot be used any more: when they were started last, another replica had met a later start of this one, so they come from an earlier time, or from a copy, and have forgotten votes; run replica \(member.id) from its newest pools, and if they are gone leave it stopped: the others go on without it"
+            )
+        }
+        guard acceptor.belongs(toStateStarted: state.bootCount) else {
+            let (logCount, stateCount) = (acceptor.life.bootCount, state.bootCount)
+            let older =
+                logCount < stateCount ? "the log is older than the state" : "the state is older than the log"
+            throw ReplicaError(
+                .refused,
+                "\(member.acceptorPool) was started \(logCount) times, \(member.statePool) \(stateCount) times: \(older), so one of them comes from an earlier time, and what was promised or executed since is forgotten; bring back the newest of both, and if it is gone leave this replica stopped: the others go on without it"
+            )
+        }
         guard state.executed + 1 >= acceptor.floor else {
             throw ReplicaError(
                 .refused,
@@ -52,6 +69,11 @@ struct Pools {
         } catch {
             throw ReplicaError(.refused, error.description)
         }
+        // In three steps, see `AcceptorPool.life`. Whoever calls this has said nothing to anybody yet.
+        life = Life(bootCount: acceptor.life.bootCount + 1, nonce: UInt64.random(in: 1...UInt64.max))
+        acceptor.begin(start: life.bootCount)
+        state.record(bootCount: life.bootCount)
+        acceptor.record(life: life)
         // Not before: now the pools are this process's.
         IncomingImage.removeLeftovers(beside: member.statePool)
     }

@@ -24,6 +24,7 @@ final class ReplicaLife<Machine: StateMachine> {
     private let acceptor: AcceptorPool
     private let desk: TransferDesk
     private let geometry: StateGeometry
+    private let life: Life
 
     /// Opens the pools and binds the sockets; nothing runs yet.
     /// - Parameters:
@@ -43,6 +44,7 @@ final class ReplicaLife<Machine: StateMachine> {
         let charter = try Charter(of: topology, for: Machine.self)
         let pools = try Pools(topology: topology, member: member, charter: charter)
         acceptor = pools.acceptor
+        life = pools.life
         board.votesDroppedTorn.add(UInt64(acceptor.torn.count))
         for vote in acceptor.torn {
             logger.warning(
@@ -113,15 +115,23 @@ final class ReplicaLife<Machine: StateMachine> {
             let links = PeerLinks(
                 settings: .init(
                     index: index, cluster: topology.name, replica: member.id,
-                    incarnation: pools.acceptor.identity.incarnation, charter: charter,
+                    incarnation: pools.acceptor.identity.incarnation, life: pools.life,
+                    ancestors: pools.acceptor.ancestors, charter: charter,
                     fingerprint: charter.fingerprint(layout: geometry.fingerprint),
                     members: topology.replicas.map {
                         Handshake.Member(
                             id: $0.id, incarnation: pools.acceptor.incarnation(of: $0.id) ?? 0,
+                            life: pools.acceptor.life(of: $0.id),
                             peerEndpoint: $0.peer.description, clientEndpoint: $0.client.description)
                     }),
                 router: router, dealers: dealers, board: board, logger: logger, rings: rings,
-                engine: plan.parkers.engine)
+                engine: plan.parkers.engine,
+                expelled: {
+                    alarm.raise(
+                        .init(
+                            text: "\(member.acceptorPool) and \(member.statePool) cannot be used any more: \($0)",
+                            isExpelled: true))
+                })
             plan.assign(gateway: gateway, links: links, engine: engine, executor: executor)
         } catch {
             throw ReplicaError(.configuration, error.description)
@@ -146,16 +156,19 @@ final class ReplicaLife<Machine: StateMachine> {
     /// Does the slow work of a state transfer, if there is some.
     /// - Returns: an image that is to take the place of this replica's state, as soon as this life has ended.
     func work() -> (image: IncomingImage, view: UInt64)? {
-        desk.work(beside: member.statePool, geometry: geometry, identity: acceptor.identity)
+        desk.work(beside: member.statePool, geometry: geometry, identity: acceptor.identity, bootCount: life.bootCount)
     }
 
     /// Stops the lanes. What was begun is durable when it returns, and the pools are closed.
-    /// - Parameter promising: a view to be promised besides, at least.
-    func end(promising view: UInt64 = 0) {
+    /// - Parameters:
+    ///   - promising: a view to be promised besides, at least.
+    ///   - isExpelled: the pools are never to be opened again.
+    func end(promising view: UInt64 = 0, isExpelled: Bool = false) {
         for lane in lanes { lane.stop() }
         for lane in lanes { lane.join() }
         // Before a state is installed that was decided in that view: what is decided in it counts as accepted in the view promised.
         if view > acceptor.promised { acceptor.record(promise: view) }
+        if isExpelled { acceptor.expel() }
         acceptor.close()
     }
 }

@@ -66,7 +66,8 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
     /// - Parameter onReady: called once, when a leader is known and the replica has caught up, with the view and the
     ///   leader's id.
     /// - Throws: when its pools cannot be opened or its sockets not be bound again, after it took over another replica's
-    ///   state; when its state is found to differ from that of the others (`.refused`).
+    ///   state; when its state is found to differ from that of the others, or a peer has met it in a later life than this
+    ///   one, so that its pools are of an earlier time (`.refused`).
     public func run(onReady: (_ view: UInt64, _ leader: UInt16) -> Void) throws(ReplicaError) {
         guard let durability = life?.durability else { broken("a node runs once") }
         let before = board.stand(for: topology.replicas[index].id)
@@ -84,11 +85,11 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
         life?.start()
         while !isStopping.load(ordering: .acquiring) {
             if let reason = alarm.raised {
-                life?.end()
+                life?.end(isExpelled: reason.isExpelled)
                 life = nil
-                throw ReplicaError(.refused, "\(topology.replicas[index].statePool): \(reason)")
-            }
-            if let (image, view) = life?.work() {
+                let pool = reason.isExpelled ? "" : topology.replicas[index].statePool + ": "
+                throw ReplicaError(.refused, pool + reason.text)
+            } else if let (image, view) = life?.work() {
                 try takeOver(image, promising: view)
             } else if !isAnnounced, board.isReady, let leader = board.knownLeader {
                 isAnnounced = true

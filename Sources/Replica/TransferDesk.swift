@@ -81,7 +81,9 @@ final class TransferDesk: Sendable {
 
     /// Does what was ordered. The node's thread.
     /// - Returns: what is to be installed, if something is.
-    func work(beside path: String, geometry: StateGeometry, identity: PoolIdentity) -> (IncomingImage, view: UInt64)? {
+    func work(
+        beside path: String, geometry: StateGeometry, identity: PoolIdentity, bootCount: UInt64
+    ) -> (IncomingImage, view: UInt64)? {
         while let order = state.withLock({ $0.orders.isEmpty ? nil : $0.orders.removeFirst() }) {
             do throws(PoolError) {
                 switch order {
@@ -89,7 +91,7 @@ final class TransferDesk: Sendable {
                     let image = try IncomingImage(beside: path, geometry: geometry)
                     report(.prepared(image))
                 case .finish(let image):
-                    try image.finish(as: identity)
+                    try image.finish(as: identity, bootCount: bootCount)
                     report(.finished)
                 case .discard(let image): image.discard()
                 case .install(let image, let view): return (image, view)

@@ -5,20 +5,23 @@ import PersistentMemory
 ///
 /// ```
 /// page 0   identity (IdentityPage)
-/// page 1   promise, established view, floor, shutdown mark: a primary and a mirror line each (PairedRecord);
-///          the number of the newest group commit that was fenced (CheckedNumber)
-/// page 2   the peers' incarnations, likewise
+/// page 1   promise, established view, floor, shutdown mark, life: a primary and a mirror line each (PairedRecord);
+///          the number of the newest group commit that was fenced (CheckedNumber);
+///          the nonces of the last lives, as records
+/// page 2   the peers' incarnations, and the lives in which they were met last, likewise
 /// page 3   slots: S x 2 sides x 64 bytes (VoteLine)
 /// ...      arena: the batches' bytes, circular
 /// ```
 struct AcceptorGeometry: Equatable {
     static let magic: UInt64 = 0x5443_4341_5850_4D01  // "\u{1}MPXACCT"
-    static let version: UInt32 = 3
+    static let version: UInt32 = 4
     static let poolLayout = "mpaxos-acceptor-3"
     /// What libpmemobj takes of a file, at most.
     static let fileOverhead = 8 << 20
     static let recordsOffset = 4096
     static let fencedOffset = 5120
+    /// Half of page 1: 16 records.
+    static let pastOffset = 6144
     static let incarnationsOffset = 8192
     static let slotsOffset = 12288
     static let line = 64

@@ -29,7 +29,7 @@ package final class AcceptorPool {
     let boot: UInt64
     @exclusivity(unchecked) private var isDirty = false
     /// Records whose primary is written and whose mirror is not.
-    @exclusivity(unchecked) private var pendingMirrors: UInt32 = 0
+    @exclusivity(unchecked) private var pendingMirrors: UInt64 = 0
     @exclusivity(unchecked) var cells: [PairedRecord]
 
     /// The view promised last; 0 at format.
@@ -307,9 +307,13 @@ package final class AcceptorPool {
 
     /// The incarnation of a peer as it was recorded last; nil for a peer never met.
     package func incarnation(of peer: UInt16) -> UInt64? {
-        for index in 0..<RecordCell.peerLimit {
-            let cell = cells[RecordCell.peer(index).index]
-            if cell.first == UInt64(peer) + 1 { return cell.second }
+        place(of: peer).map { cells[RecordCell.peer($0).index].second }
+    }
+
+    /// Where in the table of peers this one is.
+    func place(of peer: UInt16) -> Int? {
+        for index in 0..<RecordCell.peerLimit where cells[RecordCell.peer(index).index].first == UInt64(peer) + 1 {
+            return index
         }
         return nil
     }
@@ -317,9 +321,8 @@ package final class AcceptorPool {
     /// Counts after the next fence. There is room for 16 peers.
     package func record(incarnation: UInt64, of peer: UInt16) {
         let wanted = UInt64(peer) + 1
-        let known = (0..<RecordCell.peerLimit).first { cells[RecordCell.peer($0).index].first == wanted }
         let free = (0..<RecordCell.peerLimit).first { cells[RecordCell.peer($0).index].first == 0 }
-        guard let index = known ?? free else { broken("the table of incarnations has room for each peer") }
+        guard let index = place(of: peer) ?? free else { broken("the table of incarnations has room for each peer") }
         write(.peer(index), first: wanted, second: incarnation)
     }
 
@@ -331,12 +334,12 @@ package final class AcceptorPool {
         cells[cell.index] = record
         (base + cell.primary).storeBytes(of: record, as: PairedRecord.self)
         pool.flush(base + cell.primary, AcceptorGeometry.line)
-        pendingMirrors |= 1 << UInt32(cell.index)
+        pendingMirrors |= 1 << UInt64(cell.index)
         isDirty = true
     }
 
     private func writeMirrors() {
-        for cell in RecordCell.all where pendingMirrors & (1 << UInt32(cell.index)) != 0 {
+        for cell in RecordCell.all where pendingMirrors & (1 << UInt64(cell.index)) != 0 {
             (base + cell.mirror).storeBytes(of: cells[cell.index], as: PairedRecord.self)
             pool.flush(base + cell.mirror, AcceptorGeometry.line)
         }
@@ -353,8 +356,23 @@ struct RecordCell: Equatable {
     static let floor = RecordCell(index: 2)
     /// First word 1: the pool was closed in order. Second word: in which run of the machine it was opened last.
     static let shutdown = RecordCell(index: 3)
-    static func peer(_ index: Int) -> RecordCell { RecordCell(index: 4 + index) }
-    static let count = 4 + peerLimit
+    /// The boot count and the nonce of this replica's life.
+    static let life = RecordCell(index: 4)
+    /// The boot count of the start that was begun last; 1 when the pools are never to be started again.
+    static let begun = RecordCell(index: 5)
+    private static let own = 6
+    /// The peer's id and one, 0 for none, and its incarnation.
+    static func peer(_ index: Int) -> RecordCell { RecordCell(index: own + index) }
+    /// The boot count and the nonce of the peer at the same place.
+    static func peerLife(_ index: Int) -> RecordCell { RecordCell(index: own + peerLimit + index) }
+    /// Where the nonce of one of the last 32 lives is: in which word of which record.
+    static func nonce(of bootCount: UInt64) -> (cell: RecordCell, isSecond: Bool) {
+        let place = Int(bootCount % UInt64(2 * pastLimit))
+        return (RecordCell(index: past + place / 2), place % 2 == 1)
+    }
+    private static let past = own + 2 * peerLimit
+    private static let pastLimit = 16
+    static let count = past + pastLimit
     static var all: some Sequence<RecordCell> { (0..<count).lazy.map { RecordCell(index: $0) } }
 
     let index: Int
@@ -362,8 +380,13 @@ struct RecordCell: Equatable {
     /// Says in the record itself which one it is.
     var kind: UInt64 { 0x5041_4952 << 8 | UInt64(index) }
     var primary: Int {
-        let page = index < 4 ? AcceptorGeometry.recordsOffset : AcceptorGeometry.incarnationsOffset
-        return page + (index < 4 ? index : index - 4) * 2 * AcceptorGeometry.line
+        let (start, place) =
+            switch index {
+            case ..<Self.own: (AcceptorGeometry.recordsOffset, index)
+            case ..<Self.past: (AcceptorGeometry.incarnationsOffset, index - Self.own)
+            default: (AcceptorGeometry.pastOffset, index - Self.past)
+            }
+        return start + place * 2 * AcceptorGeometry.line
     }
     var mirror: Int { primary + AcceptorGeometry.line }
 }

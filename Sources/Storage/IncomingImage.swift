@@ -104,8 +104,10 @@ package final class IncomingImage: @unchecked Sendable {
     // MARK: The end
 
     /// Makes it a pool of this replica: checks all of it, as `mpaxos dump --verify` would, and makes it durable. Takes the time to read it.
-    /// - Parameter identity: this replica's own; that of the giver did not come along.
-    package func finish(as identity: PoolIdentity) throws(PoolError) {
+    /// - Parameters:
+    ///   - identity: this replica's own; that of the giver did not come along.
+    ///   - bootCount: of this replica's life.
+    package func finish(as identity: PoolIdentity, bootCount: UInt64) throws(PoolError) {
         invariant(isWhole, "an image is whole when it is finished")
         guard checksum == expected else {
             throw PoolError(.damaged, "\(path): the image that came is not the one that was sent: its checksum differs")
@@ -122,7 +124,7 @@ package final class IncomingImage: @unchecked Sendable {
                 .damaged, "\(path): the image stands at instance \(state.executed), where \(executed) was offered")
         }
         _ = try state.verify()
-        state.markInstalled()
+        state.markInstalled(bootCount: bootCount)
         state.close()
     }
 

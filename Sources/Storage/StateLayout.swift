@@ -38,7 +38,9 @@ struct Progress: CheckedLine {
     var useClock: UInt64 = 0
     /// All up to this instance came in an image of another replica's state: what this replica's log says of it counts no more.
     var installed: UInt64 = 0
-    private var zero: (UInt64, UInt64, UInt64) = (0, 0, 0)
+    /// How often this replica was started on it, see `AcceptorPool.belongs`.
+    var bootCount: UInt64 = 0
+    private var zero: (UInt64, UInt64) = (0, 0)
     private var zero32: UInt32 = 0
     var checksum: UInt32 = 0
 }

@@ -197,6 +197,8 @@ package final class StatePool {
     /// All instances up to it came in an image of another replica's state, 0 for none: what votes the log holds for them may be for
     /// values that were not chosen, and must be given up before the log is used.
     package var installed: UInt64 { progress.installed }
+    /// How often this replica was started on it.
+    package var bootCount: UInt64 { progress.bootCount }
     package var sessionCount: Int { Int(root.sessions) }
     package var sessionCapacity: Int { Int(root.capacity) }
     /// Bytes of the heap in use, the session table included.
@@ -331,10 +333,18 @@ package final class StatePool {
         recordsInGroup = 0
     }
 
-    /// The state came from another replica.
-    func markInstalled() {
+    /// Durable on return.
+    package func record(bootCount: UInt64) {
+        openGroup()
+        progress.bootCount = bootCount
+        commit()
+    }
+
+    /// The state came from another replica, whose own boot count is none of this one.
+    func markInstalled(bootCount: UInt64) {
         openGroup()
         progress.installed = progress.executed
+        progress.bootCount = bootCount
         commit()
         transaction.checkpoint()
     }

@@ -21,6 +21,9 @@ package enum Handshake: Equatable, Sendable {
         package var cluster: String
         package var replica: UInt16
         package var incarnation: UInt64
+        /// The sender's, and the nonces of those before it, the latest first.
+        package var life: Life
+        package var ancestors: [UInt64]
         /// What the sender's pools were formatted for. Its members are those below.
         package var charter: Charter
         /// Of the charter and of all else that the sender's state depends on: the values say what it is that differs.
@@ -29,12 +32,15 @@ package enum Handshake: Equatable, Sendable {
         package var members: [Member]
 
         package init(
-            cluster: String, replica: UInt16, incarnation: UInt64, charter: Charter, fingerprint: UInt64,
-            members: [Member]
+            cluster: String, replica: UInt16, incarnation: UInt64, life: Life, ancestors: [UInt64] = [],
+            charter: Charter,
+            fingerprint: UInt64, members: [Member]
         ) {
             self.cluster = cluster
             self.replica = replica
             self.incarnation = incarnation
+            self.life = life
+            self.ancestors = ancestors
             self.charter = charter
             self.fingerprint = fingerprint
             self.members = members
@@ -45,12 +51,15 @@ package enum Handshake: Equatable, Sendable {
         package var id: UInt16
         /// The incarnation of that member which the sender knows and accepts; 0 when it has not met it yet.
         package var incarnation: UInt64
+        /// The last life of that member of which the sender knows.
+        package var life: Life
         package var peerEndpoint: String
         package var clientEndpoint: String
 
-        package init(id: UInt16, incarnation: UInt64, peerEndpoint: String, clientEndpoint: String) {
+        package init(id: UInt16, incarnation: UInt64, life: Life, peerEndpoint: String, clientEndpoint: String) {
             self.id = id
             self.incarnation = incarnation
+            self.life = life
             self.peerEndpoint = peerEndpoint
             self.clientEndpoint = clientEndpoint
         }
@@ -69,6 +78,8 @@ package enum Handshake: Equatable, Sendable {
             case malformed = 6
             /// The peer was formatted for something else.
             case charter = 7
+            /// The sender, or the receiver, runs from pools of an earlier time, or from a copy.
+            case life = 8
         }
 
         package var cause: Cause
@@ -131,7 +142,11 @@ package enum Handshake: Equatable, Sendable {
         guard cluster.utf8.count <= 255 else { throw .field }
         let replica = UInt16(truncatingIfNeeded: try reader.integer(2))
         let incarnation = try reader.integer(8)
-        guard incarnation != 0 else { throw .field }
+        let life = try Handshake.life(&reader)
+        let ancestorCount = Int(try reader.integer(1))
+        guard incarnation != 0, life.isSound, ancestorCount <= Life.mostAncestors else { throw .field }
+        var ancestors: [UInt64] = []
+        for _ in 0..<ancestorCount { ancestors.append(try reader.integer(8)) }
         let fingerprint = try reader.integer(8)
         let (maxRequest, sessions, stateSize) = (try reader.integer(8), try reader.integer(8), try reader.integer(8))
         let machineVersion = Int64(bitPattern: try reader.integer(8))
@@ -142,17 +157,23 @@ package enum Handshake: Equatable, Sendable {
         members.reserveCapacity(count)
         for _ in 0..<count {
             let id = UInt16(truncatingIfNeeded: try reader.integer(2))
-            let known = try reader.integer(8)
+            let (known, life) = (try reader.integer(8), try Handshake.life(&reader))
             let peer = try reader.text()
-            members.append(Member(id: id, incarnation: known, peerEndpoint: peer, clientEndpoint: try reader.text()))
+            members.append(
+                Member(
+                    id: id, incarnation: known, life: life, peerEndpoint: peer, clientEndpoint: try reader.text()))
         }
         let charter = Charter(
             members: members.map(\.id), maxRequest: maxRequest, sessions: sessions, stateSize: stateSize,
             machine: machine, machineVersion: machineVersion)
         guard charter.isSound else { throw .field }
         return Hello(
-            cluster: cluster, replica: replica, incarnation: incarnation, charter: charter, fingerprint: fingerprint,
-            members: members)
+            cluster: cluster, replica: replica, incarnation: incarnation, life: life, ancestors: ancestors,
+            charter: charter, fingerprint: fingerprint, members: members)
+    }
+
+    private static func life(_ reader: inout PayloadReader) throws(PeerFrameError) -> Life {
+        Life(bootCount: try reader.integer(8), nonce: try reader.integer(8))
     }
 
     private static func append(_ hello: Hello, to payload: inout [UInt8]) {
@@ -161,6 +182,10 @@ package enum Handshake: Equatable, Sendable {
         append(hello.cluster, to: &payload)
         append(hello.replica, to: &payload)
         append(hello.incarnation, to: &payload)
+        append(hello.life, to: &payload)
+        invariant(hello.ancestors.count <= Life.mostAncestors, "a replica names so many of its lives at most")
+        payload.append(UInt8(hello.ancestors.count))
+        for nonce in hello.ancestors { append(nonce, to: &payload) }
         append(hello.fingerprint, to: &payload)
         for word in [hello.charter.maxRequest, hello.charter.sessions, hello.charter.stateSize] {
             append(word, to: &payload)
@@ -171,6 +196,7 @@ package enum Handshake: Equatable, Sendable {
         for member in hello.members {
             append(member.id, to: &payload)
             append(member.incarnation, to: &payload)
+            append(member.life, to: &payload)
             append(member.peerEndpoint, to: &payload)
             append(member.clientEndpoint, to: &payload)
         }
@@ -178,6 +204,11 @@ package enum Handshake: Equatable, Sendable {
 
     private static func append<T: FixedWidthInteger>(_ value: T, to payload: inout [UInt8]) {
         withUnsafeBytes(of: value.littleEndian) { payload.append(contentsOf: $0) }
+    }
+
+    private static func append(_ life: Life, to payload: inout [UInt8]) {
+        append(life.bootCount, to: &payload)
+        append(life.nonce, to: &payload)
     }
 
     private static func append(_ text: String, to payload: inout [UInt8]) {

@@ -295,6 +295,28 @@ struct EndToEndTests {
         }
     }
 
+    /// Pools of an earlier time, and copies of them.
+    @Suite("Lives", .serialized)
+    struct Lives {
+        @Test(arguments: Scenario.Threads.allCases)
+        func bothPoolsOfAnEarlierTime(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "lives", name: "rolled-back").run(threads)
+        }
+
+        @Test func bothPoolsOfTheReplicaThatConnectsToNobody() async throws {
+            try await Scenario(script: "lives", name: "rolled-back-first").run()
+        }
+
+        @Test func onePoolOfAnEarlierTime() async throws {
+            try await Scenario(script: "lives", name: "one-pool-of-two").run()
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
+        func twoProcessesOnCopies(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "lives", name: "copied").run(threads)
+        }
+    }
+
     /// Unknown and hostile input.
     @Suite("Garbage", .serialized)
     struct Garbage {

@@ -89,13 +89,16 @@ final class EngineReplica {
     /// As the links would.
     func connected(to peer: Int) {
         board.peers[peer].connected.store(1)
-        push(Arrival(kind: .connected, peer: UInt8(peer), incarnation: UInt64(peer) + 1, frame: RawFrame()))
+        push(
+            Arrival(
+                kind: .connected, peer: UInt8(peer), incarnation: UInt64(peer) + 1,
+                life: Life(bootCount: 1, nonce: UInt64(peer) + 1), frame: RawFrame()))
     }
 
     func arrived(_ bytes: [UInt8], from peer: Int) {
         let frame = Frame(size: bytes.count)
         frame.bytes.copyBytes(from: bytes)
-        push(Arrival(kind: .frame, peer: UInt8(peer), incarnation: 0, frame: frame.take()))
+        push(Arrival(kind: .frame, peer: UInt8(peer), incarnation: 0, life: .none, frame: frame.take()))
     }
 
     private func push(_ arrival: Arrival) {

@@ -78,7 +78,7 @@ import Topology
         var bytes = [UInt8](repeating: 0, count: image.size)
         try #require(bytes.withUnsafeMutableBytes { image.read(at: 0, into: $0) })
         bytes.withUnsafeBytes { incoming.append($0) }
-        try incoming.finish(as: ours.identity)
+        try incoming.finish(as: ours.identity, bootCount: 0)
         return incoming
     }
 

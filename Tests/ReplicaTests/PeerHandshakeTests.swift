@@ -15,6 +15,7 @@ import Wire
     private final class Rig {
         let board = StatusBoard(members: [0, 1, 2])
         let log = Log()
+        let own = Life(bootCount: 3, nonce: 33)
         let hello: Handshake.Hello
         private let links: PeerLinks
         private let rings = Rings(outstanding: 16)
@@ -27,20 +28,25 @@ import Wire
         init() throws {
             let context = try Context(ioThreads: 1)
             let members = [0, 1, 2].map {
-                Handshake.Member(id: $0, incarnation: 0, peerEndpoint: "p\($0)", clientEndpoint: "c\($0)")
+                Handshake.Member(
+                    id: $0, incarnation: 0, life: .none, peerEndpoint: "p\($0)", clientEndpoint: "c\($0)")
             }
             let fingerprint = charter.fingerprint(layout: 1)
             hello = Handshake.Hello(
-                cluster: "c", replica: 2, incarnation: 12, charter: charter, fingerprint: fingerprint, members: members)
+                cluster: "c", replica: 2, incarnation: 12, life: Life(bootCount: 5, nonce: 55), charter: charter,
+                fingerprint: fingerprint, members: members)
             let endpoint = "inproc://handshake"
             let log = self.log
             links = PeerLinks(
                 settings: .init(
-                    index: 0, cluster: "c", replica: 0, incarnation: 10, charter: charter, fingerprint: fingerprint,
+                    index: 0, cluster: "c", replica: 0, incarnation: 10, life: own, ancestors: [32, 31],
+                    charter: charter,
+                    fingerprint: fingerprint,
                     members: members),
                 router: try PeerLinks.router(binding: endpoint, in: context, largestFrame: 1 << 20),
                 dealers: [nil, nil, nil], board: board,
-                logger: Logger(label: "links", factory: { _ in log }), rings: rings, engine: parker)
+                logger: Logger(label: "links", factory: { _ in log }), rings: rings, engine: parker,
+                expelled: { _ in Issue.record("who reaches the port cannot stop a replica") })
             other = try Socket(.dealer, in: context)
             try other.connect(endpoint)
             let peer = try Socket(.dealer, in: context)
@@ -229,7 +235,9 @@ import Wire
         var lines = rig.hello
         lines.charter.machine = "a\nb"
         var tenMembers = rig.hello
-        tenMembers.members = (0..<10).map { .init(id: $0, incarnation: 0, peerEndpoint: "p", clientEndpoint: "c") }
+        tenMembers.members = (0..<10).map {
+            .init(id: $0, incarnation: 0, life: .none, peerEndpoint: "p", clientEndpoint: "c")
+        }
         tenMembers.charter.members = Array(0..<10)
         for (count, hello) in zip(1..., [longName, lines, tenMembers]) {
             rig.send(Handshake.hello(hello).encode(sender: 2)) { rig.board.strangersRefused.load() == UInt64(count) }
@@ -238,5 +246,82 @@ import Wire
         #expect(!rig.isConnected && rig.board.peers[2].refusal.read() == nil)
         _ = try rig.answer(to: Handshake.hello(rig.hello).encode(sender: 2))
         #expect(rig.isConnected)
+    }
+
+    /// It gets to know which life of it was met, by which it judges itself.
+    @Test(arguments: [Life(bootCount: 4, nonce: 44), Life(bootCount: 5, nonce: 56), Life(bootCount: 6, nonce: 56)])
+    func aPeerOfAnEarlierLifeOrOfACopyIsRefused(life: Life) throws {
+        let rig = try Rig()
+        _ = try rig.answer(to: Handshake.hello(rig.hello).encode(sender: 2))
+        rig.disconnect()
+        var hello = rig.hello
+        hello.life = life
+        hello.ancestors = [54, 53]
+        let frame = Handshake.hello(hello).encode(sender: 2)
+        for _ in 0..<2 {
+            guard case .welcome(let welcome) = try #require(try rig.answer(to: frame, byOther: true)).handshake else {
+                Issue.record("it is not answered with what was met")
+                return
+            }
+            #expect(welcome.members[2].life == rig.hello.life && welcome.life == rig.own)
+        }
+        rig.send(frame, byOther: true) {
+            _ = try? rig.answer(to: frame, byOther: true)
+            return !rig.isConnected
+        }
+        let met = "replica 0 has met " + (life.bootCount == 5 ? "this one too" : "5")
+        for text in [rig.board.peers[2].refusal.read() ?? "", rig.log.errors.last ?? ""] {
+            #expect(text.contains("replica 2 runs from pools of an earlier time"), "\(text)")
+            #expect(text.contains("its boot count is \(life.bootCount)") && text.contains(met), "\(text)")
+        }
+        #expect(rig.log.errors.count == 1, "said once")
+        hello.life = Life(bootCount: 7, nonce: 66)
+        hello.ancestors = [65, 55, 54]
+        rig.send(Handshake.hello(hello).encode(sender: 2), byOther: true) { rig.isConnected }
+        #expect(rig.isConnected && rig.board.peers[2].refusal.read() == nil, "its next start is welcome")
+    }
+
+    /// The process that goes on is not disturbed by one on a copy of its pools.
+    @Test func aCopyDoesNotCutOffWhoItIsACopyOf() throws {
+        let rig = try Rig()
+        _ = try rig.answer(to: Handshake.hello(rig.hello).encode(sender: 2))
+        var hello = rig.hello
+        hello.life.nonce += 1
+        for _ in 0..<3 { _ = try rig.answer(to: Handshake.hello(hello).encode(sender: 2), byOther: true) }
+        #expect(rig.isConnected && rig.log.errors.count == 1)
+    }
+
+    /// Who merely reaches the port cannot stop a replica by saying that it is of an earlier life: it is no link, and said.
+    @Test(arguments: [Life(bootCount: 4, nonce: 44), Life(bootCount: 3, nonce: 34), Life(bootCount: 2, nonce: 30)])
+    func aPeerThatMetALaterLifeOfThisReplicaIsNotLinked(met: Life) throws {
+        let rig = try Rig()
+        var hello = rig.hello
+        hello.members[0].life = met
+        let answer = try #require(try rig.answer(to: Handshake.hello(hello).encode(sender: 2)))
+        guard case .refused(let refusal) = answer.handshake else {
+            Issue.record("\(answer.handshake)")
+            return
+        }
+        #expect(refusal.cause == .life)
+        for text in [refusal.reason, rig.board.peers[2].refusal.read() ?? "", rig.log.errors.last ?? ""] {
+            #expect(text.contains("replica 0 runs from pools of an earlier time"), "\(text)")
+            #expect(text.contains("its boot count is 3"), "\(text)")
+        }
+        #expect(!rig.isConnected)
+    }
+
+    /// What one peer has met of another counts here, too.
+    @Test func hearsayOfALaterLifeCounts() throws {
+        let rig = try Rig()
+        var other = rig.hello
+        other.replica = 1
+        other.members[2].incarnation = rig.hello.incarnation
+        other.members[2].life = Life(bootCount: 6, nonce: 66)
+        _ = try rig.answer(to: Handshake.hello(rig.hello).encode(sender: 2))
+        #expect(rig.isConnected)
+        _ = try rig.answer(to: Handshake.hello(other).encode(sender: 1), byOther: true)
+        #expect(!rig.isConnected, "its link was that of an earlier life")
+        _ = try rig.answer(to: Handshake.hello(rig.hello).encode(sender: 2))
+        #expect(!rig.isConnected && rig.board.peers[2].refusal.read()?.contains("has met 6") == true)
     }
 }

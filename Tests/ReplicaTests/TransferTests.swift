@@ -88,7 +88,9 @@ import Wire
                     self.image = nil
                 }
             }
-            if let done = desk.work(beside: pool.path, geometry: pool.geometry, identity: pool.identity) {
+            let done = desk.work(
+                beside: pool.path, geometry: pool.geometry, identity: pool.identity, bootCount: pool.bootCount)
+            if let done {
                 installed = done
             }
         }

@@ -76,13 +76,14 @@ import Testing
     @Test func everyBitOfAnAcceptorPoolsRecordsCounts() throws {
         let killed = try KilledAcceptor()
         #expect(killed.open { _ in }.isEqual)
-        let records = 4096..<4096 + 4 * 128
+        let records = 4096..<4096 + 6 * 128
         let fenced = AcceptorGeometry.fencedOffset..<AcceptorGeometry.fencedOffset + 8
         let peers = AcceptorGeometry.incarnationsOffset..<AcceptorGeometry.incarnationsOffset + 4 * 128
+        let lives = RecordCell.peerLife(0).primary..<RecordCell.peerLife(4).primary
         let votes = AcceptorGeometry.slotsOffset..<killed.geometry.arenaOffset
         let batches = killed.geometry.arenaOffset..<killed.geometry.arenaOffset + 5 * 64
         var refused = 0
-        for range in [0..<160, 4092..<4096, records, fenced, peers, votes, batches] {
+        for range in [0..<160, 4092..<4096, records, fenced, peers, lives, votes, batches] {
             for bit in 8 * range.lowerBound..<8 * range.upperBound {
                 let found = killed.open { $0[bit / 8] ^= 1 << UInt8(bit % 8) }
                 if let error = found.error {

@@ -110,7 +110,7 @@ import Testing
         pair.execute(5, in: pair.theirs)
         let incoming = try pair.incoming()
         pair.fill(incoming, from: image)
-        try incoming.finish(as: identity)
+        try incoming.finish(as: identity, bootCount: 0)
         try incoming.install(over: pair.path)
         try pair.reopen()
         #expect(pair.ours.executed == 60 && pair.ours.installed == 60 && pair.ours.identity == identity)
@@ -137,7 +137,7 @@ import Testing
         let image = try pair.image()
         let incoming = try pair.incoming()
         pair.fill(incoming, from: image)
-        try incoming.finish(as: identity)
+        try incoming.finish(as: identity, bootCount: 0)
         try incoming.install(over: pair.path)
         try pair.reopen()
         #expect(pair.ours.executed == 20 && pair.ours.executedCommands == 1 && pair.ours.installed == 20)
@@ -149,12 +149,12 @@ import Testing
         pair.execute(20, in: pair.theirs)
         let first = try pair.incoming()
         pair.fill(first, from: try pair.image())
-        try first.finish(as: identity)
+        try first.finish(as: identity, bootCount: 0)
         try first.install(over: pair.path)
         pair.execute(300, in: pair.theirs)
         let second = try pair.incoming()
         pair.fill(second, from: try pair.image())
-        try second.finish(as: identity)
+        try second.finish(as: identity, bootCount: 0)
         try second.install(over: pair.path)
         try pair.reopen()
         #expect(pair.ours.installed == 320 && pair.ours.currentDigest() == pair.theirs.currentDigest())
@@ -167,7 +167,7 @@ import Testing
         for damage in [0, 100, 4095, 4096, 30_000, image.size / 2, image.size - 1] {
             let incoming = try pair.incoming()
             pair.fill(incoming, from: image, damaging: damage)
-            #expect(error { try incoming.finish(as: identity) }?.kind == .damaged)
+            #expect(error { try incoming.finish(as: identity, bootCount: 0) }?.kind == .damaged)
             incoming.discard()
             #expect(pair.files == ["state.pool", "theirs.pool"])
         }
@@ -184,7 +184,7 @@ import Testing
         (home + Int(pair.theirs.root.tableBlock) - 8).storeBytes(of: 12345, as: UInt64.self)
         let incoming = try pair.incoming()
         pair.fill(incoming, from: try pair.image())
-        #expect(error { try incoming.finish(as: identity) }?.kind == .damaged)
+        #expect(error { try incoming.finish(as: identity, bootCount: 0) }?.kind == .damaged)
     }
 
     @Test func otherSizesAreRefused() throws {
@@ -197,7 +197,7 @@ import Testing
             #expect(!incoming.expect(size: size, checksum: 0, executed: 10), "\(size)")
         }
         pair.fill(incoming, from: image)
-        #expect(error { try incoming.finish(as: identity) }?.kind == .foreign)
+        #expect(error { try incoming.finish(as: identity, bootCount: 0) }?.kind == .foreign)
     }
 
     @Test func whereNoImageCanBeMade() throws {
@@ -238,7 +238,7 @@ import Testing
             piece.withUnsafeBytes { incoming.append($0) }
             try crash("filled", leaves: old)
         }
-        try incoming.finish(as: identity)
+        try incoming.finish(as: identity, bootCount: 0)
         try crash("finished", leaves: old)
         try incoming.install(over: pair.path)
         try crash("installed", leaves: new)
@@ -260,7 +260,7 @@ import Testing
         let incoming = IncomingImage(in: region, geometry: pair.geometry)
         pair.fill(incoming, from: image)
         model.atEvent = { model.makeImage(.nothing, open: [], into: last, random: &random) }
-        try incoming.finish(as: identity)
+        try incoming.finish(as: identity, bootCount: 0)
         // The line that was forgotten is part of the description of the sessions.
         let refusal = error {
             let found = try StatePool(in: Pool(image: UnsafeRawBufferPointer(last)))

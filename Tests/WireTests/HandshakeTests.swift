@@ -6,13 +6,16 @@ import Testing
 @Suite struct HandshakeTests {
     static let hello = Handshake.Hello(
         cluster: "ab", replica: 0x0203, incarnation: 0x0102_0304_0506_0708,
+        life: Life(bootCount: 7, nonce: 0x99), ancestors: [0x77, 0x66],
         charter: Charter(
             members: [1, 0x0203], maxRequest: 0x11, sessions: 0x2200, stateSize: 0x33_0000, machine: "mc",
             machineVersion: -2),
         fingerprint: 0x0A0B_0C0D_0E0F_1011,
         members: [
-            .init(id: 1, incarnation: 0, peerEndpoint: "tcp://h:1", clientEndpoint: "tcp://h:2"),
-            .init(id: 0x0203, incarnation: 5, peerEndpoint: "p", clientEndpoint: ""),
+            .init(id: 1, incarnation: 0, life: .none, peerEndpoint: "tcp://h:1", clientEndpoint: "tcp://h:2"),
+            .init(
+                id: 0x0203, incarnation: 5, life: Life(bootCount: 6, nonce: 0x88), peerEndpoint: "p", clientEndpoint: ""
+            ),
         ])
     static let all: [Handshake] = [
         .hello(hello), .welcome(hello), .refused(.init(.cluster, "this is another cluster – go away")),
@@ -30,15 +33,17 @@ import Testing
         #expect(Array(frame[0..<8]) == [0x4D, 0x50, 0x50, 0x31, 3, 0xF0, 3, 0])
         #expect(frame[12] == UInt8(frame.count - 64) && frame[13...15].allSatisfy { $0 == 0 })
         #expect(frame[20..<64].allSatisfy { $0 == 0 })
+        func word(_ value: UInt8) -> [UInt8] { [value, 0, 0, 0, 0, 0, 0, 0] }
         let charter: [UInt8] =
             [0x11, 0, 0, 0, 0, 0, 0, 0] + [0, 0x22, 0, 0, 0, 0, 0, 0] + [0, 0, 0x33, 0, 0, 0, 0, 0]
             + [0xFE] + Array(repeating: 0xFF, count: 7) + [2, 0] + Array("mc".utf8)
         #expect(
             Array(frame[64...]) == [2, 0] + Array("ab".utf8) + [3, 2] + [8, 7, 6, 5, 4, 3, 2, 1]
+                + word(7) + word(0x99) + [2] + word(0x77) + word(0x66)
                 + [0x11, 0x10, 0x0F, 0x0E, 0x0D, 0x0C, 0x0B, 0x0A] + charter + [2]
-                + [1, 0] + [0, 0, 0, 0, 0, 0, 0, 0] + [9, 0] + Array("tcp://h:1".utf8) + [9, 0]
+                + [1, 0] + word(0) + word(0) + word(0) + [9, 0] + Array("tcp://h:1".utf8) + [9, 0]
                 + Array("tcp://h:2".utf8)
-                + [3, 2] + [5, 0, 0, 0, 0, 0, 0, 0] + [1, 0] + Array("p".utf8) + [0, 0])
+                + [3, 2] + word(5) + word(6) + word(0x88) + [1, 0] + Array("p".utf8) + [0, 0])
     }
 
     /// The checksums are part of the format: a change of the function is a change of the protocol's version.
@@ -151,7 +156,9 @@ import Testing
         expectRefusal()
         hello.members = []
         expectRefusal()
-        hello.members = (0..<10).map { .init(id: $0, incarnation: 1, peerEndpoint: "p", clientEndpoint: "c") }
+        hello.members = (0..<10).map {
+            .init(id: $0, incarnation: 1, life: .none, peerEndpoint: "p", clientEndpoint: "c")
+        }
         expectRefusal()
     }
 
