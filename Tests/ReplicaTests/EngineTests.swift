@@ -53,6 +53,18 @@ import Wire
         #expect(rig.replicas.allSatisfy { $0.board.resent.load() == 0 })
     }
 
+    /// Of each peer the incarnation and the life are on record before its first message counts.
+    @Test func theLivesOfPeersAreOnRecord() throws {
+        let rig = try EngineRig(rate: 1e9)
+        try rig.settle()
+        for (index, replica) in rig.replicas.enumerated() {
+            for peer in 0..<rig.replicas.count where peer != index {
+                #expect(replica.acceptor.incarnation(of: UInt16(peer)) == UInt64(peer) + 1)
+                #expect(replica.acceptor.life(of: UInt16(peer)) == Life(bootCount: 1, nonce: UInt64(peer) + 1))
+            }
+        }
+    }
+
     /// A follower whose executor stands still says that its log is full; it is sent nothing meanwhile, the leader goes
     /// on leading, and when the executor goes on it catches up.
     @Test func aFullLog() throws {
