@@ -187,7 +187,7 @@ def one_differs(run, odd, section, key, written, usual, other):
     done = execute("status", "--topology", cluster.topology)
     run.finished(done, "status with a replica of another format", 0)
     for id in others:
-        begin = f"replica {id} and replica {odd} are not linked: "
+        begin = tuple(f"replica {a} and replica {b} are not linked: " for a, b in ((id, odd), (odd, id)))
         lines = [line for line in done.output.splitlines() if line.startswith(begin)]
         run.check(len(lines) == 1 and told(lines[0]), f"the table says it once for replica {id}: {done.output}")
 

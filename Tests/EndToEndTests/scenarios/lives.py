@@ -30,6 +30,12 @@ def told(cluster, id, about):
     eventually(lambda: EARLIER.format(about) in cluster.processes[id].log(), f"the log of replica {id} says it")
 
 
+def is_met(cluster, id):
+    """Only who has met a life can tell it from an earlier one."""
+    eventually(lambda: all(peer["connected"] for other in cluster.ids for peer in cluster.status(other)["peers"]),
+               f"all meet the newest life of replica {id}")
+
+
 @scenario
 def rolled_back(run):
     """Both pools of a replica put back from a copy made one start earlier: it knows nothing of an acknowledged write, and does not
@@ -39,6 +45,7 @@ def rolled_back(run):
     shutil.copytree(folder(cluster, 1), folder(cluster, 1) + ".copy")
     cluster.start(1)
     client = cluster.client(0).open()
+    is_met(cluster, 1)
     cluster.stop(2)
     run.reply(client.submit(put(b"kept", b"value")), "a write by 0 and 1", status=OK)
     cluster.stop(0, 1)
@@ -70,6 +77,7 @@ def rolled_back_first(run):
     cluster.stop(0)
     shutil.copytree(folder(cluster, 0), folder(cluster, 0) + ".copy")
     cluster.start(0)
+    is_met(cluster, 0)
     client = cluster.client(1).open()
     run.reply(client.submit(put(b"kept", b"value")), "a write", status=OK)
     cluster.stop(0)
@@ -129,6 +137,7 @@ def copied(run):
     copy = os.path.join(cluster.directory, "copy")
     shutil.copytree(folder(cluster, 2), os.path.join(copy, "2"))
     cluster.start(2)
+    is_met(cluster, 2)
     client = cluster.client(2).open()
     first, own, ports = cluster.processes[2], cluster.topology, cluster.ports[2]
     cluster.topology, cluster.ports[2] = own + ".copy", (Ports.take(), Ports.take(), None)
