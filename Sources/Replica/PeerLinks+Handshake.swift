@@ -132,13 +132,6 @@ extension PeerLinks {
                 "replica \(member.id) has other pools than before (incarnation \(Self.hex(hello.incarnation)), known is \(Self.hex(known[index]))): a replica that lost its pools has forgotten its promises and may not vote; bring the old pools back"
             )
         }
-        if !lives[index].admits(hello.life, after: hello.ancestors) {
-            return .init(.life, earlierLife(hello.life, of: member.id, met: lives[index], by: settings.replica))
-        }
-        let met = hello.members[settings.index].life
-        if isLater(met) {
-            return .init(.life, earlierLife(settings.life, of: settings.replica, met: met, by: member.id))
-        }
         for (other, theirs) in zip(0..., hello.members.map(\.incarnation)) where theirs != 0 && other != index {
             if known[other] != 0 && known[other] != theirs {
                 return .init(
@@ -146,6 +139,14 @@ extension PeerLinks {
                     "it knows replica \(settings.members[other].id) by incarnation \(Self.hex(theirs)), this replica by \(Self.hex(known[other])): one of them met pools that were formatted anew; bring the old pools back"
                 )
             }
+        }
+        // Lives are compared of one incarnation: pools that were formatted anew begin to count again.
+        if !lives[index].admits(hello.life, after: hello.ancestors) {
+            return .init(.life, earlierLife(hello.life, of: member.id, met: lives[index], by: settings.replica))
+        }
+        let met = hello.members[settings.index].life
+        if isLater(met) {
+            return .init(.life, earlierLife(settings.life, of: settings.replica, met: met, by: member.id))
         }
         return nil
     }
