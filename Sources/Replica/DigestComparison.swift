@@ -19,6 +19,11 @@ struct DigestComparison {
         case undecided(UInt16)
     }
 
+    /// Replicas that were found to differ from this one, since when it has not been settled who is right. What was found
+    /// once stays true when the states move on: it ends with a majority's word, or when they are found equal.
+    private(set) var disputed: UInt16 = 0
+    private(set) var disputedSince: UInt64 = .max
+
     private let index: Int
     private let quorum: Int
     /// The last that each replica told, this one included.
@@ -33,6 +38,24 @@ struct DigestComparison {
     subscript(replica: Int) -> Standing? {
         get { standings[replica] }
         set { standings[replica] = newValue }
+    }
+
+    /// The verdict, after which `disputed` stands for what is known by now.
+    mutating func judge(now: UInt64) -> Verdict {
+        let verdict = verdict
+        switch verdict {
+        case .agreement:
+            for (replica, standing) in standings.enumerated() where standing != nil && standing == standings[index] {
+                disputed &= ~(1 << UInt16(replica))
+            }
+        case .theyDiffer(let replicas): disputed &= ~replicas
+        case .thisDiffers: break
+        case .undecided(let replicas):
+            if disputed == 0 { disputedSince = now }
+            disputed |= replicas
+        }
+        if disputed == 0 { disputedSince = .max }
+        return verdict
     }
 
     var verdict: Verdict {

@@ -7,8 +7,8 @@ extension Engine {
     private static let tellInterval: UInt64 = 1_000_000
     /// How long two replicas that differ wait for a majority's word, before both stop: while all members are linked, and
     /// else.
-    static let patienceWithAll: UInt64 = 60_000_000
-    static let patienceWithFew: UInt64 = 10_000_000
+    private static let patienceWithAll: UInt64 = 60_000_000
+    private static let patienceWithFew: UInt64 = 10_000_000
 
     /// A peer told where its state stands.
     func takeDigest(_ standing: DigestComparison.Standing, from peer: Int, now: UInt64) {
@@ -33,18 +33,15 @@ extension Engine {
     }
 
     private func judgeDigests(now: UInt64) {
-        let verdict = comparison.verdict
-        guard verdict != .agreement, let own = comparison[index] else {
-            disagreementSince = .max
-            return
-        }
+        let wasDisputed = comparison.disputed
+        let verdict = comparison.judge(now: now)
+        guard let own = comparison[index] else { return }
         switch verdict {
         case .agreement: break
         case .theyDiffer(let peers):
-            disagreementSince = .max
-            guard peers & ~knownToDiffer != 0 else { return }
+            let news = peers & ~knownToDiffer
             knownToDiffer |= peers
-            for peer in members(of: peers) {
+            for peer in members(of: news) {
                 board.peers[peer].digestsDiffered.add(1)
                 logger.error(
                     "the state of replica \(memberIDs[peer]) differs from that of a majority: \(statement(of: [peer], own)); it is to stop, and is not to be trusted"
@@ -57,21 +54,25 @@ extension Engine {
                         "the state of this replica differs from that of a majority: \(statement(of: members(of: majority), own)). Its state pool is damaged, or the state machine is not deterministic: keep its pools, see mpaxos dump --verify; the others go on without it"
                 ))
         case .undecided(let peers):
-            if disagreementSince == .max {
-                disagreementSince = now
-                logger.error(
-                    "states differ, and no majority says yet which is right: \(statement(of: members(of: peers), own))")
-            }
-            let isAnybodyAway = (0..<memberCount).contains { $0 != index && !traffic.isConnected($0) }
-            guard now >= disagreementSince + (isAnybodyAway ? Self.patienceWithFew : Self.patienceWithAll) else {
-                return
-            }
-            alarm.raise(
-                .init(
-                    text:
-                        "the state of this replica and of another differ, and there is no majority to say which is right: \(statement(of: members(of: peers), own)). Neither may serve: start all replicas, so that a majority tells"
-                ))
+            guard peers & ~wasDisputed != 0 else { break }
+            logger.error(
+                "states differ, and no majority says yet which is right: \(statement(of: members(of: peers), own))")
         }
+        endDispute(now: now)
+    }
+
+    /// Stops where it has not been settled for too long who is right.
+    private func endDispute(now: UInt64) {
+        guard comparison.disputed != 0 else { return }
+        let isAnybodyAway = (0..<memberCount).contains { $0 != index && !traffic.isConnected($0) }
+        let patience = isAnybodyAway ? Self.patienceWithFew : Self.patienceWithAll
+        guard now >= comparison.disputedSince + patience else { return }
+        let others = members(of: comparison.disputed).map { String(memberIDs[$0]) }.joined(separator: ", ")
+        alarm.raise(
+            .init(
+                text:
+                    "the states of this replica and of \(others) differ, and there is no majority to say which is right; the log has the digests. Neither may serve: start all replicas, so that a majority tells"
+            ))
     }
 
     private func members(of mask: UInt16) -> [Int] { (0..<memberCount).filter { mask & 1 << UInt16($0) != 0 } }

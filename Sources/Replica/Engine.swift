@@ -36,8 +36,6 @@ final class Engine: Stage {
     /// When this replica's digest was looked at last, and told to the others.
     @exclusivity(unchecked) var digestSeenAt: UInt64 = 0
     @exclusivity(unchecked) var digestToldAt: UInt64 = 0
-    /// Since when states differ without a majority that tells which is right; .max: they do not.
-    @exclusivity(unchecked) var disagreementSince: UInt64 = .max
     /// Replicas that were said to differ from a majority.
     @exclusivity(unchecked) var knownToDiffer: UInt16 = 0
     private let executor: Parker

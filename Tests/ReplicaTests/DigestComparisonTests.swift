@@ -29,6 +29,34 @@ import Testing
         #expect(verdict([(5, 1), (5, 1), (5, 2), (5, 3), (5, 1)]) == .theyDiffer(0b01100))
     }
 
+    /// A difference that was found stays one while the states move on under load, until it is settled.
+    @Test func aDisputeLastsUntilItIsSettled() {
+        var comparison = DigestComparison(index: 0, count: 3)
+        comparison[0] = .init(executed: 5, value: 1)
+        comparison[1] = .init(executed: 5, value: 2)
+        #expect(comparison.judge(now: 100) == .undecided(0b010))
+        comparison[1] = .init(executed: 9, value: 3)
+        #expect(comparison.judge(now: 200) == .agreement, "nothing to compare")
+        #expect(comparison.disputed == 0b010 && comparison.disputedSince == 100)
+        comparison[0] = .init(executed: 9, value: 4)
+        #expect(comparison.judge(now: 300) == .undecided(0b010))
+        #expect(comparison.disputedSince == 100)
+        comparison[2] = .init(executed: 9, value: 4)
+        #expect(comparison.judge(now: 400) == .theyDiffer(0b010))
+        #expect(comparison.disputed == 0 && comparison.disputedSince == .max)
+    }
+
+    @Test func aDisputeEndsWhenTheStatesAreEqual() {
+        var comparison = DigestComparison(index: 0, count: 3)
+        comparison[0] = .init(executed: 5, value: 1)
+        comparison[1] = .init(executed: 5, value: 2)
+        _ = comparison.judge(now: 100)
+        // It has taken another state.
+        comparison[1] = .init(executed: 5, value: 1)
+        #expect(comparison.judge(now: 200) == .agreement && comparison.disputed == 0)
+        #expect(comparison.disputedSince == .max)
+    }
+
     @Test func withoutAMajorityNobodyKnows() {
         #expect(verdict([(5, 1), (5, 2), nil]) == .undecided(0b010))
         #expect(verdict([(5, 1), (5, 2), (6, 2)]) == .undecided(0b010), "of another instance")
