@@ -1,3 +1,4 @@
+import Consensus
 import Wire
 
 /// Whether this replica's state is that of the others. The executor computes the digest in quiet times; the engines tell

@@ -1,14 +1,19 @@
 /// What the replicas say of their states, and whether they can all be right: with the same instances executed the
 /// digests of sound states are equal.
-struct DigestComparison {
+package struct DigestComparison {
     /// A digest, and the last instance that is executed in it.
-    struct Standing: Equatable {
-        var executed: UInt64
-        var value: UInt64
+    package struct Standing: Equatable {
+        package var executed: UInt64
+        package var value: UInt64
+
+        package init(executed: UInt64, value: UInt64) {
+            self.executed = executed
+            self.value = value
+        }
     }
 
     /// Bit i: replica i.
-    enum Verdict: Equatable {
+    package enum Verdict: Equatable {
         /// Nobody who has told of the same instance differs.
         case agreement
         /// This replica is of a majority's opinion; those differ.
@@ -21,27 +26,27 @@ struct DigestComparison {
 
     /// Replicas that were found to differ from this one, since when it has not been settled who is right. What was found
     /// once stays true when the states move on: it ends with a majority's word, or when they are found equal.
-    private(set) var disputed: UInt16 = 0
-    private(set) var disputedSince: UInt64 = .max
+    package private(set) var disputed: UInt16 = 0
+    package private(set) var disputedSince: UInt64 = .max
 
     private let index: Int
     private let quorum: Int
     /// The last that each replica told, this one included.
     private var standings: [Standing?]
 
-    init(index: Int, count: Int) {
+    package init(index: Int, count: Int) {
         self.index = index
         quorum = count / 2 + 1
         standings = Array(repeating: nil, count: count)
     }
 
-    subscript(replica: Int) -> Standing? {
+    package subscript(replica: Int) -> Standing? {
         get { standings[replica] }
         set { standings[replica] = newValue }
     }
 
     /// The verdict, after which `disputed` stands for what is known by now.
-    mutating func judge(now: UInt64) -> Verdict {
+    package mutating func judge(now: UInt64) -> Verdict {
         let verdict = verdict
         switch verdict {
         case .agreement:
@@ -58,7 +63,7 @@ struct DigestComparison {
         return verdict
     }
 
-    var verdict: Verdict {
+    package var verdict: Verdict {
         guard let own = standings[index] else { return .agreement }
         var differing: UInt16 = 0
         var agreeing: UInt16 = 0

@@ -1,6 +1,6 @@
 import Testing
 
-@testable import Replica
+@testable import Consensus
 
 /// Whose state is right, by what replicas tell of theirs.
 @Suite struct DigestComparisonTests {
