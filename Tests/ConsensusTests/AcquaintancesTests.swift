@@ -1,0 +1,217 @@
+import Testing
+
+@testable import Consensus
+
+/// Who may form a cluster with whom: the founding, and what is refused after it.
+@Suite struct AcquaintancesTests {
+    /// A replica as far as the handshake: what it knows, and what of it is durable.
+    private final class Member {
+        var acquaintances: Acquaintances
+        private var durable: [Acquaintances.Record]
+        private var isFoundedDurably = false
+
+        /// - Parameter incarnation: of its pools.
+        init(_ index: Int, of count: Int, incarnation: UInt64) {
+            durable = Array(repeating: .none, count: count)
+            durable[index] = .init(incarnation: incarnation, life: Life(bootCount: 1, nonce: incarnation))
+            acquaintances = Acquaintances(index: index, ancestors: [], records: durable, isFounded: false)
+        }
+
+        var isFounded: Bool { acquaintances.isFounded }
+
+        func meet(_ other: Member) -> Acquaintances.Objection? {
+            let introduction = other.acquaintances.introduction
+            if let objection = acquaintances.objection(to: introduction, from: other.acquaintances.index) {
+                return objection
+            }
+            _ = acquaintances.meet(introduction, from: other.acquaintances.index)
+            return nil
+        }
+
+        /// The engine has put on record what is known.
+        func fence() {
+            durable = acquaintances.records
+            isFoundedDurably = acquaintances.isFounded
+            for (member, record) in durable.enumerated() { acquaintances.recorded(record.incarnation, of: member) }
+        }
+
+        /// Ends, and starts again with what is durable.
+        func restart() {
+            let index = acquaintances.index
+            let nonce = durable[index].life.nonce
+            durable[index].life = Life(bootCount: durable[index].life.bootCount + 1, nonce: nonce + 100)
+            acquaintances = Acquaintances(
+                index: index, ancestors: [nonce], records: durable, isFounded: isFoundedDurably)
+        }
+    }
+
+    private func members(_ count: Int) -> [Member] {
+        (0..<count).map { Member($0, of: count, incarnation: UInt64($0) + 10) }
+    }
+
+    /// Each of some members meets each other one, and puts it on record.
+    private func assemble(_ members: [Member], rounds: Int = 3) {
+        for _ in 0..<rounds {
+            for a in members {
+                for b in members where a !== b { #expect(a.meet(b) == nil) }
+            }
+            for member in members { member.fence() }
+        }
+    }
+
+    @Test func oneAloneIsFounded() {
+        #expect(Member(0, of: 1, incarnation: 10).isFounded)
+    }
+
+    @Test(arguments: [2, 3, 5, 9]) func allTogetherFound(count: Int) {
+        let all = members(count)
+        assemble(all)
+        for member in all {
+            #expect(member.isFounded)
+            #expect(member.acquaintances.awaited == 0)
+        }
+    }
+
+    @Test func aMajorityAloneDoesNotFound() {
+        let all = members(3)
+        assemble([all[0], all[1]], rounds: 10)
+        for member in all { #expect(!member.isFounded) }
+        #expect(all[0].acquaintances.awaited == 0b100)
+    }
+
+    @Test func whatIsNotDurableIsNotTold() {
+        let all = members(2)
+        #expect(all[0].meet(all[1]) == nil)
+        #expect(all[0].acquaintances.introduction.records[1] == .none)
+        #expect(all[1].meet(all[0]) == nil)
+        all[1].fence()
+        #expect(!all[1].isFounded, "the other has not put it on record")
+        all[0].fence()
+        #expect(all[1].meet(all[0]) == nil)
+        #expect(all[1].isFounded)
+    }
+
+    /// The founding takes the word of each that its record is whole; by whom it is founded already, one word is enough.
+    @Test func whoWasAwayForTheLastWordIsFoundedByTheNext() {
+        let all = members(3)
+        assemble(all, rounds: 1)
+        for member in all { #expect(!member.isFounded) }
+        #expect(all[0].acquaintances.awaited == 0b110)
+        #expect(all[0].meet(all[1]) == nil)
+        #expect(all[0].meet(all[2]) == nil)
+        #expect(all[0].isFounded)
+        all[1].restart()
+        #expect(!all[1].isFounded)
+        #expect(all[1].meet(all[0]) == nil)
+        #expect(all[1].isFounded, "2 need not be there")
+    }
+
+    /// 0 and 1 were up before 2 was ever started; then 1 is formatted anew, and 2 comes.
+    @Test func poolsFormattedAnewAfterTheFoundingAreRefusedByAll() {
+        let all = members(3)
+        assemble(all)
+        let anew = Member(1, of: 3, incarnation: 99)
+        #expect(all[0].meet(anew) == .incarnation(known: 11))
+        #expect(all[2].meet(anew) == .incarnation(known: 11))
+        #expect(anew.meet(all[2]) == .otherRecord(of: 1, theirs: 11, known: 99))
+        #expect(!anew.isFounded)
+    }
+
+    @Test func poolsFormattedAnewBeforeTheFoundingAreTakenUp() {
+        let all = members(3)
+        assemble([all[0], all[1]])
+        let anew = Member(1, of: 3, incarnation: 99)
+        assemble([all[0], anew, all[2]])
+        for member in [all[0], anew, all[2]] {
+            #expect(member.isFounded)
+            #expect(member.acquaintances.records[1].incarnation == 99)
+        }
+        // The ones before are told from them by whoever meets them.
+        #expect(all[0].meet(all[1]) == .incarnation(known: 99))
+    }
+
+    /// Once somebody is founded each of those pools has the record, whoever met whom in which order; and no pools that were
+    /// formatted anew under one of the ids are ever founded.
+    @Test func whoeverIsFoundedHasTheRecordOfAll() {
+        var foundings = 0
+        var violations = 0
+        for seed in 0..<500 {
+            var random = SplitMix(seed: UInt64(seed) + 1)
+            let count = 3 + seed % 3
+            var all = members(count)
+            var record: [UInt64]?
+            for step in 0..<400 {
+                let (a, b) = (random.below(count), random.below(count))
+                switch random.below(40) {
+                case 0: all[a].restart()
+                case 1 where step < 200:
+                    // Of a founded cluster one keeps its pools.
+                    let others = all.indices.filter { $0 != a }
+                    let isOneLeft = record.map { record in
+                        others.contains { all[$0].acquaintances.own.incarnation == record[$0] }
+                    }
+                    if isOneLeft ?? true { all[a] = Member(a, of: count, incarnation: 100 + UInt64(step)) }
+                case 2..<15: all[a].fence()
+                default: if a != b { _ = all[a].meet(all[b]) }
+                }
+                guard let founded = all.first(where: \.isFounded) else { continue }
+                record = record ?? founded.acquaintances.records.map(\.incarnation)
+                for (index, member) in all.enumerated() {
+                    let isOfTheFounders = member.acquaintances.own.incarnation == record?[index]
+                    let told = member.acquaintances.introduction.records.map(\.incarnation)
+                    if isOfTheFounders ? told != record : member.isFounded { violations += 1 }
+                }
+            }
+            if record != nil { foundings += 1 }
+        }
+        #expect(violations == 0)
+        #expect(foundings > 100, "many seeds come to a founding")
+    }
+
+    private struct SplitMix {
+        private var state: UInt64
+        init(seed: UInt64) { state = seed &* 0x9E37_79B9_7F4A_7C15 }
+
+        mutating func below(_ bound: Int) -> Int {
+            state &+= 0x9E37_79B9_7F4A_7C15
+            var z = state
+            z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+            z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+            return Int((z ^ (z >> 31)) % UInt64(bound))
+        }
+    }
+
+    // MARK: Lives
+
+    @Test func aLifeBeforeTheOneThatWasMetIsRefused() {
+        let all = members(3)
+        assemble(all)
+        let introduction = all[1].acquaintances.introduction
+        all[1].restart()
+        #expect(all[0].meet(all[1]) == nil)
+        #expect(
+            all[0].acquaintances.objection(to: introduction, from: 1)
+                == .earlierLife(met: Life(bootCount: 2, nonce: 111)))
+    }
+
+    @Test func aReplicaLearnsThatItsOwnLifeIsEarlier() {
+        let all = members(3)
+        assemble(all)
+        let earlier = all[1].acquaintances
+        all[1].restart()
+        #expect(all[0].meet(all[1]) == nil)
+        #expect(
+            earlier.objection(to: all[0].acquaintances.introduction, from: 0)
+                == .ownLifeIsEarlier(met: Life(bootCount: 2, nonce: 111)))
+    }
+
+    @Test func whatAnotherHasMetCounts() {
+        let all = members(3)
+        assemble(all)
+        let earlier = all[1].acquaintances.introduction
+        all[1].restart()
+        #expect(all[0].meet(all[1]) == nil)
+        #expect(all[2].meet(all[0]) == nil)
+        #expect(all[2].acquaintances.objection(to: earlier, from: 1) != nil)
+    }
+}
