@@ -2,12 +2,24 @@ import Invariants
 
 /// Whom a replica has met, and with whom it may form a cluster: the rules of the handshake, without its words and frames.
 ///
-/// A cluster is *founded* once, by all of its members. A replica has a *whole record* when it has met each member and has all of
-/// their incarnations on durable record; it never changes one of them again. It is founded when it has a whole record and knows
-/// that every other member has the same. Before that it takes no part in the protocol. So as soon as anybody may vote, everybody
-/// knows by durable record who belongs to the cluster, and pools that are formatted anew under a known id are refused by
-/// all others, also by those that were started only once.
+/// A cluster is *founded* once, by all of its members. A replica's record of them is *whole* when it has met each in one life and
+/// has all of their incarnations on durable record; from then on it changes none of them. It is founded when its record is whole
+/// and it knows that every other member has the same. Before that it takes no part in the protocol. So as soon as anybody may
+/// vote, everybody knows by durable record who belongs to the cluster, and pools that are formatted anew under a known id are
+/// refused by all others, also by those that were started only once.
 package struct Acquaintances: Sendable {
+    /// How far a replica is with the founding. Each stage is on durable record before it is told.
+    package enum Founding: UInt8, Sendable, BitwiseCopyable, CaseIterable, Comparable {
+        /// It has not met all members yet.
+        case gathering = 0
+        /// Its record of all members is whole.
+        case whole = 1
+        /// Those of all others are, too, and are the same.
+        case founded = 2
+
+        package static func < (a: Founding, b: Founding) -> Bool { a.rawValue < b.rawValue }
+    }
+
     /// What is known of a member.
     package struct Record: Equatable, Sendable, BitwiseCopyable {
         /// Of its pools; 0 for a member never met.
@@ -31,22 +43,19 @@ package struct Acquaintances: Sendable {
         package var life: Life
         /// As of `Life.admits`.
         package var ancestors: [UInt64]
-        /// Whether the sender is founded.
-        package var isFounded: Bool
-        /// By index; incarnations are those that the sender has on durable record, its own included.
+        package var founding: Founding
+        /// By index, the sender's own included.
         package var records: [Record]
 
         package init(
-            incarnation: UInt64, life: Life, ancestors: [UInt64], isFounded: Bool, records: [Record]
+            incarnation: UInt64, life: Life, ancestors: [UInt64], founding: Founding, records: [Record]
         ) {
             self.incarnation = incarnation
             self.life = life
             self.ancestors = ancestors
-            self.isFounded = isFounded
+            self.founding = founding
             self.records = records
         }
-
-        package var hasWholeRecord: Bool { records.allSatisfy { $0.incarnation != 0 } }
     }
 
     /// Why a replica does not take up with another.
@@ -65,47 +74,50 @@ package struct Acquaintances: Sendable {
     private let ancestors: [UInt64]
     /// By index, this replica's own included.
     package private(set) var records: [Record]
-    /// Bit i: the incarnation of replica i is on durable record.
-    private var recorded: UInt16
-    /// Bit i: replica i has said that it has all incarnations of `records` on durable record.
+    /// What is to be put on durable record, and what is.
+    package private(set) var founding: Founding
+    private var durable: Founding
+    /// Bit i: replica i was met in this life, and its incarnation is on durable record.
+    private var gathered: UInt16
+    /// Bit i: the record of replica i is whole, and the same as this one.
     private var confirmed: UInt16
-    package private(set) var isFounded: Bool
 
     private let all: UInt16
 
     /// - Parameters:
     ///   - ancestors: nonces of this replica's lives before this one, the latest first.
     ///   - records: what is on durable record, by index; this replica's own with its present life.
-    ///   - isFounded: whether that is on durable record.
-    package init(index: Int, ancestors: [UInt64], records: [Record], isFounded: Bool) {
+    ///   - founding: what is on durable record.
+    package init(index: Int, ancestors: [UInt64], records: [Record], founding: Founding) {
         invariant(records.indices.contains(index), "a replica is a member")
         invariant(records[index].incarnation != 0, "a replica knows its own incarnation")
         self.index = index
         self.ancestors = ancestors
         self.records = records
         all = UInt16(truncatingIfNeeded: 1 << records.count - 1)
-        recorded = 0
-        for (member, record) in records.enumerated() where record.incarnation != 0 { recorded |= 1 << UInt16(member) }
+        gathered = 1 << UInt16(index)
         confirmed = 1 << UInt16(index)
-        self.isFounded = isFounded || records.count == 1
+        self.founding = records.count == 1 ? .founded : founding
+        durable = self.founding
     }
 
     package var own: Record { records[index] }
 
-    package var hasWholeRecord: Bool { recorded == all }
+    package var isFounded: Bool { founding == .founded }
 
-    /// Whom the founding waits for, bit i for replica i: those never met, or else those that have not met all the others.
+    /// Whom the founding waits for, bit i for replica i: those that were not met, or else those that have not met all the others.
     package var awaited: UInt16 {
-        if isFounded { return 0 }
-        return all & ~(hasWholeRecord ? confirmed : recorded)
+        switch founding {
+        case .gathering: all & ~gathered
+        case .whole: all & ~confirmed
+        case .founded: 0
+        }
     }
 
     /// What this replica says to whom it meets.
     package var introduction: Introduction {
-        var known = records
-        for member in known.indices where recorded >> UInt16(member) & 1 == 0 { known[member] = .none }
-        return Introduction(
-            incarnation: own.incarnation, life: own.life, ancestors: ancestors, isFounded: isFounded, records: known)
+        Introduction(
+            incarnation: own.incarnation, life: own.life, ancestors: ancestors, founding: durable, records: records)
     }
 
     // MARK: Meetings
@@ -113,10 +125,10 @@ package struct Acquaintances: Sendable {
     package func objection(to introduction: Introduction, from member: Int) -> Objection? {
         let known = records[member]
         // Until the record is whole a member may still be formatted again.
-        if hasWholeRecord, known.incarnation != introduction.incarnation {
+        if founding >= .whole, known.incarnation != introduction.incarnation {
             return .incarnation(known: known.incarnation)
         }
-        if hasWholeRecord || introduction.hasWholeRecord {
+        if founding >= .whole || introduction.founding >= .whole {
             for (other, theirs) in introduction.records.enumerated() where other != member && theirs.incarnation != 0 {
                 let own = records[other].incarnation
                 if own != 0, own != theirs.incarnation {
@@ -146,7 +158,7 @@ package struct Acquaintances: Sendable {
         let met = Record(incarnation: introduction.incarnation, life: introduction.life)
         if records[member] != met {
             if records[member].incarnation != met.incarnation {
-                recorded &= ~(1 << UInt16(member))
+                gathered &= ~(1 << UInt16(member))
                 confirmed = 1 << UInt16(index)
             }
             records[member] = met
@@ -163,19 +175,28 @@ package struct Acquaintances: Sendable {
         let isSame = zip(records, introduction.records).allSatisfy {
             $0.incarnation != 0 && $0.incarnation == $1.incarnation
         }
-        if isSame { confirmed |= introduction.isFounded ? all : 1 << UInt16(member) }
-        found()
+        if isSame, introduction.founding >= .whole {
+            confirmed |= introduction.founding == .founded ? all : 1 << UInt16(member)
+        }
+        settle()
         return news
     }
 
-    /// An incarnation is on durable record now.
+    /// The incarnation of a member that was met is on durable record now.
     package mutating func recorded(_ incarnation: UInt64, of member: Int) {
         guard incarnation != 0, records[member].incarnation == incarnation else { return }
-        recorded |= 1 << UInt16(member)
-        found()
+        gathered |= 1 << UInt16(member)
+        settle()
     }
 
-    private mutating func found() {
-        isFounded = isFounded || hasWholeRecord && confirmed == all
+    /// So far the founding is on durable record now.
+    package mutating func recorded(_ founding: Founding) {
+        durable = max(durable, founding)
+        settle()
+    }
+
+    private mutating func settle() {
+        if founding == .gathering, gathered == all { founding = .whole }
+        if founding == .whole, durable == .whole, confirmed == all { founding = .founded }
     }
 }

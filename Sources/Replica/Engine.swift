@@ -79,11 +79,11 @@ final class Engine: Stage {
     private let before: (elections: UInt64, resent: UInt64, caughtUp: UInt64)
 
     /// - Parameters:
-    ///   - core: restored and started into `effects`.
+    ///   - core: restored, and not started: it starts when the cluster is founded.
     ///   - memberIDs: ids by index, for the incarnations that the acceptor pool remembers.
     init(
-        index: Int, memberIDs: [UInt16], core: consuming Core, startedInto effects: consuming EffectBuffer,
-        acceptor: AcceptorPool, batcher: consuming Batcher, executed: UInt64, board: StatusBoard, rings: Rings,
+        index: Int, memberIDs: [UInt16], core: consuming Core, now: UInt64, acceptor: AcceptorPool,
+        batcher: consuming Batcher, executed: UInt64, board: StatusBoard, rings: Rings,
         parkers: Parkers, gate: Gate?, traffic: PeerTraffic, transfer: StateTransfer, logger: Logger,
         alarm: Alarm
     ) {
@@ -98,7 +98,6 @@ final class Engine: Stage {
         self.memberIDs = memberIDs
         memberCount = memberIDs.count
         self.core = core
-        self.effects = effects
         self.acceptor = acceptor
         pacing = Pacing(count: memberIDs.count)
         scratch = .allocate(byteCount: batcher.batchBytes, alignment: 64)
@@ -110,6 +109,15 @@ final class Engine: Stage {
         delivered = executed
         board.acceptorPoolSize.store(UInt64(acceptor.capacity))
         super.init()
+        board.founding = memberCount == 1 ? .founded : acceptor.founding
+        if board.isFounded {
+            start(now: now)
+        } else {
+            let others = memberIDs.filter { $0 != memberIDs[index] }.map(String.init).joined(separator: ", ")
+            logger.notice(
+                "the cluster is not founded yet: this replica votes for nothing and serves nobody before it and replicas \(others) have all met each other; STATUS says for whom it waits (waiting_for)"
+            )
+        }
         publish()
     }
 
@@ -135,6 +143,7 @@ final class Engine: Stage {
 
     override func poll(budget: Int, now: UInt64) -> Bool {
         polledAt = now
+        guard board.isFounded else { return awaitFounding(budget: budget, now: now) }
         var work = 0
         traffic.begin(now: now)
         while work < budget, let arrival = arrivals.pop() {
@@ -167,6 +176,48 @@ final class Engine: Stage {
         return work > 0
     }
 
+    // MARK: The founding
+
+    /// The core takes part from here on.
+    private func start(now: UInt64) {
+        core.start(now: now, into: &effects)
+        core.standIfFirst(now: now, into: &effects)
+    }
+
+    /// Puts on record whom the links meet; what is more is dropped, as if it had been lost.
+    private func awaitFounding(budget: Int, now: UInt64) -> Bool {
+        var work = 0
+        while work < budget, !board.isFounded, let arrival = arrivals.pop() {
+            work += 1
+            switch arrival.kind {
+            case .connected:
+                remember(arrival.incarnation, arrival.life, of: Int(arrival.peer))
+                traffic.connected(Int(arrival.peer), now: now)
+            case .hearsay: remember(arrival.incarnation, arrival.life, of: Int(arrival.peer))
+            case .frame:
+                incoming.adopt(arrival.frame)
+                incoming.clear()
+            case .whole:
+                acceptor.record(founding: .whole)
+                board.founding = .whole
+            case .founded: found(now: now)
+            }
+        }
+        return work > 0
+    }
+
+    private func found(now: UInt64) {
+        acceptor.record(founding: .founded)
+        board.founding = .founded
+        logger.notice("the cluster is founded: all of its replicas have met each other")
+        start(now: now)
+        for peer in 0..<memberCount where peer != index && traffic.isConnected(peer) {
+            makeRoomForEffects(now: now)
+            core.connected(peer, now: now, into: &effects)
+        }
+        publish()
+    }
+
     // MARK: Peers
 
     /// A frame of a state transfer counts for many others, since a chunk takes as long: votes are not to wait for more than a few.
@@ -186,6 +237,7 @@ final class Engine: Stage {
             core.connected(peer, now: now, into: &effects)
         case .hearsay:
             remember(arrival.incarnation, arrival.life, of: peer)
+        case .whole, .founded: broken("a cluster is founded once")
         case .frame:
             incoming.adopt(arrival.frame)
             work = take(frame: UnsafeRawBufferPointer(incoming.bytes), from: peer, now: now)
@@ -198,11 +250,12 @@ final class Engine: Stage {
     /// promises: so the incarnation and the life are on record before anything else of that peer is looked at.
     private func remember(_ incarnation: UInt64, _ life: Life, of peer: Int) {
         let id = memberIDs[peer]
-        if acceptor.incarnation(of: id) == nil { acceptor.record(incarnation: incarnation, of: id) }
+        if acceptor.incarnation(of: id) != incarnation { acceptor.record(incarnation: incarnation, of: id) }
         let known = acceptor.life(of: id)
         let joined = known.joined(with: life)
         if joined != known { acceptor.record(life: joined, of: id) }
         acceptor.fence()
+        board.peers[peer].recorded.storeReleasing(incarnation)
     }
 
     private func take(frame: UnsafeRawBufferPointer, from peer: Int, now: UInt64) -> Int {
@@ -448,6 +501,7 @@ final class Engine: Stage {
         board.acceptorPoolUsed.store(UInt64(acceptor.used))
         board.role =
             switch core.role {
+            case .recovering where !board.isFounded: .joining
             case .leader: .leader
             case .candidate: .candidate
             case .recovering: .recovering

@@ -73,8 +73,12 @@ struct Arrival: BitwiseCopyable {
         case frame
         /// The link is up and both sides know each other; `incarnation` and `life` are the peer's, seen for the first time or again.
         case connected
-        /// Somebody told us the incarnation of a replica that we have not met ourselves, or of a later life than we met.
+        /// A peer has met a later life of another replica than this one has.
         case hearsay
+        /// The record of all members is whole.
+        case whole
+        /// Those of all members are, and are the same: this replica may vote from here on.
+        case founded
     }
 
     var kind: Kind

@@ -79,13 +79,15 @@ struct CatalogueBuilder {
             "peer_parcels_lost_total", "Parts of a peer's large frames that do not belong where they came")
         let digestsDiffered = counters(
             "peer_digests_differed_total", "Times that the state of a peer differed from that of a majority")
+        let recorded = all.map { _ in hidden() }
         return all.map { index in
             StatusBoard.Peer(
                 id: members[index], connected: connected[index], framesSent: sent[index],
                 framesReceived: received[index], framesLost: lost[index], framesMalformed: malformed[index],
                 refusal: Note(), roundTrip: roundTrip[index], window: window[index], underWay: underWay[index],
                 queued: queued[index], behind: behind[index], bytesSent: bytesSent[index], resent: resent[index],
-                parcelsLost: parcelsLost[index], digestsDiffered: digestsDiffered[index])
+                parcelsLost: parcelsLost[index], digestsDiffered: digestsDiffered[index],
+                recorded: recorded[index])
         }
     }
 

@@ -48,23 +48,22 @@ extension PeerLinks {
         if let refusal = objection(to: hello, from: index) {
             // Who is of an earlier life is answered as one that belongs here: WELCOME says which life of it was met, and who says
             // so, and by that it judges itself.
-            let isEarlier = refusal.cause == .life && !lives[index].admits(hello.life, after: hello.ancestors)
-            let answer: Handshake = isEarlier ? .welcome(ownHello) : .refused(refusal)
+            let answer: Handshake = refusal.isOfEarlierLife ? .welcome(ownHello) : .refused(refusal.words)
             reply(answer) { _ = send($0, along: route) }
             // The link that stands, if there is one, is another connection's, and goes on: unless the process that had
             // it is gone, which shows when something is sent.
             if link.isOpen, link.route != route {
                 reply(.welcome(ownHello)) { if send($0, over: link) == .unreachable { link.isOpen = false } }
             }
-            refuse("refused replica \(hello.replica): \(refusal.reason)", link)
+            refuse("refused replica \(hello.replica): \(refusal.words.reason)", link)
             return
         }
         var outcome = SendOutcome.full
         reply(.welcome(ownHello)) { outcome = send($0, along: route) }
         guard outcome == .sent else { return }
-        let isNews = !link.isOpen || link.route != route
+        if link.route != route { link.isOpen = false }
         link.route = route
-        if isNews { open(link, index, hello) }
+        take(hello, from: index, link)
     }
 
     func readEvents(of dealer: Dealer, _ link: Link, _ index: Int, now: UInt64) -> Int {
@@ -93,16 +92,14 @@ extension PeerLinks {
         case .welcome(let hello) where link.dealer != nil:
             if let refusal = objection(to: hello, from: index) {
                 link.isOpen = false
-                refuse("will not talk to replica \(settings.members[index].id): \(refusal.reason)", link)
+                refuse("will not talk to replica \(settings.members[index].id): \(refusal.words.reason)", link)
                 // Word that this replica itself is of an earlier life counts only here: from who answers at an endpoint that the
                 // topology names, and has the cluster's name, charter, fingerprint and known incarnations right. Who holds that
                 // endpoint and knows them all could stop this replica, as he could do worse; who merely reaches its port, or
                 // answers REFUSED, cannot.
-                if refusal.cause == .life, isLater(hello.members[settings.index].life) {
-                    expelled(refusal.reason)
-                }
-            } else if !link.isOpen || lives[index] != hello.life {
-                open(link, index, hello)
+                if refusal.isOfOwnEarlierLife { expelled(refusal.words.reason) }
+            } else {
+                take(hello, from: index, link)
             }
         case .refused(let refusal):
             link.isOpen = false
@@ -112,47 +109,66 @@ extension PeerLinks {
         }
     }
 
-    func objection(to hello: Handshake.Hello, from index: Int) -> Handshake.Refusal? {
-        let member = settings.members[index]
-        if hello.cluster != settings.cluster {
-            return .init(
-                .cluster,
-                "it belongs to cluster \"\(hello.cluster)\", this is \"\(settings.cluster)\": an endpoint in a topology file points to the wrong cluster"
-            )
-        }
-        if hello.replica != member.id {
-            return .init(
-                .replica,
-                "it says it is replica \(hello.replica), replica \(member.id) was expected: compare the topology files")
-        }
-        if let refusal = difference(of: hello) { return refusal }
-        if known[index] != 0 && known[index] != hello.incarnation {
-            return .init(
-                .incarnation,
-                "replica \(member.id) has other pools than before (incarnation \(Self.hex(hello.incarnation)), known is \(Self.hex(known[index]))): a replica that lost its pools has forgotten its promises and may not vote; bring the old pools back"
-            )
-        }
-        for (other, theirs) in zip(0..., hello.members.map(\.incarnation)) where theirs != 0 && other != index {
-            if known[other] != 0 && known[other] != theirs {
-                return .init(
-                    .incarnation,
-                    "it knows replica \(settings.members[other].id) by incarnation \(Self.hex(theirs)), this replica by \(Self.hex(known[other])): one of them met pools that were formatted anew; bring the old pools back"
-                )
-            }
-        }
-        // Lives are compared of one incarnation: pools that were formatted anew begin to count again.
-        if !lives[index].admits(hello.life, after: hello.ancestors) {
-            return .init(.life, earlierLife(hello.life, of: member.id, met: lives[index], by: settings.replica))
-        }
-        let met = hello.members[settings.index].life
-        if isLater(met) {
-            return .init(.life, earlierLife(settings.life, of: settings.replica, met: met, by: member.id))
-        }
-        return nil
+    /// Why a peer is not taken up with: in words, and where it is a life.
+    struct Objection {
+        var words: Handshake.Refusal
+        var isOfEarlierLife = false
+        var isOfOwnEarlierLife = false
     }
 
-    /// Whether a life of this replica that a peer has met is none that it comes after.
-    private func isLater(_ met: Life) -> Bool { !met.admits(settings.life, after: settings.ancestors) }
+    func objection(to hello: Handshake.Hello, from index: Int) -> Objection? {
+        let member = settings.members[index]
+        if hello.cluster != settings.cluster {
+            return Objection(
+                words: .init(
+                    .cluster,
+                    "it belongs to cluster \"\(hello.cluster)\", this is \"\(settings.cluster)\": an endpoint in a topology file points to the wrong cluster"
+                ))
+        }
+        if hello.replica != member.id {
+            return Objection(
+                words: .init(
+                    .replica,
+                    "it says it is replica \(hello.replica), replica \(member.id) was expected: compare the topology files"
+                ))
+        }
+        if let refusal = difference(of: hello) { return Objection(words: refusal) }
+        switch acquaintances.objection(to: hello.introduction, from: index) {
+        case nil: return nil
+        case .incarnation(let known):
+            return Objection(
+                words: .init(
+                    .incarnation,
+                    "replica \(member.id) has other pools than before (incarnation \(Self.hex(hello.incarnation)), known is \(Self.hex(known))): \(advice(hello, ofPoolsOf: member.id))"
+                ))
+        case .otherRecord(let other, let theirs, let known):
+            return Objection(
+                words: .init(
+                    .incarnation,
+                    "it knows replica \(settings.members[other].id) by incarnation \(Self.hex(theirs)), this replica by \(Self.hex(known)): one of them met pools that were formatted anew; \(advice(hello, ofPoolsOf: settings.members[other].id))"
+                ))
+        case .earlierLife(let met):
+            return Objection(
+                words: .init(.life, earlierLife(hello.life, of: member.id, met: met, by: settings.replica)),
+                isOfEarlierLife: true)
+        case .ownLifeIsEarlier(let met):
+            return Objection(
+                words: .init(
+                    .life, earlierLife(acquaintances.own.life, of: settings.replica, met: met, by: member.id)),
+                isOfOwnEarlierLife: true)
+        }
+    }
+
+    /// What to do where a replica is met with other pools than before.
+    private func advice(_ hello: Handshake.Hello, ofPoolsOf replica: UInt16) -> String {
+        if acquaintances.isFounded || hello.founding == .founded {
+            return
+                "a replica that lost its pools has forgotten its promises and may not vote; bring the old pools of replica \(replica) back, and if they are gone leave it stopped: the others go on without it"
+        }
+        // Neither of the two is founded, but another may be.
+        return
+            "bring the old pools of replica \(replica) back; if they are gone, and no replica of this cluster was ever ready, stop all replicas, format all pools anew, and start all"
+    }
 
     /// One sentence for the logs of both.
     private func earlierLife(_ life: Life, of replica: UInt16, met: Life, by other: UInt16) -> String {
@@ -188,27 +204,27 @@ extension PeerLinks {
         return nil
     }
 
-    func open(_ link: Link, _ index: Int, _ hello: Handshake.Hello) {
+    /// The peer said HELLO or WELCOME, and there is no objection: the link opens, if it is not open yet, and what the peer knows
+    /// is taken note of.
+    private func take(_ hello: Handshake.Hello, from index: Int, _ link: Link) {
+        let isNews = !link.isOpen || acquaintances.records[index].life != hello.life
+        let news = acquaintances.meet(hello.introduction, from: index)
+        link.isFounded = hello.founding == .founded
         for (other, theirs) in zip(0..., hello.members) {
-            if theirs.peerEndpoint != settings.members[other].peerEndpoint
-                || theirs.clientEndpoint != settings.members[other].clientEndpoint
+            if isNews,
+                theirs.peerEndpoint != settings.members[other].peerEndpoint
+                    || theirs.clientEndpoint != settings.members[other].clientEndpoint
             {
                 logger.warning(
                     "replica \(hello.replica) has other endpoints for replica \(theirs.id) in its topology: \(theirs.peerEndpoint), \(theirs.clientEndpoint)"
                 )
             }
-            guard other != index, other != settings.index, theirs.incarnation != 0 else { continue }
-            let life = lives[other].joined(with: theirs.life)
-            if known[other] == 0 || life != lives[other] {
-                known[other] = theirs.incarnation
-                lives[other] = life
-                // Of another life than was met here: it has to say HELLO anew.
-                links[other]?.isOpen = false
-                announce(.hearsay, other)
-            }
+            guard other != index, news & 1 << UInt16(other) != 0 else { continue }
+            // Of another life than was met here: it has to say HELLO anew.
+            links[other]?.isOpen = false
+            announce(.hearsay, other)
         }
-        known[index] = hello.incarnation
-        lives[index] = hello.life
+        guard isNews else { return }
         link.isOpen = true
         link.complaint = nil
         link.figures.refusal.set(nil)
@@ -218,9 +234,10 @@ extension PeerLinks {
     }
 
     func announce(_ kind: Arrival.Kind, _ index: Int) {
+        let record = acquaintances.records[index]
         let pushed = arrivals.push(
             Arrival(
-                kind: kind, peer: UInt8(index), incarnation: known[index], life: lives[index], frame: RawFrame()))
+                kind: kind, peer: UInt8(index), incarnation: record.incarnation, life: record.life, frame: RawFrame()))
         invariant(pushed, "a ring with room takes an arrival")
     }
 
@@ -257,15 +274,16 @@ extension PeerLinks {
     }
 
     var ownHello: Handshake.Hello {
+        let introduction = acquaintances.introduction
         var members = settings.members
-        for index in 0..<members.count {
-            members[index].incarnation = known[index]
-            members[index].life = lives[index]
+        for (index, record) in introduction.records.enumerated() {
+            members[index].incarnation = record.incarnation
+            members[index].life = record.life
         }
         return Handshake.Hello(
-            cluster: settings.cluster, replica: settings.replica, incarnation: settings.incarnation,
-            life: settings.life, ancestors: settings.ancestors, charter: settings.charter,
-            fingerprint: settings.fingerprint, members: members)
+            cluster: settings.cluster, replica: settings.replica, incarnation: introduction.incarnation,
+            life: introduction.life, ancestors: introduction.ancestors, founding: introduction.founding,
+            charter: settings.charter, fingerprint: settings.fingerprint, members: members)
     }
 
     func reply(

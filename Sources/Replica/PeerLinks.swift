@@ -20,14 +20,13 @@ final class PeerLinks: Stage {
         var index: Int
         var cluster: String
         var replica: UInt16
-        var incarnation: UInt64
-        var life: Life
-        var ancestors: [UInt64]
         var charter: Charter
         /// Of the charter and of the state pool's layout.
         var fingerprint: UInt64
-        /// Members by ascending id; `incarnation` and `life` as recovered from the acceptor pool, 0 for a replica never met.
+        /// Members by ascending id; what is known of them is in `acquaintances`.
         var members: [Handshake.Member]
+        /// As recovered from the acceptor pool.
+        var acquaintances: Acquaintances
     }
 
     /// One peer's end of a link.
@@ -41,6 +40,8 @@ final class PeerLinks: Stage {
         var isOpen = false {
             didSet { figures.connected.store(isOpen ? 1 : 0) }
         }
+        /// The peer has said that it is founded.
+        var isFounded = false
         /// DEALER: when to say HELLO (again), in microseconds; nil while there is no connection.
         var helloAt: UInt64?
         /// What the peer was refused for, or refused us for, so that the same complaint is logged once and not at every attempt.
@@ -84,8 +85,10 @@ final class PeerLinks: Stage {
     static let highWaterMark = 4096
 
     /// Microseconds after which HELLO is said again: to a peer that has not answered it, and on a link on which nothing came for
-    /// a while, where it finds out whether the other side still takes it for a link, too.
+    /// a while, where it finds out whether the other side still takes it for a link, too. Until both sides are founded they tell
+    /// each other more often whom they have met.
     private static let helloAgain: UInt64 = 100_000
+    private static let foundingInterval: UInt64 = 20_000
     private static let keepAlive: UInt64 = 1_000_000
 
     static func router(
@@ -112,10 +115,10 @@ final class PeerLinks: Stage {
     private let engine: Parker
     /// Called with the reason when this replica can never be one of the cluster again. It goes on for some moments.
     let expelled: @Sendable (String) -> Void
-    /// Incarnations by index, own included; 0 for a replica never met.
-    var known: [UInt64]
-    /// The last lives of which this replica knows, by index, its own included.
-    var lives: [Life]
+    /// Whom this replica has met, in this process or before.
+    var acquaintances: Acquaintances
+    /// How far the engine knows the founding to be.
+    private var toldFounding: Acquaintances.Founding
     /// Microseconds: of this turn, and from when on the next complaint about a stranger may be logged.
     @exclusivity(unchecked) var now: UInt64 = 0
     var nextStrangerComplaint: UInt64 = 0
@@ -139,10 +142,9 @@ final class PeerLinks: Stage {
         self.expelled = expelled
         arrivals = rings.arrivals
         departures = rings.departures
-        known = settings.members.map(\.incarnation)
-        known[settings.index] = settings.incarnation
-        lives = settings.members.map(\.life)
-        lives[settings.index] = settings.life
+        acquaintances = settings.acquaintances
+        toldFounding = acquaintances.founding
+        board.awaited = acquaintances.awaited
         links = settings.members.indices.map { index in
             index == settings.index
                 ? nil : Link(dealer: dealers[index], figures: board.peers[index])
@@ -167,6 +169,7 @@ final class PeerLinks: Stage {
         guard let watch, let routerItem else { broken("a stage is registered before it is polled") }
         self.now = now
         var work = sendDepartures(budget: budget)
+        if toldFounding != .founded { work += lookAtFounding() }
         for index in 0..<links.count {
             guard let link = links[index] else { continue }
             forgetRefusal(of: link)
@@ -177,12 +180,12 @@ final class PeerLinks: Stage {
             }
             if let helloAt = link.helloAt, now >= helloAt {
                 reply(.hello(ownHello)) { _ = send($0, over: link) }
-                link.helloAt = now + (link.isOpen ? Self.keepAlive : Self.helloAgain)
+                link.helloAt = now + helloInterval(on: link)
             }
             guard watch.isReady(item) else { continue }
             work += receive(budget: budget, item) {
                 guard dealer.socket.receive(frame) else { return false }
-                if link.isOpen { link.helloAt = now + Self.keepAlive }
+                if link.isOpen, link.isFounded, toldFounding == .founded { link.helloAt = now + Self.keepAlive }
                 takeFromDealer(dealer, index, link)
                 return true
             }
@@ -196,6 +199,24 @@ final class PeerLinks: Stage {
         }
         if arrivals.publish() { engine.wake() }
         return work > 0
+    }
+
+    private func helloInterval(on link: Link) -> UInt64 {
+        guard link.isOpen else { return Self.helloAgain }
+        return link.isFounded && toldFounding == .founded ? Self.keepAlive : Self.foundingInterval
+    }
+
+    /// Takes note of what the engine has put on record, and tells it when the cluster is founded.
+    private func lookAtFounding() -> Int {
+        for index in 0..<links.count where index != settings.index {
+            acquaintances.recorded(board.peers[index].recorded.loadAcquiring(), of: index)
+        }
+        acquaintances.recorded(board.founding)
+        board.awaited = acquaintances.awaited
+        guard acquaintances.founding > toldFounding, hasRoom else { return 0 }
+        toldFounding = acquaintances.founding
+        announce(toldFounding == .founded ? .founded : .whole, settings.index)
+        return 1
     }
 
     override var nextDeadline: UInt64 {

@@ -78,8 +78,19 @@ struct Pools {
         IncomingImage.removeLeftovers(beside: member.statePool)
     }
 
-    /// The core as it was when the process before this one ended.
-    func core(topology: Topology, index: Int, into effects: inout EffectBuffer) -> Core {
+    /// Whom this replica has met before.
+    /// - Parameter ids: of all members, by index.
+    func acquaintances(of ids: [UInt16], index: Int) -> Acquaintances {
+        var records = ids.map {
+            Acquaintances.Record(incarnation: acceptor.incarnation(of: $0) ?? 0, life: acceptor.life(of: $0))
+        }
+        records[index] = .init(incarnation: acceptor.identity.incarnation, life: life)
+        return Acquaintances(
+            index: index, ancestors: acceptor.ancestors, records: records, founding: acceptor.founding)
+    }
+
+    /// The core as it was when the process before this one ended, not started yet.
+    func core(topology: Topology, index: Int) -> Core {
         let options = topology.protocol
         let established = acceptor.established
         var core = Core(
@@ -92,9 +103,6 @@ struct Pools {
             established: established.view == 0 ? nil : EstablishedView(view: established.view, base: established.base),
             floor: acceptor.floor, executed: state.executed)
         acceptor.forEachEntry { instance, view, batch in core.restore(instance: instance, view: view, batch: batch) }
-        let now = csupport_monotonic_us()
-        core.start(now: now, into: &effects)
-        core.standIfFirst(now: now, into: &effects)
         return core
     }
 }

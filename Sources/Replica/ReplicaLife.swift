@@ -1,3 +1,4 @@
+import CSupport
 import Consensus
 import Dispatch
 import Logging
@@ -95,10 +96,9 @@ final class ReplicaLife<Machine: StateMachine> {
                     port: port, desk: desk, geometry: geometry.fingerprint,
                     // In that time the core has asked each peer twice.
                     reluctance: 2 * UInt64(ids.count) * heartbeat, logger: logger))
-            var effects = EffectBuffer()
-            let core = pools.core(topology: topology, index: index, into: &effects)
+            let core = pools.core(topology: topology, index: index)
             let engine = Engine(
-                index: index, memberIDs: ids, core: core, startedInto: effects, acceptor: pools.acceptor,
+                index: index, memberIDs: ids, core: core, now: csupport_monotonic_us(), acceptor: pools.acceptor,
                 batcher: Batcher(
                     origin: index, batchBytes: min(topology.protocol.batchBytes, pools.acceptor.largestBatch),
                     delay: UInt64(topology.protocol.batchDelayMicroseconds), rings: rings),
@@ -114,16 +114,13 @@ final class ReplicaLife<Machine: StateMachine> {
                 parkers: plan.parkers, gate: plan.gate)
             let links = PeerLinks(
                 settings: .init(
-                    index: index, cluster: topology.name, replica: member.id,
-                    incarnation: pools.acceptor.identity.incarnation, life: pools.life,
-                    ancestors: pools.acceptor.ancestors, charter: charter,
+                    index: index, cluster: topology.name, replica: member.id, charter: charter,
                     fingerprint: charter.fingerprint(layout: geometry.fingerprint),
                     members: topology.replicas.map {
                         Handshake.Member(
-                            id: $0.id, incarnation: pools.acceptor.incarnation(of: $0.id) ?? 0,
-                            life: pools.acceptor.life(of: $0.id),
+                            id: $0.id, incarnation: 0, life: .none,
                             peerEndpoint: $0.peer.description, clientEndpoint: $0.client.description)
-                    }),
+                    }, acquaintances: pools.acquaintances(of: ids, index: index)),
                 router: router, dealers: dealers, board: board, logger: logger, rings: rings,
                 engine: plan.parkers.engine,
                 expelled: {

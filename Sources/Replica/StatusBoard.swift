@@ -1,4 +1,5 @@
 import CSupport
+import Consensus
 import Invariants
 import Synchronization
 
@@ -16,7 +17,7 @@ package final class StatusBoard: Sendable {
         case follower
         case candidate
         case leader
-        /// Its incarnation is new: it may not vote until the others have agreed to it.
+        /// The cluster is not founded: not all of its members are known to have met.
         case joining
 
         package var name: String { "\(self)" }
@@ -52,6 +53,8 @@ package final class StatusBoard: Sendable {
         package let parcelsLost: Counter
         /// How often the state of this peer was found to differ from that of a majority.
         package let digestsDiffered: Counter
+        /// The incarnation that was put on record in this process, 0 for none. What is read is durable.
+        let recorded: Gauge
     }
 
     // MARK: Gateway
@@ -101,6 +104,8 @@ package final class StatusBoard: Sendable {
     let era: Gauge
     private let leaderWord: Gauge
     private let readyWord: Gauge
+    private let foundedWord: Gauge
+    private let foundingWord: Gauge
 
     // MARK: Executor
 
@@ -125,6 +130,8 @@ package final class StatusBoard: Sendable {
     package let peers: [Peer]
     /// Frames at the peer port from nobody known: a stranger, or a peer of another cluster.
     package let strangersRefused: Counter
+    /// Bit i: the founding of the cluster waits for the replica with index i.
+    private let awaitedWord: Gauge
 
     // MARK: Node
 
@@ -185,6 +192,8 @@ package final class StatusBoard: Sendable {
         progress = builder.hidden()
         era = builder.hidden()
         readyWord = builder.gauge("ready", "1 when a leader is known and the replica has caught up")
+        foundedWord = builder.gauge("founded", "1 when all members of the cluster are known to have met")
+        foundingWord = builder.hidden()
 
         builder.beginSection()
         executed = builder.gauge("executed_instance", "Highest instance executed")
@@ -204,6 +213,7 @@ package final class StatusBoard: Sendable {
 
         builder.beginSection()
         strangersRefused = builder.counter("strangers_refused_total", "Frames at the peer port from nobody known")
+        awaitedWord = builder.hidden()
         peers = builder.peers(members)
 
         builder.beginSection()
@@ -243,6 +253,28 @@ package final class StatusBoard: Sendable {
     package var isReady: Bool {
         get { readyWord.load() != 0 }
         set { readyWord.store(newValue ? 1 : 0) }
+    }
+
+    /// How far the founding of the cluster is on durable record; before it is founded the replica serves nobody. Set by the engine.
+    package var founding: Acquaintances.Founding {
+        get {
+            guard let founding = Acquaintances.Founding(rawValue: UInt8(foundingWord.loadAcquiring())) else {
+                broken("a founding is one of the known")
+            }
+            return founding
+        }
+        set {
+            foundingWord.storeReleasing(UInt64(newValue.rawValue))
+            foundedWord.store(newValue == .founded ? 1 : 0)
+        }
+    }
+
+    package var isFounded: Bool { foundedWord.load() != 0 }
+
+    /// Whom the founding of the cluster waits for, bit i for the replica with index i. Set by the links.
+    package var awaited: UInt16 {
+        get { UInt16(truncatingIfNeeded: awaitedWord.load()) }
+        set { awaitedWord.store(UInt64(newValue)) }
     }
 
     /// The digest of the replicated state, and where it stands: the last instance that is executed in it, and its

@@ -70,6 +70,10 @@ package struct StatusReport: Sendable {
         object.add("digest", digestObject.text)
         object.add("pid", "\(getpid())")
         object.add("ready", board.isReady ? "true" : "false")
+        object.add("founded", board.isFounded ? "true" : "false")
+        let awaited = board.awaited
+        let waitingFor = board.peers.indices.filter { awaited & 1 << UInt16($0) != 0 }.map { "\(board.peers[$0].id)" }
+        object.add("waiting_for", "[" + waitingFor.joined(separator: ",") + "]")
         object.add("peers", "[" + board.peers.filter { $0.id != id }.map(Self.peer).joined(separator: ",") + "]")
         return object.text
     }

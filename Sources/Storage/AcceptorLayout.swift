@@ -5,7 +5,7 @@ import PersistentMemory
 ///
 /// ```
 /// page 0   identity (IdentityPage)
-/// page 1   promise, established view, floor, shutdown mark, life: a primary and a mirror line each (PairedRecord);
+/// page 1   promise, established view, floor, shutdown mark, life, founding: a primary and a mirror line each (PairedRecord);
 ///          the number of the newest group commit that was fenced (CheckedNumber);
 ///          the nonces of the last lives, as records
 /// page 2   the peers' incarnations, and the lives in which they were met last, likewise
@@ -14,7 +14,7 @@ import PersistentMemory
 /// ```
 struct AcceptorGeometry: Equatable {
     static let magic: UInt64 = 0x5443_4341_5850_4D01  // "\u{1}MPXACCT"
-    static let version: UInt32 = 4
+    static let version: UInt32 = 5
     static let poolLayout = "mpaxos-acceptor-3"
     /// What libpmemobj takes of a file, at most.
     static let fileOverhead = 8 << 20

@@ -318,12 +318,36 @@ package final class AcceptorPool {
         return nil
     }
 
-    /// Counts after the next fence. There is room for 16 peers.
+    /// Counts after the next fence. There is room for 16 peers. A peer may have another incarnation than before as long as
+    /// the record of all members is not whole.
     package func record(incarnation: UInt64, of peer: UInt16) {
+        invariant(
+            founding == .gathering || self.incarnation(of: peer) == incarnation,
+            "a record of all members that is whole does not change")
         let wanted = UInt64(peer) + 1
+        if let index = place(of: peer), life(of: peer) != .none {
+            // The lives of other pools are none of these.
+            write(.peerLife(index), first: 0, second: 0)
+            fence()
+        }
         let free = (0..<RecordCell.peerLimit).first { cells[RecordCell.peer($0).index].first == 0 }
         guard let index = place(of: peer) ?? free else { broken("the table of incarnations has room for each peer") }
         write(.peer(index), first: wanted, second: incarnation)
+    }
+
+    /// How far this replica is with the founding of the cluster.
+    package var founding: Acquaintances.Founding {
+        guard let founding = Acquaintances.Founding(rawValue: UInt8(cells[RecordCell.founding.index].first)) else {
+            broken("a founding that is on record is one of the known")
+        }
+        return founding
+    }
+
+    /// Durable on return.
+    package func record(founding: Acquaintances.Founding) {
+        invariant(founding >= self.founding, "a founding goes on, and never back")
+        write(.founding, first: UInt64(founding.rawValue), second: 0)
+        fence()
     }
 
     // MARK: Paired records
@@ -360,7 +384,9 @@ struct RecordCell: Equatable {
     static let life = RecordCell(index: 4)
     /// The boot count of the start that was begun last; 1 when the pools are never to be started again.
     static let begun = RecordCell(index: 5)
-    private static let own = 6
+    /// First word: how far the founding of the cluster is.
+    static let founding = RecordCell(index: 6)
+    private static let own = 7
     /// The peer's id and one, 0 for none, and its incarnation.
     static func peer(_ index: Int) -> RecordCell { RecordCell(index: own + index) }
     /// The boot count and the nonce of the peer at the same place.

@@ -36,6 +36,8 @@ package struct AcceptorReport: Codable, Sendable {
         package var intact: Bool
     }
 
+    /// Whether all members of the cluster are known to have met.
+    package var founded: Bool
     package var promised: UInt64
     package var establishedView: UInt64
     package var establishedBase: UInt64
@@ -131,7 +133,7 @@ package enum PoolInspection {
         }
         for vote in votes where !vote.intact { damage.append("the batch of instance \(vote.instance) is damaged") }
         return AcceptorReport(
-            promised: pool.promised, establishedView: pool.established.view, establishedBase: pool.established.base,
+            founded: pool.founding == .founded, promised: pool.promised, establishedView: pool.established.view, establishedBase: pool.established.base,
             floor: pool.floor, slots: pool.slotCount, arenaUsed: pool.used, arenaSize: pool.capacity,
             torn: pool.torn.count, votes: votes)
     }

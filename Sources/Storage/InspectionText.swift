@@ -18,7 +18,8 @@ extension PoolReport: CustomStringConvertible {
 extension AcceptorReport {
     fileprivate var lines: [String] {
         var lines = [
-            "  promised view \(promised), established view \(establishedView) from instance \(establishedBase)"
+            founded ? "  of a founded cluster" : "  of a cluster that is not founded, or of one replica",
+            "  promised view \(promised), established view \(establishedView) from instance \(establishedBase)",
         ]
         lines.append(
             "  floor \(floor), \(votes.count) votes in \(slots) slots, \(arenaUsed) of \(arenaSize) bytes of batches")

@@ -24,6 +24,7 @@ package enum Handshake: Equatable, Sendable {
         /// The sender's, and the nonces of those before it, the latest first.
         package var life: Life
         package var ancestors: [UInt64]
+        package var founding: Acquaintances.Founding
         /// What the sender's pools were formatted for. Its members are those below.
         package var charter: Charter
         /// Of the charter and of all else that the sender's state depends on: the values say what it is that differs.
@@ -33,17 +34,24 @@ package enum Handshake: Equatable, Sendable {
 
         package init(
             cluster: String, replica: UInt16, incarnation: UInt64, life: Life, ancestors: [UInt64] = [],
-            charter: Charter,
-            fingerprint: UInt64, members: [Member]
+            founding: Acquaintances.Founding = .gathering, charter: Charter, fingerprint: UInt64, members: [Member]
         ) {
             self.cluster = cluster
             self.replica = replica
             self.incarnation = incarnation
             self.life = life
             self.ancestors = ancestors
+            self.founding = founding
             self.charter = charter
             self.fingerprint = fingerprint
             self.members = members
+        }
+
+        /// What of it is looked at to decide whether the two may take up with each other.
+        package var introduction: Acquaintances.Introduction {
+            .init(
+                incarnation: incarnation, life: life, ancestors: ancestors, founding: founding,
+                records: members.map { .init(incarnation: $0.incarnation, life: $0.life) })
         }
     }
 
@@ -147,6 +155,8 @@ package enum Handshake: Equatable, Sendable {
         guard incarnation != 0, life.isSound, ancestorCount <= Life.mostAncestors else { throw .field }
         var ancestors: [UInt64] = []
         for _ in 0..<ancestorCount { ancestors.append(try reader.integer(8)) }
+        let word = UInt8(truncatingIfNeeded: try reader.integer(1))
+        guard let founding = Acquaintances.Founding(rawValue: word) else { throw .field }
         let fingerprint = try reader.integer(8)
         let (maxRequest, sessions, stateSize) = (try reader.integer(8), try reader.integer(8), try reader.integer(8))
         let machineVersion = Int64(bitPattern: try reader.integer(8))
@@ -169,7 +179,7 @@ package enum Handshake: Equatable, Sendable {
         guard charter.isSound else { throw .field }
         return Hello(
             cluster: cluster, replica: replica, incarnation: incarnation, life: life, ancestors: ancestors,
-            charter: charter, fingerprint: fingerprint, members: members)
+            founding: founding, charter: charter, fingerprint: fingerprint, members: members)
     }
 
     private static func life(_ reader: inout PayloadReader) throws(PeerFrameError) -> Life {
@@ -186,6 +196,7 @@ package enum Handshake: Equatable, Sendable {
         invariant(hello.ancestors.count <= Life.mostAncestors, "a replica names so many of its lives at most")
         payload.append(UInt8(hello.ancestors.count))
         for nonce in hello.ancestors { append(nonce, to: &payload) }
+        payload.append(hello.founding.rawValue)
         append(hello.fingerprint, to: &payload)
         for word in [hello.charter.maxRequest, hello.charter.sessions, hello.charter.stateSize] {
             append(word, to: &payload)

@@ -112,7 +112,13 @@ struct StatusCommand: ParsableCommand {
                 return "replica \(row.id) and replica \(peer.id) are not linked: \(refusal)"
             }
         }
-        return ([Table.aligned(cells)] + refusals).joined(separator: "\n")
+        let foundings = rows.compactMap { row -> String? in
+            guard let awaited = row.status?.waitingFor, !awaited.isEmpty else { return nil }
+            let others = awaited.map { "replica \($0)" }.joined(separator: ", ")
+            return
+                "the cluster is not founded yet and serves nobody: replica \(row.id) waits for \(others) to have met all the others"
+        }
+        return ([Table.aligned(cells)] + foundings + refusals).joined(separator: "\n")
     }
 
     private static func duration(_ seconds: Double) -> String {
@@ -167,11 +173,14 @@ private struct ReplicaStatus: Decodable {
     let uptime: Double
     let digest: Digest?
     let peers: [Peer]?
+    /// Whom the founding of the cluster waits for; nil where the replica does not tell.
+    let waitingFor: [UInt16]?
 
     enum CodingKeys: String, CodingKey {
         case role, view, leader, decided, executed, sessions, digest, peers
         case acceptorPool = "acceptor_pool"
         case statePool = "state_pool"
         case uptime = "uptime_s"
+        case waitingFor = "waiting_for"
     }
 }

@@ -8,13 +8,15 @@ import Testing
     private final class Member {
         var acquaintances: Acquaintances
         private var durable: [Acquaintances.Record]
-        private var isFoundedDurably = false
+        /// In this life, bit i for member i.
+        private var met: UInt16 = 0
+        private var founding = Acquaintances.Founding.gathering
 
         /// - Parameter incarnation: of its pools.
         init(_ index: Int, of count: Int, incarnation: UInt64) {
             durable = Array(repeating: .none, count: count)
             durable[index] = .init(incarnation: incarnation, life: Life(bootCount: 1, nonce: incarnation))
-            acquaintances = Acquaintances(index: index, ancestors: [], records: durable, isFounded: false)
+            acquaintances = Acquaintances(index: index, ancestors: [], records: durable, founding: .gathering)
         }
 
         var isFounded: Bool { acquaintances.isFounded }
@@ -25,14 +27,18 @@ import Testing
                 return objection
             }
             _ = acquaintances.meet(introduction, from: other.acquaintances.index)
+            met |= 1 << UInt16(other.acquaintances.index)
             return nil
         }
 
         /// The engine has put on record what is known.
         func fence() {
             durable = acquaintances.records
-            isFoundedDurably = acquaintances.isFounded
-            for (member, record) in durable.enumerated() { acquaintances.recorded(record.incarnation, of: member) }
+            founding = acquaintances.founding
+            for (member, record) in durable.enumerated() {
+                if met >> UInt16(member) & 1 != 0 { acquaintances.recorded(record.incarnation, of: member) }
+            }
+            acquaintances.recorded(founding)
         }
 
         /// Ends, and starts again with what is durable.
@@ -41,7 +47,8 @@ import Testing
             let nonce = durable[index].life.nonce
             durable[index].life = Life(bootCount: durable[index].life.bootCount + 1, nonce: nonce + 100)
             acquaintances = Acquaintances(
-                index: index, ancestors: [nonce], records: durable, isFounded: isFoundedDurably)
+                index: index, ancestors: [nonce], records: durable, founding: founding)
+            met = 0
         }
     }
 
@@ -81,25 +88,29 @@ import Testing
 
     @Test func whatIsNotDurableIsNotTold() {
         let all = members(2)
-        #expect(all[0].meet(all[1]) == nil)
-        #expect(all[0].acquaintances.introduction.records[1] == .none)
-        #expect(all[1].meet(all[0]) == nil)
+        let told = { all[0].acquaintances.introduction.founding }
+        #expect(all[0].meet(all[1]) == nil && all[1].meet(all[0]) == nil)
+        #expect(all[0].acquaintances.founding == .gathering, "the other is not on record")
+        for member in all { member.fence() }
+        #expect(all[0].acquaintances.founding == .whole && told() == .gathering)
         all[1].fence()
-        #expect(!all[1].isFounded, "the other has not put it on record")
+        #expect(
+            all[1].meet(all[0]) == nil && !all[1].isFounded, "that the record of the other is whole is not on record")
         all[0].fence()
-        #expect(all[1].meet(all[0]) == nil)
-        #expect(all[1].isFounded)
+        #expect(told() == .whole)
+        #expect(all[1].meet(all[0]) == nil && all[1].isFounded)
     }
 
     /// The founding takes the word of each that its record is whole; by whom it is founded already, one word is enough.
     @Test func whoWasAwayForTheLastWordIsFoundedByTheNext() {
         let all = members(3)
-        assemble(all, rounds: 1)
+        assemble(all, rounds: 2)
         for member in all { #expect(!member.isFounded) }
         #expect(all[0].acquaintances.awaited == 0b110)
         #expect(all[0].meet(all[1]) == nil)
         #expect(all[0].meet(all[2]) == nil)
         #expect(all[0].isFounded)
+        all[0].fence()
         all[1].restart()
         #expect(!all[1].isFounded)
         #expect(all[1].meet(all[0]) == nil)
@@ -117,10 +128,16 @@ import Testing
         #expect(!anew.isFounded)
     }
 
-    @Test func poolsFormattedAnewBeforeTheFoundingAreTakenUp() {
+    /// Also by who meets the third member first, after a restart.
+    @Test(arguments: [false, true]) func poolsFormattedAnewBeforeTheFoundingAreTakenUp(isLate: Bool) {
         let all = members(3)
         assemble([all[0], all[1]])
         let anew = Member(1, of: 3, incarnation: 99)
+        if isLate {
+            all[0].restart()
+            assemble([all[0], all[2]])
+            #expect(all[0].acquaintances.awaited == 0b010)
+        }
         assemble([all[0], anew, all[2]])
         for member in [all[0], anew, all[2]] {
             #expect(member.isFounded)

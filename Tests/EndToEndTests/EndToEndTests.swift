@@ -317,6 +317,23 @@ struct EndToEndTests {
         }
     }
 
+    /// The first meetings of a cluster's replicas.
+    @Suite("Founding", .serialized)
+    struct Founding {
+        @Test(arguments: Scenario.Threads.allCases)
+        func aMajorityAloneServesNobody(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "founding", name: "waits-for-all").run(threads)
+        }
+
+        @Test func poolsFormattedAnewBeforeAndAfter() async throws {
+            try await Scenario(script: "founding", name: "first-meetings").run()
+        }
+
+        @Test func killsMeanwhile() async throws {
+            try await Scenario(script: "founding", name: "killed-meanwhile").run()
+        }
+    }
+
     /// Unknown and hostile input.
     @Suite("Garbage", .serialized)
     struct Garbage {

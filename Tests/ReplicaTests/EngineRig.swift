@@ -33,7 +33,10 @@ final class EngineReplica {
     private let parker = Parker.allocate()!
     private let folder: TestFolder
 
-    init(_ index: Int, of count: Int, in folder: TestFolder, logSize: Int, window: Int, now: UInt64) throws {
+    init(
+        _ index: Int, of count: Int, in folder: TestFolder, logSize: Int, window: Int, now: UInt64,
+        isFounded: Bool = true
+    ) throws {
         self.index = index
         self.folder = folder
         let members = (0..<UInt16(count)).map { $0 }
@@ -44,16 +47,17 @@ final class EngineReplica {
         let port = TransferPort(memberIDs: members, board: board, traffic: traffic)
         let logger = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
         let desk = TransferDesk(bell: DispatchSemaphore(value: 0))
-        var core = Core(
+        let core = Core(
             configuration: Configuration(
                 replica: index, replicaCount: count, window: window, slotCount: acceptor.slotCount,
                 suspect: 500_000, seed: UInt64(index) + 1),
             promised: 0, established: nil, floor: 1, executed: 0)
-        var effects = EffectBuffer()
-        core.start(now: now, into: &effects)
-        core.standIfFirst(now: now, into: &effects)
+        for peer in 0..<count where peer != index && isFounded {
+            acceptor.record(incarnation: UInt64(peer) + 1, of: members[peer])
+        }
+        if isFounded { acceptor.record(founding: .founded) }
         engine = Engine(
-            index: index, memberIDs: members, core: core, startedInto: effects, acceptor: acceptor,
+            index: index, memberIDs: members, core: core, now: now, acceptor: acceptor,
             batcher: Batcher(origin: index, batchBytes: 65_536, delay: 0, rings: rings), executed: 0, board: board,
             rings: rings,
             parkers: Parkers(gateway: parker, engine: parker, links: parker, executor: parker), gate: nil,

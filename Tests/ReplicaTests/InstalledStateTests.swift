@@ -94,7 +94,8 @@ import Topology
         for _ in 0..<2 {
             let pools = try Pools(topology: topology, member: member, charter: charter)
             var effects = EffectBuffer()
-            let core = pools.core(topology: topology, index: 0, into: &effects)
+            var core = pools.core(topology: topology, index: 0)
+            core.start(now: 0, into: &effects)
             let (decided, floor, view) = (core.decided, core.floor, core.view)
             #expect(pools.state.executed == 8 && decided == 8)
             #expect(pools.acceptor.floor == 9 && floor == 9)

@@ -25,24 +25,28 @@ import Wire
         private let other: Socket
         private let frame = Frame()
 
-        init() throws {
+        init(isFounded: Bool = true) throws {
             let context = try Context(ioThreads: 1)
             let members = [0, 1, 2].map {
                 Handshake.Member(
-                    id: $0, incarnation: 0, life: .none, peerEndpoint: "p\($0)", clientEndpoint: "c\($0)")
+                    id: $0, incarnation: isFounded ? UInt64($0) + 10 : 0, life: .none, peerEndpoint: "p\($0)",
+                    clientEndpoint: "c\($0)")
             }
             let fingerprint = charter.fingerprint(layout: 1)
             hello = Handshake.Hello(
-                cluster: "c", replica: 2, incarnation: 12, life: Life(bootCount: 5, nonce: 55), charter: charter,
-                fingerprint: fingerprint, members: members)
+                cluster: "c", replica: 2, incarnation: 12, life: Life(bootCount: 5, nonce: 55),
+                founding: isFounded ? .founded : .gathering, charter: charter, fingerprint: fingerprint,
+                members: members)
             let endpoint = "inproc://handshake"
             let log = self.log
             links = PeerLinks(
                 settings: .init(
-                    index: 0, cluster: "c", replica: 0, incarnation: 10, life: own, ancestors: [32, 31],
-                    charter: charter,
-                    fingerprint: fingerprint,
-                    members: members),
+                    index: 0, cluster: "c", replica: 0, charter: charter, fingerprint: fingerprint, members: members,
+                    acquaintances: Acquaintances(
+                        index: 0, ancestors: [32, 31],
+                        records: [.init(incarnation: 10, life: own)]
+                            + members.dropFirst().map { .init(incarnation: $0.incarnation, life: .none) },
+                        founding: isFounded ? .founded : .gathering)),
                 router: try PeerLinks.router(binding: endpoint, in: context, largestFrame: 1 << 20),
                 dealers: [nil, nil, nil], board: board,
                 logger: Logger(label: "links", factory: { _ in log }), rings: rings, engine: parker,
@@ -65,8 +69,14 @@ import Wire
         func turn() {
             watch.look(timeoutMilliseconds: 1)
             _ = links.poll(budget: 64, now: csupport_monotonic_us())
-            while rings.arrivals.pop() != nil {}
+            while let arrival = rings.arrivals.pop() {
+                if arrival.kind == .founded { foundings += 1 }
+                if arrival.kind == .whole { board.founding = .whole }
+            }
         }
+
+        /// How often the engine was told that the cluster is founded.
+        private(set) var foundings = 0
 
         /// Sends a frame, and waits until a condition holds.
         func send(_ bytes: [UInt8], byOther: Bool = false, until condition: () -> Bool) {
@@ -315,7 +325,7 @@ import Wire
         let rig = try Rig()
         var other = rig.hello
         other.replica = 1
-        other.members[2].incarnation = rig.hello.incarnation
+        other.incarnation = 11
         other.members[2].life = Life(bootCount: 6, nonce: 66)
         _ = try rig.answer(to: Handshake.hello(rig.hello).encode(sender: 2))
         #expect(rig.isConnected)
@@ -323,5 +333,77 @@ import Wire
         #expect(!rig.isConnected, "its link was that of an earlier life")
         _ = try rig.answer(to: Handshake.hello(rig.hello).encode(sender: 2))
         #expect(!rig.isConnected && rig.board.peers[2].refusal.read()?.contains("has met 6") == true)
+    }
+
+    // MARK: The founding
+
+    /// What a replica tells of others is what it has on durable record; it is founded when all others have said that they have
+    /// all.
+    @Test func theFoundingTakesTheWordOfAll() throws {
+        let rig = try Rig(isFounded: false)
+        var hellos = [1, 2].map { id in
+            var hello = rig.hello
+            hello.replica = UInt16(id)
+            hello.incarnation = UInt64(id) + 10
+            return hello
+        }
+        func say(_ id: Int) throws -> Handshake.Hello? {
+            let frame = Handshake.hello(hellos[id - 1]).encode(sender: UInt8(id))
+            guard case .welcome(let welcome)? = try rig.answer(to: frame, byOther: id == 1)?.handshake else {
+                return nil
+            }
+            return welcome
+        }
+        #expect(try say(2) != nil && rig.isConnected && rig.board.awaited == 0b110)
+        rig.board.peers[2].recorded.storeReleasing(12)
+        rig.turn()
+        #expect(rig.board.awaited == 0b010)
+        #expect(try say(1) != nil)
+        #expect(try say(2)?.founding == .gathering, "it is not durable")
+        rig.board.peers[1].recorded.storeReleasing(11)
+        rig.turn()
+        rig.turn()
+        #expect(rig.board.awaited == 0b110, "both have to say that they have met all")
+        #expect(try say(1)?.members.map(\.incarnation) == [10, 11, 12])
+        #expect(try say(1)?.founding == .whole)
+        #expect(rig.board.awaited == 0b110)
+        for id in [1, 2] {
+            hellos[id - 1].founding = .whole
+            for member in 0...2 { hellos[id - 1].members[member].incarnation = UInt64(member) + 10 }
+            #expect(try say(id) != nil && rig.foundings == 0)
+            rig.turn()
+        }
+        #expect(rig.foundings == 1 && rig.board.awaited == 0)
+        rig.turn()
+        #expect(rig.foundings == 1, "once")
+        #expect(try say(1)?.founding == .whole)
+        rig.board.founding = .founded
+    }
+
+    /// Before the founding pools may be formatted again; who has others than those on record is refused after it, and by whoever
+    /// has met all.
+    @Test(arguments: [false, true]) func otherPoolsAreRefusedOnceAllAreOnRecord(isFounded: Bool) throws {
+        let rig = try Rig(isFounded: isFounded)
+        _ = try rig.answer(to: Handshake.hello(rig.hello).encode(sender: 2))
+        var hello = rig.hello
+        hello.incarnation = 99
+        hello.life = Life(bootCount: 1, nonce: 1)
+        hello.founding = .gathering
+        for member in 0...2 { hello.members[member].incarnation = 0 }
+        let answer = try #require(try rig.answer(to: Handshake.hello(hello).encode(sender: 2), byOther: true))
+        if isFounded {
+            guard case .refused(let refusal) = answer.handshake else {
+                Issue.record("\(answer.handshake)")
+                return
+            }
+            #expect(refusal.cause == .incarnation && refusal.reason.contains("other pools than before"))
+            #expect(refusal.reason.contains("leave it stopped"))
+        } else {
+            guard case .welcome = answer.handshake else {
+                Issue.record("\(answer.handshake)")
+                return
+            }
+        }
+        #expect(rig.isConnected)
     }
 }

@@ -76,19 +76,22 @@ import Topology
         board.statePoolUsed.store(7)
         board.statePoolSize.store(8)
         board.votesDroppedTorn.add(9)
+        board.awaited = 0b101
         board.digest = (1 << 40, 1 << 30, 0xAB)
         let status = try object(report)
         #expect(
             status.keys.sorted() == [
-                "acceptor_pool", "cluster", "decided", "digest", "durability", "executed", "id", "leader",
-                "outstanding", "peers", "pid", "position", "ready", "rejected", "role", "sessions", "state_pool",
-                "uptime_s", "version", "view", "votes_dropped_torn",
+                "acceptor_pool", "cluster", "decided", "digest", "durability", "executed", "founded", "id",
+                "leader", "outstanding", "peers", "pid", "position", "ready", "rejected", "role", "sessions",
+                "state_pool", "uptime_s", "version", "view", "votes_dropped_torn", "waiting_for",
             ])
         #expect(status["id"] as? Int == 4)
         #expect(status["cluster"] as? String == "a \"b\" \u{1}")
         #expect(status["role"] as? String == "follower")
         #expect(status["view"] as? Int == 8)
         #expect(status["votes_dropped_torn"] as? Int == 9)
+        #expect(status["founded"] as? Bool == false)
+        #expect(status["waiting_for"] as? [Int] == [board.peers[0].id, board.peers[2].id].map(Int.init))
         #expect(status["leader"] as? Int == 7)
         #expect(status["decided"] as? Int == 11)
         #expect(status["executed"] as? Int == 10)
