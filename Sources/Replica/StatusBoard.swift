@@ -114,6 +114,9 @@ package final class StatusBoard: Sendable {
     package let commandsRepeated: Counter
     package let queriesServed: Counter
     package let stateCommits: Counter
+    /// How often all of the state was read and found to be what commits have made, and when that was last, on the monotonic clock.
+    package let statePasses: Counter
+    let statePassedAt: Gauge
     private let digestVersion: Gauge
     private let digestPosition: Gauge
     private let digestExecuted: Gauge
@@ -200,6 +203,9 @@ package final class StatusBoard: Sendable {
         commandsRepeated = builder.counter("commands_repeated_total", "Commands that were repeats of executed ones")
         queriesServed = builder.counter("queries_total", "Queries answered")
         stateCommits = builder.counter("state_commits_total", "Failure-atomic commits of the state pool")
+        statePasses = builder.counter(
+            "state_verifications_total", "Passes over the bytes of the state that found its digest confirmed")
+        statePassedAt = builder.hidden()
         digestVersion = builder.hidden()
         digestPosition = builder.gauge("digest_position", "Position at which the digest stands; 0 before there is one")
         digestExecuted = builder.hidden()

@@ -124,6 +124,7 @@ package final class IncomingImage: @unchecked Sendable {
                 .damaged, "\(path): the image stands at instance \(state.executed), where \(executed) was offered")
         }
         _ = try state.verify()
+        try state.verifyDigest()
         state.markInstalled(bootCount: bootCount)
         state.close()
     }

@@ -107,7 +107,11 @@ package enum PoolInspection {
             case .state:
                 let pool = try StatePool(in: file.pool, isMoving: file.isInUse)
                 report.state = describe(pool)
-                if verify { _ = try pool.verify() }
+                if verify {
+                    _ = try pool.verify()
+                    // Through a copy of one moment alone; a replica that runs does it by itself.
+                    if !file.isInUse { try pool.verifyDigest() }
+                }
             }
         } catch {
             guard error.kind == .damaged else { throw error }
@@ -163,7 +167,7 @@ package enum PoolInspection {
     /// - Throws: `.inUse` when one is.
     package static func digest(path: String) throws(PoolError) -> (position: UInt64, value: UInt64) {
         let pool = try StatePool(openingAny: path)
-        let digest = pool.currentDigest()
+        let digest = (pool.position, pool.heap.recomputedDigest())
         pool.close()
         return digest
     }
