@@ -3,12 +3,15 @@
 /// Pairs of words, each masked by its own constant, are multiplied to 128 bits and folded (Wang Yi's wyhash): some nanoseconds. It
 /// guards against accidents, not against who chooses the bytes.
 package enum LineHash {
-    /// Odd numbers with as many ones as zeros, drawn once; all replicas must have the same.
-    private static var keys: SIMD8<UInt64> {
-        SIMD8(
-            0xA076_1D64_78BD_642F, 0xE703_7ED1_A0B4_28DB, 0x8EBC_6AF0_9C88_C6E3, 0x5899_65CC_7537_4CC3,
-            0x1D8E_4E27_C47D_124F, 0xEB44_ACCA_B455_D165, 0x9E37_79B9_7F4A_7C15, 0xC2B2_AE3D_27D4_EB4F)
-    }
+    /// Drawn once, a constant for each word: all replicas must have the same. No vector, from which each would have to be extracted.
+    private static var key0: UInt64 { 0xA076_1D64_78BD_642F }
+    private static var key1: UInt64 { 0xE703_7ED1_A0B4_28DB }
+    private static var key2: UInt64 { 0x8EBC_6AF0_9C88_C6E3 }
+    private static var key3: UInt64 { 0x5899_65CC_7537_4CC3 }
+    private static var key4: UInt64 { 0x1D8E_4E27_C47D_124F }
+    private static var key5: UInt64 { 0xEB44_ACCA_B455_D165 }
+    private static var key6: UInt64 { 0x9E37_79B9_7F4A_7C15 }
+    private static var key7: UInt64 { 0xC2B2_AE3D_27D4_EB4F }
     private static var placeKey: UInt64 { 0xD6E8_FEB8_6659_FD93 }
 
     /// Reads 64 bytes from an address that is a multiple of 8.
@@ -18,13 +21,12 @@ package enum LineHash {
         let (a, b, c, d) = (words[0], words[1], words[2], words[3])
         let (e, f, g, h) = (words[4], words[5], words[6], words[7])
         if ((a | b) | (c | d)) | ((e | f) | (g | h)) == 0 { return 0 }
-        let keys = keys
         let place = (number &+ 1) &* placeKey
-        let first = fold(a ^ keys[0], b ^ keys[1] ^ place)
-        let second = fold(c ^ keys[2] ^ place, d ^ keys[3])
-        let third = fold(e ^ keys[4], f ^ keys[5] ^ place)
-        let fourth = fold(g ^ keys[6] ^ place, h ^ keys[7])
-        return fold((first &+ third) ^ place, (second &+ fourth) ^ keys[0])
+        let first = fold(a ^ key0, b ^ key1 ^ place)
+        let second = fold(c ^ key2 ^ place, d ^ key3)
+        let third = fold(e ^ key4, f ^ key5 ^ place)
+        let fourth = fold(g ^ key6 ^ place, h ^ key7)
+        return fold((first &+ third) ^ place, (second &+ fourth) ^ key0)
     }
 
     /// The sum of the hashes of `count` lines from `first` on, which lie at `start`.
