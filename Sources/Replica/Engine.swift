@@ -255,7 +255,7 @@ final class Engine: Stage {
     private var standing: Standing {
         Standing(
             needsState: core.needsStateTransfer, decided: core.decided, view: core.view, leader: core.leader,
-            floor: core.floor)
+            floor: core.floor, digests: comparison)
     }
 
     private func takeForwarded(_ records: UnsafeRawBufferPointer, checksum: UInt32, from peer: Int) {
