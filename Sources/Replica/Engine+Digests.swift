@@ -21,9 +21,7 @@ extension Engine {
     func compareDigests(now: UInt64) {
         var linked: UInt16 = 0
         for peer in 0..<memberCount where peer != index && traffic.isConnected(peer) { linked |= 1 << UInt16(peer) }
-        for peer in members(of: linked & ~toldOfDigests) {
-            for standing in comparison.statements(of: index) { traffic.tell(standing, to: peer) }
-        }
+        if linked != toldOfDigests { tellAll(to: linked & ~toldOfDigests) }
         toldOfDigests = linked
         while let standing = digests.pop() {
             digestStated = standing
@@ -32,6 +30,12 @@ extension Engine {
         }
         if let standing = digestStated, now >= digestToldAt + Self.tellInterval { tellDigest(standing, now: now) }
         endDispute(now: now)
+    }
+
+    private func tellAll(to peers: UInt16) {
+        for peer in members(of: peers) {
+            for standing in comparison.statements(of: index) { traffic.tell(standing, to: peer) }
+        }
     }
 
     private func tellDigest(_ standing: DigestComparison.Standing, now: UInt64) {
