@@ -28,14 +28,15 @@ package struct DigestComparison {
         case undecided(UInt16)
     }
 
-    /// Often enough for a difference to be found within a second of ordinary load, and seldom enough that neither the group
-    /// commit that ends there nor the frames are felt.
+    /// Often enough for a difference to be found within a second of ordinary load, and seldom enough that neither the
+    /// group commit that ends there nor the frames are felt.
     package static let ordinaryInterval: UInt64 = 1024
     /// Statements kept of each replica at multiples of the interval: how far one may lag behind.
     private static let kept = 16
 
-    /// Replicas that were found to differ from this one, since when it has not been settled who is right. What was found
-    /// once stays true when the states move on: it ends with a majority's word, or when they are found equal there or later.
+    /// Replicas that were found to differ from this one, since when it has not been settled who is right. What was
+    /// found once stays true when the states move on: it ends with a majority's word, or when they are found equal
+    /// there or later.
     package private(set) var disputed: UInt16 = 0
     package private(set) var disputedSince: UInt64 = .max
     /// All have told of an instance in dispute, and there is no majority: nobody is left who could settle it.
@@ -47,7 +48,8 @@ package struct DigestComparison {
     private let index: Int
     private let count: Int
     private let quorum: Int
-    /// For each replica: its statements at the last multiples of the interval, each at its place, and behind them the last other one.
+    /// For each replica: its statements at the last multiples of the interval, each at its place, and behind them the
+    /// last other one.
     private var statements: [Standing?]
     /// The instance at which a replica was last found to differ.
     private var differedAt: [UInt64]

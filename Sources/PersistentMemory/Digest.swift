@@ -1,10 +1,12 @@
-/// The digest of the data area but the progress pages, kept current within each commit: the sum of `LineHash` of all its lines.
+/// The digest of the data area but the progress pages, kept current within each commit: the sum of `LineHash` of all
+/// its lines.
 ///
-/// A line that is about to be written for the first time since the last commit leaves the sum with what it holds, and comes back with
-/// what it holds at the commit: no line is read that is not touched anyway.
+/// A line that is about to be written for the first time since the last commit leaves the sum with what it holds, and
+/// comes back with what it holds at the commit: no line is read that is not touched anyway.
 ///
-/// A pass reads all lines again while commits go on, and so finds what changed them otherwise. It keeps a sum of its own, of the lines below
-/// its cursor, in which what commits change there takes part; at the end the two sums must be equal.
+/// A pass reads all lines again while commits go on, and so finds what changed them otherwise. It keeps a sum of its
+/// own, of the lines below its cursor, in which what commits change there takes part; at the end the two sums must be
+/// equal.
 @usableFromInline
 struct Digest {
     /// Of the last commit.

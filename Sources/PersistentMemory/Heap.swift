@@ -205,7 +205,8 @@ package final class Heap {
     }
 
     /// Reads some more of what is committed, while commits go on.
-    /// - Returns: what all of it sums up to, when the pass is over; if that is not `digest`, bytes were changed otherwise than by commits.
+    /// - Returns: what all of it sums up to, when the pass is over; if that is not `digest`, bytes were changed
+    ///   otherwise than by commits.
     package func verifyDigest(pages: Int) -> UInt64? {
         invariant(pages > 0, "a pass makes progress")
         invariant(!transaction.isDirty, "a pass goes on between commits")

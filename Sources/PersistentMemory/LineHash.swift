@@ -1,9 +1,10 @@
 /// A hash of a line of 64 bytes with its number, such that sums of them tell states apart; 0 for a line of zeros.
 ///
-/// Pairs of words, each masked by its own constant, are multiplied to 128 bits and folded (Wang Yi's wyhash): some nanoseconds. It
-/// guards against accidents, not against who chooses the bytes.
+/// Pairs of words, each masked by its own constant, are multiplied to 128 bits and folded (Wang Yi's wyhash): some
+/// nanoseconds. It guards against accidents, not against who chooses the bytes.
 package enum LineHash {
-    /// Drawn once, a constant for each word: all replicas must have the same. No vector, from which each would have to be extracted.
+    /// Drawn once, a constant for each word: all replicas must have the same. No vector, from which each would have to
+    /// be extracted.
     private static var key0: UInt64 { 0xA076_1D64_78BD_642F }
     private static var key1: UInt64 { 0xE703_7ED1_A0B4_28DB }
     private static var key2: UInt64 { 0x8EBC_6AF0_9C88_C6E3 }

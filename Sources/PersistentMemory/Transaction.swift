@@ -210,8 +210,8 @@ public final class Transaction {
     package var isDirty: Bool { state.pointee.dirty.count > 0 }
 
     /// Makes everything written since the last commit durable, all or nothing. Durable on return.
-    /// - Parameter store: given the digest of what is committed, once nothing of that changes any more; called when something is. It
-    ///   may write to lines of the progress that are part of the commit already.
+    /// - Parameter store: given the digest of what is committed, once nothing of that changes any more; called when
+    ///   something is. It may write to lines of the progress that are part of the commit already.
     package func commit(storingDigest store: (_ digest: UInt64) -> Void = { _ in }) {
         invariant(!state.pointee.readOnly, "nothing is committed while a query runs")
         invariant(!overflowed, "a commit fits the journal, since a command that does not fit is rolled back")

@@ -5,8 +5,8 @@ import Wire
 /// times; the engines tell each other.
 extension Engine {
     private static let tellInterval: UInt64 = 1_000_000
-    /// How long two replicas that differ wait for a majority's word, before both stop: while all members are linked, else,
-    /// and where all have told and none is left who could say.
+    /// How long two replicas that differ wait for a majority's word, before both stop: while all members are linked,
+    /// else, and where all have told and none is left who could say.
     private static let patienceWithAll: UInt64 = 60_000_000
     private static let patienceWithFew: UInt64 = 10_000_000
     private static let patienceWithoutHope: UInt64 = 1_000_000
@@ -16,8 +16,8 @@ extension Engine {
         compare(standing, of: peer, now: now)
     }
 
-    /// Tells the peers what the executor stated: what is new, the last once a second, and all that is kept to who is newly
-    /// linked.
+    /// Tells the peers what the executor stated: what is new, the last once a second, and all that is kept to who is
+    /// newly linked.
     func compareDigests(now: UInt64) {
         var linked: UInt16 = 0
         for peer in 0..<memberCount where peer != index && traffic.isConnected(peer) { linked |= 1 << UInt16(peer) }

@@ -9,9 +9,9 @@ import Wire
 /// The stage that owns the replicated state: executes decided batches in order, commits, and answers.
 ///
 /// State, sessions, kept replies and position of a run of batches become durable in one commit; only then do their
-/// replies leave. Queries are answered between commits, from the same thread. The digest of the state is stated at fixed
-/// instances and in quiet times; and all of the state is read again and again, a slice at a time, to see whether it is still
-/// what commits have made.
+/// replies leave. Queries are answered between commits, from the same thread. The digest of the state is stated at
+/// fixed instances and in quiet times; and all of the state is read again and again, a slice at a time, to see whether
+/// it is still what commits have made.
 final class Executor<Machine: StateMachine>: Stage {
     private let index: Int
     private let machine: Machine

@@ -114,7 +114,8 @@ package final class StatusBoard: Sendable {
     package let commandsRepeated: Counter
     package let queriesServed: Counter
     package let stateCommits: Counter
-    /// How often all of the state was read and found to be what commits have made, and when that was last, on the monotonic clock.
+    /// How often all of the state was read and found to be what commits have made, and when that was last, on the
+    /// monotonic clock.
     package let statePasses: Counter
     let statePassedAt: Gauge
     private let digestVersion: Gauge

@@ -1,11 +1,12 @@
 import Consensus
 import PersistentMemory
 
-/// Reads all bytes of the state again and again, and compares them with the digest that commits have kept: what is written by
-/// nobody, and so met by nobody, is met here.
+/// Reads all bytes of the state again and again, and compares them with the digest that commits have kept: what is
+/// written by nobody, and so met by nobody, is met here.
 ///
-/// The first pass after an open takes all time that is left over. Later ones take ten seconds, or longer where more would be read
-/// than 64 MB a second, so that a state of 1 GiB takes 17. Under load, too, slices are read, for about a hundredth of the time.
+/// The first pass after an open takes all time that is left over. Later ones take ten seconds, or longer where more
+/// would be read than 64 MB a second, so that a state of 1 GiB takes 17. Under load, too, slices are read, for about a
+/// hundredth of the time.
 struct Verification {
     private let heap: Heap
     private let board: StatusBoard
@@ -13,8 +14,8 @@ struct Verification {
     /// When the next slice is to be read.
     private(set) var nextDeadline: UInt64 = 0
 
-    /// Pages read at a time: under load and in the first pass so few that no request waits for them for more than ten microseconds or
-    /// so; else so many that a lane seldom wakes up for them.
+    /// Pages read at a time: under load and in the first pass so few that no request waits for them for more than ten
+    /// microseconds or so; else so many that a lane seldom wakes up for them.
     private static var shortSlice: Int { 16 }
     private static var longSlice: Int { 64 }
     /// Microseconds for each page at least, and for a pass.

@@ -20,7 +20,8 @@ package final class IncomingImage: @unchecked Sendable {
     /// Of the image that is expected.
     package private(set) var size = 0
     package private(set) var executed: UInt64 = 0
-    /// Of the state just after `executed`, once it is finished; nil when it holds the beginning of the next instance, too.
+    /// Of the state just after `executed`, once it is finished; nil when it holds the beginning of the next instance,
+    /// too.
     package private(set) var digest: UInt64?
     private var expected: UInt32 = 0
     /// Bytes so far, and their CRC32C.

@@ -19,7 +19,8 @@ extension StatePool {
     /// What a digest of the bytes says that is not the one that commits made.
     package static func digestsDiffer(found: UInt64, stored: UInt64) -> String {
         let (found, stored) = (PoolInspection.hexadecimal(found), PoolInspection.hexadecimal(stored))
-        return "the digest of the bytes of its state is \(found), where its commits have made \(stored): bytes of sessions or values were changed otherwise than by a commit"
+        return
+            "the digest of the bytes of its state is \(found), where its commits have made \(stored): bytes of sessions or values were changed otherwise than by a commit"
     }
 
     /// Walks the whole heap and compares it with the session table. Trusts nothing it reads, and changes nothing.

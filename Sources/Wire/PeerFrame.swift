@@ -25,7 +25,8 @@ package struct PeerFrame: BitwiseCopyable {
         /// A run of command records for the leader, not yet checked against `checksum`. `view` is the newest that the
         /// sender knows.
         case forward(view: View, checksum: UInt32)
-        /// Where the sender's state stands, or stood: with the same instances executed the digests of sound states are equal.
+        /// Where the sender's state stands, or stood: with the same instances executed the digests of sound states are
+        /// equal.
         case digest(DigestComparison.Standing)
         /// Of a state transfer. A chunk's payload is not yet checked.
         case transfer(TransferMessage)

@@ -101,8 +101,8 @@ import Testing
         #expect(comparison.condemned == 0)
     }
 
-    /// Who lags behind is compared at the instances that the others told of before, sixteen of them; statements of quiet times
-    /// between do not crowd them out.
+    /// Who lags behind is compared at the instances that the others told of before, sixteen of them; statements of
+    /// quiet times between do not crowd them out.
     @Test(arguments: [1, 15, 16, 17]) func whoLagsIsCompared(lag: UInt64) {
         var comparison = DigestComparison(index: 2, count: 3, interval: 10)
         let reached: UInt64 = 400

@@ -3,7 +3,8 @@ import Testing
 
 @testable import PersistentMemory
 
-/// The digest that commits keep is that of the bytes, whatever happens; and a pass over the bytes finds what was not a commit.
+/// The digest that commits keep is that of the bytes, whatever happens; and a pass over the bytes finds what was not a
+/// commit.
 @Suite struct DigestTests {
     /// A heap in memory that knows its digest.
     private func heap() throws -> Heap {
@@ -72,7 +73,8 @@ import Testing
         #expect(heap.digest != before)
     }
 
-    /// Any bit of what is committed, changed by no commit, is found by the next pass, wherever the one under way stands.
+    /// Any bit of what is committed, changed by no commit, is found by the next pass, wherever the one under way
+    /// stands.
     @Test func aChangedBitIsFound() throws {
         let heap = try heap()
         let block = try heap.transaction.allocate(40_000)

@@ -242,7 +242,8 @@ import Wire
         done.image.discard()
     }
 
-    /// An image that is whole in itself, but of another state than a third replica told of the same instance, is not put in place.
+    /// An image that is whole in itself, but of another state than a third replica told of the same instance, is not
+    /// put in place.
     @Test(arguments: [true, false]) func anImageThatAThirdContradicts(contradicts: Bool) throws {
         let folder = try Self.folder()
         defer { try? FileManager.default.removeItem(at: folder) }

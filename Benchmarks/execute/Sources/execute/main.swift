@@ -265,6 +265,7 @@ if let ours {
     let begin = nanoseconds()
     let isRight = ours.pool.heap.recomputedDigest() == ours.pool.heap.digest
     let time = nanoseconds() - begin
-    print("a pass over \(bytes >> 20) MiB: \(Double(bytes) / Double(time)) GB/s; \(isRight ? "the digest is right" : "WRONG")")
+    let outcome = isRight ? "the digest is right" : "the digest is WRONG"
+    print("a pass over \(bytes >> 20) MiB: \(Double(bytes) / Double(time)) GB/s; \(outcome)")
 }
 if !theirs.isEmpty { print("floor: median \(Int(median(theirs))) ns a PUT") }
