@@ -1,64 +1,84 @@
-import Glibc
-import Invariants
-
-/// A digest of the committed data area, kept by 4 KiB pages: the sum of a hash of every page and its number.
+/// The digest of the data area but the progress pages, kept current within each commit: the sum of `LineHash` of all
+/// its lines.
 ///
-/// A pure function of the bytes: a page of zeros counts 0, so pages never used need not be read. Off the hot path: a commit
-/// only marks pages stale, and idle time computes them.
-struct DigestTable {
-    private let hashes: UnsafeMutablePointer<UInt64>
-    private let stale: UnsafeMutablePointer<UInt64>
-    private let first: Int
-    private let end: Int
-    private var cursor = 0
-    private(set) var staleCount = 0
-    private(set) var sum: UInt64 = 0
+/// A line that is about to be written for the first time since the last commit leaves the sum with what it holds, and
+/// comes back with what it holds at the commit: no line is read that is not touched anyway.
+///
+/// A pass reads all lines again while commits go on, and so finds what changed them otherwise. It keeps a sum of its
+/// own, of the lines below its cursor, in which what commits change there takes part; at the end the two sums must be
+/// equal.
+@usableFromInline
+struct Digest {
+    /// Of the last commit.
+    private(set) var committed: UInt64 = 0
+    /// Of all lines that are not dirty.
+    @usableFromInline var clean: UInt64 = 0
+    /// Of those of them below the cursor.
+    @usableFromInline var passed: UInt64 = 0
+    /// Lines below it were read by the pass under way; 0: none is.
+    private(set) var cursor: UInt64 = 0
+    /// The first line that is digested, which counts as number 0.
+    let first: UInt64
+    /// `clean` and `passed` when the command began.
+    @usableFromInline var cleanBefore: UInt64 = 0
+    @usableFromInline var passedBefore: UInt64 = 0
 
-    init(layout: HeapLayout) {
-        first = Int(layout.progressSize) / Pool.pageSize
-        end = Int(layout.dataSize) / Pool.pageSize
-        invariant(first < end, "what is digested has bytes")
-        hashes = zeroedMemory(end)
-        stale = zeroedMemory((end + 63) / 64)
+    init(first: UInt64) { self.first = first }
+
+    /// Takes up the digest of what is committed.
+    mutating func trust(_ digest: UInt64) {
+        (committed, clean, passed, cursor) = (digest, digest, 0, 0)
     }
 
-    func deallocate() {
-        free(hashes)
-        free(stale)
+    // MARK: Commands and commits
+
+    @inlinable mutating func beginCommand() { (cleanBefore, passedBefore) = (clean, passed) }
+
+    /// The lines that the command dirtied are clean again.
+    mutating func rollback() { (clean, passed) = (cleanBefore, passedBefore) }
+
+    /// Lines become dirty: they leave with what `view` holds, which is what was committed.
+    @inline(__always)
+    mutating func leave(_ lines: UnsafePointer<UInt64>, _ count: Int, view: UnsafeRawPointer) {
+        var (all, below) = (0 as UInt64, 0 as UInt64)
+        sum(lines, count, view, &all, &below)
+        clean &-= all
+        passed &-= below
     }
 
-    mutating func changed(page: Int) {
-        guard page >= first else { return }
-        let bit: UInt64 = 1 << UInt64(page & 63)
-        if stale[page >> 6] & bit == 0 {
-            stale[page >> 6] |= bit
-            staleCount += 1
+    /// The dirty lines are about to be committed as `view` holds them.
+    mutating func settle(_ lines: UnsafePointer<UInt64>, _ count: Int, view: UnsafeRawPointer) {
+        sum(lines, count, view, &clean, &passed)
+        committed = clean
+    }
+
+    @inline(__always)
+    private func sum(
+        _ lines: UnsafePointer<UInt64>, _ count: Int, _ view: UnsafeRawPointer, _ all: inout UInt64,
+        _ below: inout UInt64
+    ) {
+        for index in 0..<count {
+            let line = lines[index]
+            guard line >= first else { continue }
+            let hash = LineHash.hash(view + Int(truncatingIfNeeded: line &<< 6), number: line &- first)
+            all &+= hash
+            if line < cursor { below &+= hash }
         }
     }
 
-    /// After open: whatever may have been used up to `offset`.
-    mutating func allChanged(upTo offset: UInt64) {
-        let last = min(end, (Int(offset) + Pool.pageSize - 1) / Pool.pageSize)
-        for page in first..<max(first, last) { changed(page: page) }
-    }
+    // MARK: The pass
 
-    /// Computes at most `budget` stale pages from the committed bytes.
-    mutating func refresh(budget: Int, of data: UnsafeRawPointer) {
-        var left = budget
-        let words = (end + 63) / 64
-        while staleCount > 0, left > 0 {
-            if stale[cursor] == 0 {
-                cursor = cursor + 1 == words ? 0 : cursor + 1
-                continue
-            }
-            let bit = stale[cursor].trailingZeroBitCount
-            stale[cursor] &= stale[cursor] &- 1
-            let page = cursor * 64 + bit
-            let hash = PageHash.hash(data + page * Pool.pageSize, number: UInt64(page - first))
-            sum = sum &- hashes[page] &+ hash
-            hashes[page] = hash
-            staleCount -= 1
-            left -= 1
+    /// Reads at most `lines` more lines of what is committed, up to `end`, above which all is zero. Between commits.
+    /// - Returns: what all lines sum up to, when the pass is over; it must be `committed`.
+    mutating func pass(over lines: UInt64, of home: UnsafeRawPointer, end: UInt64) -> UInt64? {
+        let from = max(cursor, first)
+        let to = min(from + lines, end)
+        if from < to {
+            passed &+= LineHash.sum(home + Int(from << 6), count: Int(to - from), first: from - first)
+            cursor = to
         }
+        guard to >= end else { return nil }
+        defer { (passed, cursor) = (0, 0) }
+        return passed
     }
 }

@@ -141,7 +141,6 @@ package final class Heap {
                 "\(pool.path): the allocator's records, at offset \(offset) of the region, are damaged; \(PoolError.restoreAdvice)"
             )
         }
-        transaction.digest.allChanged(upTo: transaction.highWater)
     }
 
     deinit { munmap(view, Int(layout.dataSize)) }
@@ -161,7 +160,7 @@ package final class Heap {
     package var image: (header: UnsafeRawBufferPointer, data: UnsafeRawBufferPointer) {
         invariant(!transaction.isDirty, "an image is made of what is committed")
         let data = transaction.committed
-        let used = min(data.count, Heap.roundedToPages(Int(transaction.highWater)))
+        let used = usedBytesOfData
         return (
             UnsafeRawBufferPointer(start: data.baseAddress! - layout.dataOffset, count: Pool.pageSize),
             UnsafeRawBufferPointer(rebasing: data[..<used])
@@ -189,18 +188,43 @@ package final class Heap {
 
     // MARK: Digest
 
-    /// The digest of the committed state, when `refreshDigest` has caught up; else that of a mixture of states.
-    package var digest: UInt64 { transaction.digest.sum }
+    /// The digest of the last commit, as it follows from the one that was trusted.
+    package var digest: UInt64 { transaction.state.pointee.digest.committed }
 
-    /// Whether `digest` is that of the last commit.
-    package var isDigestFresh: Bool { transaction.digest.staleCount == 0 }
+    /// After an open: what was stored with the last commit. From there on commits keep it current.
+    package func trust(digest: UInt64) {
+        invariant(!transaction.isDirty, "a digest is that of a commit")
+        transaction.state.pointee.digest.trust(digest)
+    }
 
-    /// Hashes at most `pages` pages that changed, about a microsecond each.
-    /// - Returns: whether `digest` is that of the last commit now.
-    package func refreshDigest(pages: Int) -> Bool {
-        invariant(pages >= 0, "a budget is not negative")
-        transaction.digest.refresh(budget: pages, of: transaction.committed.baseAddress!)
-        return isDigestFresh
+    /// That of the bytes as they are at home now. Takes the time to read them.
+    package func recomputedDigest() -> UInt64 {
+        let first = transaction.state.pointee.digest.first
+        let start = transaction.committed.baseAddress! + Int(layout.progressSize)
+        return LineHash.sum(start, count: Int(usedLines - first), first: 0)
+    }
+
+    /// Reads some more of what is committed, while commits go on.
+    /// - Returns: what all of it sums up to, when the pass is over; if that is not `digest`, bytes were changed
+    ///   otherwise than by commits.
+    package func verifyDigest(pages: Int) -> UInt64? {
+        invariant(pages > 0, "a pass makes progress")
+        invariant(!transaction.isDirty, "a pass goes on between commits")
+        let lines = UInt64(pages * Pool.pageSize / DirtyLines.lineSize)
+        return transaction.state.pointee.digest.pass(
+            over: lines, of: transaction.committed.baseAddress!, end: usedLines)
+    }
+
+    /// Pages that a pass reads.
+    package var digestedPages: Int {
+        (usedBytesOfData - Int(layout.progressSize)) / Pool.pageSize
+    }
+
+    private var usedLines: UInt64 { UInt64(usedBytesOfData / DirtyLines.lineSize) }
+
+    /// The data area up to where it was ever written, in whole pages; above it all is zero.
+    private var usedBytesOfData: Int {
+        Heap.roundedToPages(Int(min(max(transaction.highWater, layout.blocks), layout.dataSize)))
     }
 
     private static func roundedToPages(_ count: Int) -> Int {

@@ -21,8 +21,6 @@ public final class Transaction {
     private var journal: Journal
     private let journalSize: Int
     private var pages: TouchedPages
-    /// The pages whose digest must be computed anew.
-    var digest: DigestTable
 
     init(
         view: UnsafeMutableRawPointer, home: UnsafeMutableRawPointer, layout: HeapLayout, journal: Journal,
@@ -37,12 +35,11 @@ public final class Transaction {
         let lines = Int(layout.dataSize) / DirtyLines.lineSize
         let capacity = min(Journal.capacity(size: journal.size), lines)
         pages = TouchedPages(pages: Int(layout.dataSize) / Pool.pageSize, limit: viewLimit / Pool.pageSize)
-        digest = DigestTable(layout: layout)
         state = .allocate(capacity: 1)
         state.initialize(
             to: TransactionState(
                 dirty: DirtyLines(lines: lines, capacity: capacity), undo: UndoBuffer(capacity: 1 << 20),
-                mostLines: capacity))
+                digest: Digest(first: layout.progressSize / UInt64(DirtyLines.lineSize)), mostLines: capacity))
     }
 
     deinit {
@@ -50,7 +47,6 @@ public final class Transaction {
         state.pointee.undo.deallocate()
         state.deallocate()
         pages.deallocate()
-        digest.deallocate()
     }
 
     // MARK: Reading
@@ -115,10 +111,20 @@ public final class Transaction {
 
     @inlinable @inline(__always)
     func mark(_ offset: UInt64, _ count: Int) {
+        let lines = state.pointee.dirty.count
+        let isKnown = state.pointee.dirty.mark(offset, count)
+        if state.pointee.dirty.count != lines { leaveDigest(from: lines) }
         // What a line held before the commit that gathers is at home: only what was written since then must be kept.
-        if state.pointee.dirty.mark(offset, count), state.pointee.inCommand {
+        if isKnown, state.pointee.inCommand {
             state.pointee.undo.save(offset, count, from: view)
         }
+    }
+
+    /// The lines that were just marked, and still hold what was committed.
+    @usableFromInline @inline(never)
+    func leaveDigest(from first: Int) {
+        let (list, count) = (state.pointee.dirty.list, state.pointee.dirty.count)
+        state.pointee.digest.leave(list + first, count - first, view: view)
     }
 
     /// Its first and last lines may hold something else that was written since the last commit, which must not have all of it
@@ -159,6 +165,7 @@ public final class Transaction {
     @inlinable package func beginCommand() {
         invariant(!state.pointee.readOnly, "no command begins while a query runs")
         state.pointee.allocatorSumBefore = state.pointee.allocatorSum
+        state.pointee.digest.beginCommand()
         state.pointee.undo.used = 0
         state.pointee.linesBefore = state.pointee.dirty.count
         state.pointee.inCommand = true
@@ -170,6 +177,7 @@ public final class Transaction {
         invariant(state.pointee.linesBefore <= state.pointee.dirty.count, "dirty lines grow within a command")
         state.pointee.undo.restore(into: view)
         state.pointee.allocatorSum = state.pointee.allocatorSumBefore
+        state.pointee.digest.rollback()
         // Lines that only this command touched are again what is at home. Their private pages stay until dropped.
         for index in state.pointee.linesBefore..<state.pointee.dirty.count {
             let line = state.pointee.dirty.list[index]
@@ -202,17 +210,20 @@ public final class Transaction {
     package var isDirty: Bool { state.pointee.dirty.count > 0 }
 
     /// Makes everything written since the last commit durable, all or nothing. Durable on return.
-    package func commit() {
+    /// - Parameter store: given the digest of what is committed, once nothing of that changes any more; called when
+    ///   something is. It may write to lines of the progress that are part of the commit already.
+    package func commit(storingDigest store: (_ digest: UInt64) -> Void = { _ in }) {
         invariant(!state.pointee.readOnly, "nothing is committed while a query runs")
         invariant(!overflowed, "a commit fits the journal, since a command that does not fit is rolled back")
         endCommand()
         guard state.pointee.dirty.count > 0 else { return }
         storeAllocatorSum()
+        let (list, count) = (state.pointee.dirty.list, state.pointee.dirty.count)
+        state.pointee.digest.settle(list, count, view: view)
+        store(state.pointee.digest.committed)
+        invariant(state.pointee.dirty.count == count, "a digest is stored in a line that is part of the commit")
         journal.commit(state.pointee.dirty, from: view, to: home)
-        state.pointee.dirty.removeAll { page in
-            pages.touch(page: page)
-            digest.changed(page: Int(page))
-        }
+        state.pointee.dirty.removeAll { page in pages.touch(page: page) }
         pages.dropIfMany(of: view)
     }
 
@@ -231,6 +242,7 @@ public final class Transaction {
 struct TransactionState {
     @usableFromInline var dirty: DirtyLines
     @usableFromInline var undo: UndoBuffer
+    @usableFromInline var digest: Digest
     @usableFromInline var inCommand = false
     @usableFromInline var readOnly = false
     var spare: UInt64 = 0
@@ -242,9 +254,10 @@ struct TransactionState {
     /// Dirty lines that one commit can hold.
     @usableFromInline let mostLines: Int
 
-    init(dirty: DirtyLines, undo: UndoBuffer, mostLines: Int) {
+    init(dirty: DirtyLines, undo: UndoBuffer, digest: Digest, mostLines: Int) {
         self.dirty = dirty
         self.undo = undo
+        self.digest = digest
         self.mostLines = mostLines
     }
 }

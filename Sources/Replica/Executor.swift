@@ -9,8 +9,9 @@ import Wire
 /// The stage that owns the replicated state: executes decided batches in order, commits, and answers.
 ///
 /// State, sessions, kept replies and position of a run of batches become durable in one commit; only then do their
-/// replies leave. Queries are answered between commits, from the same thread. When there is nothing to do the digest is
-/// brought up to date, a slice at a time.
+/// replies leave. Queries are answered between commits, from the same thread. The digest of the state is stated at
+/// fixed instances and in quiet times; and all of the state is read again and again, a slice at a time, to see whether
+/// it is still what commits have made.
 final class Executor<Machine: StateMachine>: Stage {
     private let index: Int
     private let machine: Machine
@@ -21,11 +22,13 @@ final class Executor<Machine: StateMachine>: Stage {
     private let decided: SPSCRing<DecidedBatch>
     private let localQueries: SPSCRing<LocalQuery>
     private let completions: SPSCRing<Completion>
+    private let digests: SPSCRing<DigestComparison.Standing>
     private let queryBodies: ByteRing
     private let replyBodies: ByteRing
     private let gateway: Parker
     private let engine: Parker
     private let imageOrder: ImageOrder
+    private let alarm: Alarm
     /// In the making, for another replica.
     private var image: StateImage?
 
@@ -38,26 +41,29 @@ final class Executor<Machine: StateMachine>: Stage {
     private let ahead: UnsafeMutablePointer<(session: UInt64, body: UnsafeRawBufferPointer, hint: UInt64)>
     /// Room in the ring of completions at the last commit: for so many of the held.
     @exclusivity(unchecked) private var completionRoom = 0
-    @exclusivity(unchecked) private var digestIsPublished = false
+    /// The last instance whose digest was stated.
+    @exclusivity(unchecked) private var statedInstance: UInt64 = .max
     @exclusivity(unchecked) private var lastBatch: UInt64 = 0
+    @exclusivity(unchecked) private var verification: Verification
+    /// Bytes of the state are not what commits have made of them: nothing is executed or answered any more.
+    @exclusivity(unchecked) private var isDamaged = false
 
     /// Most replies of one commit.
     private static var mostHeld: Int { 4096 }
-    /// Pages of the digest computed at a time when there is nothing else to do: some tens of microseconds.
-    private static var digestSlice: Int { 64 }
     /// Commands whose memory is fetched ahead: as many as the processor can have misses under way.
     private static var commandsAhead: Int { 16 }
     /// Bytes of an image copied at a time: some tenths of a millisecond, in which nothing else on this lane moves.
     private static var imageSlice: Int { 1 << 20 }
-    /// Microseconds without commands after which the digest is brought up to date: under load it would only take time from
-    /// requests, and be old again at once.
+    /// Microseconds without commands after which the digest is stated, at whatever instance that is.
     private static var quiet: UInt64 { 50_000 }
 
     init(
         index: Int, machine: Machine, pool: StatePool, maximumRequest: Int, board: StatusBoard, rings: Rings,
-        parkers: Parkers, imageOrder: ImageOrder
+        parkers: Parkers, imageOrder: ImageOrder, alarm: Alarm
     ) {
         self.imageOrder = imageOrder
+        self.alarm = alarm
+        verification = Verification(of: pool.heap, board: board)
         self.index = index
         self.machine = machine
         self.pool = pool
@@ -67,6 +73,7 @@ final class Executor<Machine: StateMachine>: Stage {
         decided = rings.decided
         localQueries = rings.localQueries
         completions = rings.completions
+        digests = rings.digests
         queryBodies = rings.queryBodies
         replyBodies = rings.replyBodies
         gateway = parkers.gateway
@@ -90,18 +97,21 @@ final class Executor<Machine: StateMachine>: Stage {
     }
 
     override func poll(budget: Int, now: UInt64) -> Bool {
+        if isDamaged { return false }
         let isPaused = imageOrder.isPlaced
         if isPaused { copyImage() }
         var batches = 0
         while !isPaused, batches < budget, heldCount < Self.mostHeld / 2, let batch = decided.pop() {
             execute(batch)
             batches += 1
+            // What is compared is the state after just this instance.
+            if pool.executed % DigestComparison.ordinaryInterval == 0 { break }
         }
         if batches > 0 {
             commit()
+            if pool.executed % DigestComparison.ordinaryInterval == 0 { stateDigest() }
             engine.wake()
             lastBatch = now
-            digestIsPublished = false
         }
         var queries = 0
         while queries < budget, let query = localQueries.pop() {
@@ -111,12 +121,21 @@ final class Executor<Machine: StateMachine>: Stage {
         if batches + queries > 0 {
             publish()
             if completions.publish() { gateway.wake() }
+            verify(isBusy: true, now: now)
             return true
         }
-        return isPaused || (now >= nextDeadline && refreshDigest())
+        if isPaused { return true }
+        if canStateDigest, now >= lastBatch + Self.quiet {
+            stateDigest()
+            engine.wake()
+        }
+        return verify(isBusy: false, now: now)
     }
 
-    override var nextDeadline: UInt64 { digestIsPublished && heap.isDigestFresh ? .max : lastBatch + Self.quiet }
+    override var nextDeadline: UInt64 {
+        if isDamaged { return .max }
+        return min(canStateDigest ? lastBatch + Self.quiet : .max, verification.nextDeadline)
+    }
 
     // MARK: Batches
 
@@ -302,17 +321,39 @@ final class Executor<Machine: StateMachine>: Stage {
     // MARK: What others see
 
     private func publish() {
+        board.digest = isBetweenInstances ? (pool.position, pool.executed, heap.digest) : nil
         board.position.store(pool.position)
         board.sessions.store(UInt64(pool.sessionCount))
         board.statePoolUsed.store(UInt64(pool.used))
         board.statePoolSize.store(UInt64(pool.size))
     }
 
-    private func refreshDigest() -> Bool {
-        if heap.refreshDigest(pages: Self.digestSlice) {
-            board.digest = (pool.position, pool.executed, heap.digest)
-            digestIsPublished = true
+    /// In the middle of an instance, which a crash may have left it in, it is the digest of nothing that others have.
+    private var isBetweenInstances: Bool { pool.executedCommands == 0 }
+
+    private var canStateDigest: Bool { isBetweenInstances && pool.executed != statedInstance }
+
+    private func stateDigest() {
+        statedInstance = pool.executed
+        // One that finds no room is as good as lost: the next follows.
+        _ = digests.push(.init(executed: pool.executed, value: heap.digest))
+        digests.publish()
+    }
+
+    // MARK: Verification
+
+    /// - Returns: whether there is more to be read at once.
+    @discardableResult
+    private func verify(isBusy: Bool, now: UInt64) -> Bool {
+        guard now >= verification.nextDeadline else { return false }
+        if let found = verification.read(isBusy: isBusy, now: now) {
+            isDamaged = true
+            alarm.raise(
+                .init(
+                    text:
+                        "\(StatePool.digestsDiffer(found: found, stored: heap.digest)). The replica serves and votes no more: keep its pools, see mpaxos dump --verify, and restore the file as it was when it last ran; the others go on without it"
+                ))
         }
-        return true
+        return now >= verification.nextDeadline
     }
 }

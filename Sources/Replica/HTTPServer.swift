@@ -32,9 +32,10 @@ package final class StatusServer: Sendable {
             }
             await server.appendRoute("GET /healthz") { _ in
                 let isReady = report.board.isReady
+                let text = isReady ? "ready" : "not ready: no leader known, catching up, or its state in dispute"
                 return HTTPResponse(
                     statusCode: isReady ? .ok : .serviceUnavailable, headers: [.contentType: "text/plain"],
-                    body: Data((isReady ? "ready\n" : "not ready: no leader known, or catching up\n").utf8))
+                    body: Data("\(text)\n".utf8))
             }
             do {
                 try await server.run()

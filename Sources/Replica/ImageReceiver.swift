@@ -272,8 +272,23 @@ final class ImageReceiver {
             logger.info("has caught up by itself meanwhile: the image is not needed")
             return abandon(image)
         }
+        if let other = contradicting(image, standing) {
+            logger.error(
+                "the image that came from \(giverName) has all up to instance \(image.executed), and another digest than replica \(port.memberIDs[other]) told of that: it goes, and another one is asked for"
+            )
+            desk.order(.discard(image))
+            return prepare()
+        }
         logger.info("the state of \(giverName) is verified; stops to put it in place")
         phase = .installing
         desk.order(.install(image, view: view))
+    }
+
+    /// A third replica that told another digest of just that instance.
+    private func contradicting(_ image: IncomingImage, _ standing: Standing) -> Int? {
+        guard let digests = standing.digests, let digest = image.digest else { return nil }
+        return port.memberIDs.indices.first { replica in
+            replica != giver && digests.value(of: replica, at: image.executed).map { $0 != digest } ?? false
+        }
     }
 }

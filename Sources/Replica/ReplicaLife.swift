@@ -106,7 +106,7 @@ final class ReplicaLife<Machine: StateMachine> {
                 traffic: traffic, transfer: transfer, logger: logger, alarm: alarm)
             let executor = Executor(
                 index: index, machine: machine, pool: pools.state, maximumRequest: topology.client.maxRequest,
-                board: board, rings: rings, parkers: plan.parkers, imageOrder: order)
+                board: board, rings: rings, parkers: plan.parkers, imageOrder: order, alarm: alarm)
             let report = report(durability)
             let gateway = ClientGateway(
                 settings: .init(topology: topology, index: index), port: clients, board: board,

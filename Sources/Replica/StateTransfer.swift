@@ -1,3 +1,4 @@
+import Consensus
 import Wire
 
 /// Both sides of taking over another replica's state, as the engine's lane meets them: this replica gives, or receives.
@@ -43,4 +44,6 @@ struct Standing {
     var view: UInt64
     var leader: Int?
     var floor: UInt64
+    /// What replicas told of their states; nil: that is not looked at.
+    var digests: DigestComparison? = nil
 }

@@ -106,6 +106,7 @@ package final class StatusBoard: Sendable {
     private let readyWord: Gauge
     private let foundedWord: Gauge
     private let foundingWord: Gauge
+    private let disputeWord: Gauge
 
     // MARK: Executor
 
@@ -118,6 +119,10 @@ package final class StatusBoard: Sendable {
     package let commandsRepeated: Counter
     package let queriesServed: Counter
     package let stateCommits: Counter
+    /// How often all of the state was read and found to be what commits have made, and when that was last, on the
+    /// monotonic clock.
+    package let statePasses: Counter
+    let statePassedAt: Gauge
     private let digestVersion: Gauge
     private let digestPosition: Gauge
     private let digestExecuted: Gauge
@@ -191,9 +196,12 @@ package final class StatusBoard: Sendable {
         leaderWord = builder.hidden()
         progress = builder.hidden()
         era = builder.hidden()
-        readyWord = builder.gauge("ready", "1 when a leader is known and the replica has caught up")
+        readyWord = builder.gauge(
+            "ready", "1 when a leader is known, the replica has caught up, and its state is not in dispute")
         foundedWord = builder.gauge("founded", "1 when all members of the cluster are known to have met")
         foundingWord = builder.hidden()
+        disputeWord = builder.gauge(
+            "state_in_dispute", "1 while states differ and no majority says which is right: nothing is served")
 
         builder.beginSection()
         executed = builder.gauge("executed_instance", "Highest instance executed")
@@ -205,6 +213,9 @@ package final class StatusBoard: Sendable {
         commandsRepeated = builder.counter("commands_repeated_total", "Commands that were repeats of executed ones")
         queriesServed = builder.counter("queries_total", "Queries answered")
         stateCommits = builder.counter("state_commits_total", "Failure-atomic commits of the state pool")
+        statePasses = builder.counter(
+            "state_verifications_total", "Passes over the bytes of the state that found its digest confirmed")
+        statePassedAt = builder.hidden()
         digestVersion = builder.hidden()
         digestPosition = builder.gauge("digest_position", "Position at which the digest stands; 0 before there is one")
         digestExecuted = builder.hidden()
@@ -249,7 +260,13 @@ package final class StatusBoard: Sendable {
         }
     }
 
-    /// Whether the replica knows a leader and has caught up. Set by the engine.
+    /// Whether the state differs from another one, and it is not settled which is right. Set by the engine.
+    package var isInDispute: Bool {
+        get { disputeWord.load() != 0 }
+        set { disputeWord.store(newValue ? 1 : 0) }
+    }
+
+    /// Whether the replica knows a leader, has caught up, and may serve its state. Set by the engine.
     package var isReady: Bool {
         get { readyWord.load() != 0 }
         set { readyWord.store(newValue ? 1 : 0) }

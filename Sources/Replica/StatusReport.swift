@@ -68,6 +68,13 @@ package struct StatusReport: Sendable {
             digestObject.add("value", "null")
         }
         object.add("digest", digestObject.text)
+        var verification = JSONObject()
+        let passes = board.statePasses.load()
+        let now = csupport_monotonic_us()
+        verification.add("passes", "\(passes)")
+        verification.add(
+            "age_s", passes == 0 ? "null" : Self.thousandths((now - min(now, board.statePassedAt.load())) / 1000))
+        object.add("verification", verification.text)
         object.add("pid", "\(getpid())")
         object.add("ready", board.isReady ? "true" : "false")
         object.add("founded", board.isFounded ? "true" : "false")

@@ -20,6 +20,9 @@ package final class IncomingImage: @unchecked Sendable {
     /// Of the image that is expected.
     package private(set) var size = 0
     package private(set) var executed: UInt64 = 0
+    /// Of the state just after `executed`, once it is finished; nil when it holds the beginning of the next instance,
+    /// too.
+    package private(set) var digest: UInt64?
     private var expected: UInt32 = 0
     /// Bytes so far, and their CRC32C.
     package private(set) var received = 0
@@ -124,6 +127,8 @@ package final class IncomingImage: @unchecked Sendable {
                 .damaged, "\(path): the image stands at instance \(state.executed), where \(executed) was offered")
         }
         _ = try state.verify()
+        try state.verifyDigest()
+        digest = state.executedCommands == 0 ? state.heap.digest : nil
         state.markInstalled(bootCount: bootCount)
         state.close()
     }

@@ -109,7 +109,11 @@ package enum PoolInspection {
             case .state:
                 let pool = try StatePool(in: file.pool, isMoving: file.isInUse)
                 report.state = describe(pool)
-                if verify { _ = try pool.verify() }
+                if verify {
+                    _ = try pool.verify()
+                    // Through a copy of one moment alone; a replica that runs does it by itself.
+                    if !file.isInUse { try pool.verifyDigest() }
+                }
             }
         } catch {
             guard error.kind == .damaged else { throw error }
@@ -133,7 +137,8 @@ package enum PoolInspection {
         }
         for vote in votes where !vote.intact { damage.append("the batch of instance \(vote.instance) is damaged") }
         return AcceptorReport(
-            founded: pool.founding == .founded, promised: pool.promised, establishedView: pool.established.view, establishedBase: pool.established.base,
+            founded: pool.founding == .founded, promised: pool.promised, establishedView: pool.established.view,
+            establishedBase: pool.established.base,
             floor: pool.floor, slots: pool.slotCount, arenaUsed: pool.used, arenaSize: pool.capacity,
             torn: pool.torn.count, votes: votes)
     }
@@ -165,7 +170,7 @@ package enum PoolInspection {
     /// - Throws: `.inUse` when one is.
     package static func digest(path: String) throws(PoolError) -> (position: UInt64, value: UInt64) {
         let pool = try StatePool(openingAny: path)
-        let digest = pool.currentDigest()
+        let digest = (pool.position, pool.heap.recomputedDigest())
         pool.close()
         return digest
     }

@@ -10,7 +10,7 @@ import PersistentMemory
 /// ```
 enum StateLayout {
     static let magic: UInt64 = 0x3154_4154_5358_504D  // "MPXSTAT1"
-    static let version: UInt32 = 5
+    static let version: UInt32 = 6
     static let poolLayout = "mpaxos-state-4"
     static let heapOffset = 4096
     static let stampsOffset: UInt64 = 64
@@ -40,7 +40,9 @@ struct Progress: CheckedLine {
     var installed: UInt64 = 0
     /// How often this replica was started on it, see `AcceptorPool.belongs`.
     var bootCount: UInt64 = 0
-    private var zero: (UInt64, UInt64) = (0, 0)
+    /// Of the data, with this commit: see `Heap.digest`.
+    var digest: UInt64 = 0
+    private var zero: UInt64 = 0
     private var zero32: UInt32 = 0
     var checksum: UInt32 = 0
 }

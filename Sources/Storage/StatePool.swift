@@ -87,6 +87,7 @@ package final class StatePool {
             in: pool, regionOffset: StateLayout.heapOffset, progressSize: progressSize, journalSize: journal,
             reserveSize: reserveSize)
         let heap = try Heap(opening: pool, regionOffset: StateLayout.heapOffset)
+        heap.trust(digest: heap.recomputedDigest())
         let transaction = heap.transaction
         var root = StateRoot()
         root.capacity = UInt32(sessions)
@@ -98,8 +99,12 @@ package final class StatePool {
         // The region is zero, and zero is a free slot: nothing needs to be written.
         root.table = (root.tableBlock + UInt64(StateLayout.lineSize) - 1) & ~(UInt64(StateLayout.lineSize) - 1)
         transaction.write(root.sealed, to: PersistentPointer(offset: heap.systemRoot))
-        transaction.write(Progress().sealed, to: PersistentPointer(offset: heap.progressRoot))
-        transaction.commit()
+        var progress = Progress()
+        transaction.write(progress, to: PersistentPointer(offset: heap.progressRoot))
+        transaction.commit { digest in
+            progress.digest = digest
+            transaction.write(progress.sealed, to: PersistentPointer(offset: heap.progressRoot))
+        }
         transaction.checkpoint()
         // The identity comes last: a pool whose format was cut short has none and is refused.
         write(identity, to: pool)
@@ -172,6 +177,7 @@ package final class StatePool {
                 pool.path,
                 "the description of its sessions, at offset \(data + Int(heap.systemRoot)) of the region, is damaged")
         }
+        heap.trust(digest: progress.digest)
         table = SessionTable(in: transaction, root: root)
         if let slot = table.slotOfDamagedStamp {
             throw PoolError.damagedPool(
@@ -324,11 +330,13 @@ package final class StatePool {
 
     /// Makes everything since the last commit durable, all or nothing. Durable on return.
     package func commit() {
-        if groupIsOpen {
-            transaction.write(root.sealed, to: PersistentPointer(offset: heap.systemRoot))
+        // What the machine wrote when it was made has a digest, too.
+        if !groupIsOpen, transaction.isDirty { openGroup() }
+        if groupIsOpen { transaction.write(root.sealed, to: PersistentPointer(offset: heap.systemRoot)) }
+        transaction.commit { digest in
+            progress.digest = digest
             transaction.write(progress.sealed, to: PersistentPointer(offset: heap.progressRoot))
         }
-        transaction.commit()
         groupIsOpen = false
         recordsInGroup = 0
     }

@@ -3,11 +3,24 @@ import PersistentMemory
 
 extension StatePool {
     /// The digest of the replicated state at the last commit, and its position. Sessions are part of it, the progress
-    /// is not. Takes the time to read all that changed since it was asked last.
+    /// is not.
     package func currentDigest() -> (position: UInt64, value: UInt64) {
         commit()
-        while !heap.refreshDigest(pages: 1 << 16) {}
         return (position, heap.digest)
+    }
+
+    /// Reads all bytes of the state, and compares their digest with the one that was stored with the last commit.
+    package func verifyDigest() throws(PoolError) {
+        let found = heap.recomputedDigest()
+        guard found != heap.digest else { return }
+        throw PoolError.damagedPool(path, Self.digestsDiffer(found: found, stored: heap.digest))
+    }
+
+    /// What a digest of the bytes says that is not the one that commits made.
+    package static func digestsDiffer(found: UInt64, stored: UInt64) -> String {
+        let (found, stored) = (PoolInspection.hexadecimal(found), PoolInspection.hexadecimal(stored))
+        return
+            "the digest of the bytes of its state is \(found), where its commits have made \(stored): bytes of sessions or values were changed otherwise than by a commit"
     }
 
     /// Walks the whole heap and compares it with the session table. Trusts nothing it reads, and changes nothing.

@@ -373,6 +373,15 @@ struct EndToEndTests {
             try await Scenario(script: "commandline", name: "states-that-differ").run()
         }
 
+        @Test func damagedAtRest() async throws {
+            try await Scenario(script: "commandline", name: "damaged-at-rest").run()
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
+        func damagedAtWork(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "commandline", name: "damaged-at-work").run(threads)
+        }
+
         @Test func dumpAndDigest() async throws {
             try await Scenario(script: "commandline", name: "inspection").run()
         }

@@ -130,6 +130,25 @@ import Wire
         #expect(rig.board.unanswered.load() == 1 && rig.board.outstanding.load() == 0)
     }
 
+    /// While the state is in dispute nothing of it reaches a client: neither what is asked now nor what was under way.
+    @Test func inDispute() {
+        let rig = Rig()
+        rig.ask()
+        rig.board.isInDispute = true
+        rig.answer(rig.submissions[0].tag)
+        #expect(rig.statuses == [.noLeader] && rig.board.outstanding.load() == 0)
+        rig.ask(sequence: 2)
+        rig.port.ask(RequestHeader(.query, flags: .local), client: 2)
+        rig.port.ask(RequestHeader(.query), client: 2)
+        rig.port.ask(RequestHeader(.ping), client: 2)
+        rig.turn()
+        #expect(rig.statuses == [.noLeader, .noLeader, .noLeader, .noLeader, .ok])
+        #expect(rig.submissions.count == 1 && rig.board.unanswered.load() == 4)
+        rig.board.isInDispute = false
+        rig.ask(sequence: 3)
+        #expect(rig.submissions.count == 2)
+    }
+
     /// As long as something gets through in the era in which it was admitted, it waits; then its patience begins anew.
     @Test(arguments: [3, 40] as [UInt64]) func withProgress(times: UInt64) {
         let rig = Rig()

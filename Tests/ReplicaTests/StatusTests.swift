@@ -1,3 +1,4 @@
+import CSupport
 import Foundation
 import Logging
 import Testing
@@ -83,7 +84,7 @@ import Topology
             status.keys.sorted() == [
                 "acceptor_pool", "cluster", "decided", "digest", "durability", "executed", "founded", "id",
                 "leader", "outstanding", "peers", "pid", "position", "ready", "rejected", "role", "sessions",
-                "state_pool", "uptime_s", "version", "view", "votes_dropped_torn", "waiting_for",
+                "state_pool", "uptime_s", "verification", "version", "view", "votes_dropped_torn", "waiting_for",
             ])
         #expect(status["id"] as? Int == 4)
         #expect(status["cluster"] as? String == "a \"b\" \u{1}")
@@ -109,6 +110,16 @@ import Topology
         #expect(digest["position"] as? Int == 1 << 40)
         #expect(digest["executed"] as? Int == 1 << 30)
         #expect(digest["value"] as? String == "00000000000000ab")
+    }
+
+    @Test func verification() throws {
+        let before = try #require(try object(report)["verification"] as? [String: Any])
+        #expect(before["passes"] as? Int == 0 && before["age_s"] is NSNull)
+        board.statePasses.add(2)
+        board.statePassedAt.store(csupport_monotonic_us() - 1_500_000)
+        let after = try #require(try object(report)["verification"] as? [String: Any])
+        let age = try #require(after["age_s"] as? Double)
+        #expect(after["passes"] as? Int == 2 && age >= 1.5 && age < 60)
     }
 
     /// A digest that is not computed yet is none, and not zeros, which it might be. At position 0 it is one like any other.

@@ -36,6 +36,8 @@ import Wire
         var installed: (image: IncomingImage, view: UInt64)?
         private let parker = Parker.allocate()!
         private var image: StateImage?
+        /// What it heard of others' states.
+        var digests: DigestComparison?
 
         init(_ index: Int, in folder: URL, executed: UInt64, sessions: Int = 20_000) throws {
             self.index = index
@@ -73,7 +75,8 @@ import Wire
         }
 
         func standing(needsState: Bool) -> Standing {
-            Standing(needsState: needsState, decided: pool.executed, view: 9, leader: 2, floor: 1)
+            Standing(
+                needsState: needsState, decided: pool.executed, view: 9, leader: 2, floor: 1, digests: digests)
         }
 
         func turn(needsState: Bool, now: UInt64) throws {
@@ -237,6 +240,29 @@ import Wire
         let done = try #require(receiver.installed)
         #expect(sentBytes < UInt64(done.image.size) * 3 / 2 + 16 * UInt64(TransferMessage.chunkSize))
         done.image.discard()
+    }
+
+    /// An image that is whole in itself, but of another state than a third replica told of the same instance, is not
+    /// put in place.
+    @Test(arguments: [true, false]) func anImageThatAThirdContradicts(contradicts: Bool) throws {
+        let folder = try Self.folder()
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let giver = try Side(1, in: folder, executed: 400)
+        let receiver = try Side(0, in: folder, executed: 5)
+        let value = giver.pool.currentDigest().value
+        var digests = DigestComparison(index: 0, count: 3)
+        _ = digests.take(.init(executed: 400, value: contradicts ? ~value : value), from: 2, now: 1)
+        receiver.digests = digests
+        var now: UInt64 = 1
+        for _ in 0..<3_000 where receiver.installed == nil && giver.board.statesGiven.load() < 3 {
+            now += 20_000
+            for side in [receiver, giver] { try side.turn(needsState: side === receiver, now: now) }
+            for frame in receiver.sent() where frame.to == 1 { giver.take(frame.bytes, needsState: false, now: now) }
+            for frame in giver.sent() { receiver.take(frame.bytes, needsState: true, now: now) }
+        }
+        #expect(giver.board.statesGiven.load() > 0)
+        #expect((receiver.installed == nil) == contradicts)
+        receiver.installed?.image.discard()
     }
 
     /// Peers whose pools were formatted differently do not link; if they did, no state would pass between them.

@@ -69,8 +69,7 @@ final class TestStore {
     /// The digest of the state as committed now.
     func digest() -> UInt64 {
         transaction.commit()
-        while !heap.refreshDigest(pages: 1024) {}
-        return heap.digest
+        return heap.recomputedDigest()
     }
 
     /// The cache lines that the commit would write.

@@ -200,4 +200,38 @@ import Testing
         // What lies at home is written anew where the journal has it.
         #expect(refused > 8 * (closed ? 64 + 80 + 64 + 16 * 8 + 64 : 64 + 80) - 64)
     }
+
+    /// A byte of a session, of a value, or of what was freed: opening it does not look there, but the digest does.
+    @Test func everyByteOfTheStateCounts() throws {
+        let rig = try StateRig(sessions: 16, pages: 64, journalSize: 20 << 10)
+        let session = rig.execute(TestCommand(kind: .open, session: 0, sequence: 0)).session
+        for sequence in 1...60 as ClosedRange<UInt64> {
+            _ = rig.execute(
+                TestCommand(
+                    kind: .submit, session: session, sequence: sequence, cell: Int(sequence % 7), size: 900,
+                    fill: UInt8(sequence), replySize: 300))
+        }
+        rig.pool.commit()
+        rig.pool.heap.transaction.checkpoint()
+        let image = Array(rig.region.region)
+        let heap = rig.pool.heap
+        let data =
+            UnsafeRawPointer(heap.transaction.committed.baseAddress!)
+            - UnsafeRawPointer(rig.region.region.baseAddress!)
+        let scratch = try emptyPool(pages: 64)
+        var found = 0
+        var random = Seeded(seed: 3)
+        for offset in stride(from: data + heap.progressSize, to: data + heap.image.data.count, by: 61) {
+            image.withUnsafeBytes { scratch.region.copyMemory(from: $0) }
+            scratch.region[offset] ^= 1 << UInt8(random.below(8))
+            do {
+                let pool = try StatePool(in: scratch)
+                #expect(error(of: { try pool.verifyDigest() })?.kind == .damaged, "at \(offset - data)")
+                found += 1
+            } catch {
+                #expect(error.kind == .damaged, "at \(offset - data): \(error)")
+            }
+        }
+        #expect(found > 200)
+    }
 }

@@ -110,6 +110,25 @@ import Testing
         #expect(try PoolInspection.report(path: path, verify: true).damage.isEmpty)
     }
 
+    /// A walk over the heap does not see it, the digest does, and says so.
+    @Test func findsAChangedValue() throws {
+        let folder = Folder()
+        let (path, pool, session) = try state(in: folder)
+        let home =
+            UnsafeRawPointer(pool.heap.transaction.committed.baseAddress!)
+            - UnsafeRawPointer(pool.pool.region.baseAddress!)
+        let reply = Int(pool.table.read(SessionRules.slot(of: session)).block) + 100
+        let digest = pool.currentDigest()
+        pool.close()
+        flipBit(in: path, at: pool.pool.fileOffsetOfRegion + home + reply)
+        #expect(try PoolInspection.report(path: path, verify: false).damage.isEmpty)
+        let damage = try PoolInspection.report(path: path, verify: true).damage
+        let found = try PoolInspection.digest(path: path)
+        #expect(found.position == digest.position && found.value != digest.value)
+        #expect(damage.count == 1 && damage[0].contains(PoolInspection.hexadecimal(found.value)))
+        #expect(damage[0].contains(PoolInspection.hexadecimal(digest.value)) && damage[0].hasPrefix(path))
+    }
+
     @Test func refusesWhatIsNoPool() throws {
         let folder = Folder()
         #expect(

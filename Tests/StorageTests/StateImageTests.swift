@@ -187,6 +187,21 @@ import Testing
         #expect(error { try incoming.finish(as: identity, bootCount: 0) }?.kind == .damaged)
     }
 
+    /// A walk does not see that a value is another; the digest that came along does.
+    @Test func anImageWithAChangedValueIsRefused() throws {
+        let pair = try Pair()
+        pair.execute(60, in: pair.theirs)
+        let slot = (0..<32).first { pair.theirs.table.block(of: $0) != 0 }
+        let block = pair.theirs.table.block(of: try #require(slot))
+        pair.theirs.commit()
+        let home = UnsafeMutableRawPointer(mutating: pair.theirs.heap.transaction.committed.baseAddress!)
+        (home + Int(block) + 5).assumingMemoryBound(to: UInt8.self).pointee ^= 1
+        let incoming = try pair.incoming()
+        pair.fill(incoming, from: try pair.image())
+        let refusal = error { try incoming.finish(as: identity, bootCount: 0) }
+        #expect(refusal?.kind == .damaged && refusal!.description.contains("the digest of the bytes"))
+    }
+
     @Test func otherSizesAreRefused() throws {
         let pair = try Pair(sessions: 32)
         #expect(pair.geometry.fingerprint != pair.theirs.geometry.fingerprint)

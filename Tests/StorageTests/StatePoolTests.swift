@@ -409,6 +409,7 @@ import Testing
             }
             if random.below(20) == 0 {
                 try #require(first.pool.currentDigest() == second.pool.currentDigest(), "after command \(number)")
+                for pool in [first.pool, second.pool] { try pool.verifyDigest() }
                 compared += 1
             }
         }
@@ -439,6 +440,7 @@ import Testing
                 do {
                     let recovered = try StatePool(in: Pool(image: UnsafeRawBufferPointer(image)))
                     _ = try recovered.verify()
+                    try recovered.verifyDigest()
                     let digest = recovered.currentDigest()
                     if digest.position < committed || digest.position > rig.pool.position {
                         wrong.append("position \(digest.position) of \(committed)")

@@ -143,7 +143,7 @@ final class Load {
 
 /// The way of Sources/Replica/Executor.swift from a decided batch to its commit, without the answers' way out.
 final class Ours {
-    private let pool: StatePool
+    let pool: StatePool
     private let machine: KeyValueService
     private let transaction: Transaction
     private let reply: UnsafeMutablePointer<Reply>
@@ -260,4 +260,12 @@ for round in 1...options.rounds {
     print("round \(round): ours \(mine.last.map { Int($0) } ?? 0), floor \(theirs.last.map { Int($0) } ?? 0) ns a PUT")
 }
 if !mine.isEmpty { print("ours:  median \(Int(median(mine))) ns a PUT") }
+if let ours {
+    let bytes = ours.pool.heap.digestedPages * 4096
+    let begin = nanoseconds()
+    let isRight = ours.pool.heap.recomputedDigest() == ours.pool.heap.digest
+    let time = nanoseconds() - begin
+    let outcome = isRight ? "the digest is right" : "the digest is WRONG"
+    print("a pass over \(bytes >> 20) MiB: \(Double(bytes) / Double(time)) GB/s; \(outcome)")
+}
 if !theirs.isEmpty { print("floor: median \(Int(median(theirs))) ns a PUT") }

@@ -1,0 +1,102 @@
+import Consensus
+import Dispatch
+import PersistentMemory
+import Queues
+import StateMachines
+import Storage
+import Testing
+
+@testable import Replica
+
+/// When an executor states its digest, and that it reads its state; the test plays engine and clock.
+@Suite struct ExecutorTests {
+    private final class Rig {
+        let pool: StatePool
+        let rings = Rings(outstanding: 16)
+        let board = StatusBoard(members: [0, 1, 2])
+        let alarm = Alarm(bell: DispatchSemaphore(value: 0))
+        let executor: Executor<ReplicatedCounter>
+        private let folder: TestFolder
+        private let parker = Parker.allocate()!
+        private var instance: UInt64 = 0
+
+        init() throws {
+            folder = try TestFolder()
+            let path = "\(folder.path)/state.pool"
+            let identity = PoolIdentity(cluster: "c", replica: 0, incarnation: 1, charter: charter)
+            try StatePool.format(path: path, identity: identity, size: 20 << 20, sessions: 100)
+            pool = try StatePool(openingAny: path)
+            let machine = ReplicatedCounter(in: pool.heap.transaction)
+            pool.commit()
+            executor = Executor(
+                index: 0, machine: machine, pool: pool, maximumRequest: 1_000, board: board, rings: rings,
+                parkers: Parkers(gateway: parker, engine: parker, links: parker, executor: parker),
+                imageOrder: ImageOrder(), alarm: alarm)
+        }
+
+        deinit {
+            executor.close()
+            rings.deallocate()
+            parker.deallocate()
+        }
+
+        /// The engine decides some more instances, each of which is empty.
+        func decide(_ count: Int) {
+            for _ in 0..<count {
+                instance += 1
+                let pushed = rings.decided.push(DecidedBatch(instance: instance, bytes: nil, count: 0))
+                precondition(pushed, "more batches than the ring has room for")
+            }
+            rings.decided.publish()
+        }
+
+        var stated: [UInt64] {
+            var all: [UInt64] = []
+            while let standing = rings.digests.pop() { all.append(standing.executed) }
+            return all
+        }
+
+        /// Polls without a pause, at one time.
+        func run(now: UInt64) { while executor.poll(budget: 100, now: now) {} }
+    }
+
+    /// Under load just at the multiples, though a turn would execute beyond them; in quiet wherever it stands, once.
+    @Test func theDigestIsStatedAtFixedInstancesAndInQuiet() throws {
+        let rig = try Rig()
+        for _ in 0..<5 {
+            rig.decide(500)
+            rig.run(now: 1_000_000)
+        }
+        #expect(rig.stated == [1024, 2048])
+        rig.run(now: 1_040_000)
+        #expect(rig.stated.isEmpty)
+        rig.run(now: 1_060_000)
+        rig.run(now: 2_000_000)
+        #expect(rig.stated == [2500])
+        #expect(rig.board.digest?.executed == 2500)
+    }
+
+    /// From the start on it reads all of its state as fast as it can, then now and then; a byte that no commit has changed ends it.
+    @Test func theStateIsRead() throws {
+        let rig = try Rig()
+        rig.run(now: 1_000_000)
+        #expect(rig.board.statePasses.load() == 1 && rig.alarm.raised == nil)
+        rig.run(now: 1_000_001)
+        #expect(rig.board.statePasses.load() == 1, "it takes its time")
+        let home = UnsafeMutableRawPointer(mutating: rig.pool.heap.transaction.committed.baseAddress!)
+        let place = home + Int(rig.pool.heap.transaction.root) + 100
+        place.assumingMemoryBound(to: UInt8.self).pointee ^= 1
+        var now: UInt64 = 1_000_000
+        while now < 31_000_000, rig.alarm.raised == nil {
+            now += 1_000
+            rig.decide(1)
+            rig.run(now: now)
+        }
+        #expect(rig.alarm.raised?.text.contains("the digest of the bytes of its state is") == true)
+        #expect(now < 23_000_000, "within two passes")
+        let executed = rig.pool.executed
+        rig.decide(1)
+        rig.run(now: now + 1_000)
+        #expect(rig.pool.executed == executed, "nothing is executed any more")
+    }
+}
