@@ -15,6 +15,7 @@ import random
 import shutil
 import signal
 import struct
+import sys
 import tempfile
 import time
 import traceback
@@ -371,8 +372,8 @@ class Site:
         self.now = dict(self.base.values)
         self.changed = []
         self.check(reads(self.base.values, LOCAL))
-        self.check(reads(self.base.values))
         self.check(self.base.kept)
+        self.check(reads(self.base.values))
         self.write()
         while True:
             wrong = self.flip.wrong
@@ -448,10 +449,12 @@ class Site:
         return False
 
     def look_at_pools(self):
-        self.process.expected_end = True
-        self.cluster.processes[self.flip.replica].popen.terminate()
-        if self.process.wait(10 * PATIENCE) != 0:
-            return self.conclude_end("stopped")
+        self.process.popen.terminate()
+        try:
+            if self.process.wait(PATIENCE) != 0:
+                return self.conclude_end("stopped")
+        except AssertionError:
+            return self.conclude("stuck")
         took = "the state of replica" in self.process.log() and "is verified" in self.process.log()
         for pool in self.cluster.pools(self.flip.replica):
             done = execute("dump", "--pool", pool, "--verify")
@@ -480,8 +483,9 @@ class Site:
 def work(run, base, seed, numbers, next_index, results):
     """A process that tries flips until none is left."""
     die_with_parent()
-    # The parent's end is this one's.
+    # The parent says when it is over; then there is something to clean up.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     mpx.context = mpx.zmq.Context()
     site = Site(run, base, seed)
     try:
@@ -495,6 +499,7 @@ def work(run, base, seed, numbers, next_index, results):
     except BaseException:
         results.put(f"flip {site.flip.number}: {traceback.format_exc()}\n{site.cluster.tails()}")
     finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         site.clear()
         site.cluster.remove()
 
