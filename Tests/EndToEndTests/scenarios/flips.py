@@ -2,15 +2,13 @@
 it stops, or what it says is right. `scripts/flips` does many.
 
 A flip is drawn from a seed and its number alone, on images of pools that are made once: those of a cluster that was
-killed, and of the same cluster when it was stopped in order. They are full of keys whose values are known, of sessions
-with kept replies, and of votes."""
+killed, and of the same cluster when it was stopped in order."""
 
 import collections
 import dataclasses
 import json
 import multiprocessing
 import os
-import pickle
 import random
 import shutil
 import signal
@@ -23,18 +21,9 @@ import traceback
 import layout
 import mpx
 from harness import SHARED_MEMORY, Ports, die_with_parent, eventually, execute, main, scenario
-from mpx import BUSY, LOCAL, NO_LEADER, NONE, OK, OPEN, QUERY, SUBMIT, append, delete, get, put, some
+from images import ENDS, POOLS, REPLICAS, SECTIONS, Images, Request, held, pools, reads, value
+from mpx import BUSY, LOCAL, NO_LEADER, OK, OPEN, SUBMIT, append, delete, put, some
 
-REPLICAS = (0, 1, 2)
-ENDS = ("killed", "stopped")
-POOLS = ("acceptor.pool", "state.pool")
-SESSIONS = 256
-# The smallest pools that there are. Elections are quick, for each flip may take one.
-SECTIONS = {
-    "storage": {"log_size": "8MiB", "state_size": "32MiB"},
-    "protocol": {"heartbeat_ms": 20, "suspect_ms": 200},
-    "client": {"sessions": SESSIONS},
-}
 # Seconds in which a replica must be ready, agree with its peers or end; later, no answer may be wrong.
 PATIENCE = 60
 
@@ -78,46 +67,19 @@ class Flip:
     seconds: float = 0
 
 
-def value(key, generation=0):
-    """What a key holds: mostly little, seldom much."""
-    source = random.Random(f"{key}/{generation}")
-    return source.randbytes(source.randrange(source.choice((200, 200, 8000, 25000))))
-
-
-def key(index):
-    return layout.StateFile.KEY + b"%05d" % index
-
-
-def pools(folder, replica):
-    return [os.path.join(folder, str(replica), name) for name in POOLS]
-
-
-@dataclasses.dataclass
-class Request:
-    """What a replica is asked, and all that it may answer."""
-
-    what: str
-    command: int
-    body: bytes
-    right: bytes
-    flags: int = 0
-    session: int = 0
-    sequence: int = 0
-    # None: any.
-    position: int | None = None
-
-    def is_right(self, reply):
-        return (reply.status, reply.body) == (OK, self.right) and self.position in (None, reply.position)
-
-
-def held(value):
-    """What a query says of a value, or of none."""
-    return NONE if value is None else some(value)
-
-
-def reads(values, flags=0):
-    return [Request(f"the value of {name.decode()}", QUERY, get(name), held(there), flags)
-            for name, there in values.items()]
+def draw(images, seed, number):
+    """Flip `number` of a seed. Half of them lie in either pool; of these, half anywhere up to the last byte that
+    was ever used, and half in what is used of a region, each region as often as another, so that small ones are
+    hit, too."""
+    source = random.Random(f"{seed}/{number}")
+    replica, end, pool = source.choice(REPLICAS), source.choice(ENDS), source.choice(POOLS)
+    extents = images.extents[replica, end, pool]
+    if source.random() < 0.5:
+        region = source.choice(sorted({extent.region for extent in extents if extent.used}))
+        extents = [extent for extent in extents if extent.used and extent.region == region]
+    extent = source.choices(extents, [extent.end - extent.start for extent in extents])[0]
+    offset = source.randrange(extent.start, extent.end)
+    return Flip(number, replica, end, pool, extent.region, extent.used, offset, source.randrange(8))
 
 
 def ask(link, requests, process, deadline=30.0):
@@ -147,101 +109,11 @@ def ask(link, requests, process, deadline=30.0):
     return replies
 
 
-class Base:
-    """Images of the pools of a cluster, and what its replicas must answer; in a folder, where they may stay."""
-
-    def __init__(self, run, folder):
-        self.folder = folder
-        if not os.path.exists(os.path.join(folder, "answers")):
-            make_base(run, folder)
-        with open(os.path.join(folder, "answers"), "rb") as file:
-            # Values by key; the requests whose replies are kept.
-            self.values, self.kept = pickle.load(file)
-        self.extents = {}
-        for end in ENDS:
-            for replica in REPLICAS:
-                acceptor, state = pools(os.path.join(folder, end), replica)
-                for name, file in zip(POOLS, (layout.AcceptorFile(acceptor), layout.StateFile(state))):
-                    extents = [extent for extent in file.extents() if extent.start < extent.end]
-                    self.extents[replica, end, name] = extents
-
-    def draw(self, seed, number):
-        """Flip `number` of a seed. Half of them lie in either pool; of these, half anywhere up to the last byte that
-        was ever used, and half in what is used of a region, each region as often as another, so that small ones are
-        hit, too."""
-        source = random.Random(f"{seed}/{number}")
-        replica, end, pool = source.choice(REPLICAS), source.choice(ENDS), source.choice(POOLS)
-        extents = self.extents[replica, end, pool]
-        if source.random() < 0.5:
-            region = source.choice(sorted({extent.region for extent in extents if extent.used}))
-            extents = [extent for extent in extents if extent.used and extent.region == region]
-        extent = source.choices(extents, [extent.end - extent.start for extent in extents])[0]
-        offset = source.randrange(extent.start, extent.end)
-        return Flip(number, replica, end, pool, extent.region, extent.used, offset, source.randrange(8))
-
-    def size(self, pool):
-        """Bytes up to the last one that was ever used, and those in use."""
-        extents = self.extents[0, "stopped", pool]
-        return extents[-1].end, sum(extent.end - extent.start for extent in extents if extent.used)
-
-
-def make_base(run, folder):
-    os.makedirs(folder, exist_ok=True)
-    cluster = run.cluster(**SECTIONS)
-    try:
-        fill(cluster, folder)
-    finally:
-        cluster.remove()
-
-
-def fill(cluster, folder):
-    cluster.start_all()
-    client = cluster.client(cluster.leader())
-    values = {}
-    while True:
-        name = key(len(values))
-        if client.request(SUBMIT, put(name, value(name))).status != OK:
-            break
-        values[name] = value(name)
-    # Free blocks, and room for what is written after a flip.
-    for name in list(values)[::30]:
-        client.request(SUBMIT, delete(name))
-        del values[name]
-    names = sorted(values, key=lambda name: len(values[name]))
-    kept = []
-    for index in range(SESSIONS - 16):
-        session = client.request(OPEN).session
-        # What is replaced is the reply, which so is long or short.
-        name = names[index * len(names) // SESSIONS]
-        reply = client.request(SUBMIT, put(name, values[name]), session=session, sequence=1)
-        assert reply.status == OK, f"room for a kept reply: {reply}"
-        what = f"the kept reply of session {session}"
-        kept.append(Request(what, SUBMIT, get(name), reply.body, 0, session, 1, reply.position))
-    # Sessions that were used since; asked elsewhere, so that the log has it.
-    for index in range(0, len(kept), 2):
-        client.at = (client.at + 1) % len(client.endpoints)
-        client.request(SUBMIT, kept[index].body, session=kept[index].session, sequence=1)
-    # Many small votes behind the large ones.
-    for index in range(3000):
-        name = names[index % (len(names) // 3)]
-        client.request(SUBMIT, put(name, values[name]))
-    cluster.settle()
-    cluster.kill9(*cluster.ids)
-    images = cluster.sections["storage"]["directory"]
-    shutil.copytree(images, os.path.join(folder, "killed"))
-    cluster.start_all()
-    cluster.settle()
-    cluster.stop(*cluster.ids)
-    shutil.copytree(images, os.path.join(folder, "stopped"))
-    with open(os.path.join(folder, "answers"), "wb") as file:
-        pickle.dump((values, kept), file)
-
-
 class Site:
     """A cluster on which one flip is tried after the other."""
 
-    def __init__(self, run, base, seed):
-        self.run, self.base, self.seed = run, base, seed
+    def __init__(self, run, images, seed):
+        self.run, self.images, self.seed = run, images, seed
         self.cluster = run.cluster(prepare=False, **SECTIONS)
         self.folder = self.cluster.sections["storage"]["directory"]
         # Whose peers are up on which images, and have not met it since.
@@ -251,7 +123,7 @@ class Site:
         """The flip, with what came of it."""
         while True:
             begin = time.monotonic()
-            self.flip = self.base.draw(self.seed, number)
+            self.flip = draw(self.images, self.seed, number)
             self.peers = [id for id in REPLICAS if id != self.flip.replica]
             if self.prepare() and self.try_flip():
                 break
@@ -281,8 +153,8 @@ class Site:
 
     def restore(self, replica):
         os.makedirs(os.path.join(self.folder, str(replica)), exist_ok=True)
-        images = os.path.join(self.base.folder, self.flip.end)
-        for image, pool in zip(pools(images, replica), pools(self.folder, replica)):
+        folder = os.path.join(self.images.folder, self.flip.end)
+        for image, pool in zip(pools(folder, replica), pools(self.folder, replica)):
             # In place, which spares the pages.
             with open(image, "rb") as source, open(os.open(pool, os.O_RDWR | os.O_CREAT), "r+b") as file:
                 size = os.path.getsize(image)
@@ -295,7 +167,7 @@ class Site:
         """What the peers have on record of lives and incarnations."""
         found = []
         for id in self.peers:
-            extents = self.base.extents[id, self.flip.end, POOLS[0]]
+            extents = self.images.extents[id, self.flip.end, POOLS[0]]
             region = next(extent for extent in extents if extent.region == "peers")
             with open(self.cluster.pools(id)[0], "rb") as file:
                 found.append(os.pread(file.fileno(), layout.PAGE, region.start))
@@ -369,11 +241,11 @@ class Site:
     def serve(self):
         """The replica is ready: asked for all that it holds, and to change some of it, and looked at until it is plain
         what came of the flip."""
-        self.now = dict(self.base.values)
+        self.now = dict(self.images.values)
         self.changed = []
-        self.check(reads(self.base.values, LOCAL))
-        self.check(self.base.kept)
-        self.check(reads(self.base.values))
+        self.check(reads(self.images.values, LOCAL))
+        self.check(self.images.kept)
+        self.check(reads(self.images.values))
         self.write()
         while True:
             wrong = self.flip.wrong
@@ -465,7 +337,7 @@ class Site:
 
     def look_at_peers(self):
         """They are up, and have what was written."""
-        sample = [*self.changed, *random.Random(self.flip.number).sample(sorted(self.base.values), 50)]
+        sample = [*self.changed, *random.Random(self.flip.number).sample(sorted(self.images.values), 50)]
         for id in self.peers:
             process = self.cluster.processes[id]
             requests = reads({name: self.now[name] for name in sample if name in self.now})
@@ -480,14 +352,14 @@ class Site:
 
 # Many at once.
 
-def work(run, base, seed, numbers, next_index, results):
+def work(run, images, seed, numbers, next_index, results):
     """A process that tries flips until none is left."""
     die_with_parent()
     # The parent says when it is over; then there is something to clean up.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     mpx.context = mpx.zmq.Context()
-    site = Site(run, base, seed)
+    site = Site(run, images, seed)
     try:
         while True:
             with next_index.get_lock():
@@ -505,19 +377,19 @@ def work(run, base, seed, numbers, next_index, results):
 
 
 def try_all(run, folder, seed, numbers, jobs, report=lambda flip: None):
-    """(base, flips): each number of the seed tried, on `jobs` clusters at a time."""
+    """(images, flips): each number of the seed tried, on `jobs` clusters at a time."""
     # Processes are forked, and ZeroMQ is not to be: so the images are made in one, too.
     apart = multiprocessing.get_context("fork")
-    maker = apart.Process(target=Base, args=(run, folder))
+    maker = apart.Process(target=Images, args=(run, folder))
     maker.start()
     maker.join()
     assert maker.exitcode == 0, "the images are made"
-    base = Base(run, folder)
+    images = Images(run, folder)
     # The peers stay up from one to the next of a kind.
-    kinds = {number: base.draw(seed, number) for number in numbers}
+    kinds = {number: draw(images, seed, number) for number in numbers}
     numbers = sorted(numbers, key=lambda number: (kinds[number].replica, kinds[number].end))
     next_index, results = apart.Value("l", 0), apart.Queue()
-    arguments = (run, base, seed, numbers, next_index, results)
+    arguments = (run, images, seed, numbers, next_index, results)
     workers = [apart.Process(target=work, args=arguments) for _ in range(jobs)]
     for worker in workers:
         worker.start()
@@ -534,10 +406,10 @@ def try_all(run, folder, seed, numbers, jobs, report=lambda flip: None):
             if len(flips) < len(numbers):
                 worker.terminate()
             worker.join()
-    return base, flips
+    return images, flips
 
 
-def table(base, flips):
+def table(images, flips):
     """What came of them, by pool and region, in Markdown."""
     seen = {flip.outcome for flip in flips}
     outcomes = [outcome for outcome in OUTCOMES if outcome in seen or outcome not in FAULTS]
@@ -553,7 +425,7 @@ def table(base, flips):
     used = sum(flip.used for flip in flips)
     lines += ["", f"{used} of {len(flips)} flips ({used / len(flips):.0%}) lie in bytes in use."]
     for pool in POOLS:
-        size, part = base.size(pool)
+        size, part = images.size(pool)
         lines.append(f"{pool}: {part} of {size} bytes are in use ({part / size:.0%}).")
     wrong = [flip.wrong_last_s for flip in flips if flip.wrong]
     if wrong:
@@ -573,8 +445,8 @@ def some_flips(run):
     folder = tempfile.mkdtemp(prefix="mpaxos-e2e-flips-", dir=SHARED_MEMORY)
     run.cleanup.callback(shutil.rmtree, folder, True)
     seed = run.random.randrange(1 << 32)
-    base, flips = try_all(run, folder, seed, range(run.rounds or 40), 4)
-    print(table(base, flips))
+    images, flips = try_all(run, folder, seed, range(run.rounds or 40), 4)
+    print(table(images, flips))
     for flip in flips:
         run.check(flip.outcome not in FAULTS or flip.outcome == "aborted", f"seed {seed}: {line(flip)}")
 
