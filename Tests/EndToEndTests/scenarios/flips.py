@@ -21,8 +21,8 @@ import traceback
 import layout
 import mpx
 from harness import SHARED_MEMORY, Ports, die_with_parent, eventually, execute, main, scenario
-from images import ENDS, POOLS, REPLICAS, SECTIONS, Images, Request, held, pools, reads, value
-from mpx import BUSY, LOCAL, NO_LEADER, OK, OPEN, SUBMIT, append, delete, put, some
+from images import ENDS, POOLS, REPLICAS, SECTIONS, Images, Request, ask, held, pools, reads, value
+from mpx import LOCAL, OK, OPEN, SUBMIT, append, delete, put, some
 
 # Seconds in which a replica must be ready, agree with its peers or end; later, no answer may be wrong.
 PATIENCE = 60
@@ -80,33 +80,6 @@ def draw(images, seed, number):
     extent = source.choices(extents, [extent.end - extent.start for extent in extents])[0]
     offset = source.randrange(extent.start, extent.end)
     return Flip(number, replica, end, pool, extent.region, extent.used, offset, source.randrange(8))
-
-
-def ask(link, requests, process, deadline=30.0):
-    """[(request, reply)] of those that were answered before the process ended, or the deadline. Many are under way at a
-    time; those that are to come later are asked again."""
-    waiting, replies, under_way = list(enumerate(requests)), [], 0
-    waiting.reverse()
-    end = time.monotonic() + deadline
-    while waiting or under_way:
-        while waiting and under_way < 256:
-            index, request = waiting.pop()
-            header = mpx.header(request.command, request.flags, request.session, request.sequence)
-            link.send_frames([header, request.body], envelope=(struct.pack("<I", index), b""))
-            under_way += 1
-        if link.socket.poll(50):
-            envelope, _, *frames = link.receive_frames()
-            index = struct.unpack("<I", envelope)[0]
-            reply = mpx.decode(frames)
-            under_way -= 1
-            if reply.status in (BUSY, NO_LEADER):
-                time.sleep(0.005)
-                waiting.append((index, requests[index]))
-            else:
-                replies.append((requests[index], reply))
-        elif not process.running() or time.monotonic() > end:
-            break
-    return replies
 
 
 class Site:

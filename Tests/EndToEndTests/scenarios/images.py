@@ -1,13 +1,16 @@
-"""Images of the pools of a cluster that is full: of keys whose values are known, of sessions with kept replies, of votes."""
+"""Images of pools that are full: of keys whose values are known, of sessions with kept replies, of votes."""
 
 import os
 import pickle
 import random
 import shutil
+import struct
+import time
 from dataclasses import dataclass
 
 import layout
-from mpx import NONE, OK, OPEN, QUERY, SUBMIT, delete, get, put, some
+import mpx
+from mpx import BUSY, NO_LEADER, NONE, OK, OPEN, QUERY, SUBMIT, delete, get, put, some
 
 REPLICAS = (0, 1, 2)
 # How the replicas ended.
@@ -64,6 +67,33 @@ def reads(values, flags=0):
             for name, there in values.items()]
 
 
+def ask(link, requests, process, deadline=30.0, most=256):
+    """[(request, reply)] of those that were answered before the process ended, or the deadline. So many are under way
+    at a time; those that are to come later are asked again."""
+    waiting, replies, under_way = list(enumerate(requests)), [], 0
+    waiting.reverse()
+    end = time.monotonic() + deadline
+    while waiting or under_way:
+        while waiting and under_way < most:
+            index, request = waiting.pop()
+            header = mpx.header(request.command, request.flags, request.session, request.sequence)
+            link.send_frames([header, request.body], envelope=(struct.pack("<I", index), b""))
+            under_way += 1
+        if link.socket.poll(50):
+            envelope, _, *frames = link.receive_frames()
+            index = struct.unpack("<I", envelope)[0]
+            reply = mpx.decode(frames)
+            under_way -= 1
+            if reply.status in (BUSY, NO_LEADER):
+                time.sleep(0.005)
+                waiting.append((index, requests[index]))
+            else:
+                replies.append((requests[index], reply))
+        elif not process.running() or time.monotonic() > end:
+            break
+    return replies
+
+
 class Images:
     """In a folder, where they may stay; with what the replicas must answer."""
 
@@ -99,16 +129,27 @@ def make_images(run, folder):
 
 def fill(cluster, folder):
     cluster.start_all()
-    client = cluster.client(cluster.leader())
-    values = {}
-    while True:
-        name = key(len(values))
-        if client.request(SUBMIT, put(name, value(name))).status != OK:
-            break
-        values[name] = value(name)
+    leader = cluster.leader()
+    client = cluster.client(leader)
+
+    def submit(commands, most):
+        """(key, status) of commands by key."""
+        requests = [Request(name, SUBMIT, command, b"") for name, command in commands]
+        with mpx.Link(cluster.endpoint(leader), "dealer", SNDHWM=0, RCVHWM=0) as link:
+            replies = ask(link, requests, cluster.processes[leader], 600, most)
+        assert len(replies) == len(requests), "all are answered"
+        return [(request.what, reply.status) for request, reply in replies]
+
+    values, count, is_full = {}, 0, False
+    while not is_full:
+        found = submit([(key(index), put(key(index), value(key(index)))) for index in range(count, count + 100)], 16)
+        count += 100
+        values.update((name, value(name)) for name, status in found if status == OK)
+        is_full = any(status != OK for _, status in found)
     # Free blocks, and room for what is written after a flip.
-    for name in list(values)[::30]:
-        client.request(SUBMIT, delete(name))
+    gone = list(values)[::30]
+    submit([(name, delete(name)) for name in gone], 16)
+    for name in gone:
         del values[name]
     names = sorted(values, key=lambda name: len(values[name]))
     kept = []
@@ -125,9 +166,8 @@ def fill(cluster, folder):
         client.at = (client.at + 1) % len(client.endpoints)
         client.request(SUBMIT, kept[index].body, session=kept[index].session, sequence=1)
     # Many small votes behind the large ones.
-    for index in range(3000):
-        name = names[index % (len(names) // 3)]
-        client.request(SUBMIT, put(name, values[name]))
+    small = names[:len(names) // 3]
+    submit([(name, put(name, values[name])) for name in small + small], 4)
     cluster.settle()
     cluster.kill9(*cluster.ids)
     images = cluster.sections["storage"]["directory"]
