@@ -59,11 +59,11 @@ final class Executor<Machine: StateMachine>: Stage {
 
     init(
         index: Int, machine: Machine, pool: StatePool, maximumRequest: Int, board: StatusBoard, rings: Rings,
-        parkers: Parkers, imageOrder: ImageOrder, alarm: Alarm
+        parkers: Parkers, imageOrder: ImageOrder, alarm: Alarm, isVerified: Bool
     ) {
         self.imageOrder = imageOrder
         self.alarm = alarm
-        verification = Verification(of: pool.heap, board: board)
+        verification = Verification(of: pool.heap, board: board, isFirst: !isVerified)
         self.index = index
         self.machine = machine
         self.pool = pool

@@ -11,12 +11,17 @@ struct Pools {
     let state: StatePool
     /// The one that began with this opening.
     let life: Life
+    /// Whether all bytes of the state were read and found to be what commits have made; else there were too many for the opening.
+    let isVerified: Bool
 
     /// DRAM for the state's changed pages, in bytes: an eighth of the machine's memory. Where the pages in use are more than that,
     /// commands wait for page faults, which cost several times what else they do.
     private static var viewLimit: Int {
         max(256 << 20, sysconf(Int32(_SC_PHYS_PAGES)) / 8 * sysconf(Int32(_SC_PAGESIZE)))
     }
+
+    /// Microseconds that an opening may take to read the state: enough for some gigabytes in memory.
+    private static let verificationTime: UInt64 = 500_000
 
     /// What both survive: the weaker of the two.
     var durability: Durability {
@@ -68,6 +73,16 @@ struct Pools {
             try acceptor.settle(executed: state.executed)
         } catch {
             throw ReplicaError(.refused, error.description)
+        }
+        // Before anything is believed, or answered, that only the digest covers.
+        do throws(PoolError) {
+            let deadline = csupport_monotonic_us() + Self.verificationTime
+            isVerified = try state.verifyDigest { csupport_monotonic_us() < deadline }
+        } catch {
+            throw ReplicaError(
+                .refused,
+                "\(error): keep both pools, see mpaxos dump --verify, and restore the file as it was when replica \(member.id) last ran; if it is gone leave this replica stopped: the others go on without it"
+            )
         }
         // In three steps, see `AcceptorPool.life`. Whoever calls this has said nothing to anybody yet.
         life = Life(bootCount: acceptor.life.bootCount + 1, nonce: UInt64.random(in: 1...UInt64.max))

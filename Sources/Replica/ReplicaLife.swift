@@ -52,6 +52,10 @@ final class ReplicaLife<Machine: StateMachine> {
                 "\(acceptor.path): \(vote) is not whole, and is dropped, as what was being written when the process was killed or the power was lost, of which nobody was told; more than a few of these mean that the memory or disk is to be looked at"
             )
         }
+        if pools.isVerified {
+            board.statePasses.add(1)
+            board.statePassedAt.store(csupport_monotonic_us())
+        }
         durability = pools.durability
         geometry = pools.state.geometry
         desk = TransferDesk(bell: bell)
@@ -106,7 +110,8 @@ final class ReplicaLife<Machine: StateMachine> {
                 traffic: traffic, transfer: transfer, logger: logger, alarm: alarm)
             let executor = Executor(
                 index: index, machine: machine, pool: pools.state, maximumRequest: topology.client.maxRequest,
-                board: board, rings: rings, parkers: plan.parkers, imageOrder: order, alarm: alarm)
+                board: board, rings: rings, parkers: plan.parkers, imageOrder: order, alarm: alarm,
+                isVerified: pools.isVerified)
             let report = report(durability)
             let gateway = ClientGateway(
                 settings: .init(topology: topology, index: index), port: clients, board: board,

@@ -4,13 +4,13 @@ import PersistentMemory
 /// Reads all bytes of the state again and again, and compares them with the digest that commits have kept: what is
 /// written by nobody, and so met by nobody, is met here.
 ///
-/// The first pass after an open takes all time that is left over. Later ones take ten seconds, or longer where more
-/// would be read than 64 MB a second, so that a state of 1 GiB takes 17. Under load, too, slices are read, for about a
-/// hundredth of the time.
+/// The opening of the pools reads all, or as much as it takes time for; the rest of that first pass takes all time that
+/// is left over. Later ones take ten seconds, or longer where more would be read than 64 MB a second, so that a state of
+/// 1 GiB takes 17. Under load, too, slices are read, for about a hundredth of the time.
 struct Verification {
     private let heap: Heap
     private let board: StatusBoard
-    private var isFirst = true
+    private var isFirst: Bool
     /// When the next slice is to be read.
     private(set) var nextDeadline: UInt64 = 0
 
@@ -22,7 +22,9 @@ struct Verification {
     private static var pageTime: Double { 62.5 }
     private static var passTime: Double { 10_000_000 }
 
-    init(of heap: Heap, board: StatusBoard) {
+    /// - Parameter isFirst: the opening did not get through, and the pass goes on from where that ended.
+    init(of heap: Heap, board: StatusBoard, isFirst: Bool) {
+        self.isFirst = isFirst
         self.heap = heap
         self.board = board
     }

@@ -16,6 +16,20 @@ extension StatePool {
         throw PoolError.damagedPool(path, Self.digestsDiffer(found: found, stored: heap.digest))
     }
 
+    /// Begins to read all bytes of the state, and throws when their digest is not the one that was stored with the last commit.
+    /// - Parameter goesOn: asked after every 16 MiB.
+    /// - Returns: whether all were read; else `heap.verifyDigest` goes on from there.
+    package func verifyDigest(while goesOn: () -> Bool) throws(PoolError) -> Bool {
+        repeat {
+            guard let found = heap.verifyDigest(pages: 4096) else { continue }
+            guard found == heap.digest else {
+                throw PoolError.damagedPool(path, Self.digestsDiffer(found: found, stored: heap.digest))
+            }
+            return true
+        } while goesOn()
+        return false
+    }
+
     /// What a digest of the bytes says that is not the one that commits made.
     package static func digestsDiffer(found: UInt64, stored: UInt64) -> String {
         let (found, stored) = (PoolInspection.hexadecimal(found), PoolInspection.hexadecimal(stored))

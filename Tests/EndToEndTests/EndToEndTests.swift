@@ -259,6 +259,11 @@ struct EndToEndTests {
             try await Scenario(script: "refusals", name: "damaged-votes").run()
         }
 
+        @Test(arguments: Scenario.Threads.allCases)
+        func bitsFlippedAnywhere(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "flips", name: "some-flips").run(threads)
+        }
+
         @Test func formatsCutShortAndRacing() async throws {
             try await Scenario(script: "refusals", name: "formats").run()
         }

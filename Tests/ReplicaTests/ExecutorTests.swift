@@ -31,7 +31,7 @@ import Testing
             executor = Executor(
                 index: 0, machine: machine, pool: pool, maximumRequest: 1_000, board: board, rings: rings,
                 parkers: Parkers(gateway: parker, engine: parker, links: parker, executor: parker),
-                imageOrder: ImageOrder(), alarm: alarm)
+                imageOrder: ImageOrder(), alarm: alarm, isVerified: false)
         }
 
         deinit {
