@@ -1,8 +1,12 @@
 /// What the replicas say of their states, and whether they can all be right: with the same instances executed the
 /// digests of sound states are equal.
+///
+/// Each tells its digest at every instance that is a multiple of `interval`, however busy it is, and besides where it
+/// stands in quiet. Of each the last statements are kept, so that one that lags behind still finds what others told of
+/// the instance that it has come to. A verdict is about one instance.
 package struct DigestComparison {
     /// A digest, and the last instance that is executed in it.
-    package struct Standing: Equatable {
+    package struct Standing: BitwiseCopyable, Equatable, Sendable {
         package var executed: UInt64
         package var value: UInt64
 
@@ -14,7 +18,7 @@ package struct DigestComparison {
 
     /// Bit i: replica i.
     package enum Verdict: Equatable {
-        /// Nobody who has told of the same instance differs.
+        /// Nobody who has told of this instance differs.
         case agreement
         /// This replica is of a majority's opinion; those differ.
         case theyDiffer(UInt16)
@@ -24,64 +28,102 @@ package struct DigestComparison {
         case undecided(UInt16)
     }
 
+    /// Often enough for a difference to be found within a second of ordinary load, and seldom enough that neither the group
+    /// commit that ends there nor the frames are felt.
+    package static let ordinaryInterval: UInt64 = 1024
+    /// Statements kept of each replica at multiples of the interval: how far one may lag behind.
+    private static let kept = 16
+
     /// Replicas that were found to differ from this one, since when it has not been settled who is right. What was found
-    /// once stays true when the states move on: it ends with a majority's word, or when they are found equal.
+    /// once stays true when the states move on: it ends with a majority's word, or when they are found equal there or later.
     package private(set) var disputed: UInt16 = 0
     package private(set) var disputedSince: UInt64 = .max
+    /// All have told of an instance in dispute, and there is no majority: nobody is left who could settle it.
+    package private(set) var isHopeless = false
+    /// Replicas that a majority with this one among it has found to differ.
+    package private(set) var condemned: UInt16 = 0
 
+    package let interval: UInt64
     private let index: Int
+    private let count: Int
     private let quorum: Int
-    /// The last that each replica told, this one included.
-    private var standings: [Standing?]
+    /// For each replica: its statements at the last multiples of the interval, each at its place, and behind them the last other one.
+    private var statements: [Standing?]
+    /// The instance at which a replica was last found to differ.
+    private var differedAt: [UInt64]
 
-    package init(index: Int, count: Int) {
+    package init(index: Int, count: Int, interval: UInt64 = ordinaryInterval) {
         self.index = index
+        self.count = count
+        self.interval = interval
         quorum = count / 2 + 1
-        standings = Array(repeating: nil, count: count)
+        statements = Array(repeating: nil, count: count * (Self.kept + 1))
+        differedAt = Array(repeating: 0, count: count)
     }
 
-    package subscript(replica: Int) -> Standing? {
-        get { standings[replica] }
-        set { standings[replica] = newValue }
+    private func place(of executed: UInt64, _ replica: Int) -> Int {
+        let slot = executed % interval == 0 ? Int(executed / interval % UInt64(Self.kept)) : Self.kept
+        return replica * (Self.kept + 1) + slot
     }
 
-    /// The verdict, after which `disputed` stands for what is known by now.
-    package mutating func judge(now: UInt64) -> Verdict {
-        let verdict = verdict
-        switch verdict {
-        case .agreement:
-            for (replica, standing) in standings.enumerated() where standing != nil && standing == standings[index] {
-                disputed &= ~(1 << UInt16(replica))
-            }
-        case .theyDiffer(let replicas): disputed &= ~replicas
-        case .thisDiffers: break
-        case .undecided(let replicas):
-            if disputed == 0 { disputedSince = now }
-            disputed |= replicas
+    /// What a replica last told of its state after an instance.
+    package func value(of replica: Int, at executed: UInt64) -> UInt64? {
+        guard let standing = statements[place(of: executed, replica)], standing.executed == executed else { return nil }
+        return standing.value
+    }
+
+    /// All that is kept of a replica, for one who has not heard it.
+    package func statements(of replica: Int) -> [Standing] {
+        statements[replica * (Self.kept + 1)..<(replica + 1) * (Self.kept + 1)].compactMap { $0 }
+    }
+
+    /// A replica, perhaps this one, tells where its state stands: the verdict about that instance.
+    package mutating func take(_ standing: Standing, from replica: Int, now: UInt64) -> Verdict {
+        statements[place(of: standing.executed, replica)] = standing
+        return judge(standing.executed, now: now)
+    }
+
+    private mutating func judge(_ executed: UInt64, now: UInt64) -> Verdict {
+        guard let own = value(of: index, at: executed) else { return .agreement }
+        let agreeing = replicas(telling: own, at: executed)
+        for replica in 0..<count where agreeing & 1 << UInt16(replica) != 0 && differedAt[replica] <= executed {
+            settle(1 << UInt16(replica))
+            condemned &= ~(1 << UInt16(replica))
         }
-        if disputed == 0 { disputedSince = .max }
-        return verdict
-    }
-
-    package var verdict: Verdict {
-        guard let own = standings[index] else { return .agreement }
         var differing: UInt16 = 0
-        var agreeing: UInt16 = 0
-        for (replica, standing) in standings.enumerated() {
-            guard let standing, standing.executed == own.executed else { continue }
-            if standing.value == own.value {
-                agreeing |= 1 << UInt16(replica)
-            } else {
-                differing |= 1 << UInt16(replica)
-            }
+        var told = 0
+        for replica in 0..<count {
+            guard let value = value(of: replica, at: executed) else { continue }
+            told += 1
+            guard value != own else { continue }
+            differing |= 1 << UInt16(replica)
+            differedAt[replica] = max(differedAt[replica], executed)
+            let others = replicas(telling: value, at: executed)
+            if others.nonzeroBitCount >= quorum { return .thisDiffers(majority: others) }
         }
         if differing == 0 { return .agreement }
-        if agreeing.nonzeroBitCount >= quorum { return .theyDiffer(differing) }
-        for (replica, standing) in standings.enumerated() where differing & 1 << UInt16(replica) != 0 {
-            var equal: UInt16 = 0
-            for (other, theirs) in standings.enumerated() where theirs == standing { equal |= 1 << UInt16(other) }
-            if equal.nonzeroBitCount >= quorum { return .thisDiffers(majority: equal) }
+        if agreeing.nonzeroBitCount >= quorum {
+            settle(differing)
+            condemned |= differing
+            return .theyDiffer(differing)
         }
-        return .undecided(differing)
+        // Of those that were found to be wrong before nobody waits to hear who is right.
+        let open = differing & ~condemned
+        if open == 0 { return .theyDiffer(differing) }
+        if disputed == 0 { disputedSince = now }
+        disputed |= open
+        isHopeless = isHopeless || told == count
+        return .undecided(open)
+    }
+
+    private func replicas(telling value: UInt64, at executed: UInt64) -> UInt16 {
+        (0..<count).reduce(0) { $0 | (self.value(of: $1, at: executed) == value ? 1 << UInt16($1) : 0) }
+    }
+
+    private mutating func settle(_ replicas: UInt16) {
+        disputed &= ~replicas
+        guard disputed == 0 else { return }
+        disputedSince = .max
+        isHopeless = false
     }
 }

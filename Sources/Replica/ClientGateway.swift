@@ -165,6 +165,8 @@ final class ClientGateway: Stage {
                 board.rejectedMalformed.add(1)
                 var text = reason
                 text.withUTF8 { answer(request, .malformed, body: UnsafeRawBufferPointer($0)) }
+            } else if board.isInDispute {
+                refuseInDispute(request)
             } else if request.flags.contains(.local) {
                 admit(request, now: now, isLocal: true)
             } else {
@@ -174,6 +176,7 @@ final class ClientGateway: Stage {
     }
 
     private func order(_ request: RequestHeader, _ code: CommandCode, now: UInt64) {
+        if board.isInDispute { return refuseInDispute(request) }
         if request.flags.contains(.noForward) {
             let leader = board.knownLeader
             if leader != settings.index {
@@ -223,6 +226,11 @@ final class ClientGateway: Stage {
     /// The executor's answer: to the client that waits for it, if it still does.
     private func finish(_ completion: Completion) {
         if let index = pending.pointee.find(completion.tag) {
+            // What comes of a state that is in dispute reaches nobody; a repetition finds it when that is settled.
+            guard !board.isInDispute else {
+                giveUp(index)
+                return completion.body.release(to: rings.replyBodies)
+            }
             let entry = pending.pointee[index]
             let session = entry.command == CommandCode.open.rawValue ? completion.session : entry.session
             send(
@@ -257,6 +265,12 @@ final class ClientGateway: Stage {
         board.redirected.add(1)
         var endpoint = settings.clientEndpoints[leader]
         endpoint.withUTF8 { answer(request, .redirect, body: UnsafeRawBufferPointer($0)) }
+    }
+
+    /// Answers as when there is no leader: to try again, here or elsewhere.
+    private func refuseInDispute(_ request: RequestHeader) {
+        board.unanswered.add(1)
+        refuse(request, .noLeader, milliseconds: 50)
     }
 
     private func refuse(_ request: RequestHeader, _ status: StatusCode, milliseconds: UInt32) {

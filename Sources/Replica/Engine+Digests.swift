@@ -1,72 +1,78 @@
 import Consensus
 import Wire
 
-/// Whether this replica's state is that of the others. The executor computes the digest in quiet times; the engines tell
-/// each other.
+/// Whether this replica's state is that of the others. The executor states its digest at fixed instances and in quiet
+/// times; the engines tell each other.
 extension Engine {
-    private static let lookInterval: UInt64 = 100_000
     private static let tellInterval: UInt64 = 1_000_000
-    /// How long two replicas that differ wait for a majority's word, before both stop: while all members are linked, and
-    /// else.
+    /// How long two replicas that differ wait for a majority's word, before both stop: while all members are linked, else,
+    /// and where all have told and none is left who could say.
     private static let patienceWithAll: UInt64 = 60_000_000
     private static let patienceWithFew: UInt64 = 10_000_000
+    private static let patienceWithoutHope: UInt64 = 1_000_000
 
     /// A peer told where its state stands.
     func takeDigest(_ standing: DigestComparison.Standing, from peer: Int, now: UInt64) {
-        comparison[peer] = standing
-        judgeDigests(now: now)
+        compare(standing, of: peer, now: now)
     }
 
-    /// Tells the peers of this replica's digest: when there is a new one, and now and then, for who is new.
-    func tellDigest(now: UInt64) {
-        guard now >= digestSeenAt + Self.lookInterval else { return }
-        digestSeenAt = now
-        let digest = board.digest.map { DigestComparison.Standing(executed: $0.executed, value: $0.value) }
-        let isNew = digest != comparison[index]
-        comparison[index] = digest
-        if let digest, isNew || now >= digestToldAt + Self.tellInterval {
-            digestToldAt = now
-            for peer in 0..<memberCount where peer != index && traffic.isConnected(peer) {
-                traffic.tell(.digest(executed: digest.executed, value: digest.value), to: peer)
-            }
+    /// Tells the peers what the executor stated: what is new, the last once a second, and all that is kept to who is newly
+    /// linked.
+    func compareDigests(now: UInt64) {
+        var linked: UInt16 = 0
+        for peer in 0..<memberCount where peer != index && traffic.isConnected(peer) { linked |= 1 << UInt16(peer) }
+        for peer in members(of: linked & ~toldOfDigests) {
+            for standing in comparison.statements(of: index) { traffic.tell(standing, to: peer) }
         }
-        judgeDigests(now: now)
+        toldOfDigests = linked
+        while let standing = digests.pop() {
+            digestStated = standing
+            tellDigest(standing, now: now)
+            compare(standing, of: index, now: now)
+        }
+        if let standing = digestStated, now >= digestToldAt + Self.tellInterval { tellDigest(standing, now: now) }
+        endDispute(now: now)
     }
 
-    private func judgeDigests(now: UInt64) {
-        let wasDisputed = comparison.disputed
-        let verdict = comparison.judge(now: now)
-        guard let own = comparison[index] else { return }
-        switch verdict {
+    private func tellDigest(_ standing: DigestComparison.Standing, now: UInt64) {
+        digestToldAt = now
+        for peer in members(of: toldOfDigests) { traffic.tell(standing, to: peer) }
+    }
+
+    private func compare(_ standing: DigestComparison.Standing, of replica: Int, now: UInt64) {
+        let (disputed, condemned) = (comparison.disputed, comparison.condemned)
+        let executed = standing.executed
+        switch comparison.take(standing, from: replica, now: now) {
         case .agreement: break
         case .theyDiffer(let peers):
-            let news = peers & ~knownToDiffer
-            knownToDiffer |= peers
-            for peer in members(of: news) {
+            for peer in members(of: peers & ~condemned) {
                 board.peers[peer].digestsDiffered.add(1)
                 logger.error(
-                    "the state of replica \(memberIDs[peer]) differs from that of a majority: \(statement(of: [peer], own)); it is to stop, and is not to be trusted"
+                    "the state of replica \(memberIDs[peer]) differs from that of a majority: \(statement(of: [peer], executed)); it is to stop, and is not to be trusted"
                 )
             }
         case .thisDiffers(let majority):
             alarm.raise(
                 .init(
                     text:
-                        "the state of this replica differs from that of a majority: \(statement(of: members(of: majority), own)). Its state pool is damaged, or the state machine is not deterministic: keep its pools, see mpaxos dump --verify; the others go on without it"
+                        "the state of this replica differs from that of a majority: \(statement(of: members(of: majority), executed)). Its state pool is damaged, or the state machine is not deterministic: keep its pools, see mpaxos dump --verify; the others go on without it"
                 ))
         case .undecided(let peers):
-            guard peers & ~wasDisputed != 0 else { break }
+            guard peers & ~disputed != 0 else { break }
             logger.error(
-                "states differ, and no majority says yet which is right: \(statement(of: members(of: peers), own))")
+                "states differ, and no majority says yet which is right: \(statement(of: members(of: peers), executed)); nothing is served until that is settled"
+            )
         }
-        endDispute(now: now)
+        if comparison.disputed != disputed { publishReadiness() }
     }
 
     /// Stops where it has not been settled for too long who is right.
     private func endDispute(now: UInt64) {
         guard comparison.disputed != 0 else { return }
-        let isAnybodyAway = (0..<memberCount).contains { $0 != index && !traffic.isConnected($0) }
-        let patience = isAnybodyAway ? Self.patienceWithFew : Self.patienceWithAll
+        let isAnybodyAway = toldOfDigests.nonzeroBitCount < memberCount - 1
+        let patience =
+            comparison.isHopeless
+            ? Self.patienceWithoutHope : isAnybodyAway ? Self.patienceWithFew : Self.patienceWithAll
         guard now >= comparison.disputedSince + patience else { return }
         let others = members(of: comparison.disputed).map { String(memberIDs[$0]) }.joined(separator: ", ")
         alarm.raise(
@@ -78,11 +84,11 @@ extension Engine {
 
     private func members(of mask: UInt16) -> [Int] { (0..<memberCount).filter { mask & 1 << UInt16($0) != 0 } }
 
-    private func statement(of peers: [Int], _ own: DigestComparison.Standing) -> String {
-        let theirs = peers.map { peer in
-            "that of replica \(memberIDs[peer]) is \(comparison[peer].map { StatusReport.hex($0.value) } ?? "not known")"
+    private func statement(of peers: [Int], _ executed: UInt64) -> String {
+        func digest(of replica: Int) -> String {
+            comparison.value(of: replica, at: executed).map(StatusReport.hex) ?? "not known"
         }
-        return
-            "with all up to instance \(own.executed) executed its digest is \(StatusReport.hex(own.value)), \(theirs.joined(separator: ", "))"
+        let theirs = peers.map { "that of replica \(memberIDs[$0]) is \(digest(of: $0))" }.joined(separator: ", ")
+        return "with all up to instance \(executed) executed its digest is \(digest(of: index)), \(theirs)"
     }
 }

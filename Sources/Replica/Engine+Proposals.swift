@@ -15,7 +15,7 @@ extension Engine {
             board.era.store(board.era.load() + 1)
         }
         publishTraffic()
-        tellDigest(now: now)
+        compareDigests(now: now)
         for peer in 0..<memberCount where peer != index { allow(peer, now: now) }
         let largest: Int
         if core.role == .leader {

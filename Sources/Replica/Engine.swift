@@ -33,11 +33,12 @@ final class Engine: Stage {
     let logger: Logger
     let alarm: Alarm
     @exclusivity(unchecked) var comparison: DigestComparison
-    /// When this replica's digest was looked at last, and told to the others.
-    @exclusivity(unchecked) var digestSeenAt: UInt64 = 0
+    let digests: SPSCRing<DigestComparison.Standing>
+    /// What the executor stated last, and when it was told to the others last.
+    @exclusivity(unchecked) var digestStated: DigestComparison.Standing?
     @exclusivity(unchecked) var digestToldAt: UInt64 = 0
-    /// Replicas that were said to differ from a majority.
-    @exclusivity(unchecked) var knownToDiffer: UInt16 = 0
+    /// Peers that were linked at the last look: to the others all is told that is kept.
+    @exclusivity(unchecked) var toldOfDigests: UInt16 = 0
     private let executor: Parker
 
     private let incoming = Frame()
@@ -106,6 +107,7 @@ final class Engine: Stage {
         self.board = board
         arrivals = rings.arrivals
         decided = rings.decided
+        digests = rings.digests
         executor = parkers.executor
         delivered = executed
         board.acceptorPoolSize.store(UInt64(acceptor.capacity))
@@ -213,6 +215,7 @@ final class Engine: Stage {
         switch decoded.content {
         case .message(let message): receive(message, decoded.payload, from: peer, now: now)
         case .forward(_, let checksum): takeForwarded(decoded.payload, checksum: checksum, from: peer)
+        case .digest(let standing): takeDigest(standing, from: peer, now: now)
         case .transfer(let message):
             transfer.take(message, decoded.payload, from: peer, standing: standing, now: now)
             return Self.workOfTransfer
@@ -227,9 +230,6 @@ final class Engine: Stage {
             case .lost: board.peers[peer].parcelsLost.add(1)
             case .piece: core.hears(peer, now: now)
             case .whole: takeDelivered(from: peer, now: now)
-            }
-            if case .digest(let executed, let value) = message {
-                takeDigest(.init(executed: executed, value: value), from: peer, now: now)
             }
         // The links keep handshakes to themselves: one that comes here came in pieces.
         case .handshake: board.peers[peer].framesMalformed.add(1)
@@ -468,12 +468,15 @@ final class Engine: Stage {
     }
 
     /// Caught up is who has executed all that was decided, but for what can be under way at any time.
-    private func publishReadiness() {
+    func publishReadiness() {
         let behind = core.known - min(core.known, board.executed.load())
         let hasLeader = core.role == .leader ? core.isFollowed : core.leader != nil
         // The first time strictly: but for what is under way. Later a burst may put some more between.
         let tolerated = hasCaughtUp ? UInt64(core.configuration.window) : 2
-        board.isReady = hasLeader && behind <= tolerated && !core.needsStateTransfer
-        hasCaughtUp = hasCaughtUp || board.isReady
+        let hasCome = hasLeader && behind <= tolerated && !core.needsStateTransfer
+        hasCaughtUp = hasCaughtUp || hasCome
+        // Nobody is served from a state of which it is not known whether it is the right one.
+        board.isInDispute = comparison.disputed != 0
+        board.isReady = hasCome && !board.isInDispute
     }
 }

@@ -21,6 +21,7 @@ final class Executor<Machine: StateMachine>: Stage {
     private let decided: SPSCRing<DecidedBatch>
     private let localQueries: SPSCRing<LocalQuery>
     private let completions: SPSCRing<Completion>
+    private let digests: SPSCRing<DigestComparison.Standing>
     private let queryBodies: ByteRing
     private let replyBodies: ByteRing
     private let gateway: Parker
@@ -67,6 +68,7 @@ final class Executor<Machine: StateMachine>: Stage {
         decided = rings.decided
         localQueries = rings.localQueries
         completions = rings.completions
+        digests = rings.digests
         queryBodies = rings.queryBodies
         replyBodies = rings.replyBodies
         gateway = parkers.gateway
@@ -312,6 +314,9 @@ final class Executor<Machine: StateMachine>: Stage {
         if heap.refreshDigest(pages: Self.digestSlice) {
             board.digest = (pool.position, pool.executed, heap.digest)
             digestIsPublished = true
+            // One that finds no room is as good as lost: the next follows.
+            _ = digests.push(.init(executed: pool.executed, value: heap.digest))
+            if digests.publish() { engine.wake() }
         }
         return true
     }

@@ -34,7 +34,7 @@ package final class StatusServer: Sendable {
                 let isReady = report.board.isReady
                 return HTTPResponse(
                     statusCode: isReady ? .ok : .serviceUnavailable, headers: [.contentType: "text/plain"],
-                    body: Data((isReady ? "ready\n" : "not ready: no leader known, or catching up\n").utf8))
+                    body: Data((isReady ? "ready\n" : "not ready: no leader known, catching up, or its state in dispute\n").utf8))
             }
             do {
                 try await server.run()

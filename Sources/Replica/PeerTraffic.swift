@@ -457,8 +457,12 @@ final class PeerTraffic {
         }
     }
 
-    /// What replicas tell each other beside the protocol.
-    func tell(_ message: LinkFrame, to peer: Int) { send(message, to: peer) }
+    /// Tells one peer where this replica's state stands.
+    func tell(_ standing: DigestComparison.Standing, to peer: Int) {
+        frame.rebuild(size: PeerHeader.size)
+        PeerFrame.encode(standing, sender: index, into: frame.bytes.baseAddress!)
+        depart(frame, to: 1 << UInt16(peer), pieces: false, isCounted: false)
+    }
 
     private func send(_ message: LinkFrame, to peer: Int) {
         frame.rebuild(size: PeerHeader.size)
@@ -512,7 +516,6 @@ final class PeerTraffic {
         case .echo(let stamp):
             _ = peers[peer].window.returned(stamp, now: now)
             return .nothing
-        case .digest: return .nothing
         case .piece(let parcel, let offset, let size):
             return peers[peer].incoming.take(parcel: parcel, offset: offset, size: size, payload) ? .piece : .lost
         case .deliver(let parcel):

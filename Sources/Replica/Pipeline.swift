@@ -1,3 +1,4 @@
+import Consensus
 import Queues
 
 /// The rings between the stages of one replica. Every ring has one producer and one consumer stage.
@@ -10,6 +11,8 @@ struct Rings {
     let queryBodies: ByteRing
     let replyBodies: ByteRing
     let decided: SPSCRing<DecidedBatch>
+    /// From the executor: digests of the state.
+    let digests: SPSCRing<DigestComparison.Standing>
     let arrivals: SPSCRing<Arrival>
     let departures: SPSCRing<Departure>
 
@@ -25,6 +28,8 @@ struct Rings {
         queryBodies = .allocate(capacity: 1 << 20)
         replyBodies = .allocate(capacity: 4 << 20)
         decided = .allocate(capacity: 1024)
+        // The engine looks each millisecond, in which not so many thousand instances are executed.
+        digests = .allocate(capacity: 64)
         arrivals = .allocate(capacity: 4096)
         departures = .allocate(capacity: 4096)
     }
@@ -48,6 +53,7 @@ struct Rings {
         queryBodies.deallocate()
         replyBodies.deallocate()
         decided.deallocate()
+        digests.deallocate()
         arrivals.deallocate()
         departures.deallocate()
     }

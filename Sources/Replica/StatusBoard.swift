@@ -101,6 +101,7 @@ package final class StatusBoard: Sendable {
     let era: Gauge
     private let leaderWord: Gauge
     private let readyWord: Gauge
+    private let disputeWord: Gauge
 
     // MARK: Executor
 
@@ -184,7 +185,10 @@ package final class StatusBoard: Sendable {
         leaderWord = builder.hidden()
         progress = builder.hidden()
         era = builder.hidden()
-        readyWord = builder.gauge("ready", "1 when a leader is known and the replica has caught up")
+        readyWord = builder.gauge(
+            "ready", "1 when a leader is known, the replica has caught up, and its state is not in dispute")
+        disputeWord = builder.gauge(
+            "state_in_dispute", "1 while states differ and no majority says which is right: nothing is served")
 
         builder.beginSection()
         executed = builder.gauge("executed_instance", "Highest instance executed")
@@ -239,7 +243,13 @@ package final class StatusBoard: Sendable {
         }
     }
 
-    /// Whether the replica knows a leader and has caught up. Set by the engine.
+    /// Whether the state differs from another one, and it is not settled which is right. Set by the engine.
+    package var isInDispute: Bool {
+        get { disputeWord.load() != 0 }
+        set { disputeWord.store(newValue ? 1 : 0) }
+    }
+
+    /// Whether the replica knows a leader, has caught up, and may serve its state. Set by the engine.
     package var isReady: Bool {
         get { readyWord.load() != 0 }
         set { readyWord.store(newValue ? 1 : 0) }

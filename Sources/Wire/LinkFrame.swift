@@ -10,7 +10,6 @@
 /// | 0x91 | deliver | parcel, 0, 0, 0, 0 | the header of the frame whose payload the parcel is |
 /// | 0x92 | mark | stamp, 0, 0, 0, 0 | |
 /// | 0x93 | echo | stamp, 0, 0, 0, 0 | |
-/// | 0x94 | digest | last instance executed, digest of the state, 0, 0, 0 | |
 ///
 /// The bytes of a piece have no checksum of their own: that of the frame's payload covers them.
 package enum LinkFrame: BitwiseCopyable, Hashable, Sendable {
@@ -18,15 +17,12 @@ package enum LinkFrame: BitwiseCopyable, Hashable, Sendable {
     case deliver(parcel: UInt64)
     case mark(stamp: UInt64)
     case echo(stamp: UInt64)
-    /// Where the sender's state stands: with the same instances executed the digests of sound states are equal.
-    case digest(executed: UInt64, value: UInt64)
 
     static let pieceKind: UInt8 = 0x90
     static let deliverKind: UInt8 = 0x91
     static let markKind: UInt8 = 0x92
     static let echoKind: UInt8 = 0x93
-    static let digestKind: UInt8 = 0x94
-    static let kinds = pieceKind...digestKind
+    static let kinds = pieceKind...echoKind
 
     /// Writes the 64-byte header of a frame that says this; `payloadCount` bytes belong behind it.
     package func encodeHeader(payloadCount: Int = 0, sender: Int, into bytes: UnsafeMutableRawPointer) {
@@ -40,8 +36,6 @@ package enum LinkFrame: BitwiseCopyable, Hashable, Sendable {
                 PeerHeader(kind: Self.deliverKind, sender: sender, payloadCount: count, parcel)
             case .mark(let stamp): PeerHeader(kind: Self.markKind, sender: sender, payloadCount: count, stamp)
             case .echo(let stamp): PeerHeader(kind: Self.echoKind, sender: sender, payloadCount: count, stamp)
-            case .digest(let executed, let value):
-                PeerHeader(kind: Self.digestKind, sender: sender, payloadCount: count, executed, value)
             }
         header.encode(into: bytes)
     }
@@ -62,7 +56,6 @@ package enum LinkFrame: BitwiseCopyable, Hashable, Sendable {
             self = .deliver(parcel: first)
         case Self.markKind where (a | b) == 0 && header.payloadCount == 0: self = .mark(stamp: first)
         case Self.echoKind where (a | b) == 0 && header.payloadCount == 0: self = .echo(stamp: first)
-        case Self.digestKind where b == 0 && header.payloadCount == 0: self = .digest(executed: first, value: a)
         default: throw .field
         }
     }

@@ -7,13 +7,13 @@ import Invariants
 /// checksum are those of the batch's handle. The handle's offset is local and does not travel: a decoded message has
 /// offset 0 until the receiver has copied the bytes into its own arena.
 ///
-/// | field | message | FORWARD |
-/// |---|---|---|
-/// | kind | `Message.Kind` | 0x80 |
-/// | flags | `Message.Flags` | 0 |
-/// | payload checksum | CRC32C of the batch | CRC32C of the records |
-/// | small | 0 | 0 |
-/// | numbers | view, instance, bound, commit, acceptedView (or round) | view known to the sender, 0, 0, 0, 0 |
+/// | field | message | FORWARD | DIGEST |
+/// |---|---|---|---|
+/// | kind | `Message.Kind` | 0x80 | 0x86 |
+/// | flags | `Message.Flags` | 0 | 0 |
+/// | payload checksum | CRC32C of the batch | CRC32C of the records | 0 |
+/// | small | 0 | 0 | 0 |
+/// | numbers | view, instance, bound, commit, acceptedView (or round) | view known to the sender, 0, 0, 0, 0 | last instance executed, digest of the state, 0, 0, 0 |
 ///
 /// Frames of a state transfer are described at `TransferMessage`, those of the link at `LinkFrame`, those of the handshake at
 /// `Handshake`.
@@ -25,6 +25,8 @@ package struct PeerFrame: BitwiseCopyable {
         /// A run of command records for the leader, not yet checked against `checksum`. `view` is the newest that the
         /// sender knows.
         case forward(view: View, checksum: UInt32)
+        /// Where the sender's state stands, or stood: with the same instances executed the digests of sound states are equal.
+        case digest(DigestComparison.Standing)
         /// Of a state transfer. A chunk's payload is not yet checked.
         case transfer(TransferMessage)
         /// Of the link itself.
@@ -40,6 +42,7 @@ package struct PeerFrame: BitwiseCopyable {
     package let payload: UnsafeRawBufferPointer
 
     private static let forwardKind: UInt8 = 0x80
+    private static let digestKind: UInt8 = 0x86
     private static let largestReplicaCount = 9
 
     // MARK: Encoding
@@ -88,6 +91,14 @@ package struct PeerFrame: BitwiseCopyable {
         ).encode(into: bytes)
     }
 
+    /// Writes a DIGEST, 64 bytes, at `bytes`.
+    package static func encode(
+        _ standing: DigestComparison.Standing, sender: ReplicaIndex, into bytes: UnsafeMutableRawPointer
+    ) {
+        invariant(sender >= 0 && sender < largestReplicaCount, "a replica's index is below 9")
+        PeerHeader(kind: digestKind, sender: UInt8(sender), standing.executed, standing.value).encode(into: bytes)
+    }
+
     /// Writes the 64-byte header of a frame of a state transfer at `bytes`; the `payloadCount` bytes of a chunk belong behind it.
     package static func encodeHeader(
         of message: TransferMessage, payloadCount: Int = 0, sender: ReplicaIndex, into bytes: UnsafeMutableRawPointer
@@ -112,6 +123,12 @@ package struct PeerFrame: BitwiseCopyable {
             let rest = (header.numbers.1 | header.numbers.2) | (header.numbers.3 | header.numbers.4)
             guard header.flags == 0, header.small == 0, rest == 0, header.payloadCount > 0 else { throw .field }
             content = .forward(view: header.numbers.0, checksum: header.payloadChecksum)
+        } else if header.kind == PeerFrame.digestKind {
+            let (executed, value, a, b, c) = header.numbers
+            guard header.flags == 0, header.small == 0, (a | b | c) == 0, header.payloadCount == 0,
+                header.payloadChecksum == 0
+            else { throw .field }
+            content = .digest(.init(executed: executed, value: value))
         } else if TransferMessage.kinds.contains(header.kind) {
             content = .transfer(try TransferMessage(header: header))
         } else if LinkFrame.kinds.contains(header.kind) {

@@ -10,7 +10,6 @@ import Testing
         (.piece(parcel: 7, offset: largest - 3, size: largest), [1, 2, 3]),
         (.deliver(parcel: 7), PeerFrameTests.encode(PeerFrameTests.messages[7]).prefix(64).map(\.self)),
         (.mark(stamp: 0x0102_0304_0506_0708), []), (.echo(stamp: .max), []),
-        (.digest(executed: 9, value: .max), []),
     ]
 
     static func encode(_ frame: LinkFrame, _ payload: [UInt8], sender: Int = 2) -> [UInt8] {
@@ -31,7 +30,6 @@ import Testing
             (0x90, 3, [7, 0, 3, 0, 0]), (0x90, 3, [.max, 9, 14, 0, 0]),
             (0x90, 3, [7, 0xFFFF_FFFC, 0xFFFF_FFFF, 0, 0]),
             (0x91, 64, [7, 0, 0, 0, 0]), (0x92, 0, [0x0102_0304_0506_0708, 0, 0, 0, 0]), (0x93, 0, [.max, 0, 0, 0, 0]),
-            (0x94, 0, [9, .max, 0, 0, 0]),
         ]
         #expect(golden.count == Self.frames.count)
         for ((link, payload), (kind, count, numbers)) in zip(Self.frames, golden) {
@@ -88,7 +86,6 @@ import Testing
             expectRefusal { $0.numbers.4 = .max }
             if case .piece = link { continue }
             expectRefusal { $0.numbers.2 = 1 << 63 }
-            if case .digest = link { continue }
             expectRefusal { $0.numbers.1 = 1 }
         }
     }

@@ -133,6 +133,35 @@ import Testing
         }
     }
 
+    @Test func digestsComeBack() throws {
+        let standing = DigestComparison.Standing(executed: 0x0102, value: .max)
+        let frame = written(64) { PeerFrame.encode(standing, sender: 8, into: $0) }
+        #expect(Array(frame[5..<8]) == [0x86, 8, 0] && frame[12..<24].allSatisfy { $0 == 0 })
+        #expect(Array(frame[24..<40]) == [2, 1, 0, 0, 0, 0, 0, 0] + [UInt8](repeating: 255, count: 8))
+        try withExactBytes(frame) { bytes in
+            let decoded = try PeerFrame(decoding: bytes)
+            guard case .digest(let found) = decoded.content else {
+                Issue.record("not a digest")
+                return
+            }
+            #expect(decoded.sender == 8 && found == standing && decoded.payload.isEmpty)
+        }
+        // Fields that it does not use are zero.
+        let header = try withExactBytes(frame) { try PeerHeader(decoding: $0) }
+        let changes: [(inout PeerHeader) -> Void] = [
+            { $0.flags = 1 }, { $0.small = 1 }, { $0.payloadChecksum = 1 }, { $0.sender = 9 }, { $0.numbers.2 = 1 },
+            { $0.numbers.3 = 1 }, { $0.numbers.4 = 1 },
+        ]
+        for change in changes {
+            var changed = header
+            change(&changed)
+            let forged = written(64) { changed.encode(into: $0) }
+            #expect(throws: PeerFrameError.field) { try Self.decode(forged) }
+        }
+        let long = written(64) { PeerHeader(kind: 0x86, sender: 0, payloadCount: 8, 1, 2).encode(into: $0) }
+        #expect(throws: PeerFrameError.field) { try Self.decode(long + [UInt8](repeating: 0, count: 8)) }
+    }
+
     @Test func handshakesAreRecognised() throws {
         let frame = Handshake.refused(.init(.members, "x")).encode(sender: 4)
         try withExactBytes(frame) { bytes in
@@ -191,7 +220,7 @@ import Testing
             if message.kind != .accepted { expectRefusal(.field) { $0.flags |= 0x10 } }
             expectRefusal(.size) { $0.payloadCount += 1 }
             expectRefusal(.size) { $0.payloadCount = .max }
-            for kind in [0, 12, 0x7F, 0x86, 0xEF] { expectRefusal(.unknownKind) { $0.kind = UInt8(kind) } }
+            for kind in [0, 12, 0x7F, 0x87, 0xEF] { expectRefusal(.unknownKind) { $0.kind = UInt8(kind) } }
             if !message.carriesBatch {
                 let frame = written(64) { place in
                     var changed = header

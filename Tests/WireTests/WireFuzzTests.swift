@@ -65,6 +65,8 @@ import Testing
         for (index, (link, payload)) in LinkFrameTests.frames.enumerated() {
             seeds["link-\(index)"] = LinkFrameTests.encode(link, payload)
         }
+        let standing = DigestComparison.Standing(executed: 9, value: .max)
+        seeds["digest"] = written(PeerHeader.size) { PeerFrame.encode(standing, sender: 2, into: $0) }
         let record = CommandRecordTests.encode(
             .init(kind: .submit, origin: 1, tag: 2, session: 3, sequence: 4, body: [1]))
         seeds["forward"] =

@@ -64,6 +64,8 @@ enum WireProperties {
                         PeerFrame.encodeForwardHeader(
                             count: frame.payload.count, checksum: checksum, view: view, sender: frame.sender, into: $0)
                     } + frame.payload
+            case .digest(let standing):
+                again = bytes(PeerHeader.size) { PeerFrame.encode(standing, sender: frame.sender, into: $0) }
             case .transfer(let message):
                 again =
                     bytes(PeerHeader.size) {
