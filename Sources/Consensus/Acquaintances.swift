@@ -77,7 +77,9 @@ package struct Acquaintances: Sendable {
     /// What is to be put on durable record, and what is.
     package private(set) var founding: Founding
     private var durable: Founding
-    /// Bit i: replica i was met in this life, and its incarnation is on durable record.
+    /// Bit i: replica i was met in this life.
+    private var met: UInt16
+    /// Bit i: and its incarnation is on durable record.
     private var gathered: UInt16
     /// Bit i: the record of replica i is whole, and the same as this one.
     private var confirmed: UInt16
@@ -95,6 +97,7 @@ package struct Acquaintances: Sendable {
         self.ancestors = ancestors
         self.records = records
         all = UInt16(truncatingIfNeeded: 1 << records.count - 1)
+        met = 1 << UInt16(index)
         gathered = 1 << UInt16(index)
         confirmed = 1 << UInt16(index)
         self.founding = records.count == 1 ? .founded : founding
@@ -155,13 +158,14 @@ package struct Acquaintances: Sendable {
         invariant(
             objection(to: introduction, from: member) == nil, "a replica takes up with whom it has no objection to")
         var news: UInt16 = 0
-        let met = Record(incarnation: introduction.incarnation, life: introduction.life)
-        if records[member] != met {
-            if records[member].incarnation != met.incarnation {
+        met |= 1 << UInt16(member)
+        let record = Record(incarnation: introduction.incarnation, life: introduction.life)
+        if records[member] != record {
+            if records[member].incarnation != record.incarnation {
                 gathered &= ~(1 << UInt16(member))
                 confirmed = 1 << UInt16(index)
             }
-            records[member] = met
+            records[member] = record
             news |= 1 << UInt16(member)
         }
         for (other, theirs) in introduction.records.enumerated() where other != member && other != index {
@@ -182,9 +186,9 @@ package struct Acquaintances: Sendable {
         return news
     }
 
-    /// The incarnation of a member that was met is on durable record now.
+    /// An incarnation is on durable record. It counts when it is that of the member as it was met in this life.
     package mutating func recorded(_ incarnation: UInt64, of member: Int) {
-        guard incarnation != 0, records[member].incarnation == incarnation else { return }
+        guard met >> UInt16(member) & 1 != 0, records[member].incarnation == incarnation else { return }
         gathered |= 1 << UInt16(member)
         settle()
     }

@@ -35,6 +35,13 @@ package struct Life: Equatable, Sendable, BitwiseCopyable {
         return distance > UInt64(ancestors.count) || ancestors[Int(distance) - 1] == nonce
     }
 
+    /// Whether a state that was started so often belongs to a log with this life as the last one on record. A start
+    /// changes both in three steps: the log says which start begins, the state takes its count, the log takes the life.
+    /// - Parameter begun: the count of the start that was begun last, by the log.
+    package func belongs(toStateStarted count: UInt64, begun: UInt64) -> Bool {
+        count == bootCount || count == bootCount + 1 && begun == count
+    }
+
     /// What is known of a replica that somebody met in this life, and somebody else in another: the later one. Of two that have one
     /// count neither is known to be the replica, so neither is admitted.
     package func joined(with other: Life) -> Life {

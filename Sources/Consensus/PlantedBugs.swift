@@ -56,6 +56,22 @@ package struct PlantedBugs: OptionSet, Hashable, Sendable {
     /// On the way to a peer heartbeats and answers wait behind proposals and their payloads.
     package static var heartbeatsBehindBulk: PlantedBugs { PlantedBugs(rawValue: 1 << 25) }
 
+    // MARK: Around the handshake
+
+    /// A replica takes part as soon as it has met a majority.
+    package static var foundedByMajority: PlantedBugs { PlantedBugs(rawValue: 1 << 26) }
+    /// A replica on pools of an earlier time is let in.
+    package static var livesUnchecked: PlantedBugs { PlantedBugs(rawValue: 1 << 27) }
+    /// Of lives the counts are compared alone.
+    package static var noncesUnchecked: PlantedBugs { PlantedBugs(rawValue: 1 << 28) }
+    /// A replica starts on a log and a state of different starts.
+    package static var poolsNotCompared: PlantedBugs { PlantedBugs(rawValue: 1 << 29) }
+    /// A fenced vote in which a bit has flipped is dropped as one that was being written.
+    package static var damageTakenForTear: PlantedBugs { PlantedBugs(rawValue: 1 << 30) }
+
+    /// Replicas do not tell each other the digests of their states.
+    package static var digestsNotCompared: PlantedBugs { PlantedBugs(rawValue: 1 << 31) }
+
     /// All, by the names under which they are reported.
     package static var named: [(name: String, bug: PlantedBugs)] {
         [
@@ -69,6 +85,9 @@ package struct PlantedBugs: OptionSet, Hashable, Sendable {
             ("replyBeforeCommit", .replyBeforeCommit), ("staleRead", .staleRead), ("catchUpSkips", .catchUpSkips),
             ("slotInPlace", .slotInPlace), ("amnesia", .amnesia), ("retryRunsAgain", .retryRunsAgain),
             ("recordsForgotten", .recordsForgotten), ("useOrderForgotten", .useOrderForgotten),
+            ("foundedByMajority", .foundedByMajority), ("livesUnchecked", .livesUnchecked),
+            ("noncesUnchecked", .noncesUnchecked), ("poolsNotCompared", .poolsNotCompared),
+            ("damageTakenForTear", .damageTakenForTear), ("digestsNotCompared", .digestsNotCompared),
         ]
     }
 }

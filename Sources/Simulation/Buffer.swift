@@ -20,6 +20,13 @@ struct Buffer<Element: BitwiseCopyable>: ~Copyable {
 
     deinit { base.deallocate() }
 
+    func copy() -> Buffer {
+        var other = Buffer(capacity: capacity)
+        other.base.initialize(from: base, count: count)
+        other.count = count
+        return other
+    }
+
     var isEmpty: Bool { count == 0 }
     var last: Element? { count == 0 ? nil : base[count - 1] }
     var elements: UnsafeMutableBufferPointer<Element> { UnsafeMutableBufferPointer(start: base, count: count) }

@@ -38,6 +38,14 @@ struct Event: BitwiseCopyable {
         case wake
         /// `replica` has room for batches again.
         case room
+        /// What `replica` has written of others, up to `number`, becomes durable.
+        case recorded
+        /// `replica` looks for those that the founding waits for.
+        case acquaint
+        /// A copy takes the place of the pools of `replica`, and it is to meet `peer` first.
+        case rollBack
+        /// `replica` compares its state with what the others tell of theirs.
+        case compare
     }
 
     let kind: Kind

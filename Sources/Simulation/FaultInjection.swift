@@ -54,6 +54,11 @@ extension Simulator {
         case .clientDeath: killClient()
         case .linkLoss: loseSomeLink(of: victim)
         case .slowLink: slowSomeLink(of: victim)
+        case .rollBack: try rollBack(victim)
+        case .clone: try takeTurns(victim)
+        case .mixPools: try mixPools(victim)
+        case .flipVote: try flipVote(victim)
+        case .drift: drift(victim)
         }
         if hasLinks { cutLinks() }
     }
@@ -68,7 +73,7 @@ extension Simulator {
     }
 
     private func pause(_ index: ReplicaIndex) {
-        guard replicas[index].isUp else { return }
+        guard replicas[index].isRunning else { return }
         trace("\(index) pauses")
         replicas[index].pausedUntil = now + random.below(plan.span)
     }
@@ -137,7 +142,7 @@ extension Simulator {
 
     /// Cuts a majority off from the rest, and so that it has as few members as can be of the one before: what the one has
     /// chosen, the other may find at one replica only.
-    private func rotate(without excluded: ReplicaIndex = -1) {
+    func rotate(without excluded: ReplicaIndex = -1) {
         let count = replicaCount
         guard count > 2 else { return }
         let quorum = count / 2 + 1
@@ -154,20 +159,6 @@ extension Simulator {
         rotation = network.block { from, to in (members >> UInt16(from) ^ members >> UInt16(to)) & 1 != 0 }
         trace("majority \(order[0..<quorum].sorted()) is on its own")
         queue.schedule(Event(kind: .heal, number: rotation), at: now + 1 + random.below(2 * plan.span))
-    }
-
-    /// Its pools are gone, and it is not let in again; a majority stays.
-    private func losePools(_ index: ReplicaIndex) throws(SimulationFailure) {
-        let isForgotten = options.plantedBugs.contains(.amnesia)
-        let lost = indices.count { replicas[$0].isLost }
-        guard isForgotten || lost + 1 <= replicaCount - (replicaCount / 2 + 1) else { return }
-        guard replicas[index].isUp else { return }
-        trace("\(index) loses its pools")
-        try crash(index, restartAfter: isForgotten ? downTime() : nil)
-        replicas[index].losePools(sessionCount: sessionCount)
-        replicas[index].isLost = !isForgotten
-        checker.forget(index)
-        history.forget(index)
     }
 
     /// One replica, or the ways to it or from it, loses some kinds of messages: what a plain loss does only by a long chance.

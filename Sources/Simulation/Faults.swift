@@ -20,6 +20,10 @@ struct FaultPlan {
     var span: Microseconds = 600_000
     /// Chance of a crash right after a step that wrote records, in parts of a thousand; tenfold for promises and views.
     var crashAtWrite: UInt64 = 0
+    /// Whether now and then the pools of a replica that is down are copied.
+    var copiesPools = false
+    /// Whether replicas are killed while they start.
+    var cutsStarts = false
     /// Relative weights of the kinds of fault.
     var weights: [UInt64] = [UInt64](repeating: 0, count: Kind.allCases.count)
 
@@ -53,6 +57,21 @@ struct FaultPlan {
         case linkLoss
         /// A link becomes slow one way.
         case slowLink
+        /// A replica starts from a copy of its pools that was taken some lives ago.
+        case rollBack
+        /// Of two processes on copies of a replica's pools the other one starts.
+        case clone
+        /// One of the two pools is replaced by a copy of an earlier time.
+        case mixPools
+        /// A bit of a fenced vote, or of the promise, flips while the replica is down.
+        case flipVote
+        /// A value in a replica's state changes by itself, and the replica executes otherwise than the others.
+        case drift
+
+        /// What comes from outside, and costs a replica.
+        static var outside: [Kind] { [.rollBack, .clone, .mixPools, .flipVote, .drift] }
+        /// What starts from copies of pools.
+        static var fromCopies: [Kind] { [.rollBack, .clone, .mixPools] }
     }
 
     init() {}
@@ -77,7 +96,9 @@ struct FaultPlan {
             interval = 5_000 + random.below(300_000)
         }
         if random.chance(perMille: 300) { crashAtWrite = 1 + random.below(10) }
-        for kind in weights.indices where random.chance(perMille: 400) { weights[kind] = 1 + random.below(4) }
+        for kind in 0..<Kind.rollBack.rawValue where random.chance(perMille: 400) {
+            weights[kind] = 1 + random.below(4)
+        }
         if isStorm {
             for kind in [Kind.crashLeader, .pauseLeader, .isolateLeader, .mute, .rotate, .trap, .silence]
             where random.chance(perMille: 700) {
@@ -86,6 +107,18 @@ struct FaultPlan {
         }
         // Rare at best: without it a replica is gone for the rest of the run.
         if weights[Kind.losePools.rawValue] > 1 { weights[Kind.losePools.rawValue] = 1 }
+        if random.chance(perMille: 300) {
+            for kind in Kind.outside where random.chance(perMille: 500) {
+                weights[kind.rawValue] = 1 + random.below(isStorm ? 8 : 3)
+            }
+            copiesPools = Kind.fromCopies.contains { weights[$0.rawValue] > 0 }
+            cutsStarts = random.chance(perMille: 500)
+        }
+    }
+
+    /// Pools that were lost before the cluster is founded cost nothing.
+    mutating func losesPoolsOften(random: inout SimulationRandom) {
+        if random.chance(perMille: 500) { weights[Kind.losePools.rawValue] += 1 + random.below(6) }
     }
 
     /// Which fault is next, or nil when all are off.

@@ -270,11 +270,9 @@ extension Simulator {
 
     // MARK: Up and down
 
-    /// There is a link between two replicas, if there can be; one side knows at once, the other soon.
+    /// There is a link between two replicas that have met; one side knows at once, the other soon.
     func establish(_ a: ReplicaIndex, _ b: ReplicaIndex) throws(SimulationFailure) {
         let (there, back) = (links.place(a, b), links.place(b, a))
-        guard !links.ways[there].isEstablished, replicas[a].isUp, replicas[b].isUp else { return }
-        guard network.isOpen(from: a, to: b) && network.isOpen(from: b, to: a) else { return }
         trace("\(a) and \(b) have a link")
         for place in [there, back] {
             links.ways[place].close()
@@ -284,6 +282,7 @@ extension Simulator {
             Event(kind: .linkUp, replica: b, life: replicas[b].life, peer: a, number: 1),
             at: now + 1 + random.below(500))
         try open(a, b)
+        try afterStep(a)
     }
 
     /// A replica learns that it has a link.
@@ -312,7 +311,7 @@ extension Simulator {
     }
 
     private func retryLink(_ a: ReplicaIndex, _ b: ReplicaIndex) {
-        guard replicas[a].isUp && replicas[b].isUp else { return }
+        guard replicas[a].isRunning && replicas[b].isRunning else { return }
         queue.schedule(
             Event(kind: .linkUp, replica: a, life: replicas[a].life, peer: b), at: now + 100 + random.below(1_000))
     }

@@ -13,7 +13,7 @@ enum LastingFault {
 
 /// The second phase: what replicas must get done once the faults have ended.
 extension Simulator {
-    private var suspect: Microseconds { replicas[0].configuration.suspect }
+    var suspect: Microseconds { replicas[0].configuration.suspect }
 
     func runLiveness() throws(SimulationFailure) {
         isFaulty = false
@@ -34,6 +34,11 @@ extension Simulator {
         order.shuffle(using: &random)
         let quorum = replicaCount / 2 + 1
         let size = quorum + random.index(order.count - quorum + 1)
+        try found(order)
+        try settleStates(of: order)
+        if !order[0..<size].contains(where: isFounded), let one = order.firstIndex(where: isFounded) {
+            order.swapAt(0, one)
+        }
         let chosen = Array(order[0..<size])
         for index in order[size...] {
             try crash(index, restartAfter: nil)
@@ -48,6 +53,33 @@ extension Simulator {
         if lasting != .slowStorage && order.count > quorum && random.chance(perMille: 300) {
             try stickLeader(of: order, factor: factor)
         }
+    }
+
+    private func isFounded(_ index: ReplicaIndex) -> Bool { replicas[index].storage.members.isFounded }
+
+    /// Nobody serves before all have met: where that has not come about yet, all come now.
+    private func found(_ members: [ReplicaIndex]) throws(SimulationFailure) {
+        guard !members.contains(where: isFounded) else { return }
+        for _ in 0..<2 {
+            try wake(members)
+            trace("all come to found the cluster")
+            try runUntil(now + 40 * suspect, orWhen: { [self] in members.allSatisfy(isFounded) })
+            if members.allSatisfy(isFounded) { return }
+            // Somebody has met all the others, and one of them lost its pools before that: who looks after them formats
+            // all anew.
+            guard members.contains(where: { a in members.contains { b in a != b && object(a, to: b) } }) else { break }
+            trace("they do not agree, and are formatted anew")
+            for index in members {
+                try crash(index, restartAfter: nil)
+                format(index)
+            }
+        }
+        let states = members.map { "\($0): \(replicas[$0].summary)" }.joined(separator: "; ")
+        throw failure("replicas \(members) did not found a cluster: \(states)")
+    }
+
+    private func object(_ a: ReplicaIndex, to b: ReplicaIndex) -> Bool {
+        replicas[a].acquaintances.objection(to: replicas[b].acquaintances.introduction, from: b) != nil
     }
 
     private func drawLastingFault() -> LastingFault {
@@ -75,7 +107,9 @@ extension Simulator {
     /// The leader takes records and makes none durable: the others must do without it, and have it back when its
     /// storage goes on.
     private func stickLeader(of members: [ReplicaIndex], factor: UInt64) throws(SimulationFailure) {
-        guard let leader = members.first(where: { replicas[$0].core.role == .leader }) else { return }
+        guard let leader = members.first(where: { replicas[$0].isUp && replicas[$0].core.role == .leader }) else {
+            return
+        }
         trace("\(leader) has stuck storage")
         replicas[leader].isStuck = true
         try converge(members.filter { $0 != leader }, factor: factor)
@@ -102,15 +136,7 @@ extension Simulator {
     private func converge(
         _ members: [ReplicaIndex], factor: UInt64 = 1, answering: Bool = false
     ) throws(SimulationFailure) {
-        for index in members {
-            calm(index)
-            if !replicas[index].isUp { try start(index) }
-        }
-        for a in members {
-            for b in members where a != b {
-                queue.schedule(Event(kind: .linkUp, replica: a, life: replicas[a].life, peer: b), at: now + 100)
-            }
-        }
+        try wake(members)
         let window = UInt64(replicas[members[0]].configuration.window)
         let firstNew = store.nextBatch
         let mark = checker.highestDecided + 2 * window + 8
@@ -134,6 +160,17 @@ extension Simulator {
         trace("converged after \(now - begin) of \(bound)")
     }
 
+    /// All of `members` run, without faults, and try to have links.
+    func wake(_ members: [ReplicaIndex]) throws(SimulationFailure) {
+        for index in members {
+            calm(index)
+            if !replicas[index].isRunning { try start(index) }
+        }
+        for a in members {
+            for b in members where a != b { scheduleLink(a, b, at: now + 100) }
+        }
+    }
+
     private var linkSummary: String {
         var texts: [String] = []
         for a in indices {
@@ -151,18 +188,18 @@ extension Simulator {
 
     /// What the links take for all that some of them may lack: they may get it twice, from old leaders and from new
     /// ones.
-    private func transferTime(to members: [ReplicaIndex]) -> Microseconds {
+    func transferTime(to members: [ReplicaIndex]) -> Microseconds {
         guard hasLinks else { return 0 }
         var (first, last) = (Instance.max, 0 as Instance)
         for index in members {
             first = min(first, replicas[index].executed + 1)
-            last = max(last, replicas[index].core.highest)
+            if replicas[index].isUp { last = max(last, replicas[index].core.highest) }
         }
         var bytes: UInt64 = 0
         var instance = first
         while instance <= last {
             var longest: UInt32 = 0
-            for index in members {
+            for index in members where replicas[index].isUp {
                 longest = max(longest, replicas[index].core.entry(at: instance)?.batch.length ?? 0)
             }
             bytes += UInt64(longest)

@@ -18,6 +18,8 @@ struct ReplicatedState: BitwiseCopyable {
     private(set) var registers = [4 of UInt64](repeating: 0)
     private var sizes = [4 of UInt32](repeating: 0)
     private var sessions = [8 of Session](repeating: Session())
+    /// What each value that is put into a register is changed by: 0 in a sound state.
+    private var drift: UInt64 = 0
     private let sessionCount: Int
     private var openings: UInt64 = 0
     private(set) var position: UInt64 = 0
@@ -89,7 +91,7 @@ struct ReplicatedState: BitwiseCopyable {
             return Reply(status: .full, session: command.session, position: position)
         }
         let old = registers[command.register]
-        registers[command.register] = command.value
+        registers[command.register] = command.value ^ drift
         sizes[command.register] = command.size
         return Reply(status: .ok, session: command.session, position: position, value: old)
     }
@@ -131,6 +133,16 @@ struct ReplicatedState: BitwiseCopyable {
             mix(sessions[slot].reply.position << 32 ^ sessions[slot].reply.value)
         }
         return hash
+    }
+
+    // MARK: Faults
+
+    var isDrifted: Bool { drift != 0 }
+
+    /// A value changes by itself, and commands are executed otherwise from now on.
+    mutating func drift(register: Int) {
+        drift = 1 << 40
+        registers[register] ^= drift
     }
 
     // MARK: Planted bugs

@@ -93,6 +93,8 @@ extension Simulator {
     /// A command arrives at a replica.
     func takeCommand(_ number: Int, at index: ReplicaIndex, from peer: ReplicaIndex) throws(SimulationFailure) {
         let replica = replicas + index
+        // While nobody knows whose state is right nobody is served.
+        guard replica.pointee.comparison?.disputed ?? 0 == 0 else { return }
         let command = store[number]
         if command.kind == .query && peer < 0 {
             let isStale = options.plantedBugs.contains(.staleRead) && replica.pointee.core.role == .leader
@@ -134,7 +136,7 @@ extension Simulator {
     /// A reply leaves a replica.
     func reply(_ index: ReplicaIndex, _ number: Int, _ reply: Reply) throws(SimulationFailure) {
         let command = store[number]
-        try check(history.replied(index, command, reply))
+        if !replicas[index].executor.working.isDrifted { try check(history.replied(index, command, reply)) }
         replies.append(Answer(command: number, reply: reply))
         carry(Event(kind: .reply, number: UInt64(replies.count - 1)))
     }

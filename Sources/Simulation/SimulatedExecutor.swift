@@ -6,6 +6,8 @@ struct SimulatedExecutor: ~Copyable {
     private let bugs: PlantedBugs
     /// Survives a crash.
     private(set) var committed: ReplicatedState
+    /// How often the state pool was started.
+    var bootCount: UInt64 = 0
     /// `committed`, and what was executed since.
     private(set) var working: ReplicatedState
     private(set) var isCommitting = false
@@ -15,9 +17,20 @@ struct SimulatedExecutor: ~Copyable {
     private(set) var replies = Buffer<Answer>()
 
     init(sessionCount: Int, bugs: PlantedBugs) {
+        self.init(state: ReplicatedState(sessionCount: sessionCount), bugs: bugs)
+    }
+
+    private init(state: ReplicatedState, bugs: PlantedBugs) {
         self.bugs = bugs
-        committed = ReplicatedState(sessionCount: sessionCount)
-        working = committed
+        committed = state
+        working = state
+    }
+
+    /// Of a replica that is down.
+    func copy() -> SimulatedExecutor {
+        var other = SimulatedExecutor(state: committed, bugs: bugs)
+        other.bootCount = bootCount
+        return other
     }
 
     mutating func apply(_ command: Command, number: Int, isMine: Bool) {
@@ -38,6 +51,12 @@ struct SimulatedExecutor: ~Copyable {
         invariant(isCommitting, "a commit ends that began")
         committed = working
         isCommitting = false
+    }
+
+    /// The state drifts, and what is executed on it from now on is wrong, too.
+    mutating func drift(register: Int) {
+        committed.drift(register: register)
+        working.drift(register: register)
     }
 
     mutating func repliesLeft() { replies.removeAll() }

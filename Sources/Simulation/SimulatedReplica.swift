@@ -9,7 +9,9 @@ struct SimulatedReplica: ~Copyable {
     /// Holds a core while `isUp`. An optional would have to be consumed to be looked into.
     private let coreMemory = UnsafeMutablePointer<Core>.allocate(capacity: 1)
     private(set) var isUp = false
-    /// The pools are gone: the others would not have it back.
+    /// Its process runs. Before it takes part its core does not.
+    private(set) var isRunning = false
+    /// Its pools are gone or of another time: the others would not have it back.
     var isLost = false
     var storage: SimulatedStorage
     var executor: SimulatedExecutor
@@ -36,6 +38,22 @@ struct SimulatedReplica: ~Copyable {
     /// When the next tick is scheduled.
     var tickAt: Microseconds = .max
     private var isLazy = false
+    /// Whom this process knows.
+    private(set) var acquaintances: Acquaintances
+    /// Whom this process has taken up with, bit i for replica i: it sends to nobody else, and looks at what nobody else
+    /// says.
+    var met: UInt16 = 0
+    /// When what it has put on record of others is durable.
+    var recordedAt: Microseconds = 0
+    /// What the members tell of their states, and at which instances; nil: they tell nothing.
+    var comparison: DigestComparison?
+    var digestInterval: UInt64?
+    /// How its pools were at some time.
+    var copy: CopiedPools?
+    /// The pools that another copy of them runs in place of.
+    var aside: CopiedPools?
+    /// Pools of an earlier time are not started so often that the life that was met cannot be named any more.
+    var startsLeft = Int.max
     /// Its storage takes everything and makes nothing durable.
     var isStuck = false
     /// The batch at each offset of this replica's arena; which offset means what differs from replica to replica.
@@ -46,10 +64,13 @@ struct SimulatedReplica: ~Copyable {
     private var caughtUp: UInt64 = 0
     private var retransmissions: UInt64 = 0
 
-    init(configuration: Configuration, kept: UInt64, sessionCount: Int) {
+    init(configuration: Configuration, kept: UInt64, sessionCount: Int, members: MemberRecords) {
         self.configuration = configuration
         self.kept = kept
-        storage = SimulatedStorage(slotCount: configuration.slotCount, bugs: configuration.plantedBugs)
+        acquaintances = Acquaintances(
+            index: configuration.replica, ancestors: [], records: members.records, founding: members.founding)
+        storage = SimulatedStorage(
+            slotCount: configuration.slotCount, members: members, bugs: configuration.plantedBugs)
         executor = SimulatedExecutor(sessionCount: sessionCount, bugs: configuration.plantedBugs)
         // Two replicas' offsets never agree by chance.
         arena = Buffer(repeating: 0, count: 1 + configuration.replica * 1000)
@@ -98,9 +119,94 @@ struct SimulatedReplica: ~Copyable {
 
     // MARK: Lives
 
-    mutating func start(now: Microseconds, into effects: inout EffectBuffer) {
-        invariant(!isUp && !isLost, "a replica starts once a life")
+    /// Why a replica does not start on its pools.
+    enum Refusal {
+        case expelled
+        case damaged
+        case poolsOfTwoStarts
+    }
+
+    mutating func examinePools() -> Refusal? {
+        let bugs = configuration.plantedBugs
+        if storage.members.isExpelled { return .expelled }
+        if storage.isDamaged {
+            guard bugs.contains(.damageTakenForTear) else { return .damaged }
+            storage.dropDamaged()
+        }
+        let areOfOneStart = storage.members.belongs(toStateStarted: executor.bootCount)
+        // A state that lacks what its log has trimmed is found by the core as well.
+        guard areOfOneStart || bugs.contains(.poolsNotCompared) && executed + 1 >= storage.floor else {
+            return .poolsOfTwoStarts
+        }
+        return nil
+    }
+
+    /// A process opens the pools, which makes a life, and knows whom it knew.
+    mutating func open(random: inout SimulationRandom) {
+        invariant(!isRunning, "a replica starts once a life")
+        beginStart(steps: 3, random: &random)
+        isRunning = true
+        met = 0
+        recordedAt = 0
+        startsLeft -= 1
+        var told = storage.members.life
+        var ancestors = storage.members.ancestors
+        // All have the same one.
+        if configuration.plantedBugs.contains(.noncesUnchecked) {
+            told.nonce = 1
+            for place in ancestors.indices { ancestors[place] = 1 }
+        }
+        var records = storage.members.records
+        records[configuration.replica].life = told
+        acquaintances = Acquaintances(
+            index: configuration.replica, ancestors: ancestors, records: records,
+            founding: storage.members.founding)
+        if let interval = digestInterval {
+            comparison = DigestComparison(
+                index: configuration.replica, count: records.count, interval: interval)
+        }
+    }
+
+    /// The steps of a start that count it. A crash may come after each of them.
+    mutating func beginStart(steps: Int, random: inout SimulationRandom) {
         life += 1
+        let next = Life(bootCount: storage.members.life.bootCount + 1, nonce: random.next() | 1)
+        storage.members.begin()
+        if steps > 1 { executor.bootCount = next.bootCount }
+        if steps > 2 { storage.members.record(next) }
+    }
+
+    /// Whether it takes part: it may vote, and be elected.
+    var takesPart: Bool {
+        if storage.members.isFounded { return true }
+        guard configuration.plantedBugs.contains(.foundedByMajority) else { return false }
+        return 2 * storage.members.records.count { $0.incarnation != 0 } > storage.members.records.count
+    }
+
+    mutating func take(up introduction: Acquaintances.Introduction, of peer: ReplicaIndex) {
+        let news = acquaintances.meet(introduction, from: peer)
+        for member in acquaintances.records.indices where news >> UInt16(member) & 1 != 0 {
+            storage.members.write(acquaintances.records[member], of: member)
+        }
+        takeNoteOfRecords()
+    }
+
+    /// What was written of others up to `number` is durable.
+    mutating func recorded(through number: UInt64) {
+        storage.members.fence(through: number)
+        takeNoteOfRecords()
+    }
+
+    private mutating func takeNoteOfRecords() {
+        for (member, record) in storage.members.records.enumerated() {
+            acquaintances.recorded(record.incarnation, of: member)
+        }
+        acquaintances.recorded(storage.members.founding)
+        storage.members.write(acquaintances.founding)
+    }
+
+    mutating func start(now: Microseconds, into effects: inout EffectBuffer) {
+        invariant(isRunning && !isUp && takesPart, "the core of a process starts once, when it takes part")
         storage.reopen()
         flushAt = now
         tickAt = .max
@@ -119,7 +225,9 @@ struct SimulatedReplica: ~Copyable {
     }
 
     mutating func crash(random: inout SimulationRandom, mode: SimulatedStorage.CrashMode?) {
-        retire()
+        if isUp { retire() }
+        isRunning = false
+        met = 0
         waiting.removeAll()
         inbox.removeAll()
         life += 1
@@ -131,14 +239,15 @@ struct SimulatedReplica: ~Copyable {
 
     /// Whatever was to start it again does not.
     mutating func stayDown() {
-        invariant(!isUp, "a replica that is up does not stay down")
+        invariant(!isRunning, "a replica that is up does not stay down")
         life += 1
     }
 
-    /// The pools are formatted anew, or would be.
-    mutating func losePools(sessionCount: Int) {
-        invariant(!isUp, "pools are lost while the replica is down")
-        storage = SimulatedStorage(slotCount: configuration.slotCount, bugs: configuration.plantedBugs)
+    /// The pools are formatted anew.
+    mutating func format(sessionCount: Int, members: MemberRecords) {
+        invariant(!isRunning, "pools are lost while the replica is down")
+        storage = SimulatedStorage(
+            slotCount: configuration.slotCount, members: members, bugs: configuration.plantedBugs)
         executor = SimulatedExecutor(sessionCount: sessionCount, bugs: configuration.plantedBugs)
     }
 
@@ -204,6 +313,10 @@ struct SimulatedReplica: ~Copyable {
                 budget -= 1
             }
             if executor.working.records == count { executor.endInstance() }
+            // Where digests are told a commit ends.
+            if let digestInterval, executor.working.executed % digestInterval == 0, executor.working.records == 0 {
+                break
+            }
         }
         executor.beginCommit()
         return true
@@ -217,7 +330,8 @@ struct SimulatedReplica: ~Copyable {
     }
 
     var summary: String {
-        guard isUp else { return isLost ? "lost" : "down" }
+        guard isRunning else { return isLost ? "lost" : "down" }
+        guard isUp else { return "waits for \(String(acquaintances.awaited, radix: 2))" }
         return
             "\(core.role) view \(core.view) decided \(core.decided) known \(core.known) commit \(core.commit) "
             + "accepted \(core.accepted) base \(core.base) floor \(core.floor) highest \(core.highest) executed \(executed) "

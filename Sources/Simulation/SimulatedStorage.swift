@@ -29,9 +29,14 @@ struct SimulatedStorage: ~Copyable {
     private(set) var floor: Instance = 1
     private var pending = Buffer<Record>()
     private(set) var durable: LogSequenceNumber = 0
+    /// Of lives and members.
+    var members: MemberRecords
+    /// What was fenced, and has another bit since.
+    private var damage: Damage?
 
-    init(slotCount: Int, bugs: PlantedBugs) {
+    init(slotCount: Int, members: MemberRecords, bugs: PlantedBugs) {
         self.bugs = bugs
+        self.members = members
         self.slotCount = UInt64(slotCount)
         slots = Buffer(repeating: .empty, count: slotCount)
     }
@@ -80,7 +85,52 @@ struct SimulatedStorage: ~Copyable {
             }
         }
         pending.removeAll()
+        members.crash(random: &random)
     }
+
+    /// Of a replica that is down.
+    func copy() -> SimulatedStorage {
+        invariant(pending.isEmpty, "a crash leaves nothing behind")
+        var other = SimulatedStorage(slotCount: Int(slotCount), members: members, bugs: bugs)
+        other.promised = promised
+        other.established = established
+        other.slots = slots.copy()
+        other.floor = floor
+        return other
+    }
+
+    // MARK: Damage
+
+    private enum Damage {
+        case promise
+        case vote(Instance)
+    }
+
+    /// A bit flips in a vote that was fenced, or in the promise, if there is one: in a vote that matters most, one
+    /// above what is executed, where there are any.
+    mutating func flipBit(above executed: Instance, random: inout SimulationRandom) {
+        let votes = (floor..<floor + slotCount).filter { slots[place($0)].view > 0 }
+        let open = votes.filter { $0 > executed && slots[place($0)].view != decidedView }
+        if promised > 0 && random.chance(perMille: 200) {
+            damage = .promise
+        } else if let vote = (open.isEmpty ? votes : open).randomElement(using: &random) {
+            damage = .vote(vote)
+        }
+    }
+
+    var isDamaged: Bool { damage != nil }
+
+    /// Planted bug: what was fenced passes for what was being written.
+    mutating func dropDamaged() {
+        switch damage {
+        case .promise: promised = 0
+        case .vote(let instance): slots[place(instance)] = .empty
+        case nil: break
+        }
+        damage = nil
+    }
+
+    // MARK: Lives of the core
 
     /// Record numbers begin anew with each life of the core. A vote, or an established view, that outlived its promise in the
     /// crash brings it back, as in the node's storage: before the vote is dropped.

@@ -47,6 +47,18 @@ package struct SimulationReport: Sendable {
     package var crashes = 0
     package var partitions = 0
     package var transfers = 0
+    /// Replicas that waited for the founding of their cluster, and take part since.
+    package var foundings = 0
+    /// How often a replica did not take up with another.
+    package var objections = 0
+    /// Replicas that ended since they heard of a later life of theirs.
+    package var expulsions = 0
+    /// Starts that a replica refused on account of its pools.
+    package var refusedStarts = 0
+    /// Replicas whose states had drifted, and that stopped for it.
+    package var driftsFound = 0
+    /// Runs in which one was ahead of all others, so that they could not find it.
+    package var driftsAhead = 0
     package var elections: UInt64 = 0
     package var leaderships: UInt64 = 0
     package var caughtUp: UInt64 = 0
@@ -96,6 +108,8 @@ package final class Simulator {
     /// The majority that was cut off last, a bit each, and the number of that partition.
     var majority: UInt16 = 0
     var rotation: UInt64 = 0
+    /// Whether the replicas are first started by and by: nobody has met anybody.
+    let beginsUnfounded: Bool
     /// Whether a new cluster elects at once, as the node does.
     var standsFirst = false
     let sessionCount: Int
@@ -133,8 +147,16 @@ package final class Simulator {
         let window = isWide ? 16 + random.index(48) : 1 + random.index(8)
         let slotCount = 8 * window + random.index(64)
         let saysFull = random.chance(perMille: 500)
+        let isNew = random.chance(perMille: 100)
+        beginsUnfounded = options.replicaCount > 1 && isNew
+        if isNew { plan.losesPoolsOften(random: &random) }
         indices = 0..<options.replicaCount
+        let comparesAnyway = random.chance(perMille: 100)
+        let digestInterval =
+            comparesAnyway || plan.weights[FaultPlan.Kind.drift.rawValue] > 0 ? 4 + random.below(60) : nil
         replicas = .allocate(capacity: options.replicaCount)
+        var incarnations: [UInt64] = []
+        for _ in indices { incarnations.append(random.next() | 1) }
         for index in indices {
             let configuration = Configuration(
                 replica: index, replicaCount: options.replicaCount, window: window, slotCount: slotCount,
@@ -142,8 +164,13 @@ package final class Simulator {
                 plantedBugs: options.plantedBugs)
             let kept = UInt64(window + random.index(slotCount - 6 * window))
             (replicas + index).initialize(
-                to: SimulatedReplica(configuration: configuration, kept: kept, sessionCount: sessionCount))
+                to: SimulatedReplica(
+                    configuration: configuration, kept: kept, sessionCount: sessionCount,
+                    members: beginsUnfounded
+                        ? MemberRecords(index: index, of: options.replicaCount, incarnation: incarnations[index])
+                        : MemberRecords(index: index, founders: incarnations)))
             replicas[index].saysFull = hasLinks || saysFull
+            replicas[index].digestInterval = digestInterval
         }
     }
 
@@ -159,7 +186,9 @@ package final class Simulator {
         do {
             if hasLinks { trace("suspect \(replicas[0].configuration.suspect), \(links.plan)") }
             standsFirst = random.chance(perMille: 500)
-            for index in indices { try start(index) }
+            for index in indices {
+                if beginsUnfounded { startLate(index) } else { try start(index) }
+            }
             queue.schedule(Event(kind: .proposal), at: proposalInterval)
             if plan.interval > 0 { queue.schedule(Event(kind: .fault), at: random.below(plan.interval) + 1) }
             startClients()

@@ -15,13 +15,16 @@ extension Simulator {
         case .fault:
             try injectFault()
             return
+        case .rollBack:
+            try goBack(event.replica, with: event.peer)
+            return
         case .heal:
             network.heal(event.number)
             if hasLinks { healLinks() } else { reportLinks() }
             return
         case .restart:
             let replica = replicas + event.replica
-            if replica.pointee.life == event.life && !replica.pointee.isUp && !replica.pointee.isLost {
+            if replica.pointee.life == event.life && !replica.pointee.isRunning && replica.pointee.startsLeft > 0 {
                 try start(event.replica)
             }
             return
@@ -41,7 +44,7 @@ extension Simulator {
                 return
             }
         } else {
-            guard replica.pointee.isUp && replica.pointee.life == event.life else { return }
+            guard replica.pointee.isRunning && replica.pointee.life == event.life else { return }
         }
         if replica.pointee.pausedUntil > now {
             // The end of the faults cuts a pause short; `calm` schedules other events anew, but not this one.
@@ -57,6 +60,7 @@ extension Simulator {
         switch event.kind {
         case .message:
             let message = queue.takeMessage(event)
+            guard replica.pointee.met >> UInt16(event.peer) & 1 != 0 else { return }
             trace("\(event.peer) -> \(event.replica) \(message)")
             guard try receive(message, from: event.peer, at: replica) else { return }
         case .tick:
@@ -68,14 +72,20 @@ extension Simulator {
             replica.pointee.storage.fence(through: event.number)
             replica.pointee.core.durable(event.number, now: replica.pointee.clock.local(now), into: &effects)
             try dispatchReady(from: event.replica)
-        case .linkUp where hasLinks:
-            if event.number == 0 {
-                try establish(event.replica, event.peer)
-            } else {
-                try open(event.replica, event.peer)
-            }
+        case .linkUp where event.number == 0:
+            try connect(event.replica, event.peer)
+            return
         case .linkUp:
-            replica.pointee.core.connected(event.peer, now: replica.pointee.clock.local(now), into: &effects)
+            try open(event.replica, event.peer)
+        case .recorded:
+            try recorded(event.replica, through: event.number)
+            return
+        case .compare:
+            try compareStates(event.replica)
+            return
+        case .acquaint:
+            try acquaint(event.replica)
+            return
         case .arrival:
             guard let message = try takeArrival(event) else { return }
             trace("\(event.peer) -> \(event.replica) \(message)")
@@ -91,6 +101,8 @@ extension Simulator {
             }
             replica.pointee.executor.endCommit()
             try answer(event.replica)
+            try stateDigest(event.replica)
+            guard replica.pointee.isUp else { return }
         case .command:
             try takeCommand(Int(event.number), at: event.replica, from: event.peer)
             return
@@ -269,7 +281,7 @@ extension Simulator {
     private func execute(_ index: ReplicaIndex) throws(SimulationFailure) {
         let replica = replicas + index
         guard replica.pointee.hasToExecute && replica.pointee.execute(store, random: &random) else { return }
-        if replica.pointee.executor.working.records == 0 {
+        if replica.pointee.executor.working.records == 0 && !replica.pointee.executor.working.isDrifted {
             try check(history.compare(index, replica.pointee.executor.working))
         }
         if options.plantedBugs.contains(.replyBeforeCommit) { try answer(index) }
@@ -289,6 +301,8 @@ extension Simulator {
     func calm(_ index: ReplicaIndex) {
         let replica = replicas + index
         replica.pointee.calm(now: now)
+        guard replica.pointee.isRunning else { return }
+        if replica.pointee.storage.members.hasUnfenced { scheduleRecorded(index, at: now + 1) }
         guard replica.pointee.isUp else { return }
         queue.schedule(
             Event(kind: .flush, replica: index, life: replica.pointee.life, number: replica.pointee.core.newestRecord),
@@ -348,6 +362,7 @@ extension Simulator {
     }
 
     private func dispatch(_ send: Send, from: ReplicaIndex) throws(SimulationFailure) {
+        guard replicas[from].met >> UInt16(send.to) & 1 != 0 else { return }
         if !replicas[from].holds(send.message.batch) {
             throw failure("replica \(from) sends \(send.message), whose bytes it has not")
         }

@@ -34,8 +34,7 @@ extension AcceptorPool {
 
     /// Whether a state pool that was started so often belongs to this log as it is now.
     package func belongs(toStateStarted bootCount: UInt64) -> Bool {
-        if bootCount == life.bootCount { return true }
-        return bootCount == life.bootCount + 1 && cells[RecordCell.begun.index].first == bootCount
+        life.belongs(toStateStarted: bootCount, begun: cells[RecordCell.begun.index].first)
     }
 
     /// First step. Durable on return.

@@ -8,8 +8,6 @@ import Testing
     private final class Member {
         var acquaintances: Acquaintances
         private var durable: [Acquaintances.Record]
-        /// In this life, bit i for member i.
-        private var met: UInt16 = 0
         private var founding = Acquaintances.Founding.gathering
 
         /// - Parameter incarnation: of its pools.
@@ -27,7 +25,6 @@ import Testing
                 return objection
             }
             _ = acquaintances.meet(introduction, from: other.acquaintances.index)
-            met |= 1 << UInt16(other.acquaintances.index)
             return nil
         }
 
@@ -35,9 +32,7 @@ import Testing
         func fence() {
             durable = acquaintances.records
             founding = acquaintances.founding
-            for (member, record) in durable.enumerated() {
-                if met >> UInt16(member) & 1 != 0 { acquaintances.recorded(record.incarnation, of: member) }
-            }
+            for (member, record) in durable.enumerated() { acquaintances.recorded(record.incarnation, of: member) }
             acquaintances.recorded(founding)
         }
 
@@ -48,7 +43,6 @@ import Testing
             durable[index].life = Life(bootCount: durable[index].life.bootCount + 1, nonce: nonce + 100)
             acquaintances = Acquaintances(
                 index: index, ancestors: [nonce], records: durable, founding: founding)
-            met = 0
         }
     }
 

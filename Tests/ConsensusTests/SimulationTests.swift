@@ -56,6 +56,26 @@ import Testing
         return total
     }
 
+    /// What is done to pools from outside, and the founding of clusters, happens in runs of the length that `simulate`
+    /// has.
+    @Test func faultsFromOutsideAreMet() {
+        var total = SimulationReport(seed: 0)
+        for seed in 0..<150 as Range<UInt64> {
+            let report = Simulator(seed: seed, options: SimulationOptions(replicaCount: 3, invariantInterval: 0)).run()
+            if let failure = report.failure { Issue.record("\(failure)") }
+            total.foundings += report.foundings
+            total.objections += report.objections
+            total.expulsions += report.expulsions
+            total.refusedStarts += report.refusedStarts
+            total.driftsFound += report.driftsFound
+        }
+        print(
+            "\(total.foundings) foundings, \(total.objections) objections, \(total.expulsions) expulsions, "
+                + "\(total.refusedStarts) refused starts, \(total.driftsFound) drifts found")
+        #expect(total.foundings > 0 && total.objections > 0 && total.expulsions > 0)
+        #expect(total.refusedStarts > 0 && total.driftsFound > 0)
+    }
+
     @Test(arguments: [true, false])
     func aSeedAlwaysGivesTheSameRun(links: Bool) {
         for seed in 0..<5 as Range<UInt64> {
@@ -76,6 +96,7 @@ import Testing
         for seed in 0..<8 as Range<UInt64> {
             let options = SimulationOptions(replicaCount: 3, duration: 500_000, faults: [])
             let simulator = Simulator(seed: seed, options: options)
+            guard !simulator.beginsUnfounded else { continue }
             simulator.plan = FaultPlan()
             simulator.network.plan = simulator.plan
             simulator.replicas[2].pausedUntil = 1_000_000_000
