@@ -35,10 +35,9 @@ package struct Charter: Equatable, Sendable, Codable {
             && Self.isName(machine)
     }
 
-    /// Whether a machine may be called so: 1 to 255 bytes of UTF-8, none of them a control character, since it is
-    /// logged.
+    /// Whether a machine may be called so: 1 to 255 bytes of UTF-8, plain text, since it is logged.
     package static func isName(_ name: String) -> Bool {
-        (1...longestName).contains(name.utf8.count) && name.utf8.allSatisfy { $0 >= 0x20 && $0 != 0x7F }
+        (1...longestName).contains(name.utf8.count) && name.isPlainText
     }
 
     /// One of its values, for messages: the raw value is the name, which is the key in the topology file where there is

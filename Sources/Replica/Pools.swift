@@ -31,6 +31,7 @@ struct Pools {
 
     /// - Parameter charter: of the topology and the program.
     init(topology: Topology, member: Topology.Member, charter: Charter) throws(ReplicaError) {
+        try Self.requireBoth(of: member)
         do throws(PoolError) {
             acceptor = try AcceptorPool(
                 opening: member.acceptorPool, expecting: topology.name, replica: member.id, charter: charter)
@@ -91,6 +92,14 @@ struct Pools {
         acceptor.record(life: life)
         // Not before: now the pools are this process's.
         IncomingImage.removeLeftovers(beside: member.statePool)
+    }
+
+    /// One pool without the other is told from a replica that was never formatted: to format it anew would forget its votes.
+    private static func requireBoth(of member: Topology.Member) throws(ReplicaError) {
+        let paths = [member.acceptorPool, member.statePool]
+        let missing = paths.filter { access($0, F_OK) != 0 && errno == ENOENT }
+        guard missing.count == 1, let present = paths.first(where: { !missing.contains($0) }) else { return }
+        throw ReplicaError(.refused, ReplicaPools.halfMissing(member, present: present, missing: missing[0]))
     }
 
     /// Whom this replica has met before.

@@ -49,6 +49,11 @@ public enum ReplicaPools {
         }
     }
 
+    /// What a replica with one pool of two is told.
+    package static func halfMissing(_ member: Topology.Member, present: String, missing: String) -> String {
+        "\(missing) is missing while \(present) exists: a replica with one pool of two may not vote. Put the missing file back, or, if replica \(member.id) never ran, delete the other and format it again"
+    }
+
     /// The journal takes the largest command whole: a value of `max_request`, and the reply with the value that it replaced.
     private static func journalSize(_ topology: Topology) -> Int {
         max(

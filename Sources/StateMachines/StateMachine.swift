@@ -67,7 +67,7 @@ public enum CommandKind: UInt8, Sendable, BitwiseCopyable {
 /// between a client's request and its reply, and delay all clients: keep them short, and do not block.
 public protocol StateMachine: SendableMetatype {
     /// What the service is called in pools and between replicas: 1 to 255 bytes of UTF-8 without control characters. By
-    /// default the name of the type.
+    /// default the name of the type, without that of its module: two types of one name are told apart by nothing else.
     static var name: String { get }
 
     /// Of what the machine does and keeps; any number. By default 1.

@@ -109,12 +109,14 @@ public struct Address: Hashable, Sendable, CustomStringConvertible {
     }
 }
 
-/// Characters that have no place in a name, path or endpoint: they would break a log line or a file name.
+/// Characters that have no place in a name, path or endpoint: they would break a log line or a file name, or turn the
+/// direction of the text beside them. Peers refuse them, too.
 func isUnprintable(_ character: Character) -> Bool {
     character.unicodeScalars.contains { scalar in
         switch scalar.properties.generalCategory {
-        case .control, .lineSeparator, .paragraphSeparator: return true
-        default: return false
+        case .control, .lineSeparator, .paragraphSeparator: true
+        case .format: 0x202A...0x202E ~= scalar.value || 0x2066...0x2069 ~= scalar.value
+        default: false
         }
     }
 }

@@ -248,15 +248,13 @@ package enum Handshake: Equatable, Sendable {
             return value
         }
 
-        /// Without control characters: it is logged.
+        /// Plain text, since it is logged.
         mutating func text() throws(PeerFrameError) -> String {
             let count = Int(try integer(2))
             guard count <= longestText, count <= bytes.count - at else { throw .size }
             let slice = bytes[at..<at + count]
             at += count
-            guard let text = String(validating: slice, as: UTF8.self),
-                slice.allSatisfy({ $0 >= 0x20 && $0 != 0x7F })
-            else { throw .field }
+            guard let text = String(validating: slice, as: UTF8.self), text.isPlainText else { throw .field }
             return text
         }
     }

@@ -38,7 +38,7 @@ struct ClusterCommand: ParsableCommand {
             case .both: continue
             case .none: try ReplicaPools.format(topology, id: member.id, for: KeyValueService.self)
             case .one(let present, let missing):
-                throw PoolFiles.halfMissing(member, present: present, missing: missing)
+                throw Failure(.refused, ReplicaPools.halfMissing(member, present: present, missing: missing))
             }
         }
     }

@@ -22,15 +22,6 @@ struct PoolFiles {
         }
     }
 
-    /// What a replica with one pool of two is told.
-    static func halfMissing(_ member: Topology.Member, present: String, missing: String) -> Failure {
-        Failure(
-            .refused,
-            "\(missing) is missing while \(present) exists: a replica with one pool of two may not vote. "
-                + "Put the missing file back, or, if replica \(member.id) never ran, delete the other and format it again"
-        )
-    }
-
     private static func exists(_ path: String) -> Bool {
         var status = stat()
         // Whatever is there, a dangling link too, is in the way.

@@ -97,6 +97,9 @@ import Testing
             "name", with: "name = \"a\\nb\"",
             "name: has control characters, expected a string of 1 to 255 bytes without them"),
         .replacing(
+            "name", with: "name = \"a\u{202E}b\"",
+            "name: has control characters, expected a string of 1 to 255 bytes without them"),
+        .replacing(
             "name", with: "name = \"a/b\"",
             "storage.directory: missing, expected one, as the cluster's name is no name for a folder"),
         .replacing(

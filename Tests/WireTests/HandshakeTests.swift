@@ -83,7 +83,7 @@ import Testing
     }
 
     /// They are logged, and shown by `mpaxos status`: nobody writes lines of his own there, nor to the terminal.
-    @Test(arguments: ["two\nlines", "\u{1B}[2J", "\u{7F}", "\0"])
+    @Test(arguments: ["two\nlines", "\u{1B}[2J", "\u{7F}", "\0", "\u{9B}2J", "a\u{2028}b", "\u{202E}a"])
     func textsWithControlCharactersAreRefused(text: String) {
         var hellos = [Self.hello, Self.hello, Self.hello]
         hellos[0].cluster = text
