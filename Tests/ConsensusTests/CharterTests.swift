@@ -59,7 +59,9 @@ import Testing
             charter.members = members
             #expect(!charter.isSound)
         }
-        for name in ["", "a\nb", "\u{7F}", "\u{85}", "a\u{2028}b", "\u{202E}a", String(repeating: "x", count: 256)] { #expect(!Charter.isName(name)) }
+        for name in ["", "a\nb", "\u{7F}", "\u{85}", "a\u{2028}b", "\u{202E}a", String(repeating: "x", count: 256)] {
+            #expect(!Charter.isName(name))
+        }
         for name in ["x", "Größe", String(repeating: "x", count: 255)] { #expect(Charter.isName(name)) }
     }
 }
