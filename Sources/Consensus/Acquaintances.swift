@@ -9,7 +9,7 @@ import Invariants
 /// refused by all others, also by those that were started only once.
 package struct Acquaintances: Sendable {
     /// How far a replica is with the founding. Each stage is on durable record before it is told.
-    package enum Founding: UInt8, Sendable, BitwiseCopyable, CaseIterable, Comparable {
+    package enum Founding: UInt8, Sendable, BitwiseCopyable, Comparable {
         /// It has not met all members yet.
         case gathering = 0
         /// Its record of all members is whole.
@@ -127,14 +127,14 @@ package struct Acquaintances: Sendable {
 
     package func objection(to introduction: Introduction, from member: Int) -> Objection? {
         let known = records[member]
-        // Until the record is whole a member may still be formatted again.
         if founding >= .whole, known.incarnation != introduction.incarnation {
             return .incarnation(known: known.incarnation)
         }
-        if founding >= .whole || introduction.founding >= .whole {
-            for (other, theirs) in introduction.records.enumerated() where other != member && theirs.incarnation != 0 {
+        // A record that is not whole is held against nobody: whom it names may have been formatted again, and be met yet.
+        if introduction.founding >= .whole {
+            for (other, theirs) in introduction.records.enumerated() where other != member {
                 let own = records[other].incarnation
-                if own != 0, own != theirs.incarnation {
+                if own != theirs.incarnation, other == index || founding >= .whole {
                     return .otherRecord(of: other, theirs: theirs.incarnation, known: own)
                 }
             }

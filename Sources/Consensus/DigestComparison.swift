@@ -43,6 +43,10 @@ package struct DigestComparison {
     package private(set) var isHopeless = false
     /// Replicas that a majority with this one among it has found to differ.
     package private(set) var condemned: UInt16 = 0
+    /// A majority agrees on another digest than this replica: it is to stop.
+    package private(set) var isRefuted = false
+    /// Whether nothing may be served from this replica's state, since it is not known to be right.
+    package var isInDoubt: Bool { disputed != 0 || isRefuted }
 
     package let interval: UInt64
     private let index: Int
@@ -101,7 +105,10 @@ package struct DigestComparison {
             differing |= 1 << UInt16(replica)
             differedAt[replica] = max(differedAt[replica], executed)
             let others = replicas(telling: value, at: executed)
-            if others.nonzeroBitCount >= quorum { return .thisDiffers(majority: others) }
+            if others.nonzeroBitCount >= quorum {
+                isRefuted = true
+                return .thisDiffers(majority: others)
+            }
         }
         if differing == 0 { return .agreement }
         if agreeing.nonzeroBitCount >= quorum {
@@ -116,6 +123,57 @@ package struct DigestComparison {
         disputed |= open
         isHopeless = isHopeless || told == count
         return .undecided(open)
+    }
+
+    // MARK: Disputes
+
+    /// How long replicas that differ wait for a majority's word before they stop: where all have told and none is left who
+    /// could say, while somebody is away, and else. In microseconds.
+    package struct Patience {
+        package var withoutHope: UInt64
+        package var withFew: UInt64
+        package var withAll: UInt64
+
+        package init(withoutHope: UInt64, withFew: UInt64, withAll: UInt64) {
+            self.withoutHope = withoutHope
+            self.withFew = withFew
+            self.withAll = withAll
+        }
+    }
+
+    /// Whether this replica has waited too long to hear who is right.
+    package func isOverdue(_ patience: Patience, isAnybodyAway: Bool, now: UInt64) -> Bool {
+        guard disputed != 0 else { return false }
+        let time = isHopeless ? patience.withoutHope : isAnybodyAway ? patience.withFew : patience.withAll
+        return now >= disputedSince + time
+    }
+
+    // MARK: Images
+
+    /// What the statements of others say of a state that a replica gives to this one.
+    package enum Opinion: Equatable {
+        /// A third replica has told the same digest of that instance, or a majority has.
+        case confirmed
+        /// A third replica has told another, of that instance or of one before, and no majority is with the giver.
+        case contradicted(by: Int)
+        /// Nobody else has told of that instance yet.
+        case unknown
+    }
+
+    package func opinion(of image: Standing, from giver: Int) -> Opinion {
+        let thirds = (0..<count).filter { $0 != giver && $0 != index && condemned & 1 << UInt16($0) == 0 }
+        let agreeing = replicas(telling: image.value, at: image.executed) | 1 << UInt16(giver)
+        if agreeing.nonzeroBitCount >= quorum { return .confirmed }
+        for standing in statements(of: giver) + [image] {
+            let backers = replicas(telling: standing.value, at: standing.executed) | 1 << UInt16(giver)
+            guard backers.nonzeroBitCount < quorum else { continue }
+            for third in thirds {
+                if let told = value(of: third, at: standing.executed), told != standing.value {
+                    return .contradicted(by: third)
+                }
+            }
+        }
+        return agreeing.nonzeroBitCount > 1 ? .confirmed : .unknown
     }
 
     private func replicas(telling value: UInt64, at executed: UInt64) -> UInt16 {

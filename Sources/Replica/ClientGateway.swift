@@ -165,8 +165,8 @@ final class ClientGateway: Stage {
                 board.rejectedMalformed.add(1)
                 var text = reason
                 text.withUTF8 { answer(request, .malformed, body: UnsafeRawBufferPointer($0)) }
-            } else if board.isInDispute {
-                refuseInDispute(request)
+            } else if !board.mayServe {
+                turnAway(request)
             } else if request.flags.contains(.local) {
                 admit(request, now: now, isLocal: true)
             } else {
@@ -176,7 +176,7 @@ final class ClientGateway: Stage {
     }
 
     private func order(_ request: RequestHeader, _ code: CommandCode, now: UInt64) {
-        if board.isInDispute { return refuseInDispute(request) }
+        if !board.mayServe { return turnAway(request) }
         if request.flags.contains(.noForward) {
             let leader = board.knownLeader
             if leader != settings.index {
@@ -227,7 +227,7 @@ final class ClientGateway: Stage {
     private func finish(_ completion: Completion) {
         if let index = pending.pointee.find(completion.tag) {
             // What comes of a state that is in dispute reaches nobody; a repetition finds it when that is settled.
-            guard !board.isInDispute else {
+            guard board.mayServe else {
                 giveUp(index)
                 return completion.body.release(to: rings.replyBodies)
             }
@@ -268,7 +268,7 @@ final class ClientGateway: Stage {
     }
 
     /// Answers as when there is no leader: to try again, here or elsewhere.
-    private func refuseInDispute(_ request: RequestHeader) {
+    private func turnAway(_ request: RequestHeader) {
         board.unanswered.add(1)
         refuse(request, .noLeader, milliseconds: 50)
     }

@@ -5,16 +5,8 @@ import Wire
 /// times; the engines tell each other.
 extension Engine {
     private static let tellInterval: UInt64 = 1_000_000
-    /// How long two replicas that differ wait for a majority's word, before both stop: while all members are linked,
-    /// else, and where all have told and none is left who could say.
-    private static let patienceWithAll: UInt64 = 60_000_000
-    private static let patienceWithFew: UInt64 = 10_000_000
-    private static let patienceWithoutHope: UInt64 = 1_000_000
-
-    /// A peer told where its state stands.
-    func takeDigest(_ standing: DigestComparison.Standing, from peer: Int, now: UInt64) {
-        compare(standing, of: peer, now: now)
-    }
+    private static let patience = DigestComparison.Patience(
+        withoutHope: 1_000_000, withFew: 10_000_000, withAll: 60_000_000)
 
     /// Tells the peers what the executor stated: what is new, the last once a second, and all that is kept to who is
     /// newly linked.
@@ -43,8 +35,9 @@ extension Engine {
         for peer in members(of: toldOfDigests) { traffic.tell(standing, to: peer) }
     }
 
-    private func compare(_ standing: DigestComparison.Standing, of replica: Int, now: UInt64) {
-        let (disputed, condemned) = (comparison.disputed, comparison.condemned)
+    /// A replica, perhaps this one, told where its state stands.
+    func compare(_ standing: DigestComparison.Standing, of replica: Int, now: UInt64) {
+        let (wasInDoubt, disputed, condemned) = (comparison.isInDoubt, comparison.disputed, comparison.condemned)
         let executed = standing.executed
         switch comparison.take(standing, from: replica, now: now) {
         case .agreement: break
@@ -67,17 +60,13 @@ extension Engine {
                 "states differ, and no majority says yet which is right: \(statement(of: members(of: peers), executed)); nothing is served until that is settled"
             )
         }
-        if comparison.disputed != disputed { publishReadiness() }
+        if comparison.isInDoubt != wasInDoubt { publishReadiness() }
     }
 
     /// Stops where it has not been settled for too long who is right.
     private func endDispute(now: UInt64) {
-        guard comparison.disputed != 0 else { return }
         let isAnybodyAway = toldOfDigests.nonzeroBitCount < memberCount - 1
-        let patience =
-            comparison.isHopeless
-            ? Self.patienceWithoutHope : isAnybodyAway ? Self.patienceWithFew : Self.patienceWithAll
-        guard now >= comparison.disputedSince + patience else { return }
+        guard comparison.isOverdue(Self.patience, isAnybodyAway: isAnybodyAway, now: now) else { return }
         let others = members(of: comparison.disputed).map { String(memberIDs[$0]) }.joined(separator: ", ")
         alarm.raise(
             .init(

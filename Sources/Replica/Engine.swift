@@ -76,6 +76,8 @@ final class Engine: Stage {
     @exclusivity(unchecked) private var isStranded = false
     /// Since the start, once.
     @exclusivity(unchecked) private var hasCaughtUp = false
+    /// Peers that were linked when the cluster was not founded yet.
+    private var linkedBeforeFounding: UInt16 = 0
     /// Of the cores before this one, when the node opened anew with another replica's state.
     private let before: (elections: UInt64, resent: UInt64, caughtUp: UInt64)
 
@@ -111,7 +113,7 @@ final class Engine: Stage {
         delivered = executed
         board.acceptorPoolSize.store(UInt64(acceptor.capacity))
         super.init()
-        board.founding = memberCount == 1 ? .founded : acceptor.founding
+        board.founding = acceptor.founding
         if board.isFounded {
             start(now: now)
         } else {
@@ -126,6 +128,7 @@ final class Engine: Stage {
     deinit { scratch.deallocate() }
 
     override var nextDeadline: UInt64 {
+        guard board.isFounded else { return .max }
         let deadline = min(core.nextDeadline, traffic.nextDeadline)
         guard core.role == .leader else { return deadline }
         if isHeldBack { return min(deadline, surveyedAt + Self.surveyInterval) }
@@ -194,7 +197,7 @@ final class Engine: Stage {
             switch arrival.kind {
             case .connected:
                 remember(arrival.incarnation, arrival.life, of: Int(arrival.peer))
-                traffic.connected(Int(arrival.peer), now: now)
+                linkedBeforeFounding |= 1 << UInt16(arrival.peer)
             case .hearsay: remember(arrival.incarnation, arrival.life, of: Int(arrival.peer))
             case .frame:
                 incoming.adopt(arrival.frame)
@@ -213,8 +216,9 @@ final class Engine: Stage {
         board.founding = .founded
         logger.notice("the cluster is founded: all of its replicas have met each other")
         start(now: now)
-        for peer in 0..<memberCount where peer != index && traffic.isConnected(peer) {
+        for peer in 0..<memberCount where linkedBeforeFounding & 1 << UInt16(peer) != 0 && traffic.isConnected(peer) {
             makeRoomForEffects(now: now)
+            traffic.connected(peer, now: now)
             core.connected(peer, now: now, into: &effects)
         }
         publish()
@@ -268,7 +272,7 @@ final class Engine: Stage {
         switch decoded.content {
         case .message(let message): receive(message, decoded.payload, from: peer, now: now)
         case .forward(_, let checksum): takeForwarded(decoded.payload, checksum: checksum, from: peer)
-        case .digest(let standing): takeDigest(standing, from: peer, now: now)
+        case .digest(let standing): compare(standing, of: peer, now: now)
         case .transfer(let message):
             transfer.take(message, decoded.payload, from: peer, standing: standing, now: now)
             return Self.workOfTransfer
@@ -530,7 +534,7 @@ final class Engine: Stage {
         let hasCome = hasLeader && behind <= tolerated && !core.needsStateTransfer
         hasCaughtUp = hasCaughtUp || hasCome
         // Nobody is served from a state of which it is not known whether it is the right one.
-        board.isInDispute = comparison.disputed != 0
+        board.isInDispute = comparison.isInDoubt
         board.isReady = hasCome && !board.isInDispute
     }
 }

@@ -31,6 +31,8 @@ final class Executor<Machine: StateMachine>: Stage {
     private let alarm: Alarm
     /// In the making, for another replica.
     private var image: StateImage?
+    /// Since when an image waits to be begun.
+    @exclusivity(unchecked) private var imageWaitsSince: UInt64?
 
     /// Behind a pointer, as it is changed for every command: a class's own storage would be checked for exclusive access each time.
     private let reply: UnsafeMutablePointer<Reply>
@@ -54,6 +56,8 @@ final class Executor<Machine: StateMachine>: Stage {
     private static var commandsAhead: Int { 16 }
     /// Bytes of an image copied at a time: some tenths of a millisecond, in which nothing else on this lane moves.
     private static var imageSlice: Int { 1 << 20 }
+    /// Microseconds.
+    private static var longestWaitOfImage: UInt64 { 5_000_000 }
     /// Microseconds without commands after which the digest is stated, at whatever instance that is.
     private static var quiet: UInt64 { 50_000 }
 
@@ -98,7 +102,7 @@ final class Executor<Machine: StateMachine>: Stage {
 
     override func poll(budget: Int, now: UInt64) -> Bool {
         if isDamaged { return false }
-        let isPaused = imageOrder.isPlaced
+        let isPaused = imageOrder.isPlaced && (image != nil || beginsImage(now: now))
         if isPaused { copyImage() }
         var batches = 0
         while !isPaused, batches < budget, heldCount < Self.mostHeld / 2, let batch = decided.pop() {
@@ -134,7 +138,8 @@ final class Executor<Machine: StateMachine>: Stage {
 
     override var nextDeadline: UInt64 {
         if isDamaged { return .max }
-        return min(canStateDigest ? lastBatch + Self.quiet : .max, verification.nextDeadline)
+        let waitsForQuiet = canStateDigest || imageOrder.isPlaced && isBetweenInstances
+        return min(waitsForQuiet ? lastBatch + Self.quiet : .max, verification.nextDeadline)
     }
 
     // MARK: Batches
@@ -244,6 +249,15 @@ final class Executor<Machine: StateMachine>: Stage {
 
     // MARK: Images
 
+    /// Where others tell the digest of just this state, so that the receiver can compare; or when that does not come for too
+    /// long.
+    private func beginsImage(now: UInt64) -> Bool {
+        guard isBetweenInstances else { return false }
+        if imageWaitsSince == nil { imageWaitsSince = now }
+        return pool.executed % DigestComparison.ordinaryInterval == 0 || now >= lastBatch + Self.quiet
+            || now >= (imageWaitsSince ?? now) + Self.longestWaitOfImage
+    }
+
     /// Copies the next piece of the state. Until the whole is copied nothing is executed.
     private func copyImage() {
         do throws(PoolError) {
@@ -257,6 +271,7 @@ final class Executor<Machine: StateMachine>: Stage {
             imageOrder.deliver(.failure(error))
         }
         image = nil
+        imageWaitsSince = nil
         engine.wake()
     }
 
@@ -334,9 +349,9 @@ final class Executor<Machine: StateMachine>: Stage {
     private var canStateDigest: Bool { isBetweenInstances && pool.executed != statedInstance }
 
     private func stateDigest() {
+        // One that finds no room is as good as lost: the next follows, or in quiet times the same.
+        guard digests.push(.init(executed: pool.executed, value: heap.digest)) else { return }
         statedInstance = pool.executed
-        // One that finds no room is as good as lost: the next follows.
-        _ = digests.push(.init(executed: pool.executed, value: heap.digest))
         digests.publish()
     }
 

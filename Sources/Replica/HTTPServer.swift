@@ -32,7 +32,10 @@ package final class StatusServer: Sendable {
             }
             await server.appendRoute("GET /healthz") { _ in
                 let isReady = report.board.isReady
-                let text = isReady ? "ready" : "not ready: no leader known, catching up, or its state in dispute"
+                let text =
+                    isReady
+                    ? "ready"
+                    : "not ready: the cluster not founded, no leader known, catching up, or its state in dispute"
                 return HTTPResponse(
                     statusCode: isReady ? .ok : .serviceUnavailable, headers: [.contentType: "text/plain"],
                     body: Data("\(text)\n".utf8))

@@ -49,6 +49,7 @@ final class ImageGiver {
     func request(from: Int, ticket: UInt64, decided: UInt64, geometry: UInt64, now: UInt64) {
         func refuse(_ refusal: TransferMessage.Refusal) { port.send(.refusal(ticket: ticket, refusal), to: from) }
         guard geometry == self.geometry else { return refuse(.otherGeometry) }
+        guard !port.board.isInDispute else { return refuse(.inDispute) }
         guard port.board.executed.load() > decided else { return refuse(.notFurther) }
         guard !isActive || peer == from else { return refuse(.busy) }
         let isRepeated = isActive && ticket == self.ticket
@@ -102,6 +103,9 @@ final class ImageGiver {
         case .making:
             guard let result = order.collect() else { return }
             switch result {
+            case .success where port.board.isInDispute:
+                port.send(.refusal(ticket: ticket, .inDispute), to: peer)
+                phase = .idle
             case .success(let image): give(image, view: standing.view, now: now)
             case .failure(let error):
                 logger.error("cannot give \(receiver) the state: \(error)")

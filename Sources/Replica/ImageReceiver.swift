@@ -21,6 +21,8 @@ final class ImageReceiver {
         case receiving(IncomingImage)
         /// At the desk.
         case finishing(IncomingImage)
+        /// Whole, and kept until `deadline` for the word of a third replica.
+        case comparing(IncomingImage)
         /// The node is about to stop the lanes.
         case installing
     }
@@ -58,6 +60,8 @@ final class ImageReceiver {
     private static let longestRepetition: UInt64 = 2_000_000
     private static let rest: UInt64 = 1_000_000
     private static let longRest: UInt64 = 10_000_000
+    /// Microseconds that an image is kept for the word of a third replica, which tells its digests once a second.
+    private static let longestComparison: UInt64 = 3_000_000
 
     init(port: TransferPort, desk: TransferDesk, geometry: UInt64, reluctance: UInt64, logger: Logger) {
         self.port = port
@@ -106,7 +110,10 @@ final class ImageReceiver {
             watch(image, standing, now: now)
         case .finishing(let image):
             switch desk.takeOutcome() {
-            case .finished: install(image, standing)
+            case .finished:
+                phase = .comparing(image)
+                deadline = now + Self.longestComparison
+                compare(image, standing, now: now)
             case .failed(let error):
                 logger.error(
                     "the image that came from \(giverName) is of no use, it goes, and another one is asked for: \(error)"
@@ -116,6 +123,7 @@ final class ImageReceiver {
             case .prepared: broken("an image is finished once it was prepared")
             case nil: break
             }
+        case .comparing(let image): compare(image, standing, now: now)
         case .installing: break
         }
     }
@@ -267,28 +275,38 @@ final class ImageReceiver {
         }
     }
 
+    /// The giver may have gone wrong by itself: where a third replica is there its word is waited for.
+    private func compare(_ image: IncomingImage, _ standing: Standing, now: UInt64) {
+        let opinion = image.digest.map { digest in
+            standing.digests.opinion(of: .init(executed: image.executed, value: digest), from: giver)
+        }
+        switch opinion {
+        case .contradicted(let other):
+            logger.error(
+                "the image that came from \(giverName) has all up to instance \(image.executed), and replica \(port.memberIDs[other]) told another digest than that one of it, or of an instance before: it goes, and another one is asked for"
+            )
+            desk.order(.discard(image))
+            prepare()
+        case .confirmed: install(image, standing)
+        case .unknown, nil:
+            let isThirdThere = port.memberIDs.indices.contains {
+                $0 != giver && $0 != port.index && port.isConnected($0)
+            }
+            if isThirdThere, now < deadline { return }
+            logger.notice(
+                "no third replica told of its state after instance \(image.executed): the image that came from \(giverName) is compared with none, but with its own digest"
+            )
+            install(image, standing)
+        }
+    }
+
     private func install(_ image: IncomingImage, _ standing: Standing) {
         guard standing.needsState, image.executed > standing.decided else {
             logger.info("has caught up by itself meanwhile: the image is not needed")
             return abandon(image)
         }
-        if let other = contradicting(image, standing) {
-            logger.error(
-                "the image that came from \(giverName) has all up to instance \(image.executed), and another digest than replica \(port.memberIDs[other]) told of that: it goes, and another one is asked for"
-            )
-            desk.order(.discard(image))
-            return prepare()
-        }
         logger.info("the state of \(giverName) is verified; stops to put it in place")
         phase = .installing
         desk.order(.install(image, view: view))
-    }
-
-    /// A third replica that told another digest of just that instance.
-    private func contradicting(_ image: IncomingImage, _ standing: Standing) -> Int? {
-        guard let digests = standing.digests, let digest = image.digest else { return nil }
-        return port.memberIDs.indices.first { replica in
-            replica != giver && digests.value(of: replica, at: image.executed).map { $0 != digest } ?? false
-        }
     }
 }

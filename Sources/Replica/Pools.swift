@@ -90,6 +90,8 @@ struct Pools {
         acceptor.begin(start: life.bootCount)
         state.record(bootCount: life.bootCount)
         acceptor.record(life: life)
+        // One alone has met all.
+        if topology.replicas.count == 1, acceptor.founding != .founded { acceptor.record(founding: .founded) }
         // Not before: now the pools are this process's.
         IncomingImage.removeLeftovers(beside: member.statePool)
     }

@@ -44,6 +44,6 @@ struct Standing {
     var view: UInt64
     var leader: Int?
     var floor: UInt64
-    /// What replicas told of their states; nil: that is not looked at.
-    var digests: DigestComparison? = nil
+    /// What replicas told of their states.
+    var digests: DigestComparison
 }

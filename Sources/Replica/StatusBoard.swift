@@ -288,6 +288,10 @@ package final class StatusBoard: Sendable {
 
     package var isFounded: Bool { foundedWord.load() != 0 }
 
+    /// Whether clients may be answered from this replica's state: not before the founding, and not while it is not known
+    /// whether the state is the right one.
+    package var mayServe: Bool { isFounded && !isInDispute }
+
     /// Whom the founding of the cluster waits for, bit i for the replica with index i. Set by the links.
     package var awaited: UInt16 {
         get { UInt16(truncatingIfNeeded: awaitedWord.load()) }

@@ -6,10 +6,10 @@ import Consensus
 /// does. Until then its own replies may be wrong, and are not checked; nobody is given its state here, which nothing
 /// prevents in the node before it is found.
 extension Simulator {
-    /// Where nobody can tell who is right both wait, in the proportions of the node to `suspect`.
-    private var patienceWithoutHope: Microseconds { 3 * suspect }
-    private var patienceWithFew: Microseconds { 33 * suspect }
-    private var patienceWithAll: Microseconds { 200 * suspect }
+    /// In the proportions of the node to `suspect`.
+    private var digestPatience: DigestComparison.Patience {
+        .init(withoutHope: 3 * suspect, withFew: 33 * suspect, withAll: 200 * suspect)
+    }
 
     func drift(_ index: ReplicaIndex) {
         guard replicas[index].isUp && mayBeLost(index) else { return }
@@ -61,11 +61,10 @@ extension Simulator {
 
     /// Who has waited too long to hear who is right stops. Started again, it may find others to tell it.
     private func endDispute(_ index: ReplicaIndex) throws(SimulationFailure) {
-        guard let comparison = replicas[index].comparison, comparison.disputed != 0 else { return }
         let isAnybodyAway = replicas[index].met.nonzeroBitCount < replicaCount - 1
-        let patience =
-            comparison.isHopeless ? patienceWithoutHope : isAnybodyAway ? patienceWithFew : patienceWithAll
-        guard now >= comparison.disputedSince + patience else { return }
+        guard let comparison = replicas[index].comparison,
+            comparison.isOverdue(digestPatience, isAnybodyAway: isAnybodyAway, now: now)
+        else { return }
         trace("\(index) stops, since nobody says whose state is right")
         try crash(index, restartAfter: downTime())
     }

@@ -65,9 +65,8 @@ extension Simulator {
             trace("all come to found the cluster")
             try runUntil(now + 40 * suspect, orWhen: { [self] in members.allSatisfy(isFounded) })
             if members.allSatisfy(isFounded) { return }
-            // Somebody has met all the others, and one of them lost its pools before that: who looks after them formats
-            // all anew.
-            guard members.contains(where: { a in members.contains { b in a != b && object(a, to: b) } }) else { break }
+            // Somebody had met all the others when one of them lost its pools: who looks after them formats all anew.
+            guard members.contains(where: { one in members.contains { knowsOtherPools(one, of: $0) } }) else { break }
             trace("they do not agree, and are formatted anew")
             for index in members {
                 try crash(index, restartAfter: nil)
@@ -78,8 +77,11 @@ extension Simulator {
         throw failure("replicas \(members) did not found a cluster: \(states)")
     }
 
-    private func object(_ a: ReplicaIndex, to b: ReplicaIndex) -> Bool {
-        replicas[a].acquaintances.objection(to: replicas[b].acquaintances.introduction, from: b) != nil
+    /// Whether the record of a replica is whole, and names pools of another that are gone.
+    private func knowsOtherPools(_ index: ReplicaIndex, of other: ReplicaIndex) -> Bool {
+        let members = replicas[index].storage.members
+        return members.founding >= .whole
+            && members.records[other].incarnation != replicas[other].acquaintances.own.incarnation
     }
 
     private func drawLastingFault() -> LastingFault {

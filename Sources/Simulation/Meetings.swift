@@ -64,9 +64,14 @@ extension Simulator {
             try part(b, objectionOfOther, of: a)
             return false
         }
-        replicas[a].take(up: other, of: b)
         replicas[b].take(up: one, of: a)
-        guard replicas[a].storage.members.hasUnfenced || replicas[b].storage.members.hasUnfenced else { return true }
+        // Who dials says HELLO; the connection may break before the answer.
+        let isAnswered = !(isFaulty && random.chance(perMille: 50))
+        if isAnswered { replicas[a].take(up: other, of: b) }
+        guard replicas[a].storage.members.hasUnfenced || replicas[b].storage.members.hasUnfenced else {
+            if !isAnswered { scheduleLink(a, b, at: now + 1 + random.below(10_000)) }
+            return isAnswered
+        }
         putOnRecord(a)
         putOnRecord(b)
         let time = max(replicas[a].recordedAt, replicas[b].recordedAt)

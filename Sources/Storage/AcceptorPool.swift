@@ -325,13 +325,13 @@ package final class AcceptorPool {
             founding == .gathering || self.incarnation(of: peer) == incarnation,
             "a record of all members that is whole does not change")
         let wanted = UInt64(peer) + 1
-        if let index = place(of: peer), life(of: peer) != .none {
-            // The lives of other pools are none of these.
+        let free = (0..<RecordCell.peerLimit).first { cells[RecordCell.peer($0).index].first == 0 }
+        guard let index = place(of: peer) ?? free else { broken("the table of incarnations has room for each peer") }
+        // The lives of other pools are none of these; one that a loss of power left without its incarnation is nobody's.
+        if cells[RecordCell.peerLife(index).index].first != 0 {
             write(.peerLife(index), first: 0, second: 0)
             fence()
         }
-        let free = (0..<RecordCell.peerLimit).first { cells[RecordCell.peer($0).index].first == 0 }
-        guard let index = place(of: peer) ?? free else { broken("the table of incarnations has room for each peer") }
         write(.peer(index), first: wanted, second: incarnation)
     }
 

@@ -18,7 +18,7 @@ extension PoolReport: CustomStringConvertible {
 extension AcceptorReport {
     fileprivate var lines: [String] {
         var lines = [
-            founded ? "  of a founded cluster" : "  of a cluster that is not founded, or of one replica",
+            founded ? "  of a founded cluster" : "  of a cluster that is not founded",
             "  promised view \(promised), established view \(establishedView) from instance \(establishedBase)",
         ]
         lines.append(

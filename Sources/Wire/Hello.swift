@@ -34,7 +34,7 @@ package enum Handshake: Equatable, Sendable {
 
         package init(
             cluster: String, replica: UInt16, incarnation: UInt64, life: Life, ancestors: [UInt64] = [],
-            founding: Acquaintances.Founding = .gathering, charter: Charter, fingerprint: UInt64, members: [Member]
+            founding: Acquaintances.Founding, charter: Charter, fingerprint: UInt64, members: [Member]
         ) {
             self.cluster = cluster
             self.replica = replica

@@ -60,6 +60,8 @@ package enum TransferMessage: BitwiseCopyable, Hashable, Sendable {
         case failed = 6
         /// The giver knows of no image with this ticket, or does not any more.
         case unknownTicket = 7
+        /// The giver's state is not known to be the right one.
+        case inDispute = 8
 
         /// For the receiver's log.
         package var reason: String {
@@ -72,6 +74,7 @@ package enum TransferMessage: BitwiseCopyable, Hashable, Sendable {
             case .noRoom: "its file system has no room for an image of its state"
             case .failed: "it could not make or read an image of its state, its log says why"
             case .unknownTicket: "it has given up on this transfer"
+            case .inDispute: "its state differs from that of another replica, and no majority says which is right"
             }
         }
     }

@@ -39,6 +39,44 @@ import Testing
         #expect(verdict([(5, 1), (5, 2), (5, 2), nil, nil]) == .undecided(0b00110), "two of five are none")
     }
 
+    @Test func whoIsRefutedIsInDoubt() {
+        var comparison = DigestComparison(index: 0, count: 3)
+        for peer in [1, 2] { _ = comparison.take(.init(executed: 5, value: 2), from: peer, now: 1) }
+        #expect(!comparison.isInDoubt)
+        _ = comparison.take(.init(executed: 5, value: 1), from: 0, now: 2)
+        #expect(comparison.isRefuted && comparison.isInDoubt && comparison.disputed == 0)
+    }
+
+    /// - Parameter told: by replicas 1 on: their statements. Replica 0 is to take a state of replica 1.
+    private func opinion(
+        _ told: [[(UInt64, UInt64)]], of value: UInt64 = 7
+    ) -> DigestComparison.Opinion {
+        var comparison = DigestComparison(index: 0, count: told.count + 1)
+        for (replica, statements) in zip(1..., told) {
+            for one in statements {
+                _ = comparison.take(.init(executed: one.0, value: one.1), from: replica, now: 1)
+            }
+        }
+        return comparison.opinion(of: .init(executed: 2048, value: value), from: 1)
+    }
+
+    @Test func whatAThirdSaysOfAnImage() {
+        #expect(opinion([[], []]) == .unknown)
+        #expect(opinion([[(2048, 7)], []]) == .unknown, "the giver's own word")
+        #expect(opinion([[], [(2048, 7)]]) == .confirmed)
+        #expect(opinion([[], [(2048, 8)]]) == .contradicted(by: 2))
+        #expect(opinion([[(1024, 3)], [(1024, 4)]]) == .contradicted(by: 2), "they differed before")
+        #expect(opinion([[(1024, 3)], [(1024, 3)]]) == .unknown)
+        #expect(opinion([[], [(1024, 4)]]) == .unknown, "of another instance")
+    }
+
+    /// One that is wrong does not keep a state from those that need one.
+    @Test func aMajorityOverrulesAThird() {
+        #expect(opinion([[], [(2048, 8)], [(2048, 7)], [(2048, 7)]]) == .confirmed)
+        #expect(opinion([[], [(2048, 8)], [(2048, 7)], []]) == .contradicted(by: 2))
+        #expect(opinion([[], [(2048, 8)], [(2048, 8)], [(2048, 8)]]) == .contradicted(by: 2))
+    }
+
     /// A difference that was found stays one while the states move on under load, until it is settled.
     @Test func aDisputeLastsUntilItIsSettled() {
         var comparison = DigestComparison(index: 0, count: 3)

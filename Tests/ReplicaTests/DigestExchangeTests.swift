@@ -30,6 +30,19 @@ import Testing
             #expect(replica.alarm.raised == nil && replica.board.isReady && !replica.board.isInDispute)
             #expect(replica.board.peers[2].digestsDiffered.load() == 1)
         }
+        #expect(rig.replicas[2].board.isInDispute && !rig.replicas[2].board.isReady, "it serves nothing until it ends")
+    }
+
+    /// Also one that lags behind, and so hears from both at once.
+    @Test func whoIsTheLastToTellServesNothingEither() throws {
+        let rig = try EngineRig()
+        try rig.settle()
+        for replica in rig.replicas[..<2] { state(1024, 1, by: replica) }
+        rig.run(for: 200_000)
+        state(1024, 2, by: rig.replicas[2])
+        rig.run(for: 1_000)
+        let last = rig.replicas[2]
+        #expect(last.alarm.raised != nil && last.board.isInDispute && !last.board.isReady)
     }
 
     /// While nobody can say who is right nothing is served; in the end both stop.

@@ -99,6 +99,11 @@ final class EngineReplica {
                 life: Life(bootCount: 1, nonce: UInt64(peer) + 1), frame: RawFrame()))
     }
 
+    /// As the links would.
+    func say(_ kind: Arrival.Kind) {
+        push(Arrival(kind: kind, peer: UInt8(index), incarnation: UInt64(index) + 1, life: .none, frame: RawFrame()))
+    }
+
     func arrived(_ bytes: [UInt8], from peer: Int) {
         let frame = Frame(size: bytes.count)
         frame.bytes.copyBytes(from: bytes)
@@ -148,12 +153,14 @@ final class EngineRig {
     private static let leastStep: UInt64 = 50
 
     init(
-        _ count: Int = 3, rate: Double = 10e6, roundTrip: UInt64 = 2_000, logSize: Int = 16 << 20, window: Int = 64
+        _ count: Int = 3, rate: Double = 10e6, roundTrip: UInt64 = 2_000, logSize: Int = 16 << 20, window: Int = 64,
+        isFounded: Bool = true
     ) throws {
         let folder = try TestFolder()
         let start = now
         replicas = try (0..<count).map {
-            try EngineReplica($0, of: count, in: folder, logSize: logSize, window: window, now: start)
+            try EngineReplica(
+                $0, of: count, in: folder, logSize: logSize, window: window, now: start, isFounded: isFounded)
         }
         network = VirtualNetwork(count: count, rate: rate, roundTrip: roundTrip)
         for one in 0..<count { for other in 0..<count where other != one { replicas[one].connected(to: other) } }

@@ -405,4 +405,24 @@ import Wire
         // Five seconds to whoever is to lead, and five to the third.
         #expect(isDecided && rig.now < began + 16_000_000)
     }
+
+    /// Before the founding an engine keeps what the links tell it of members, takes part in nothing, and rests; the links that
+    /// stood by then are those that it begins with.
+    @Test func theFoundingBeginsIt() throws {
+        let rig = try EngineRig(isFounded: false)
+        rig.run(for: 3_000_000)
+        for replica in rig.replicas {
+            #expect(replica.board.role == .joining && replica.board.view.load() == 0 && !replica.board.isReady)
+            #expect(replica.acceptor.incarnation(of: UInt16((replica.index + 1) % 3)) != nil)
+        }
+        #expect(rig.restless == 0)
+        for replica in rig.replicas {
+            replica.say(.whole)
+            rig.run(for: 10_000)
+            #expect(replica.board.founding == .whole && replica.acceptor.founding == .whole)
+            replica.say(.founded)
+        }
+        try rig.settle()
+        #expect(rig.replicas.allSatisfy { $0.acceptor.founding == .founded })
+    }
 }

@@ -56,6 +56,7 @@ import Wire
         private(set) var now = GatewayTests.start
 
         init() {
+            board.founding = .founded
             board.knownLeader = 1
             board.era.store(4)
             gateway = ClientGateway(
@@ -131,6 +132,21 @@ import Wire
     }
 
     /// While the state is in dispute nothing of it reaches a client: neither what is asked now nor what was under way.
+    @Test func beforeTheFounding() {
+        let rig = Rig()
+        rig.board.founding = .whole
+        rig.ask()
+        rig.port.ask(RequestHeader(.query, flags: .local), client: 2)
+        rig.port.ask(RequestHeader(.open), client: 2)
+        rig.port.ask(RequestHeader(.ping), client: 2)
+        rig.turn()
+        #expect(rig.statuses == [.noLeader, .noLeader, .noLeader, .ok])
+        #expect(rig.submissions.isEmpty)
+        rig.board.founding = .founded
+        rig.ask(sequence: 2)
+        #expect(rig.submissions.count == 1)
+    }
+
     @Test func inDispute() {
         let rig = Rig()
         rig.ask()

@@ -37,10 +37,11 @@ import Wire
         private let parker = Parker.allocate()!
         private var image: StateImage?
         /// What it heard of others' states.
-        var digests: DigestComparison?
+        var digests: DigestComparison
 
         init(_ index: Int, in folder: URL, executed: UInt64, sessions: Int = 20_000) throws {
             self.index = index
+            digests = DigestComparison(index: index, count: 3)
             let path = folder.appending(path: "\(index).pool").path
             try StatePool.format(
                 path: path,
@@ -250,9 +251,7 @@ import Wire
         let giver = try Side(1, in: folder, executed: 400)
         let receiver = try Side(0, in: folder, executed: 5)
         let value = giver.pool.currentDigest().value
-        var digests = DigestComparison(index: 0, count: 3)
-        _ = digests.take(.init(executed: 400, value: contradicts ? ~value : value), from: 2, now: 1)
-        receiver.digests = digests
+        _ = receiver.digests.take(.init(executed: 400, value: contradicts ? ~value : value), from: 2, now: 1)
         var now: UInt64 = 1
         for _ in 0..<3_000 where receiver.installed == nil && giver.board.statesGiven.load() < 3 {
             now += 20_000
@@ -263,6 +262,62 @@ import Wire
         #expect(giver.board.statesGiven.load() > 0)
         #expect((receiver.installed == nil) == contradicts)
         receiver.installed?.image.discard()
+    }
+
+    private enum ThirdWord: CaseIterable { case confirms, contradicts, silent, away }
+
+    /// The word of a third replica is waited for, for some seconds, where one is there.
+    @Test(arguments: ThirdWord.allCases) private func anImageWaitsForAThird(word: ThirdWord) throws {
+        let folder = try Self.folder()
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let giver = try Side(1, in: folder, executed: 400)
+        let receiver = try Side(0, in: folder, executed: 5)
+        let value = giver.pool.currentDigest().value
+        if word == .away { receiver.board.peers[2].connected.store(0) }
+        var now: UInt64 = 1
+        func run(for duration: UInt64) throws {
+            let end = now + duration
+            while now < end, receiver.installed == nil {
+                now += 20_000
+                for side in [receiver, giver] { try side.turn(needsState: side === receiver, now: now) }
+                for frame in receiver.sent() where frame.to == 1 {
+                    giver.take(frame.bytes, needsState: false, now: now)
+                }
+                for frame in giver.sent() { receiver.take(frame.bytes, needsState: true, now: now) }
+            }
+        }
+        // One of the two is asked first by chance; the other is silent for six seconds.
+        while giver.board.statesGiven.load() == 0, now < 60_000_000 { try run(for: 20_000) }
+        try run(for: 1_000_000)
+        #expect((receiver.installed == nil) == (word != .away))
+        if word == .confirms || word == .contradicts {
+            _ = receiver.digests.take(
+                .init(executed: 400, value: word == .confirms ? value : ~value), from: 2, now: now)
+        }
+        try run(for: 4_000_000)
+        #expect((receiver.installed == nil) == (word == .contradicts))
+        receiver.installed?.image.discard()
+    }
+
+    @Test func whoIsInDisputeGivesNoState() throws {
+        let folder = try Self.folder()
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let giver = try Side(1, in: folder, executed: 400)
+        giver.board.isInDispute = true
+        let receiver = try Side(0, in: folder, executed: 5)
+        receiver.board.peers[2].connected.store(0)
+        var (refusals, now): (Int, UInt64) = (0, 1)
+        for _ in 0..<100 {
+            now += 20_000
+            for side in [receiver, giver] { try side.turn(needsState: side === receiver, now: now) }
+            for frame in receiver.sent() where frame.to == 1 { giver.take(frame.bytes, needsState: false, now: now) }
+            for frame in giver.sent() {
+                let sent = try frame.bytes.withUnsafeBytes { try PeerFrame(decoding: $0).content }
+                if case .transfer(.refusal(_, .inDispute)) = sent { refusals += 1 }
+                receiver.take(frame.bytes, needsState: true, now: now)
+            }
+        }
+        #expect(refusals > 0 && receiver.installed == nil)
     }
 
     /// Peers whose pools were formatted differently do not link; if they did, no state would pass between them.

@@ -325,6 +325,23 @@ private func reopened(_ pool: AcceptorPool) throws -> AcceptorPool { try open(co
         }
         #expect(again.incarnation(of: 1) == nil)
     }
+
+    /// Neither those of pools that were formatted again, nor those that a loss of power left without their replica.
+    @Test func theLivesOfOtherPoolsAreNotTheNewOnes() throws {
+        let pool = try smallPool()
+        pool.write(.peerLife(0), first: 7, second: 70)
+        pool.fence()
+        let torn = try reopened(pool)
+        torn.record(incarnation: 5, of: 9)
+        torn.fence()
+        #expect(torn.incarnation(of: 9) == 5 && torn.life(of: 9) == .none)
+        torn.record(life: Life(bootCount: 3, nonce: 30), of: 9)
+        torn.fence()
+        torn.record(incarnation: 6, of: 9)
+        torn.fence()
+        let again = try reopened(torn)
+        #expect(again.incarnation(of: 9) == 6 && again.life(of: 9) == .none)
+    }
 }
 
 @Suite struct PairedRecordTests {

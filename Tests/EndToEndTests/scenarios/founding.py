@@ -5,7 +5,7 @@ import shutil
 import time
 
 from harness import eventually, execute, main, scenario
-from mpx import NO_LEADER, OK, SUBMIT, get, put, some
+from mpx import LOCAL, NO_LEADER, OK, OPEN, QUERY, SUBMIT, get, put, some
 
 
 def waits(run, cluster, id, *others):
@@ -35,7 +35,10 @@ def waits_for_all(run):
         cluster.launch(id)
     for id in early:
         waits(run, cluster, id, last)
-        run.equal(cluster.link(id).call(SUBMIT, get(b"k")).status, NO_LEADER, f"what replica {id} answers")
+        link = cluster.link(id)
+        for what, reply in (("a GET", link.call(SUBMIT, get(b"k"))), ("a LOCAL query", link.call(QUERY, get(b"k"), flags=LOCAL)),
+                            ("OPEN", link.call(OPEN))):
+            run.equal(reply.status, NO_LEADER, f"what replica {id} answers to {what}")
     done = execute("status", "--topology", cluster.topology)
     run.finished(done, "mpaxos status", 0)
     for id in early:
