@@ -1,12 +1,13 @@
 import Invariants
 
-/// Whom a replica has met, and with whom it may form a cluster: the rules of the handshake, without its words and frames.
+/// Whom a replica has met, and with whom it may form a cluster: the rules of the handshake, without its words and
+/// frames.
 ///
-/// A cluster is *founded* once, by all of its members. A replica's record of them is *whole* when it has met each in one life and
-/// has all of their incarnations on durable record; from then on it changes none of them. It is founded when its record is whole
-/// and it knows that every other member has the same. Before that it takes no part in the protocol. So as soon as anybody may
-/// vote, everybody knows by durable record who belongs to the cluster, and pools that are formatted anew under a known id are
-/// refused by all others, also by those that were started only once.
+/// A cluster is *founded* once, by all of its members. A replica's record of them is *whole* when it has met each in
+/// one life and has all of their incarnations on durable record; from then on it changes none of them. It is founded
+/// when its record is whole and it knows that every other member has the same. Before that it takes no part in the
+/// protocol. So as soon as anybody may vote, everybody knows by durable record who belongs to the cluster, and pools
+/// that are formatted anew under a known id are refused by all others, also by those that were started only once.
 package struct Acquaintances: Sendable {
     /// How far a replica is with the founding. Each stage is on durable record before it is told.
     package enum Founding: UInt8, Sendable, BitwiseCopyable, Comparable {
@@ -74,6 +75,10 @@ package struct Acquaintances: Sendable {
     private let ancestors: [UInt64]
     /// By index, this replica's own included.
     package private(set) var records: [Record]
+    /// The last life of each member that was refused as an earlier one, `Life.none` for none. What comes after it is
+    /// refused as well: else pools of an earlier time, started often enough, would at last be too far from the life
+    /// that was met to be told from those that it came from.
+    package private(set) var refused: [Life]
     /// What is to be put on durable record, and what is.
     package private(set) var founding: Founding
     private var durable: Founding
@@ -89,13 +94,15 @@ package struct Acquaintances: Sendable {
     /// - Parameters:
     ///   - ancestors: nonces of this replica's lives before this one, the latest first.
     ///   - records: what is on durable record, by index; this replica's own with its present life.
+    ///   - refused: likewise; none when it is empty.
     ///   - founding: what is on durable record.
-    package init(index: Int, ancestors: [UInt64], records: [Record], founding: Founding) {
+    package init(index: Int, ancestors: [UInt64], records: [Record], refused: [Life] = [], founding: Founding) {
         invariant(records.indices.contains(index), "a replica is a member")
         invariant(records[index].incarnation != 0, "a replica knows its own incarnation")
         self.index = index
         self.ancestors = ancestors
         self.records = records
+        self.refused = refused.isEmpty ? Array(repeating: .none, count: records.count) : refused
         all = UInt16(truncatingIfNeeded: 1 << records.count - 1)
         met = 1 << UInt16(index)
         gathered = 1 << UInt16(index)
@@ -108,7 +115,8 @@ package struct Acquaintances: Sendable {
 
     package var isFounded: Bool { founding == .founded }
 
-    /// Whom the founding waits for, bit i for replica i: those that were not met, or else those that have not met all the others.
+    /// Whom the founding waits for, bit i for replica i: those that were not met, or else those that have not met all
+    /// the others.
     package var awaited: UInt16 {
         switch founding {
         case .gathering: all & ~gathered
@@ -130,7 +138,8 @@ package struct Acquaintances: Sendable {
         if founding >= .whole, known.incarnation != introduction.incarnation {
             return .incarnation(known: known.incarnation)
         }
-        // A record that is not whole is held against nobody: whom it names may have been formatted again, and be met yet.
+        // A record that is not whole is held against nobody: whom it names may have been formatted again, and be met
+        // yet.
         if introduction.founding >= .whole {
             for (other, theirs) in introduction.records.enumerated() where other != member {
                 let own = records[other].incarnation
@@ -140,16 +149,24 @@ package struct Acquaintances: Sendable {
             }
         }
         // Lives are compared of one incarnation: pools that were formatted anew begin to count again.
-        if known.incarnation == introduction.incarnation,
-            !known.life.admits(introduction.life, after: introduction.ancestors)
-        {
-            return .earlierLife(met: known.life)
+        if known.incarnation == introduction.incarnation, known.life != introduction.life {
+            let isLater = known.life.admits(introduction.life, after: introduction.ancestors)
+            if !isLater || introduction.life.isOrFollows(refused[member], ancestors: introduction.ancestors) {
+                return .earlierLife(met: known.life)
+            }
         }
         let met = introduction.records[index]
         if met.incarnation == own.incarnation, !met.life.admits(own.life, after: ancestors) {
             return .ownLifeIsEarlier(met: met.life)
         }
         return nil
+    }
+
+    /// A replica was refused for its life.
+    /// - Returns: whether that is news, to be put on record.
+    package mutating func refuse(_ introduction: Introduction, from member: Int) -> Bool {
+        defer { refused[member] = introduction.life }
+        return refused[member] != introduction.life
     }
 
     /// Takes up with a replica that there is no objection to.
@@ -163,6 +180,7 @@ package struct Acquaintances: Sendable {
         if records[member] != record {
             if records[member].incarnation != record.incarnation {
                 gathered &= ~(1 << UInt16(member))
+                refused[member] = .none
                 confirmed = 1 << UInt16(index)
             }
             records[member] = record

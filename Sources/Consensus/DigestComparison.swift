@@ -127,8 +127,8 @@ package struct DigestComparison {
 
     // MARK: Disputes
 
-    /// How long replicas that differ wait for a majority's word before they stop: where all have told and none is left who
-    /// could say, while somebody is away, and else. In microseconds.
+    /// How long replicas that differ wait for a majority's word before they stop: where all have told and none is left
+    /// who could say, while somebody is away, and else. In microseconds.
     package struct Patience {
         package var withoutHope: UInt64
         package var withFew: UInt64

@@ -160,7 +160,8 @@ extension Core {
         return message.acceptedView > log[message.instance].reportedView
     }
 
-    /// Promises of a peer form a chain: each says from where on it speaks, so losses, repetitions and reordering do no harm.
+    /// Promises of a peer form a chain: each says from where on it speaks, so losses, repetitions and reordering do no
+    /// harm.
     mutating func receivePromise(
         _ message: Message, from: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer
     ) -> Bool {
@@ -197,7 +198,8 @@ extension Core {
         return kept
     }
 
-    /// Without a slot for what was accepted elsewhere this replica cannot lead now: it lets others try before it does again.
+    /// Without a slot for what was accepted elsewhere this replica cannot lead now: it lets others try before it does
+    /// again.
     private mutating func withdraw(now: Microseconds) {
         invariant(role == .candidate, "only a candidate withdraws")
         role = .follower
@@ -205,8 +207,9 @@ extension Core {
         electionDeadline = now + 2 * configuration.suspect + random.below(configuration.suspect)
     }
 
-    /// Advances what is covered of a peer's log by this segment and those that waited for it. Returns whether an answer's end
-    /// was reached. There are as many places as an answer has messages; when older ones linger, losing one costs a repetition.
+    /// Advances what is covered of a peer's log by this segment and those that waited for it. Returns whether an
+    /// answer's end was reached. There are as many places as an answer has messages; when older ones linger, losing one
+    /// costs a repetition.
     private func cover(_ segment: PromiseSegment, of peer: ReplicaIndex) -> Bool {
         let waiting = segments + peer * Self.segmentsPerPeer
         guard segment.bound <= peers[peer].covered else {
@@ -250,8 +253,9 @@ extension Core {
         beginAdopting(now: now, into: &effects)
     }
 
-    /// A leader that was killed and is back: all it ever sent in its view was durable, so it cannot propose a second value for
-    /// an instance. Entries of older views above the base cannot be, since adoption precedes the established record.
+    /// A leader that was killed and is back: all it ever sent in its view was durable, so it cannot propose a second
+    /// value for an instance. Entries of older views above the base cannot be, since adoption precedes the established
+    /// record.
     var canResume: Bool {
         guard promised > 0 && established.view == promised else { return false }
         guard leadingReplica(of: promised, among: memberCount) == me else { return false }
@@ -286,8 +290,8 @@ extension Core {
         continueElection(now: now, into: &effects)
     }
 
-    /// Makes the adopted values durable in the new view, chunk by chunk, then the established record: it vouches for the
-    /// values, so it must not survive a crash without them. Then this replica leads.
+    /// Makes the adopted values durable in the new view, chunk by chunk, then the established record: it vouches for
+    /// the values, so it must not survive a crash without them. Then this replica leads.
     mutating func continueElection(now: Microseconds, into effects: inout EffectBuffer) {
         invariant(role == .candidate, "only a candidate is elected")
         let bug = configuration.plantedBugs.contains(.establishedTooEarly)

@@ -1,9 +1,9 @@
-/// One start of a replica, told from all others: from those before it by the count, from one on a copy of its pools by the
-/// nonce.
+/// One start of a replica, told from all others: from those before it by the count, from one on a copy of its pools by
+/// the nonce.
 ///
-/// A replica that runs from pools of an earlier time has forgotten votes that were counted, and two that run from copies of one
-/// replica's pools would have two votes. Peers remember the last life that they met, and take up with no other that does not come
-/// after it.
+/// A replica that runs from pools of an earlier time has forgotten votes that were counted, and two that run from
+/// copies of one replica's pools would have two votes. Peers remember the last life that they met, and take up with no
+/// other that does not come after it.
 package struct Life: Equatable, Sendable, BitwiseCopyable {
     /// No start at all: a replica that was only formatted, or was never met.
     package static let none = Life(bootCount: 0, nonce: 0)
@@ -24,8 +24,9 @@ package struct Life: Equatable, Sendable, BitwiseCopyable {
     /// How many lives before its own a replica can name.
     package static let mostAncestors = 31
 
-    /// Whether who met this life may take up with another of the same replica: with the same one, or one that comes after it. A
-    /// replica on old pools that is started again and again counts up as well, but this life is not among its ancestors.
+    /// Whether who met this life may take up with another of the same replica: with the same one, or one that comes
+    /// after it. A replica on old pools that is started again and again counts up as well, but this life is not among
+    /// its ancestors.
     /// - Parameter ancestors: the nonces of the lives before the other one, the latest first, as far as they are known. Of lives before
     ///   those the count alone decides.
     package func admits(_ other: Life, after ancestors: [UInt64]) -> Bool {
@@ -42,8 +43,16 @@ package struct Life: Equatable, Sendable, BitwiseCopyable {
         count == bootCount || count == bootCount + 1 && begun == count
     }
 
-    /// What is known of a replica that somebody met in this life, and somebody else in another: the later one. Of two that have one
-    /// count neither is known to be the replica, so neither is admitted.
+    /// Whether it is that life, or is known to come after it.
+    /// - Parameter ancestors: as of `admits`, of this life.
+    func isOrFollows(_ other: Life, ancestors: [UInt64]) -> Bool {
+        guard other != .none, bootCount > other.bootCount else { return self == other && other != .none }
+        let distance = bootCount - other.bootCount
+        return distance <= UInt64(ancestors.count) && ancestors[Int(distance) - 1] == other.nonce
+    }
+
+    /// What is known of a replica that somebody met in this life, and somebody else in another: the later one. Of two
+    /// that have one count neither is known to be the replica, so neither is admitted.
     package func joined(with other: Life) -> Life {
         if other.bootCount != bootCount { return other.bootCount > bootCount ? other : self }
         return other == self ? self : Life(bootCount: bootCount, nonce: 0)

@@ -1,5 +1,6 @@
 /// What replicas say to each other. One flat structure for all kinds, so that it fits a fixed frame header; the factory
-/// functions name what the fields mean for each kind. `batch` is the local handle on either side: the bytes travel beside it.
+/// functions name what the fields mean for each kind. `batch` is the local handle on either side: the bytes travel
+/// beside it.
 package struct Message: BitwiseCopyable, Hashable, Sendable {
     package enum Kind: UInt8, Sendable, BitwiseCopyable, CaseIterable {
         case preVote = 1
@@ -23,7 +24,8 @@ package struct Message: BitwiseCopyable, Hashable, Sendable {
         /// Instead of `[]`, which may become an array on the way.
         @inlinable
         package static var none: Flags { Flags(rawValue: 0) }
-        /// Promise: there is nothing accepted above `bound`; the message carries no entry. Decided: the end of this answer.
+        /// Promise: there is nothing accepted above `bound`; the message carries no entry. Decided: the end of this
+        /// answer.
         @inlinable
         package static var last: Flags { Flags(rawValue: 1) }
         /// Promise: the end of this answer, ask for the rest.
@@ -101,8 +103,9 @@ package struct Message: BitwiseCopyable, Hashable, Sendable {
         Message(kind: .prepare, view: view, instance: after)
     }
 
-    /// "I promised `view`; all up to `decided` is decided; in `after` ..< `instance` I accepted nothing (or it is decided),
-    /// in `instance` I accepted `batch`, last in `acceptedView` (`decidedView`: it is decided)." Self-contained, idempotent.
+    /// "I promised `view`; all up to `decided` is decided; in `after` ..< `instance` I accepted nothing (or it is
+    /// decided), in `instance` I accepted `batch`, last in `acceptedView` (`decidedView`: it is decided)."
+    /// Self-contained, idempotent.
     static func promise(
         view: View, decided: Instance, after: Instance, instance: Instance, acceptedView: View, batch: Batch, more: Bool
     ) -> Message {
@@ -125,7 +128,8 @@ package struct Message: BitwiseCopyable, Hashable, Sendable {
             batch: batch)
     }
 
-    /// "All in `base` ..< = `upTo` I durably accepted in `view`, or know as decided. I have decided all up to `decided`."
+    /// "All in `base` ..< = `upTo` I durably accepted in `view`, or know as decided. I have decided all up to
+    /// `decided`."
     static func accepted(
         view: View, upTo: Instance, base: Instance, decided: Instance, round: UInt64, flags: Flags
     ) -> Message {

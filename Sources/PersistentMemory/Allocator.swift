@@ -8,12 +8,14 @@ package enum AllocationClass: Sendable {
     case reserve
 }
 
-/// The heap's allocator: TLSF, in O(1), deterministic, with its records in the data area itself. They are written through
-/// the transaction, so allocation is as failure-atomic as the data, is undone with its command, and is part of the digest.
+/// The heap's allocator: TLSF, in O(1), deterministic, with its records in the data area itself. They are written
+/// through the transaction, so allocation is as failure-atomic as the data, is undone with its command, and is part of
+/// the digest.
 extension Transaction {
     // MARK: Interface
 
-    /// A block of at least `count` bytes, aligned to 16. Its content is what happens to lie there, the same on every replica.
+    /// A block of at least `count` bytes, aligned to 16. Its content is what happens to lie there, the same on every
+    /// replica.
     /// - Throws: `Refusal.full` when the limit for data is reached or no free piece is large enough.
     public func allocate(_ count: Int) throws(Refusal) -> UInt64 {
         try allocate(count, from: .data)

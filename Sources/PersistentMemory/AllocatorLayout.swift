@@ -1,7 +1,8 @@
 import Invariants
 
-/// The allocator's own records, at offsets from `HeapLayout.allocator`: counters, the map of filled first levels and the sum of all
-/// its words on one line, then a map of second levels for each first level, then the heads of the free lists.
+/// The allocator's own records, at offsets from `HeapLayout.allocator`: counters, the map of filled first levels and
+/// the sum of all its words on one line, then a map of second levels for each first level, then the heads of the free
+/// lists.
 enum AllocatorLayout {
     static let dataBytes: UInt64 = 0
     /// Right behind `dataBytes`: both are written as a pair.
@@ -19,7 +20,8 @@ enum AllocatorLayout {
     static let smallest = 4096
 }
 
-/// Two-level size classes of TLSF (Masmano et al., 2004): powers of two, each divided into 32; below 512 bytes steps of 16.
+/// Two-level size classes of TLSF (Masmano et al., 2004): powers of two, each divided into 32; below 512 bytes steps of
+/// 16.
 struct SizeClass: Equatable {
     static let firstLevels = 40
     static let secondLevels = 32
@@ -42,8 +44,8 @@ struct SizeClass: Equatable {
         invariant(first < SizeClass.firstLevels, "a block is no larger than a data area can be")
     }
 
-    /// The size that blocks for `size` bytes have: the least of a class, so that a block that was freed serves the next request of
-    /// its size again (the class that holds it is the class that is searched). Costs a 32nd at most.
+    /// The size that blocks for `size` bytes have: the least of a class, so that a block that was freed serves the next
+    /// request of its size again (the class that holds it is the class that is searched). Costs a 32nd at most.
     static func rounded(_ size: UInt64) -> UInt64 {
         guard size >= SizeClass.linear else { return size }
         let step = UInt64(1) << UInt64(63 - size.leadingZeroBitCount - 5)

@@ -4,7 +4,8 @@ import Glibc
 package enum Boot {
     /// The same for all processes from a start of the machine until it stops; 0 when the system does not tell.
     ///
-    /// A pool that was last opened in this run has not seen a loss of power since: every store that was made is in it, in order.
+    /// A pool that was last opened in this run has not seen a loss of power since: every store that was made is in it,
+    /// in order.
     package static let current: UInt64 = {
         let file = open("/proc/sys/kernel/random/boot_id", O_RDONLY | O_CLOEXEC)
         guard file >= 0 else { return 0 }

@@ -1,8 +1,9 @@
 import CSupport
 import Invariants
 
-/// A number below 2^48 and 16 check bits in one word: what must change by a single aligned store, which reaches memory whole
-/// or not at all, and yet must not be trusted blindly. One or two flipped bits anywhere in the word are always noticed.
+/// A number below 2^48 and 16 check bits in one word: what must change by a single aligned store, which reaches memory
+/// whole or not at all, and yet must not be trusted blindly. One or two flipped bits anywhere in the word are always
+/// noticed.
 package struct CheckedNumber: BitwiseCopyable, Equatable {
     package static let limit: UInt64 = 1 << bits
     private static let bits: UInt64 = 48

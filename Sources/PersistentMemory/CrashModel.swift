@@ -1,17 +1,20 @@
 import Glibc
 import Invariants
 
-/// A model of what persistent memory may hold after a power failure, fed by the flushes and fences of a pool. For tests.
+/// A model of what persistent memory may hold after a power failure, fed by the flushes and fences of a pool. For
+/// tests.
 ///
-/// A line that was stored to but not yet flushed and fenced may be in memory or not: it can have been evicted from the cache
-/// at any time. So may each of its 8-byte words, which alone are atomic. What was flushed before a fence is in memory as
-/// it was when it was flushed. From this the model makes images: memory as a crash at this very event may leave it.
+/// A line that was stored to but not yet flushed and fenced may be in memory or not: it can have been evicted from the
+/// cache at any time. So may each of its 8-byte words, which alone are atomic. What was flushed before a fence is in
+/// memory as it was when it was flushed. From this the model makes images: memory as a crash at this very event may
+/// leave it.
 package final class CrashModel: CrashRecorder {
     /// Called at every event, when the stores before it are done and its own effect is not yet.
     package var atEvent: (() -> Void)?
     /// Plants a bug: a flush for which it answers true is forgotten. Offsets in the region.
     package var forgetsFlush: ((Range<Int>) -> Bool)?
-    /// Plants a bug: a fence for which it answers true is forgotten. It is given the offsets of the lines that wait for it.
+    /// Plants a bug: a fence for which it answers true is forgotten. It is given the offsets of the lines that wait for
+    /// it.
     package var forgetsFence: (([Int]) -> Bool)?
 
     package private(set) var flushes = 0

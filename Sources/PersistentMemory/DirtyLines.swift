@@ -1,8 +1,8 @@
 import Glibc
 import Invariants
 
-/// The 64-byte lines of the data area that the coming commit will write: a bitmap for the question, a word of it for each page; a
-/// list for the walk.
+/// The 64-byte lines of the data area that the coming commit will write: a bitmap for the question, a word of it for
+/// each page; a list for the walk.
 ///
 /// The bitmap is zero pages of the kernel until touched, so opening a large heap costs nothing.
 @usableFromInline

@@ -1,9 +1,9 @@
 import Glibc
 import Invariants
 
-/// A mode for tests of whole replicas (`MPAXOS_CHECK_FLUSHES=1`): keeps a shadow of what has reached memory of a pool, and stops
-/// the process when a message is about to leave that rests on bytes which have not. It finds a forgotten fence and a forgotten
-/// flush, also of a store that nobody noted.
+/// A mode for tests of whole replicas (`MPAXOS_CHECK_FLUSHES=1`): keeps a shadow of what has reached memory of a pool,
+/// and stops the process when a message is about to leave that rests on bytes which have not. It finds a forgotten
+/// fence and a forgotten flush, also of a store that nobody noted.
 ///
 /// Costs twice the pool in memory, and a comparison of what messages rest on each time.
 final class FlushCheck: CrashRecorder {
@@ -60,8 +60,8 @@ final class FlushCheck: CrashRecorder {
     }
 }
 
-/// A mistake on purpose: flushes, or fences, that the check takes as forgotten, from a certain one on, or a fence at which an
-/// invariant is broken.
+/// A mistake on purpose: flushes, or fences, that the check takes as forgotten, from a certain one on, or a fence at
+/// which an invariant is broken.
 package struct FlushPlant {
     var flush: Int?
     var fence: Int?
@@ -109,7 +109,8 @@ extension Pool {
         crashRecorder = check
     }
 
-    /// What of the bytes has not reached memory though a message rests on them, in a sentence. Only when flushes are checked.
+    /// What of the bytes has not reached memory though a message rests on them, in a sentence. Only when flushes are
+    /// checked.
     /// - Parameter pending: whether what was flushed and waits for a fence counts.
     package func unflushed(_ bytes: Range<Int>, _ what: String, pending: Bool = true) -> String? {
         flusher.pointee.check.flatMap { $0.problem(bytes, what, pending: pending) }
@@ -122,8 +123,8 @@ extension Pool {
 extension Heap {
     /// What the last commit wrote and has not reached memory, in a sentence; only when the pool's flushes are checked.
     ///
-    /// The commit rests on the header and its record in the journal. What earlier commits copied home must be there once a
-    /// checkpoint has emptied the journal; what waits for its fence is still in the journal.
+    /// The commit rests on the header and its record in the journal. What earlier commits copied home must be there
+    /// once a checkpoint has emptied the journal; what waits for its fence is still in the journal.
     package var unflushed: String? {
         guard let check = pool.flusher.pointee.check else { return nil }
         // Whole ranges are looked at here, whatever was fenced: the list would grow for ever.

@@ -3,9 +3,10 @@ import Invariants
 
 /// A failure-atomic heap in a pool's region: redo by a private view.
 ///
-/// The data area is mapped twice: the *home*, which is the pool, and the *view*, a private mapping of the same bytes, where
-/// the state machine reads and writes plain memory. A commit writes the changed lines to a journal, fences, and only then
-/// copies them home. So what is at home is always a prefix of whole commits, once the journal has been replayed over it.
+/// The data area is mapped twice: the *home*, which is the pool, and the *view*, a private mapping of the same bytes,
+/// where the state machine reads and writes plain memory. A commit writes the changed lines to a journal, fences, and
+/// only then copies them home. So what is at home is always a prefix of whole commits, once the journal has been
+/// replayed over it.
 ///
 /// Threading: one owner, the lane that executes commands.
 package final class Heap {
@@ -155,8 +156,9 @@ package final class Heap {
 
     // MARK: Images
 
-    /// What another pool needs to hold the same heap: the page of the header, and the data area up to where it was ever written, in
-    /// whole pages; all else is zero. Whole only when all is committed and the journal empty; valid until the next commit.
+    /// What another pool needs to hold the same heap: the page of the header, and the data area up to where it was ever
+    /// written, in whole pages; all else is zero. Whole only when all is committed and the journal empty; valid until
+    /// the next commit.
     package var image: (header: UnsafeRawBufferPointer, data: UnsafeRawBufferPointer) {
         invariant(!transaction.isDirty, "an image is made of what is committed")
         let data = transaction.committed

@@ -5,13 +5,14 @@ import Invariants
 /// The redo journal: commits appended one after the other, from the start again after each checkpoint.
 ///
 /// A record is [head: 64 bytes][line numbers, padded with zeros to 64][lines]. The head's sums cover all of it and the
-/// format's salt. Commit numbers rise by one; `firstCommit` in the heap's header is the number that the record at the start must
-/// have. Recovery replays from there until a record does not fit: it was never fenced, or it is an older one. A record
-/// is overwritten only after `firstCommit` has passed it, which is after its lines are durable at home.
+/// format's salt. Commit numbers rise by one; `firstCommit` in the heap's header is the number that the record at the
+/// start must have. Recovery replays from there until a record does not fit: it was never fenced, or it is an older
+/// one. A record is overwritten only after `firstCommit` has passed it, which is after its lines are durable at home.
 ///
-/// A crash tears at most the record that was being written. So what does not fit is damage when it is known to have been fenced:
-/// by `newestCommit`, which is stored behind each commit's fence and before its lines go home, so that no line at home is newer than
-/// it says; or by a good record of a later commit behind it, since that was begun after the fence.
+/// A crash tears at most the record that was being written. So what does not fit is damage when it is known to have
+/// been fenced: by `newestCommit`, which is stored behind each commit's fence and before its lines go home, so that no
+/// line at home is newer than it says; or by a good record of a later commit behind it, since that was begun after the
+/// fence.
 @usableFromInline
 struct Journal {
     struct Head: BitwiseCopyable {
@@ -89,8 +90,8 @@ struct Journal {
 
     // MARK: Recovery
 
-    /// Replays what is valid over the data area, makes that durable and empties the journal. Looks at all of it before it changes
-    /// anything.
+    /// Replays what is valid over the data area, makes that durable and empties the journal. Looks at all of it before
+    /// it changes anything.
     ///
     /// Safe to be cut short anywhere and begun again: replaying is idempotent, and `firstCommit` moves last.
     /// - Parameter isMoving: the region is a copy that was made while commits went on, so that nothing tells damage.
@@ -98,8 +99,8 @@ struct Journal {
     mutating func recover(into data: UnsafeMutableRawPointer, dataLines: Int, isMoving: Bool) throws(PoolError) -> Int {
         let count = try validRecords(dataLines: dataLines, isMoving: isMoving)
         if count > 0 {
-            // A process may have been killed between the stores of the newest record and their fence: what is said to have
-            // been made from here on, and goes home, must not be lost with the power.
+            // A process may have been killed between the stores of the newest record and their fence: what is said to
+            // have been made from here on, and goes home, must not be lost with the power.
             var end = 0
             for _ in 0..<count { end += Journal.recordSize(lines: Int((start + end).load(as: Head.self).lines)) }
             pool.flush(start, end)
@@ -173,8 +174,8 @@ struct Journal {
         return (0..<lines).allSatisfy { numbers.load(fromByteOffset: $0 * 8, as: UInt64.self) < UInt64(dataLines) }
     }
 
-    /// A whole record of a later commit than the one that is missing at `offset`. That one does not tell its length any more, so
-    /// every line may be a head; no record begins beyond the longest replay.
+    /// A whole record of a later commit than the one that is missing at `offset`. That one does not tell its length any
+    /// more, so every line may be a head; no record begins beyond the longest replay.
     private func laterRecord(behind offset: Int, than missing: UInt64) -> (commit: UInt64, offset: Int)? {
         let end = min(size - 64, Journal.longestReplay)
         guard offset < end else { return nil }
@@ -225,8 +226,8 @@ struct Journal {
         copyHome(dirty, from: view, to: home)
     }
 
-    /// Behind the fence of a commit, and before its lines go home. It is seen at once by who opens the pool after this process,
-    /// and durable with the next fence.
+    /// Behind the fence of a commit, and before its lines go home. It is seen at once by who opens the pool after this
+    /// process, and durable with the next fence.
     private func noteNewest(_ commit: UInt64) {
         newestCommit.storeBytes(of: CheckedNumber(commit), as: CheckedNumber.self)
         pool.flushLater(newestCommit, 8)

@@ -1,8 +1,9 @@
 import CSupport
 import Invariants
 
-/// Lines whose first word tells what is happening to them. After a process was killed memory is as its last instruction left it,
-/// so a line that it was in the middle of has the first word of the new content; after a loss of power any words may be missing.
+/// Lines whose first word tells what is happening to them. After a process was killed memory is as its last instruction
+/// left it, so a line that it was in the middle of has the first word of the new content; after a loss of power any
+/// words may be missing.
 extension Pool {
     /// Stores a line of 64 bytes, its first word before the others, and flushes it.
     @inlinable @inline(__always)

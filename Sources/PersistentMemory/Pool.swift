@@ -37,7 +37,8 @@ package final class Pool {
         var size: UInt64
     }
 
-    /// Creates a pool file of `size` bytes, really allocated on its file system, with a zeroed region inside; closes it.
+    /// Creates a pool file of `size` bytes, really allocated on its file system, with a zeroed region inside; closes
+    /// it.
     /// - Parameter layout: names the kind and version of the content; at most 200 bytes of UTF-8.
     package static func create(path: String, layout: String, size: Int) throws(PoolError) {
         invariant(layout.utf8.count <= 200, "a layout's name has at most 200 bytes")
@@ -198,8 +199,8 @@ extension Pool {
         return Int(start)
     }
 
-    /// A pool in use is tried again for a fifth of a second: the kernel may still be taking down the process that was killed
-    /// while it held the lock, or a child of its owner may be between fork and exec.
+    /// A pool in use is tried again for a fifth of a second: the kernel may still be taking down the process that was
+    /// killed while it held the lock, or a child of its owner may be between fork and exec.
     private static func openLocked(path: String, layout: String) throws(PoolError) -> OpaquePointer {
         var attemptsLeft = 20
         while true {

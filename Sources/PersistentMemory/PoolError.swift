@@ -20,8 +20,8 @@ package struct PoolError: Error, CustomStringConvertible {
     /// What to do about a pool that cannot be trusted.
     static let restoreAdvice = "restore the file as it was when this replica last ran; the others go on without it"
 
-    /// What to do about a pool that looks as if its making was never finished. Damage may look the same, and who formats a pool anew
-    /// that has voted takes back its votes.
+    /// What to do about a pool that looks as if its making was never finished. Damage may look the same, and who
+    /// formats a pool anew that has voted takes back its votes.
     static let unfinishedAdvice =
         "if this replica never ran, remove its pools and format again; else restore the file as it was when it last ran"
 

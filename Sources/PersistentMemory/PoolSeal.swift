@@ -1,11 +1,12 @@
 import Glibc
 
-/// A checksum of what libpmemobj keeps in a pool file in front of the region: its lanes, the chunks of its heap, where its root is.
+/// A checksum of what libpmemobj keeps in a pool file in front of the region: its lanes, the chunks of its heap, where
+/// its root is.
 ///
-/// libpmemobj checks its headers, but follows all else blindly: damage there ends in SIGSEGV or in a loop for ever inside
-/// `pmemobj_open`. Nothing of it changes after the pool's creation, since nothing is allocated and no transaction runs. So it is summed
-/// once, and compared by system calls before libpmemobj sees the file. The seal lies in the last line in front of the region, inside
-/// the object that holds it.
+/// libpmemobj checks its headers, but follows all else blindly: damage there ends in SIGSEGV or in a loop for ever
+/// inside `pmemobj_open`. Nothing of it changes after the pool's creation, since nothing is allocated and no
+/// transaction runs. So it is summed once, and compared by system calls before libpmemobj sees the file. The seal lies
+/// in the last line in front of the region, inside the object that holds it.
 struct PoolSeal: BitwiseCopyable, Equatable {
     private static let magic: UInt64 = 0x314C_4145_5358_504D  // "MPXSEAL1"
     private static let size = 64
@@ -18,8 +19,9 @@ struct PoolSeal: BitwiseCopyable, Equatable {
     private var metadata: UInt32
     private var own: UInt32 = 0
 
-    /// In the file: the layout and the constants of the descriptor, which libpmemobj sums as well; where its root is; lanes and heap.
-    /// Left out are the header, whose shutdown state changes, and in the descriptor the number of the run and what is volatile.
+    /// In the file: the layout and the constants of the descriptor, which libpmemobj sums as well; where its root is;
+    /// lanes and heap. Left out are the header, whose shutdown state changes, and in the descriptor the number of the
+    /// run and what is volatile.
     private static func summed(region: Int) -> [Range<Int>] { [4096..<6152, 6160..<6656, 8192..<region - size] }
 
     private init(of head: UnsafeRawBufferPointer, region: Int) {

@@ -3,8 +3,8 @@ import Invariants
 
 /// What of a pool's region has certainly reached memory, by the flushes and fences that were heard of.
 ///
-/// A flush takes a line as it is at that moment; the next fence makes that durable. A store that was forgotten to be flushed
-/// is seen all the same: the region differs from the shadow there.
+/// A flush takes a line as it is at that moment; the next fence makes that durable. A store that was forgotten to be
+/// flushed is seen all the same: the region differs from the shadow there.
 final class ShadowMemory {
     static let line = 64
 

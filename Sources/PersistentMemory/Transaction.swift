@@ -5,8 +5,8 @@ import Invariants
 /// Reads and writes of a heap's data area, gathered into one failure-atomic commit.
 ///
 /// All addresses are offsets from the start of the data area; memory that is read or written lies in a private view of
-/// it. A write must be declared, by `write` or `mutableBytes`, before the memory changes. After a crash the heap is as it
-/// was before the commit or after it, never between.
+/// it. A write must be declared, by `write` or `mutableBytes`, before the memory changes. After a crash the heap is as
+/// it was before the commit or after it, never between.
 ///
 /// Threading: one for a heap, used by the lane that executes commands.
 public final class Transaction {
@@ -63,8 +63,8 @@ public final class Transaction {
         return UnsafeRawBufferPointer(start: view + Int(truncatingIfNeeded: offset), count: count)
     }
 
-    /// Begins to fetch bytes of the heap into the processor's cache, and does not wait for them: a hint, for what will soon be
-    /// read or written. Offsets outside of the heap are ignored.
+    /// Begins to fetch bytes of the heap into the processor's cache, and does not wait for them: a hint, for what will
+    /// soon be read or written. Offsets outside of the heap are ignored.
     @inlinable public func prefetch(_ offset: UInt64, _ count: Int) {
         guard offset < size, count > 0 else { return }
         // What will be written will be marked.
@@ -127,8 +127,8 @@ public final class Transaction {
         state.pointee.digest.leave(list + first, count - first, view: view)
     }
 
-    /// Its first and last lines may hold something else that was written since the last commit, which must not have all of it
-    /// kept.
+    /// Its first and last lines may hold something else that was written since the last commit, which must not have all
+    /// of it kept.
     @usableFromInline @inline(never)
     func declareLongWrite(_ offset: UInt64, _ count: Int) {
         invariant(count > 128, "a long write has a line of its own")
@@ -142,8 +142,9 @@ public final class Transaction {
 
     // MARK: Commands and commits
 
-    /// A block of the reserve that will be free when the command is done: `allocate` takes it for data of just its size, which saves
-    /// the way over the free lists. 0: none, or taken. It belongs to the command: whoever sets it takes it back at the end.
+    /// A block of the reserve that will be free when the command is done: `allocate` takes it for data of just its
+    /// size, which saves the way over the free lists. 0: none, or taken. It belongs to the command: whoever sets it
+    /// takes it back at the end.
     package var spare: UInt64 {
         get { state.pointee.spare }
         set { state.pointee.spare = newValue }
@@ -195,13 +196,13 @@ public final class Transaction {
         state.pointee.inCommand = false
     }
 
-    /// Whether what is to be committed has outgrown the journal. The owner looks after every command: if so it rolls the
-    /// command back, commits what came before, and applies it again; a command that overflows alone is refused with
+    /// Whether what is to be committed has outgrown the journal. The owner looks after every command: if so it rolls
+    /// the command back, commits what came before, and applies it again; a command that overflows alone is refused with
     /// `Refusal.tooLarge`. To commit while it is set is a fault.
     @inlinable package var overflowed: Bool { state.pointee.dirty.count > state.pointee.mostLines }
 
-    /// Bytes of journal that this commit may still fill. A further line of 64 takes 72 on average and never more than 128;
-    /// a write of n bytes dirties up to n / 64 + 2 lines. Commit before a command that may need more.
+    /// Bytes of journal that this commit may still fill. A further line of 64 takes 72 on average and never more than
+    /// 128; a write of n bytes dirties up to n / 64 + 2 lines. Commit before a command that may need more.
     package var journalRoom: Int {
         max(0, journalSize - Journal.recordSize(lines: state.pointee.dirty.count))
     }

@@ -1,8 +1,9 @@
 import Glibc
 import Invariants
 
-/// What the current command overwrote of what earlier commands of the same commit had written, newest last, in ordinary memory:
-/// commits never need it, only a command that is refused. What was not written since the last commit is at home.
+/// What the current command overwrote of what earlier commands of the same commit had written, newest last, in ordinary
+/// memory: commits never need it, only a command that is refused. What was not written since the last commit is at
+/// home.
 ///
 /// Each entry is {bytes, offset, length}, so that it is walked backwards; the bytes are padded to 8.
 @usableFromInline

@@ -26,7 +26,8 @@ extension Heap {
         return census
     }
 
-    /// Calls with the offset and usable size of every allocated block, in memory order; of a heap that `verify` accepts.
+    /// Calls with the offset and usable size of every allocated block, in memory order; of a heap that `verify`
+    /// accepts.
     package func forEachBlock(_ body: (_ offset: UInt64, _ size: Int, _ share: AllocationClass) -> Void) {
         var block = transaction.layout.blocks
         while block < transaction.size {

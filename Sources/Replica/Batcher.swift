@@ -32,8 +32,8 @@ struct Batcher: ~Copyable {
     private var carried: Submission?
     private let run = Frame()
     private var holdsRun = false
-    /// Whether the next batch begins with the runs of followers, or with the commands of this replica's own clients: in turn, so that
-    /// neither waits for ever where there is always enough of the other.
+    /// Whether the next batch begins with the runs of followers, or with the commands of this replica's own clients: in
+    /// turn, so that neither waits for ever where there is always enough of the other.
     private var runsFirst = true
     /// When the oldest command began to wait; nil when none does.
     private var waitingSince: UInt64?

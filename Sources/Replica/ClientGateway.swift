@@ -4,8 +4,8 @@ import Queues
 import StateMachines
 import Wire
 
-/// The stage that talks to clients, as `client-protocol.md` describes it. It validates, admits and remembers requests, hands
-/// them to the engine, and sends each reply when the executor has it. STATUS and PING it answers by itself.
+/// The stage that talks to clients, as `client-protocol.md` describes it. It validates, admits and remembers requests,
+/// hands them to the engine, and sends each reply when the executor has it. STATUS and PING it answers by itself.
 final class ClientGateway: Stage {
     /// What a gateway needs to know of the cluster.
     struct Settings {
@@ -38,7 +38,8 @@ final class ClientGateway: Stage {
     private let engineLane: Parker
     private let executorLane: Parker
 
-    // Behind pointers, as they are changed for every request: a class's own storage would be checked for exclusive access each time.
+    // Behind pointers, as they are changed for every request: a class's own storage would be checked for exclusive
+    // access each time.
     private let pending: UnsafeMutablePointer<PendingTable>
     private let envelope: UnsafeMutablePointer<Envelope>
     /// Fused lanes: set by the engine while requests had better gather in the socket.
@@ -116,8 +117,8 @@ final class ClientGateway: Stage {
         return work + received > 0
     }
 
-    /// While the engine waits for the answers to a batch, requests gather in the socket: they cannot go anywhere, and read
-    /// together they cost less. Not for long, since some can be answered at once.
+    /// While the engine waits for the answers to a batch, requests gather in the socket: they cannot go anywhere, and
+    /// read together they cost less. Not for long, since some can be answered at once.
     private func holdsBack(now: UInt64) -> Bool {
         guard let gate, gate.isClosed else { return false }
         return now < lastReceive + Self.longestHold

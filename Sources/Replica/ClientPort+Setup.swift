@@ -10,8 +10,8 @@ extension ClientPort {
         max(1 << 20, 4 * options.maxRequest)
     }
 
-    /// What the process's descriptors leave to clients: a crowd of them must not take those that pools, links to other replicas and
-    /// HTTP need, whenever these come.
+    /// What the process's descriptors leave to clients: a crowd of them must not take those that pools, links to other
+    /// replicas and HTTP need, whenever these come.
     private static var mostConnections: Int {
         var limit = rlimit()
         let isKnown = getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0
@@ -28,8 +28,8 @@ extension ClientPort {
         case .router:
             let limits = Router.Limits(
                 largestMessage: largestMessage(options),
-                // What clients that do not read can make us hold; beyond it they lose replies, which a retry recovers. All that
-                // one asked for in a turn must fit, since it cannot read meanwhile.
+                // What clients that do not read can make us hold; beyond it they lose replies, which a retry recovers.
+                // All that one asked for in a turn must fit, since it cannot read meanwhile.
                 mostQueued: max(64 << 20, 4 * options.maxRequest),
                 mostQueuedTogether: max(256 << 20, 8 * options.maxRequest), handshakeTime: 5_000_000,
                 mostConnections: mostConnections)

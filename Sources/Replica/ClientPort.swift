@@ -2,7 +2,8 @@ import Invariants
 import Messaging
 import Wire
 
-/// Where a gateway's requests come from and its replies go: the asynchronous REP side of ZeroMQ's request-reply pattern (RFC 28).
+/// Where a gateway's requests come from and its replies go: the asynchronous REP side of ZeroMQ's request-reply pattern
+/// (RFC 28).
 ///
 /// A class to inherit from and not a protocol, so that the gateway calls it without counting references. One thread.
 class ClientPort {

@@ -119,7 +119,7 @@ final class Engine: Stage {
         } else {
             let others = memberIDs.filter { $0 != memberIDs[index] }.map(String.init).joined(separator: ", ")
             logger.notice(
-                "the cluster is not founded yet: this replica votes for nothing and serves nobody before it and replicas \(others) have all met each other; STATUS says for whom it waits (waiting_for)"
+                "the cluster is not founded yet, as far as this replica knows: it votes for nothing and serves nobody before it and replicas \(others) have all met each other; STATUS says for whom it waits (waiting_for)"
             )
         }
         publish()
@@ -199,6 +199,7 @@ final class Engine: Stage {
                 remember(arrival.incarnation, arrival.life, of: Int(arrival.peer))
                 linkedBeforeFounding |= 1 << UInt16(arrival.peer)
             case .hearsay: remember(arrival.incarnation, arrival.life, of: Int(arrival.peer))
+            case .refused: acceptor.record(refusedLife: arrival.life, of: memberIDs[Int(arrival.peer)])
             case .frame:
                 incoming.adopt(arrival.frame)
                 incoming.clear()
@@ -226,7 +227,8 @@ final class Engine: Stage {
 
     // MARK: Peers
 
-    /// A frame of a state transfer counts for many others, since a chunk takes as long: votes are not to wait for more than a few.
+    /// A frame of a state transfer counts for many others, since a chunk takes as long: votes are not to wait for more
+    /// than a few.
     private static let workOfTransfer = 64
 
     /// - Returns: how much work that was.
@@ -243,6 +245,7 @@ final class Engine: Stage {
             core.connected(peer, now: now, into: &effects)
         case .hearsay:
             remember(arrival.incarnation, arrival.life, of: peer)
+        case .refused: acceptor.record(refusedLife: arrival.life, of: memberIDs[peer])
         case .whole, .founded: broken("a cluster is founded once")
         case .frame:
             incoming.adopt(arrival.frame)
@@ -252,8 +255,8 @@ final class Engine: Stage {
         return work
     }
 
-    /// A replica that comes back with other pools, or with its own of an earlier time, must not pass for the one that made
-    /// promises: so the incarnation and the life are on record before anything else of that peer is looked at.
+    /// A replica that comes back with other pools, or with its own of an earlier time, must not pass for the one that
+    /// made promises: so the incarnation and the life are on record before anything else of that peer is looked at.
     private func remember(_ incarnation: UInt64, _ life: Life, of peer: Int) {
         let id = memberIDs[peer]
         if acceptor.incarnation(of: id) != incarnation { acceptor.record(incarnation: incarnation, of: id) }
@@ -351,8 +354,8 @@ final class Engine: Stage {
             invariant(!kept, "the core keeps no batch that it did not want")
             return
         }
-        // What lies above a missing instance can neither be executed nor dropped before that instance has come: half of the log
-        // stays free for it.
+        // What lies above a missing instance can neither be executed nor dropped before that instance has come: half of
+        // the log stays free for it.
         if core.accepted >= core.highest { bytesAboveHole = 0 }
         let isAboveHole = message.kind == .propose && message.view == core.view && message.instance > core.accepted + 1
         guard !isAboveHole || bytesAboveHole + payload.count <= acceptor.capacity / 2 else {
@@ -400,8 +403,8 @@ final class Engine: Stage {
         core.resumeAccepting(now: now, into: &effects)
     }
 
-    /// Contiguous room in the log for a batch of `count` bytes, and a slot for `instance`. Nil when what is in the way is
-    /// not executed yet.
+    /// Contiguous room in the log for a batch of `count` bytes, and a slot for `instance`. Nil when what is in the way
+    /// is not executed yet.
     func room(for count: Int, instance: UInt64, now: UInt64) -> UnsafeMutableRawPointer? {
         guard count <= acceptor.largestBatch else { return nil }
         if acceptor.hasSlot(for: instance), let place = acceptor.reserve(count) { return place }
@@ -409,8 +412,8 @@ final class Engine: Stage {
         return acceptor.hasSlot(for: instance) ? acceptor.reserve(count) : nil
     }
 
-    /// Small batches use up the slots of the log before its bytes. A core without free slots neither proposes nor wants proposals,
-    /// so that nothing would ask for room: slots are freed before they are all taken.
+    /// Small batches use up the slots of the log before its bytes. A core without free slots neither proposes nor wants
+    /// proposals, so that nothing would ask for room: slots are freed before they are all taken.
     private func freeSlots(now: UInt64) {
         let wanted = core.highest + UInt64(acceptor.slotCount / 8)
         guard !acceptor.hasSlot(for: wanted) else { return }
@@ -429,7 +432,8 @@ final class Engine: Stage {
 
     // MARK: Journal
 
-    /// Makes durable what the steps so far recorded, with one fence, then lets their messages go, until nothing is left.
+    /// Makes durable what the steps so far recorded, with one fence, then lets their messages go, until nothing is
+    /// left.
     private func commit(now: UInt64) {
         repeat {
             var newest: UInt64 = 0
@@ -447,8 +451,9 @@ final class Engine: Stage {
                 board.groupCommits.add(1)
             }
             acceptor.assertFlushed()
-            sendEffects()
+            let damaged = sendEffects()
             effects.removeAll()
+            if let damaged { giveUpLog(through: damaged, now: now) }
             // A disk takes long enough for the time to matter.
             if newest > 0 {
                 let after = acceptor.durability == .msync ? csupport_monotonic_us() : now
@@ -462,8 +467,11 @@ final class Engine: Stage {
     }
 
     /// One frame for a message that goes to several peers.
-    private func sendEffects() {
+    /// - Returns: an instance whose batch is not in the log any more as it was accepted.
+    private func sendEffects() -> UInt64? {
         let sends = effects.sends
+        let executed = board.executed.load()
+        var damaged: UInt64?
         var at = 0
         while at < sends.count {
             let message = sends[at].message
@@ -472,8 +480,23 @@ final class Engine: Stage {
                 peers |= 1 << UInt16(sends[at].to)
                 at += 1
             } while at < sends.count && sends[at].message == message && peers & 1 << UInt16(sends[at].to) == 0
-            traffic.send(message, to: peers)
+            // What was executed long ago, and is sent to who lacks it, may have been damaged since.
+            if message.batch.length > 0, message.instance <= executed, !acceptor.verify(message.batch) {
+                damaged = max(damaged ?? 0, message.instance)
+            } else {
+                traffic.send(message, to: peers)
+            }
         }
+        return damaged
+    }
+
+    /// A batch of the log is damaged, and is executed here: who lacks it gets the state in place of the log.
+    private func giveUpLog(through instance: UInt64, now: UInt64) {
+        board.batchesDamaged.add(1)
+        logger.error(
+            "\(acceptor.path): the batch of instance \(instance), executed long ago, is damaged: the log gives up what lies up to it, and a replica that lacks it takes the whole state; have memory or disk looked at"
+        )
+        dropOldest(for: 0, instance: instance + UInt64(acceptor.slotCount), now: now)
     }
 
     // MARK: Executor

@@ -34,7 +34,8 @@ final class Executor<Machine: StateMachine>: Stage {
     /// Since when an image waits to be begun.
     @exclusivity(unchecked) private var imageWaitsSince: UInt64?
 
-    /// Behind a pointer, as it is changed for every command: a class's own storage would be checked for exclusive access each time.
+    /// Behind a pointer, as it is changed for every command: a class's own storage would be checked for exclusive
+    /// access each time.
     private let reply: UnsafeMutablePointer<Reply>
     /// Replies that wait for the commit that makes them true.
     private let held: UnsafeMutablePointer<Completion>
@@ -165,8 +166,8 @@ final class Executor<Machine: StateMachine>: Stage {
         pool.endInstance(batch.instance)
     }
 
-    /// Begins to fetch what the next commands will touch. The state is larger than the caches: so their misses overlap, where
-    /// otherwise each command would wait for its own.
+    /// Begins to fetch what the next commands will touch. The state is larger than the caches: so their misses overlap,
+    /// where otherwise each command would wait for its own.
     /// - Returns: how many records ahead that was.
     private func fetchAhead(_ records: CommandRecords) -> Int {
         var walk = records
@@ -249,8 +250,8 @@ final class Executor<Machine: StateMachine>: Stage {
 
     // MARK: Images
 
-    /// Where others tell the digest of just this state, so that the receiver can compare; or when that does not come for too
-    /// long.
+    /// Where others tell the digest of just this state, so that the receiver can compare; or when that does not come
+    /// for too long.
     private func beginsImage(now: UInt64) -> Bool {
         guard isBetweenInstances else { return false }
         if imageWaitsSince == nil { imageWaitsSince = now }
@@ -327,8 +328,8 @@ final class Executor<Machine: StateMachine>: Stage {
 
     private func complete(_ completion: Completion) {
         if completions.push(completion) { return }
-        // The ring has room for the replies of all that wait; late ones, for requests that were given up, may take their place. A
-        // retry finds the reply.
+        // The ring has room for the replies of all that wait; late ones, for requests that were given up, may take
+        // their place. A retry finds the reply.
         completion.body.takeBack(from: replyBodies)
         board.repliesLost.add(1)
     }

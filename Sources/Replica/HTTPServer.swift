@@ -10,8 +10,8 @@ package final class StatusServer: Sendable {
     private let server: HTTPServer
     private let task: Task<Void, Never>
 
-    /// Binds and serves from now on. A port that is taken is logged as an error: a replica that cannot be looked at still
-    /// serves its clients.
+    /// Binds and serves from now on. A port that is taken is logged as an error: a replica that cannot be looked at
+    /// still serves its clients.
     /// - Throws: `StatusServerError` when the address names no host.
     package init(address: Address, report: StatusReport, logger: Logger) throws(StatusServerError) {
         // The two kinds of socket address are two types, which a generic initialiser takes.

@@ -2,9 +2,9 @@ import Consensus
 import Messaging
 import Queues
 
-// What travels through the rings between stages: fixed-size plain values. Bodies of requests and replies lie in a ring of bytes
-// beside, and whoever takes the value out releases the place. A peer's frame travels as the 64 bytes of its zmq_msg_t
-// (`RawFrame`), so that handing it over copies no batch; whoever takes it out owns it.
+// What travels through the rings between stages: fixed-size plain values. Bodies of requests and replies lie in a ring
+// of bytes beside, and whoever takes the value out releases the place. A peer's frame travels as the 64 bytes of its
+// zmq_msg_t (`RawFrame`), so that handing it over copies no batch; whoever takes it out owns it.
 
 /// Where a body lies: in a ring of bytes, which it is released to.
 struct Body: BitwiseCopyable {
@@ -71,10 +71,13 @@ struct Arrival: BitwiseCopyable {
     enum Kind: UInt8, BitwiseCopyable {
         /// A frame of the replication protocol.
         case frame
-        /// The link is up and both sides know each other; `incarnation` and `life` are the peer's, seen for the first time or again.
+        /// The link is up and both sides know each other; `incarnation` and `life` are the peer's, seen for the first
+        /// time or again.
         case connected
         /// A peer has met a later life of another replica than this one has.
         case hearsay
+        /// A replica on pools of an earlier time was refused; `life` is its.
+        case refused
         /// The record of all members is whole.
         case whole
         /// Those of all members are, and are the same: this replica may vote from here on.

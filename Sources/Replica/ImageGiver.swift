@@ -5,8 +5,9 @@ import Wire
 
 /// Gives an image of this replica's state to another one that no log helps any more. The engine's lane.
 ///
-/// The executor pauses to make a copy, a piece at a time, while the engine goes on to vote; then it executes again, and the chunks come
-/// from the copy, as the receiver asks for them. What is executed meanwhile stays in the log as long as the log has room, as always.
+/// The executor pauses to make a copy, a piece at a time, while the engine goes on to vote; then it executes again, and
+/// the chunks come from the copy, as the receiver asks for them. What is executed meanwhile stays in the log as long as
+/// the log has room, as always.
 final class ImageGiver {
     private enum Phase {
         case idle

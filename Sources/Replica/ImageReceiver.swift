@@ -5,11 +5,12 @@ import PersistentMemory
 import Storage
 import Wire
 
-/// Takes the state of another replica when no log reaches back to where this one stands. The engine's lane; slow work on the file is done
-/// at the desk meanwhile, so that this replica promises and acknowledges as long as it can.
+/// Takes the state of another replica when no log reaches back to where this one stands. The engine's lane; slow work
+/// on the file is done at the desk meanwhile, so that this replica promises and acknowledges as long as it can.
 ///
-/// An empty pool is prepared, a giver asked for its image, chunks fetched in order, the whole verified; then the node stops its stages,
-/// puts the new pool in place and opens anew. Each step has a deadline, after which another giver is asked, with a pool that is empty again.
+/// An empty pool is prepared, a giver asked for its image, chunks fetched in order, the whole verified; then the node
+/// stops its stages, puts the new pool in place and opens anew. Each step has a deadline, after which another giver is
+/// asked, with a pool that is empty again.
 final class ImageReceiver {
     private enum Phase {
         case idle
@@ -45,7 +46,8 @@ final class ImageReceiver {
     private var deadline: UInt64 = 0
     /// When to say again what may have been lost.
     private var again: UInt64 = 0
-    /// How long chunks are waited for before they are asked for again; doubled each time, so that a slow link is not filled with the same.
+    /// How long chunks are waited for before they are asked for again; doubled each time, so that a slow link is not
+    /// filled with the same.
     private var pause: UInt64 = 0
     private var nextAsk = 0
     /// Where chunks were found lost last.
@@ -54,7 +56,8 @@ final class ImageReceiver {
     private var began: UInt64 = 0
 
     private static let chunksUnderWay = 4
-    /// Microseconds of silence after which a giver is given up; after which it is asked again; and of rest when nothing helped.
+    /// Microseconds of silence after which a giver is given up; after which it is asked again; and of rest when nothing
+    /// helped.
     private static let patience: UInt64 = 6_000_000
     private static let repetition: UInt64 = 500_000
     private static let longestRepetition: UInt64 = 2_000_000
@@ -224,7 +227,8 @@ final class ImageReceiver {
     ) {
         guard case .receiving(let image) = phase, from == giver, ticket == self.ticket else { return }
         guard offset == UInt64(image.received), bytes.count <= image.size - image.received else {
-            // What was asked for twice, or comes behind some that were lost: then all from there on is asked for again, once.
+            // What was asked for twice, or comes behind some that were lost: then all from there on is asked for again,
+            // once.
             if offset > UInt64(image.received), wentBack != image.received {
                 wentBack = image.received
                 nextAsk = image.received

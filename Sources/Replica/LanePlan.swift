@@ -71,8 +71,9 @@ struct LanePlan {
             for stage in [links, engine, gateway, engine, links] { lanes[0].add(stage) }
             lanes[1].add(executor)
         case .fused:
-            // One turn of the lane takes a request as far as it can go: what peers answered, and with it the next batch out of what
-            // has gathered, leaves before the executor begins and before its replies are sent, since the others wait for it.
+            // One turn of the lane takes a request as far as it can go: what peers answered, and with it the next batch
+            // out of what has gathered, leaves before the executor begins and before its replies are sent, since the
+            // others wait for it.
             for stage in [links, engine, gateway, engine, links, executor, gateway] { lanes[0].add(stage) }
         }
     }

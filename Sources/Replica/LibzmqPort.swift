@@ -2,8 +2,8 @@ import Invariants
 import Messaging
 import Wire
 
-/// Clients over a socket of libzmq: its ROUTER (`socket = "libzmq-router"`), or a literal REP (`"rep"`), which holds one
-/// request at a time and keeps the envelope itself.
+/// Clients over a socket of libzmq: its ROUTER (`socket = "libzmq-router"`), or a literal REP (`"rep"`), which holds
+/// one request at a time and keeps the envelope itself.
 final class LibzmqPort: ClientPort {
     private let socket: Socket
     private let isREP: Bool

@@ -6,8 +6,8 @@ import Wire
 
 /// How a connection becomes a link: HELLO, WELCOME, REFUSED.
 extension PeerLinks {
-    /// `frame` came from a connection that is no link yet. HELLO from a replica that belongs here makes it one; any other HELLO
-    /// gets to know why not; all else is dropped.
+    /// `frame` came from a connection that is no link yet. HELLO from a replica that belongs here makes it one; any
+    /// other HELLO gets to know why not; all else is dropped.
     func newcomer(_ route: Route) {
         let bytes = UnsafeRawBufferPointer(frame.bytes)
         do throws(PeerFrameError) {
@@ -46,9 +46,11 @@ extension PeerLinks {
             return
         }
         if let refusal = objection(to: hello, from: index) {
-            // Who is of an earlier life is answered as one that belongs here: WELCOME says which life of it was met, and who says
-            // so, and by that it judges itself.
-            let answer: Handshake = refusal.isOfEarlierLife ? .welcome(ownHello) : .refused(refusal.words)
+            // Who is of an earlier life is answered as one that belongs here: WELCOME says which life of it was met,
+            // and who says so, and by that it judges itself. So is who says that this replica is: it is to judge this
+            // one.
+            let isOfLives = refusal.isOfEarlierLife || refusal.isOfOwnEarlierLife
+            let answer: Handshake = isOfLives ? .welcome(ownHello) : .refused(refusal.words)
             reply(answer) { _ = send($0, along: route) }
             // The link that stands, if there is one, is another connection's, and goes on: unless the process that had
             // it is gone, which shows when something is sent.
@@ -93,10 +95,10 @@ extension PeerLinks {
             if let refusal = objection(to: hello, from: index) {
                 link.isOpen = false
                 refuse("will not talk to replica \(settings.members[index].id): \(refusal.words.reason)", link)
-                // Word that this replica itself is of an earlier life counts only here: from who answers at an endpoint that the
-                // topology names, and has the cluster's name, charter, fingerprint and known incarnations right. Who holds that
-                // endpoint and knows them all could stop this replica, as he could do worse; who merely reaches its port, or
-                // answers REFUSED, cannot.
+                // Word that this replica itself is of an earlier life counts only here: from who answers at an endpoint
+                // that the topology names, and has the cluster's name, charter, fingerprint and known incarnations
+                // right. Who holds that endpoint and knows them all could stop this replica, as he could do worse; who
+                // merely reaches its port, or answers REFUSED, cannot.
                 if refusal.isOfOwnEarlierLife { expelled(refusal.words.reason) }
             } else {
                 take(hello, from: index, link)
@@ -148,15 +150,24 @@ extension PeerLinks {
                     "it knows replica \(settings.members[other].id) by incarnation \(Self.hex(theirs)), this replica by \(Self.hex(known)): one of them met pools that were formatted anew; \(advice(hello, ofPoolsOf: settings.members[other].id))"
                 ))
         case .earlierLife(let met):
+            note(refused: hello, from: index)
             return Objection(
                 words: .init(.life, earlierLife(hello.life, of: member.id, met: met, by: settings.replica)),
-                isOfEarlierLife: true)
+                isOfEarlierLife: !met.admits(hello.life, after: hello.ancestors))
         case .ownLifeIsEarlier(let met):
             return Objection(
                 words: .init(
                     .life, earlierLife(acquaintances.own.life, of: settings.replica, met: met, by: member.id)),
                 isOfOwnEarlierLife: true)
         }
+    }
+
+    /// Puts on record whom this replica has refused: at most one a second, whatever strangers send.
+    private func note(refused hello: Handshake.Hello, from index: Int) {
+        guard acquaintances.refuse(hello.introduction, from: index), let link = links[index] else { return }
+        guard now >= link.nextRefusalRecord else { return }
+        link.nextRefusalRecord = now + 1_000_000
+        announce(.refused, index, life: hello.life)
     }
 
     /// What to do where a replica is met with other pools than before.
@@ -179,7 +190,7 @@ extension PeerLinks {
             default: "\(met.bootCount)"
             }
         return
-            "replica \(replica) runs from pools of an earlier time, or two processes run on copies of its pools: its boot count is \(life.bootCount), replica \(other) has met \(count); it has forgotten votes that were counted, and may not vote: run it from its newest pools, once, and if they are gone leave it stopped"
+            "replica \(replica) runs from pools of an earlier time, or two processes run on copies of its pools: its boot count is \(life.bootCount), replica \(other) has met \(count); it has forgotten votes that were counted, and may not vote: run it from its newest pools, once, and if they are gone \(acquaintances.isFounded ? "leave it stopped" : "leave it stopped, or, where no replica of this cluster was ever ready, format all pools anew")"
     }
 
     /// What the two were formatted for and is not alike. The sentence names both sides, since it goes into the logs of
@@ -204,8 +215,8 @@ extension PeerLinks {
         return nil
     }
 
-    /// The peer said HELLO or WELCOME, and there is no objection: the link opens, if it is not open yet, and what the peer knows
-    /// is taken note of.
+    /// The peer said HELLO or WELCOME, and there is no objection: the link opens, if it is not open yet, and what the
+    /// peer knows is taken note of.
     private func take(_ hello: Handshake.Hello, from index: Int, _ link: Link) {
         let isNews = !link.isOpen || acquaintances.records[index].life != hello.life
         let news = acquaintances.meet(hello.introduction, from: index)
@@ -233,11 +244,13 @@ extension PeerLinks {
         announce(.connected, index)
     }
 
-    func announce(_ kind: Arrival.Kind, _ index: Int) {
+    /// - Parameter life: another than the one in which the member was met.
+    func announce(_ kind: Arrival.Kind, _ index: Int, life: Life? = nil) {
         let record = acquaintances.records[index]
         let pushed = arrivals.push(
             Arrival(
-                kind: kind, peer: UInt8(index), incarnation: record.incarnation, life: record.life, frame: RawFrame()))
+                kind: kind, peer: UInt8(index), incarnation: record.incarnation, life: life ?? record.life,
+                frame: RawFrame()))
         invariant(pushed, "a ring with room takes an arrival")
     }
 

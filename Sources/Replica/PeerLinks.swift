@@ -7,11 +7,11 @@ import Wire
 
 /// The stage that talks to the other replicas: one DEALER/ROUTER pair for each link.
 ///
-/// This replica binds one ROUTER; to it connect the replicas of higher index. To each replica of lower index it connects
-/// a DEALER of its own. Both directions of a link share the one TCP connection. On a new connection the connecting side
-/// says HELLO, the other WELCOME or REFUSED; until then nothing else of that connection is used. A connection becomes a
-/// replica's link only by a HELLO that was accepted, never by the routing id it claims: so nobody who merely reaches the
-/// port can cut a replica off.
+/// This replica binds one ROUTER; to it connect the replicas of higher index. To each replica of lower index it
+/// connects a DEALER of its own. Both directions of a link share the one TCP connection. On a new connection the
+/// connecting side says HELLO, the other WELCOME or REFUSED; until then nothing else of that connection is used. A
+/// connection becomes a replica's link only by a HELLO that was accepted, never by the routing id it claims: so nobody
+/// who merely reaches the port can cut a replica off.
 ///
 /// Links lose messages, never silently: a full or absent peer shows in the outcome of a send and is counted; the core
 /// sends again what matters.
@@ -44,9 +44,12 @@ final class PeerLinks: Stage {
         var isFounded = false
         /// DEALER: when to say HELLO (again), in microseconds; nil while there is no connection.
         var helloAt: UInt64?
-        /// What the peer was refused for, or refused us for, so that the same complaint is logged once and not at every attempt.
+        /// What the peer was refused for, or refused us for, so that the same complaint is logged once and not at every
+        /// attempt.
         var complaint: String?
         var nextComplaint: UInt64 = 0
+        /// From when on a refusal for its life may be put on record again.
+        var nextRefusalRecord: UInt64 = 0
         /// When it was refused last; nil: STATUS shows no refusal.
         var refusedAt: UInt64?
 
@@ -84,9 +87,9 @@ final class PeerLinks: Stage {
     /// Messages queued per peer: more than the core ever has in flight, few enough to bound memory.
     static let highWaterMark = 4096
 
-    /// Microseconds after which HELLO is said again: to a peer that has not answered it, and on a link on which nothing came for
-    /// a while, where it finds out whether the other side still takes it for a link, too. Until both sides are founded they tell
-    /// each other more often whom they have met.
+    /// Microseconds after which HELLO is said again: to a peer that has not answered it, and on a link on which nothing
+    /// came for a while, where it finds out whether the other side still takes it for a link, too. Until both sides are
+    /// founded they tell each other more often whom they have met.
     private static let helloAgain: UInt64 = 100_000
     private static let foundingInterval: UInt64 = 20_000
     private static let keepAlive: UInt64 = 1_000_000

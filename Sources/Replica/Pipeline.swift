@@ -71,8 +71,8 @@ struct Parkers {
     let executor: Parker
 }
 
-/// Between engine and gateway on one lane: closed while the engine waits for the answers to a batch and could not propose
-/// another that is not full.
+/// Between engine and gateway on one lane: closed while the engine waits for the answers to a batch and could not
+/// propose another that is not full.
 ///
 /// A handle: copying it copies a pointer. It lives as long as the process's replica.
 struct Gate {

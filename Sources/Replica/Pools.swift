@@ -11,11 +11,12 @@ struct Pools {
     let state: StatePool
     /// The one that began with this opening.
     let life: Life
-    /// Whether all bytes of the state were read and found to be what commits have made; else there were too many for the opening.
+    /// Whether all bytes of the state were read and found to be what commits have made; else there were too many for
+    /// the opening.
     let isVerified: Bool
 
-    /// DRAM for the state's changed pages, in bytes: an eighth of the machine's memory. Where the pages in use are more than that,
-    /// commands wait for page faults, which cost several times what else they do.
+    /// DRAM for the state's changed pages, in bytes: an eighth of the machine's memory. Where the pages in use are more
+    /// than that, commands wait for page faults, which cost several times what else they do.
     private static var viewLimit: Int {
         max(256 << 20, sysconf(Int32(_SC_PHYS_PAGES)) / 8 * sysconf(Int32(_SC_PAGESIZE)))
     }
@@ -80,10 +81,7 @@ struct Pools {
             let deadline = csupport_monotonic_us() + Self.verificationTime
             isVerified = try state.verifyDigest { csupport_monotonic_us() < deadline }
         } catch {
-            throw ReplicaError(
-                .refused,
-                "\(error): keep both pools, see mpaxos dump --verify, and restore the file as it was when replica \(member.id) last ran; if it is gone leave this replica stopped: the others go on without it"
-            )
+            throw ReplicaError(.refused, error.description)
         }
         // In three steps, see `AcceptorPool.life`. Whoever calls this has said nothing to anybody yet.
         life = Life(bootCount: acceptor.life.bootCount + 1, nonce: UInt64.random(in: 1...UInt64.max))
@@ -96,7 +94,8 @@ struct Pools {
         IncomingImage.removeLeftovers(beside: member.statePool)
     }
 
-    /// One pool without the other is told from a replica that was never formatted: to format it anew would forget its votes.
+    /// One pool without the other is told from a replica that was never formatted: to format it anew would forget its
+    /// votes.
     private static func requireBoth(of member: Topology.Member) throws(ReplicaError) {
         let paths = [member.acceptorPool, member.statePool]
         let missing = paths.filter { access($0, F_OK) != 0 && errno == ENOENT }
@@ -112,7 +111,8 @@ struct Pools {
         }
         records[index] = .init(incarnation: acceptor.identity.incarnation, life: life)
         return Acquaintances(
-            index: index, ancestors: acceptor.ancestors, records: records, founding: acceptor.founding)
+            index: index, ancestors: acceptor.ancestors, records: records, refused: ids.map(acceptor.refusedLife(of:)),
+            founding: acceptor.founding)
     }
 
     /// The core as it was when the process before this one ended, not started yet.

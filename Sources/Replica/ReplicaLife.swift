@@ -10,8 +10,8 @@ import Storage
 import Topology
 import Wire
 
-/// A replica from the opening of its pools to their closing: the stages, on their lanes. When another replica's state takes the place
-/// of its own, it ends, and the node begins another one.
+/// A replica from the opening of its pools to their closing: the stages, on their lanes. When another replica's state
+/// takes the place of its own, it ends, and the node begins another one.
 final class ReplicaLife<Machine: StateMachine> {
     let durability: Durability
 
@@ -168,7 +168,8 @@ final class ReplicaLife<Machine: StateMachine> {
     func end(promising view: UInt64 = 0, isExpelled: Bool = false) {
         for lane in lanes { lane.stop() }
         for lane in lanes { lane.join() }
-        // Before a state is installed that was decided in that view: what is decided in it counts as accepted in the view promised.
+        // Before a state is installed that was decided in that view: what is decided in it counts as accepted in the
+        // view promised.
         if view > acceptor.promised { acceptor.record(promise: view) }
         if isExpelled { acceptor.expel() }
         acceptor.close()

@@ -15,8 +15,8 @@ import Topology
 /// try node.run { view, leader in print("ready") }
 /// ```
 ///
-/// A replica that finds itself broken (a violated invariant) stops the process: its memory is persistent, a restart is cheap,
-/// and going on is not safe.
+/// A replica that finds itself broken (a violated invariant) stops the process: its memory is persistent, a restart is
+/// cheap, and going on is not safe.
 public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
     // Unchecked: built on one thread and run on one; beside it only `stop`, which touches an atomic and a semaphore.
 

@@ -54,7 +54,8 @@ public enum ReplicaPools {
         "\(missing) is missing while \(present) exists: a replica with one pool of two may not vote. Put the missing file back, or, if replica \(member.id) never ran, delete the other and format it again"
     }
 
-    /// The journal takes the largest command whole: a value of `max_request`, and the reply with the value that it replaced.
+    /// The journal takes the largest command whole: a value of `max_request`, and the reply with the value that it
+    /// replaced.
     private static func journalSize(_ topology: Topology) -> Int {
         max(
             topology.storage.stateSize / 16,

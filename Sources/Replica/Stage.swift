@@ -1,8 +1,8 @@
 import Invariants
 import Messaging
 
-/// One step of the pipeline. It owns its sockets and its state, and touches no other stage's: what passes between stages
-/// passes through rings. All methods are called on the thread of the lane that runs the stage.
+/// One step of the pipeline. It owns its sockets and its state, and touches no other stage's: what passes between
+/// stages passes through rings. All methods are called on the thread of the lane that runs the stage.
 ///
 /// A class to inherit from and not a protocol, since a lane can call a class through an unmanaged reference: polling
 /// counts no references.

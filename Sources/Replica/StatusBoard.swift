@@ -3,12 +3,12 @@ import Consensus
 import Invariants
 import Synchronization
 
-/// What the stages tell the outside about themselves: a block of words that each stage writes and that STATUS, /metrics and
-/// /healthz read at any time, without a lock and without asking a stage.
+/// What the stages tell the outside about themselves: a block of words that each stage writes and that STATUS, /metrics
+/// and /healthz read at any time, without a lock and without asking a stage.
 ///
-/// Every word has one writer, the stage it is listed under, so that counting is a load and a store. Reads are relaxed: two words
-/// may be a moment apart. What must be seen as one (the digest and its position) has a sequence lock; what is no word
-/// (why a peer is refused) is a `Note`.
+/// Every word has one writer, the stage it is listed under, so that counting is a load and a store. Reads are relaxed:
+/// two words may be a moment apart. What must be seen as one (the digest and its position) has a sequence lock; what is
+/// no word (why a peer is refused) is a `Note`.
 package final class StatusBoard: Sendable {
     /// What a replica is doing, in the words of STATUS.
     package enum Role: UInt64, Sendable, CaseIterable {
@@ -89,6 +89,8 @@ package final class StatusBoard: Sendable {
     package let forwardsDropped: Counter
     /// Batches of peers for which the log had no room.
     package let batchesDropped: Counter
+    /// Batches of the log that were found damaged when a peer was to have them.
+    package let batchesDamaged: Counter
     /// Messages that found the way to the links full.
     package let departuresDropped: Counter
     package let groupCommits: Counter
@@ -185,6 +187,8 @@ package final class StatusBoard: Sendable {
         forwardsDropped = builder.counter(
             "forwards_dropped_total", "Runs of forwarded commands that could not be taken")
         batchesDropped = builder.counter("batches_dropped_total", "Batches of peers for which the log had no room")
+        batchesDamaged = builder.counter(
+            "batches_damaged_total", "Batches of the log found damaged when a peer was to have them")
         departuresDropped = builder.counter("departures_dropped_total", "Messages to peers that found their queue full")
         groupCommits = builder.counter(
             "group_commits_total", "Fences of the acceptor pool, each for all records gathered")
@@ -272,7 +276,8 @@ package final class StatusBoard: Sendable {
         set { readyWord.store(newValue ? 1 : 0) }
     }
 
-    /// How far the founding of the cluster is on durable record; before it is founded the replica serves nobody. Set by the engine.
+    /// How far the founding of the cluster is on durable record; before it is founded the replica serves nobody. Set by
+    /// the engine.
     package var founding: Acquaintances.Founding {
         get {
             guard let founding = Acquaintances.Founding(rawValue: UInt8(foundingWord.loadAcquiring())) else {
@@ -288,8 +293,8 @@ package final class StatusBoard: Sendable {
 
     package var isFounded: Bool { foundedWord.load() != 0 }
 
-    /// Whether clients may be answered from this replica's state: not before the founding, and not while it is not known
-    /// whether the state is the right one.
+    /// Whether clients may be answered from this replica's state: not before the founding, and not while it is not
+    /// known whether the state is the right one.
     package var mayServe: Bool { isFounded && !isInDispute }
 
     /// Whom the founding of the cluster waits for, bit i for the replica with index i. Set by the links.
@@ -299,7 +304,7 @@ package final class StatusBoard: Sendable {
     }
 
     /// The digest of the replicated state, and where it stands: the last instance that is executed in it, and its
-    /// position. Nil until it is computed. Set by the executor.
+    /// position. Nil in the middle of an instance, and before there is an executor. Set by the executor.
     package var digest: (position: UInt64, executed: UInt64, value: UInt64)? {
         get {
             while true {
@@ -325,8 +330,9 @@ package final class StatusBoard: Sendable {
 }
 
 extension StatusBoard {
-    /// The calling thread works for the replica of this board: an invariant that it breaks is told with where that one stands. The
-    /// board must live until `csupport_stand` is called with the standing that was before, which it returns, or the thread ends.
+    /// The calling thread works for the replica of this board: an invariant that it breaks is told with where that one
+    /// stands. The board must live until `csupport_stand` is called with the standing that was before, which it
+    /// returns, or the thread ends.
     @discardableResult
     package func stand(for replica: UInt16) -> csupport_standing {
         csupport_stand(

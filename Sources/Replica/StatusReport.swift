@@ -2,7 +2,8 @@ import CSupport
 import Glibc
 import Invariants
 
-/// The STATUS body and /metrics: what a replica says about itself, made from its board whenever somebody asks. Any thread.
+/// The STATUS body and /metrics: what a replica says about itself, made from its board whenever somebody asks. Any
+/// thread.
 package struct StatusReport: Sendable {
     let board: StatusBoard
     let cluster: String

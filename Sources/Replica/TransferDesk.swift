@@ -34,8 +34,8 @@ final class ImageOrder: Sendable {
     }
 }
 
-/// The slow work on an image that comes in, done by the thread that runs the node, so that no lane stops for it: the engine orders, and
-/// looks for the outcome.
+/// The slow work on an image that comes in, done by the thread that runs the node, so that no lane stops for it: the
+/// engine orders, and looks for the outcome.
 final class TransferDesk: Sendable {
     enum Order {
         /// An empty pool for the image.

@@ -5,8 +5,8 @@ import PersistentMemory
 /// written by nobody, and so met by nobody, is met here.
 ///
 /// The opening of the pools reads all, or as much as it takes time for; the rest of that first pass takes all time that
-/// is left over. Later ones take ten seconds, or longer where more would be read than 64 MB a second, so that a state of
-/// 1 GiB takes 17. Under load, too, slices are read, for about a hundredth of the time.
+/// is left over. Later ones take ten seconds, or longer where more would be read than 64 MB a second, so that a state
+/// of 1 GiB takes 17. Under load, too, slices are read, for about a hundredth of the time.
 struct Verification {
     private let heap: Heap
     private let board: StatusBoard

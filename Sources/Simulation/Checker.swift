@@ -13,7 +13,8 @@ package struct SimulationFailure: Error, CustomStringConvertible {
 struct Checker: ~Copyable {
     private static let unknown = UInt32.max
 
-    /// The decided batch of each instance, at its number - 1. Batches are compared by their numbers: handles are each replica's own.
+    /// The decided batch of each instance, at its number - 1. Batches are compared by their numbers: handles are each
+    /// replica's own.
     private var decided = Buffer<UInt32>(capacity: 1024)
     /// By instance: values that somebody knew to be decided before all those below were known.
     private var marked = Buffer<UInt32>(capacity: 1024)
@@ -21,8 +22,8 @@ struct Checker: ~Copyable {
     /// Where each batch was decided, by its number; the no-op aside.
     private var places = Buffer<Instance>(capacity: 1024)
     private let count: Int
-    /// For each replica: the highest view in a Promise that left it, and the highest view in which it said to have accepted
-    /// each instance, all replicas' for one instance side by side.
+    /// For each replica: the highest view in a Promise that left it, and the highest view in which it said to have
+    /// accepted each instance, all replicas' for one instance side by side.
     private var promised: [View]
     private var accepted = Buffer<View>(capacity: 4096)
     private var acknowledged: [(view: View, through: Instance)]
@@ -125,8 +126,8 @@ struct Checker: ~Copyable {
         return nil
     }
 
-    /// Before a crash, and at the end: entries known to be decided agree, also those that `compare` has not come to: the ones
-    /// beyond a gap, and those of a step that a crash cuts short.
+    /// Before a crash, and at the end: entries known to be decided agree, also those that `compare` has not come to:
+    /// the ones beyond a gap, and those of a step that a crash cuts short.
     mutating func compareMarks(_ replica: ReplicaIndex, _ core: borrowing Core) -> String? {
         var instance = compared[replica] + 1
         while instance <= core.highest {

@@ -39,8 +39,8 @@ struct Answer: BitwiseCopyable {
     var reply: Reply
 }
 
-/// All commands and the batches made of them, by number. What is in a batch never changes: so one copy serves all replicas,
-/// each of which knows the batch by a handle of its own.
+/// All commands and the batches made of them, by number. What is in a batch never changes: so one copy serves all
+/// replicas, each of which knows the batch by a handle of its own.
 struct CommandStore: ~Copyable {
     private var commands = Buffer<Command>(capacity: 1024)
     /// Where the members of each batch begin; where those of the next will.

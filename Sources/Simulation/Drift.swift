@@ -82,8 +82,8 @@ extension Simulator {
         }
         try runUntil(now + 8 * 80 * suspect + transferTime(to: sound + drifted), orWhen: isSettled)
         guard !isSettled() else { return }
-        // What the sound ones lack has only one that has drifted: they tell of no instance that it tells of. Who looks after
-        // them stops it, and they go on with what they have accepted.
+        // What the sound ones lack has only one that has drifted: they tell of no instance that it tells of. Who looks
+        // after them stops it, and they go on with what they have accepted.
         if sound.contains(where: { replicas[$0].isUp && replicas[$0].core.needsStateTransfer }) {
             report.driftsAhead += 1
             for index in drifted { try crash(index, restartAfter: nil) }

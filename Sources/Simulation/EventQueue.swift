@@ -67,8 +67,8 @@ struct Event: BitwiseCopyable {
     }
 }
 
-/// Events in the order of their times; of equal times, in the order of their scheduling. A heap with four children a node; the
-/// messages stay where they are.
+/// Events in the order of their times; of equal times, in the order of their scheduling. A heap with four children a
+/// node; the messages stay where they are.
 struct EventQueue: ~Copyable {
     /// Time and order in one word: less than 2^24 events wait at one moment, and a run takes less than 2^40 us.
     struct Node: BitwiseCopyable {

@@ -97,7 +97,8 @@ extension Simulator {
         links.ways[links.place(index, peer)].slowUntil = now + random.below(plan.span)
     }
 
-    /// A crash aimed at the moments at which the order of records matters, and what of them it spares; nil: no such moment.
+    /// A crash aimed at the moments at which the order of records matters, and what of them it spares; nil: no such
+    /// moment.
     func trap(for replica: UnsafeMutablePointer<SimulatedReplica>) -> SimulatedStorage.CrashMode? {
         guard traps > 0 && isFaulty && effects.recordCount > 0 else { return nil }
         var mode: SimulatedStorage.CrashMode?
@@ -114,8 +115,8 @@ extension Simulator {
         return random.chance(perMille: 700) ? mode : .any
     }
 
-    /// The leader decided, or accepted, something that nobody else knows yet: what the step had to say is lost, and what it
-    /// has to say later too.
+    /// The leader decided, or accepted, something that nobody else knows yet: what the step had to say is lost, and
+    /// what it has to say later too.
     func silence(_ index: ReplicaIndex, hasProposed: Bool) throws(SimulationFailure) -> Bool {
         let replica = replicas + index
         guard replica.pointee.isUp && replica.pointee.core.role == .leader else { return false }
@@ -140,8 +141,8 @@ extension Simulator {
         return true
     }
 
-    /// Cuts a majority off from the rest, and so that it has as few members as can be of the one before: what the one has
-    /// chosen, the other may find at one replica only.
+    /// Cuts a majority off from the rest, and so that it has as few members as can be of the one before: what the one
+    /// has chosen, the other may find at one replica only.
     func rotate(without excluded: ReplicaIndex = -1) {
         let count = replicaCount
         guard count > 2 else { return }
@@ -161,7 +162,8 @@ extension Simulator {
         queue.schedule(Event(kind: .heal, number: rotation), at: now + 1 + random.below(2 * plan.span))
     }
 
-    /// One replica, or the ways to it or from it, loses some kinds of messages: what a plain loss does only by a long chance.
+    /// One replica, or the ways to it or from it, loses some kinds of messages: what a plain loss does only by a long
+    /// chance.
     private func mute(_ index: ReplicaIndex) {
         guard replicaCount > 1 else { return }
         let choices: [[Message.Kind]] = [

@@ -1,13 +1,13 @@
 import Consensus
 
-/// What goes wrong in one run, and how often. Each kind is off in part of the runs: a run with all of them at once never gets
-/// far enough to show what only one of them breaks.
+/// What goes wrong in one run, and how often. Each kind is off in part of the runs: a run with all of them at once
+/// never gets far enough to show what only one of them breaks.
 struct FaultPlan {
     /// In parts of a thousand, for each message.
     var loss: UInt64 = 0
     var duplication: UInt64 = 0
-    /// One-way delay is `delay` and up to `jitter` more; reordering follows from the jitter. Of a thousand messages so many
-    /// as `stragglers` are up to `straggle` late.
+    /// One-way delay is `delay` and up to `jitter` more; reordering follows from the jitter. Of a thousand messages so
+    /// many as `stragglers` are up to `straggle` late.
     var delay: Microseconds = 100
     var jitter: Microseconds = 0
     var straggle: Microseconds = 0
@@ -43,7 +43,8 @@ struct FaultPlan {
         case mute
         /// Another majority, with as few members of the last one as can be, is cut off from the rest.
         case rotate
-        /// The next that establishes a view, or keeps a decided value while its promise is on the way, crashes in doing so.
+        /// The next that establishes a view, or keeps a decided value while its promise is on the way, crashes in doing
+        /// so.
         case trap
         /// The next leader that decides something can tell nobody.
         case silence

@@ -1,9 +1,9 @@
 import Consensus
 import Invariants
 
-/// What the clients see, against the one order of the decided log: the log executed once more, without faults, as the sequential
-/// specification, and the positions in the replies as the order that they claim. Replies that agree with the specification at
-/// their positions, and positions that respect real time, make the history linearizable.
+/// What the clients see, against the one order of the decided log: the log executed once more, without faults, as the
+/// sequential specification, and the positions in the replies as the order that they claim. Replies that agree with the
+/// specification at their positions, and positions that respect real time, make the history linearizable.
 struct History: ~Copyable {
     struct Operation: BitwiseCopyable {
         var isQuery: Bool

@@ -1,8 +1,8 @@
 import Consensus
 import Invariants
 
-/// What is replicated: registers with a bound on the room they take, sessions by the very rules of the node, the position;
-/// and beside it how far it is executed.
+/// What is replicated: registers with a bound on the room they take, sessions by the very rules of the node, the
+/// position; and beside it how far it is executed.
 struct ReplicatedState: BitwiseCopyable {
     struct Session: BitwiseCopyable {
         var id: UInt64 = 0

@@ -1,5 +1,5 @@
-/// The search for a shorter run of a seed that fails: with fewer faults, fewer clients, a shorter phase with faults. To leave one fault
-/// out changes all that comes after it, so each attempt is a run of its own, and any failure will do.
+/// The search for a shorter run of a seed that fails: with fewer faults, fewer clients, a shorter phase with faults. To
+/// leave one fault out changes all that comes after it, so each attempt is a run of its own, and any failure will do.
 package struct Shrink {
     private let seed: UInt64
     private let deadline: ContinuousClock.Instant

@@ -1,7 +1,8 @@
 import Consensus
 import Invariants
 
-/// A replica's state and its commits: what is executed becomes durable as a whole, some time later; then its replies leave.
+/// A replica's state and its commits: what is executed becomes durable as a whole, some time later; then its replies
+/// leave.
 struct SimulatedExecutor: ~Copyable {
     private let bugs: PlantedBugs
     /// Survives a crash.

@@ -322,7 +322,8 @@ struct SimulatedReplica: ~Copyable {
         return true
     }
 
-    /// Drops from the log what is beyond what is kept. Asked for after every step: a log that is full brings no step that would.
+    /// Drops from the log what is beyond what is kept. Asked for after every step: a log that is full brings no step
+    /// that would.
     mutating func trim(now: Microseconds, into effects: inout EffectBuffer) {
         guard executed > storage.floor + kept else { return }
         storage.trim(to: executed - kept, executed: executed)

@@ -132,8 +132,8 @@ struct SimulatedStorage: ~Copyable {
 
     // MARK: Lives of the core
 
-    /// Record numbers begin anew with each life of the core. A vote, or an established view, that outlived its promise in the
-    /// crash brings it back, as in the node's storage: before the vote is dropped.
+    /// Record numbers begin anew with each life of the core. A vote, or an established view, that outlived its promise
+    /// in the crash brings it back, as in the node's storage: before the vote is dropped.
     mutating func reopen() {
         invariant(pending.isEmpty, "a crash leaves nothing behind")
         durable = 0
@@ -149,8 +149,8 @@ struct SimulatedStorage: ~Copyable {
         }
     }
 
-    /// The state of another replica takes the place of this one's. The promise first: what is in the state was decided in a
-    /// view not above the giver's.
+    /// The state of another replica takes the place of this one's. The promise first: what is in the state was decided
+    /// in a view not above the giver's.
     mutating func install(executed: Instance, promised giversPromise: View) {
         invariant(pending.isEmpty, "a transfer is for a stopped replica")
         promised = max(promised, giversPromise)

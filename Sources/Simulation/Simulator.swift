@@ -10,7 +10,8 @@ package struct SimulationOptions: Sendable {
     package var invariantInterval: Int
     /// Whether each step is printed.
     package var trace: Bool
-    /// Only these faults happen, counted from 1 as they are drawn; nil: all. As the next, it is to make a failure shorter.
+    /// Only these faults happen, counted from 1 as they are drawn; nil: all. As the next, it is to make a failure
+    /// shorter.
     package var faults: Set<Int>?
     /// There are no more clients than this.
     package var clientLimit: Int
@@ -73,12 +74,12 @@ package struct SimulationReport: Sendable {
     package init(seed: UInt64) { self.seed = seed }
 }
 
-/// A cluster in one thread: the very core of the node, on a simulated network, clock, storage and executor, with clients, and
-/// faults drawn from a seed. A safety phase under faults, then a liveness phase: a random majority must converge and decide,
-/// then all must, and must answer every client.
+/// A cluster in one thread: the very core of the node, on a simulated network, clock, storage and executor, with
+/// clients, and faults drawn from a seed. A safety phase under faults, then a liveness phase: a random majority must
+/// converge and decide, then all must, and must answer every client.
 ///
-/// Its state is unchecked for exclusive access: one thread runs it, no step is entered from within itself, and the checks would
-/// take a quarter of the time.
+/// Its state is unchecked for exclusive access: one thread runs it, no step is entered from within itself, and the
+/// checks would take a quarter of the time.
 package final class Simulator {
     let options: SimulationOptions
     let seed: UInt64

@@ -8,7 +8,7 @@ import PersistentMemory
 /// page 1   promise, established view, floor, shutdown mark, life, founding: a primary and a mirror line each (PairedRecord);
 ///          the number of the newest group commit that was fenced (CheckedNumber);
 ///          the nonces of the last lives, as records
-/// page 2   the peers' incarnations, and the lives in which they were met last, likewise
+/// page 2   the peers' incarnations, the lives in which they were met last, and those that were refused, likewise
 /// page 3   slots: S x 2 sides x 64 bytes (VoteLine)
 /// ...      arena: the batches' bytes, circular
 /// ```

@@ -3,10 +3,10 @@ import Invariants
 
 /// The lives of this replica and of its peers, see `Life`.
 ///
-/// Both pools know the boot count, so that one of them that comes from an earlier time is found at the open. They change in
-/// three steps, each durable before the next: the log says which start begins, the state takes its count, the log takes the life. So
-/// after a crash in between the state may be one start ahead of the log's life where the log says that this start had begun, and
-/// in no other case do they differ.
+/// Both pools know the boot count, so that one of them that comes from an earlier time is found at the open. They
+/// change in three steps, each durable before the next: the log says which start begins, the state takes its count, the
+/// log takes the life. So after a crash in between the state may be one start ahead of the log's life where the log
+/// says that this start had begun, and in no other case do they differ.
 extension AcceptorPool {
     /// Of the last start that is on record; `Life.none` at format.
     package var life: Life {
@@ -60,6 +60,20 @@ extension AcceptorPool {
         guard let index = place(of: peer) else { return .none }
         let cell = cells[RecordCell.peerLife(index).index]
         return Life(bootCount: cell.first, nonce: cell.second)
+    }
+
+    /// The last life of a peer that was refused as an earlier one; `Life.none` where none was.
+    package func refusedLife(of peer: UInt16) -> Life {
+        guard let index = place(of: peer) else { return .none }
+        let cell = cells[RecordCell.refusedLife(index).index]
+        return Life(bootCount: cell.first, nonce: cell.second)
+    }
+
+    /// Durable on return. The peer's incarnation must be on record.
+    package func record(refusedLife life: Life, of peer: UInt16) {
+        guard let index = place(of: peer) else { broken("the incarnation of a peer is on record before its lives") }
+        write(.refusedLife(index), first: life.bootCount, second: life.nonce)
+        fence()
     }
 
     /// Counts after the next fence. The peer's incarnation must be on record.

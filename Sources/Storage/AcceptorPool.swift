@@ -221,8 +221,8 @@ package final class AcceptorPool {
         if pendingMirrors != 0 { writeMirrors() }
     }
 
-    /// Behind the fence of a group, so that whoever opens the pool after this process was killed knows what was fenced. No message
-    /// rests on it: after a loss of power it may be that of an older group.
+    /// Behind the fence of a group, so that whoever opens the pool after this process was killed knows what was fenced.
+    /// No message rests on it: after a loss of power it may be that of an older group.
     func noteFenced() {
         let place = base + AcceptorGeometry.fencedOffset
         place.storeBytes(of: group, as: CheckedNumber.self)
@@ -318,8 +318,8 @@ package final class AcceptorPool {
         return nil
     }
 
-    /// Counts after the next fence. There is room for 16 peers. A peer may have another incarnation than before as long as
-    /// the record of all members is not whole.
+    /// Counts after the next fence. There is room for 10 peers. A peer may have another incarnation than before as long
+    /// as the record of all members is not whole.
     package func record(incarnation: UInt64, of peer: UInt16) {
         invariant(
             founding == .gathering || self.incarnation(of: peer) == incarnation,
@@ -327,9 +327,10 @@ package final class AcceptorPool {
         let wanted = UInt64(peer) + 1
         let free = (0..<RecordCell.peerLimit).first { cells[RecordCell.peer($0).index].first == 0 }
         guard let index = place(of: peer) ?? free else { broken("the table of incarnations has room for each peer") }
-        // The lives of other pools are none of these; one that a loss of power left without its incarnation is nobody's.
-        if cells[RecordCell.peerLife(index).index].first != 0 {
-            write(.peerLife(index), first: 0, second: 0)
+        // The lives of other pools are none of these; one that a loss of power left without its incarnation is
+        // nobody's.
+        for cell in [RecordCell.peerLife(index), .refusedLife(index)] where cells[cell.index].first != 0 {
+            write(cell, first: 0, second: 0)
             fence()
         }
         write(.peer(index), first: wanted, second: incarnation)
@@ -374,7 +375,7 @@ package final class AcceptorPool {
 
 /// The places of the paired records.
 struct RecordCell: Equatable {
-    static let peerLimit = 16
+    static let peerLimit = 10
     static let promise = RecordCell(index: 0)
     static let established = RecordCell(index: 1)
     static let floor = RecordCell(index: 2)
@@ -396,7 +397,9 @@ struct RecordCell: Equatable {
         let place = Int(bootCount % UInt64(2 * pastLimit))
         return (RecordCell(index: past + place / 2), place % 2 == 1)
     }
-    private static let past = own + 2 * peerLimit
+    /// The boot count and the nonce of the last life of that peer that was refused.
+    static func refusedLife(_ index: Int) -> RecordCell { RecordCell(index: own + 2 * peerLimit + index) }
+    private static let past = own + 3 * peerLimit
     private static let pastLimit = 16
     static let count = past + pastLimit
     static var all: some Sequence<RecordCell> { (0..<count).lazy.map { RecordCell(index: $0) } }

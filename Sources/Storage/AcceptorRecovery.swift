@@ -30,9 +30,10 @@ package struct TornVote: Sendable, CustomStringConvertible {
 /// arrived. Those are removed, and what remains of the group is flushed again, before a line of a newer group is
 /// written. All that is older has been fenced: there, anything wrong is damage.
 ///
-/// While the machine runs on, the end of a process costs no store that it made. Then it is known which group was fenced last, and
-/// torn can only be the one line of the next group that was being written: whose first word says so. All else is damage.
-/// After a loss of power any line of the group may be torn, and one that is damaged cannot be told from them.
+/// While the machine runs on, the end of a process costs no store that it made. Then it is known which group was fenced
+/// last, and torn can only be the one line of the next group that was being written: whose first word says so. All else
+/// is damage. After a loss of power any line of the group may be torn, and one that is damaged cannot be told from
+/// them.
 extension AcceptorPool {
     func recover() throws(PoolError) {
         let repairs = try readCells()
@@ -61,7 +62,8 @@ extension AcceptorPool {
                 }
             }
         }
-        // A group beyond the next one: what the machine had taken was lost though it runs on, as by a disk that was pulled out.
+        // A group beyond the next one: what the machine had taken was lost though it runs on, as by a disk that was
+        // pulled out.
         let runsOn = boot != 0 && shutdown.second == boot && newest <= fenced + 1
         try checkTorn(fenced: fenced, runsOn: runsOn, wasClosed: shutdown.first == 1)
         arena.restore(tail: tail)
@@ -111,8 +113,8 @@ extension AcceptorPool {
         return fenced
     }
 
-    /// A vote of the group under way, or the record of an established view, may have outlived the promise that it implies. The
-    /// core goes on in that view: so the promise must be there when the vote is dropped one day.
+    /// A vote of the group under way, or the record of an established view, may have outlived the promise that it
+    /// implies. The core goes on in that view: so the promise must be there when the vote is dropped one day.
     private func promiseWhatIsImplied() {
         var implied = max(promised, established.view)
         for instance in floor..<(floor + UInt64(geometry.slots)) {
@@ -137,8 +139,8 @@ extension AcceptorPool {
         return repairs
     }
 
-    /// Makes the newest good vote of each slot the current one. Adds votes of the group that may not have been fenced whose batch
-    /// never arrived to `torn`.
+    /// Makes the newest good vote of each slot the current one. Adds votes of the group that may not have been fenced
+    /// whose batch never arrived to `torn`.
     private func chooseVotes(unfenced: UInt64?, isValid: inout [Bool]) throws(PoolError) -> [ArenaRecord] {
         var held: [ArenaRecord] = []
         for slot in 0..<geometry.slots {

@@ -4,8 +4,9 @@ import PersistentMemory
 
 /// A state pool in the making, of an image of another replica's state: `state.pool.incoming`, until it is renamed.
 ///
-/// It is prepared, filled in order, finished and installed; let go of before that, its file goes too. Until the rename the replica's own
-/// pool is as it was, whatever happens here; the rename puts a pool in its place that was verified and is durable.
+/// It is prepared, filled in order, finished and installed; let go of before that, its file goes too. Until the rename
+/// the replica's own pool is as it was, whatever happens here; the rename puts a pool in its place that was verified
+/// and is durable.
 ///
 /// One owner at a time, who may hand it to another thread.
 package final class IncomingImage: @unchecked Sendable {
@@ -30,7 +31,8 @@ package final class IncomingImage: @unchecked Sendable {
 
     package static func path(beside state: String) -> String { state + ".incoming" }
 
-    /// Removes what a crash left, of images to this replica and from it. Only the process that has the state pool open may do so.
+    /// Removes what a crash left, of images to this replica and from it. Only the process that has the state pool open
+    /// may do so.
     package static func removeLeftovers(beside state: String) {
         unlink(path(beside: state))
         unlink(StateImage.path(beside: state))
@@ -106,7 +108,8 @@ package final class IncomingImage: @unchecked Sendable {
 
     // MARK: The end
 
-    /// Makes it a pool of this replica: checks all of it, as `mpaxos dump --verify` would, and makes it durable. Takes the time to read it.
+    /// Makes it a pool of this replica: checks all of it, as `mpaxos dump --verify` would, and makes it durable. Takes
+    /// the time to read it.
     /// - Parameters:
     ///   - identity: this replica's own; that of the giver did not come along.
     ///   - bootCount: of this replica's life.

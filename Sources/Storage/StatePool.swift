@@ -45,7 +45,8 @@ package final class StatePool {
     let pool: Pool
     let transaction: Transaction
     let table: SessionTable
-    // One lane owns the pool, and no access to these overlaps another: the checks of that would be a good part of a command's cost.
+    // One lane owns the pool, and no access to these overlaps another: the checks of that would be a good part of a
+    // command's cost.
     @exclusivity(unchecked) private(set) var root: StateRoot
     @exclusivity(unchecked) private(set) var progress: Progress
 
@@ -200,8 +201,8 @@ package final class StatePool {
     package var executed: UInt64 { progress.executed }
     /// Records of instance `executed + 1` that are executed already: after a crash the executor skips so many.
     package var executedCommands: Int { Int(progress.records) }
-    /// All instances up to it came in an image of another replica's state, 0 for none: what votes the log holds for them may be for
-    /// values that were not chosen, and must be given up before the log is used.
+    /// All instances up to it came in an image of another replica's state, 0 for none: what votes the log holds for
+    /// them may be for values that were not chosen, and must be given up before the log is used.
     package var installed: UInt64 { progress.installed }
     /// How often this replica was started on it.
     package var bootCount: UInt64 { progress.bootCount }
@@ -214,8 +215,8 @@ package final class StatePool {
 
     // MARK: Commands
 
-    /// A hint that a command of this session will begin in a moment: fetches what `begin` and `finish` will touch, first its slot (step 0),
-    /// then its kept reply (step 1); nothing in other steps.
+    /// A hint that a command of this session will begin in a moment: fetches what `begin` and `finish` will touch,
+    /// first its slot (step 0), then its kept reply (step 1); nothing in other steps.
     package func prefetch(session: UInt64, step: Int) {
         if session != 0 { table.prefetch(session, step: step) }
     }

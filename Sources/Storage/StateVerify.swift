@@ -16,7 +16,8 @@ extension StatePool {
         throw PoolError.damagedPool(path, Self.digestsDiffer(found: found, stored: heap.digest))
     }
 
-    /// Begins to read all bytes of the state, and throws when their digest is not the one that was stored with the last commit.
+    /// Begins to read all bytes of the state, and throws when their digest is not the one that was stored with the last
+    /// commit.
     /// - Parameter goesOn: asked after every 16 MiB.
     /// - Returns: whether all were read; else `heap.verifyDigest` goes on from there.
     package func verifyDigest(while goesOn: () -> Bool) throws(PoolError) -> Bool {

@@ -1,8 +1,9 @@
 /// What the two ends of a link say to each other about the link itself, apart from what replicas have to say.
 ///
 /// A frame whose payload is large travels as a *parcel*: its payload in pieces, between which other frames may go, and
-/// then a DELIVER, which carries the frame's own header. Parcels are numbered by their sender; the pieces of one come in
-/// order, those of several may alternate. A MARK is returned as an ECHO at once: what was sent before it has arrived.
+/// then a DELIVER, which carries the frame's own header. Parcels are numbered by their sender; the pieces of one come
+/// in order, those of several may alternate. A MARK is returned as an ECHO at once: what was sent before it has
+/// arrived.
 ///
 /// | kind | | numbers | payload |
 /// |---|---|---|---|

@@ -15,8 +15,8 @@ import Invariants
 /// | small | 0 | 0 | 0 |
 /// | numbers | view, instance, bound, commit, acceptedView (or round) | view known to the sender, 0, 0, 0, 0 | last instance executed, digest of the state, 0, 0, 0 |
 ///
-/// Frames of a state transfer are described at `TransferMessage`, those of the link at `LinkFrame`, those of the handshake at
-/// `Handshake`.
+/// Frames of a state transfer are described at `TransferMessage`, those of the link at `LinkFrame`, those of the
+/// handshake at `Handshake`.
 package struct PeerFrame: BitwiseCopyable {
     package enum Content: BitwiseCopyable {
         /// A message of the core. When it `carriesBatch`, the payload is the batch's bytes, not yet checked against
@@ -100,7 +100,8 @@ package struct PeerFrame: BitwiseCopyable {
         PeerHeader(kind: digestKind, sender: UInt8(sender), standing.executed, standing.value).encode(into: bytes)
     }
 
-    /// Writes the 64-byte header of a frame of a state transfer at `bytes`; the `payloadCount` bytes of a chunk belong behind it.
+    /// Writes the 64-byte header of a frame of a state transfer at `bytes`; the `payloadCount` bytes of a chunk belong
+    /// behind it.
     package static func encodeHeader(
         of message: TransferMessage, payloadCount: Int = 0, sender: ReplicaIndex, into bytes: UnsafeMutableRawPointer
     ) {

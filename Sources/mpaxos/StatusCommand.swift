@@ -31,7 +31,8 @@ struct StatusCommand: ParsableCommand {
     /// counts as a use of its session.)
     private static func difference(of rows: [Row]) -> String? {
         var values: [UInt64: [(id: UInt16, value: String)]] = [:]
-        for row in rows {
+        // What was never part of the cluster is not compared with it.
+        for row in rows where row.status?.founded != false {
             guard let digest = row.status?.digest, let executed = digest.executed, let value = digest.value else {
                 continue
             }
@@ -115,6 +116,11 @@ struct StatusCommand: ParsableCommand {
         let foundings = rows.compactMap { row -> String? in
             guard let awaited = row.status?.waitingFor, !awaited.isEmpty else { return nil }
             let others = awaited.map { "replica \($0)" }.joined(separator: ", ")
+            let founders = rows.filter { $0.status?.founded == true }.map { "replica \($0.id)" }
+            guard founders.isEmpty else {
+                return
+                    "replica \(row.id) takes no part: the cluster is founded, as \(founders.joined(separator: ", ")) says, and replica \(row.id) does not know that from \(others) yet, or has other pools than those that it was founded with"
+            }
             return
                 "the cluster is not founded yet and serves nobody: replica \(row.id) waits for \(others) to have met all the others"
         }
@@ -173,11 +179,12 @@ private struct ReplicaStatus: Decodable {
     let uptime: Double
     let digest: Digest?
     let peers: [Peer]?
-    /// Whom the founding of the cluster waits for; nil where the replica does not tell.
+    /// Whether the replica belongs to a founded cluster, and whom the founding waits for; nil where it does not tell.
+    let founded: Bool?
     let waitingFor: [UInt16]?
 
     enum CodingKeys: String, CodingKey {
-        case role, view, leader, decided, executed, sessions, digest, peers
+        case role, view, leader, decided, executed, sessions, digest, peers, founded
         case acceptorPool = "acceptor_pool"
         case statePool = "state_pool"
         case uptime = "uptime_s"

@@ -141,8 +141,8 @@ import Testing
         #expect(all[0].meet(all[1]) == .incarnation(known: 99))
     }
 
-    /// Once somebody is founded each of those pools has the record, whoever met whom in which order; and no pools that were
-    /// formatted anew under one of the ids are ever founded.
+    /// Once somebody is founded each of those pools has the record, whoever met whom in which order; and no pools that
+    /// were formatted anew under one of the ids are ever founded.
     @Test func whoeverIsFoundedHasTheRecordOfAll() {
         var foundings = 0
         var (violations, stuck) = (0, 0)

@@ -141,6 +141,11 @@ struct EndToEndTests {
         }
 
         @Test(arguments: Scenario.Threads.allCases)
+        func aLogThatIsDamaged(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "transfer", name: "damaged-log").run(threads)
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
         func giverKilledInTheMiddle(threads: Scenario.Threads) async throws {
             try await Scenario(script: "transfer", name: "giver-is-killed").run(threads)
         }
@@ -310,6 +315,10 @@ struct EndToEndTests {
 
         @Test func bothPoolsOfTheReplicaThatConnectsToNobody() async throws {
             try await Scenario(script: "lives", name: "rolled-back-first").run()
+        }
+
+        @Test func oldPoolsStartedAgainAndAgain() async throws {
+            try await Scenario(script: "lives", name: "started-again-and-again").run()
         }
 
         @Test func onePoolOfAnEarlierTime() async throws {

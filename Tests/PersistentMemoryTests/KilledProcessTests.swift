@@ -2,10 +2,11 @@ import Testing
 
 @testable import PersistentMemory
 
-/// A process that is killed leaves all that it stored, in caches too; then the power is lost. What a recovery between the two
-/// has shown must still be there.
+/// A process that is killed leaves all that it stored, in caches too; then the power is lost. What a recovery between
+/// the two has shown must still be there.
 @Suite struct KilledProcessTests {
-    /// Commits, is killed before anything of that commit is fenced, recovers, and loses power at any moment of that or after it.
+    /// Commits, is killed before anything of that commit is fenced, recovers, and loses power at any moment of that or
+    /// after it.
     /// - Parameter plant: what the recovery does wrong.
     /// - Returns: how many images were looked at, and what is wrong with the first that is.
     private func run(seed: UInt64, plant: (CrashModel) -> Void = { _ in }) throws -> (images: Int, wrong: String?) {

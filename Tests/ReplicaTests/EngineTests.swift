@@ -406,8 +406,8 @@ import Wire
         #expect(isDecided && rig.now < began + 16_000_000)
     }
 
-    /// Before the founding an engine keeps what the links tell it of members, takes part in nothing, and rests; the links that
-    /// stood by then are those that it begins with.
+    /// Before the founding an engine keeps what the links tell it of members, takes part in nothing, and rests; the
+    /// links that stood by then are those that it begins with.
     @Test func theFoundingBeginsIt() throws {
         let rig = try EngineRig(isFounded: false)
         rig.run(for: 3_000_000)

@@ -301,19 +301,20 @@ import Wire
         #expect(rig.isConnected && rig.log.errors.count == 1)
     }
 
-    /// Who merely reaches the port cannot stop a replica by saying that it is of an earlier life: it is no link, and said.
+    /// Who merely reaches the port cannot stop a replica by saying that it is of an earlier life: it is no link, and
+    /// said.
     @Test(arguments: [Life(bootCount: 4, nonce: 44), Life(bootCount: 3, nonce: 34), Life(bootCount: 2, nonce: 30)])
     func aPeerThatMetALaterLifeOfThisReplicaIsNotLinked(met: Life) throws {
         let rig = try Rig()
         var hello = rig.hello
         hello.members[0].life = met
         let answer = try #require(try rig.answer(to: Handshake.hello(hello).encode(sender: 2)))
-        guard case .refused(let refusal) = answer.handshake else {
-            Issue.record("\(answer.handshake)")
+        guard case .welcome(let welcome) = answer.handshake else {
+            Issue.record("it is not given what it judges this replica by: \(answer.handshake)")
             return
         }
-        #expect(refusal.cause == .life)
-        for text in [refusal.reason, rig.board.peers[2].refusal.read() ?? "", rig.log.errors.last ?? ""] {
+        #expect(welcome.life == rig.own)
+        for text in [rig.board.peers[2].refusal.read() ?? "", rig.log.errors.last ?? ""] {
             #expect(text.contains("replica 0 runs from pools of an earlier time"), "\(text)")
             #expect(text.contains("its boot count is 3"), "\(text)")
         }
@@ -337,8 +338,8 @@ import Wire
 
     // MARK: The founding
 
-    /// What a replica tells of others is what it has on durable record; it is founded when all others have said that they have
-    /// all.
+    /// What a replica tells of others is what it has on durable record; it is founded when all others have said that
+    /// they have all.
     @Test func theFoundingTakesTheWordOfAll() throws {
         let rig = try Rig(isFounded: false)
         var hellos = [1, 2].map { id in
@@ -380,8 +381,8 @@ import Wire
         rig.board.founding = .founded
     }
 
-    /// Before the founding pools may be formatted again; who has others than those on record is refused after it, and by whoever
-    /// has met all.
+    /// Before the founding pools may be formatted again; who has others than those on record is refused after it, and
+    /// by whoever has met all.
     @Test(arguments: [false, true]) func otherPoolsAreRefusedOnceAllAreOnRecord(isFounded: Bool) throws {
         let rig = try Rig(isFounded: isFounded)
         _ = try rig.answer(to: Handshake.hello(rig.hello).encode(sender: 2))
@@ -404,6 +405,38 @@ import Wire
                 return
             }
         }
+        #expect(rig.isConnected)
+    }
+
+    /// Whoever comes after a life that was refused is refused, also where the life that was met is too long ago to be
+    /// named.
+    @Test func whatComesAfterARefusedLifeIsRefused() throws {
+        let rig = try Rig()
+        _ = try rig.answer(to: Handshake.hello(rig.hello).encode(sender: 2))
+        rig.disconnect()
+        var hello = rig.hello
+        var nonces: [UInt64] = [999]
+        for count in 6...60 as ClosedRange<UInt64> {
+            hello.life = Life(bootCount: count, nonce: 1000 + count)
+            hello.ancestors = Array(nonces.prefix(Life.mostAncestors))
+            nonces.insert(hello.life.nonce, at: 0)
+            let frame = Handshake.hello(hello).encode(sender: 2)
+            // The link that stood is found to be gone when something is sent.
+            if rig.isConnected {
+                rig.send(frame, byOther: true) {
+                    _ = try? rig.answer(to: frame, byOther: true)
+                    return !rig.isConnected
+                }
+            }
+            rig.send(frame, byOther: true) {
+                rig.board.peers[2].refusal.read()?.contains("its boot count is \(count),") == true
+            }
+            #expect(rig.board.peers[2].refusal.read()?.contains("its boot count is \(count),") == true)
+        }
+        // Its newest pools were started as often; they do not come after any of those.
+        hello.life = Life(bootCount: 50, nonce: 5000)
+        hello.ancestors = (1...31).map { 4000 + $0 }
+        rig.send(Handshake.hello(hello).encode(sender: 2), byOther: true) { rig.isConnected }
         #expect(rig.isConnected)
     }
 }

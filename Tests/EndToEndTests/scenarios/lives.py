@@ -105,6 +105,39 @@ def rolled_back_first(run):
 
 
 @scenario
+def started_again_and_again(run):
+    """Pools of an earlier time that are started more often than lives are remembered stay refused, also by who was restarted
+    meanwhile: whoever has refused one of these starts refuses those that come after it."""
+    cluster = run.cluster().start_all()
+    cluster.stop(0)
+    shutil.copytree(folder(cluster, 0), folder(cluster, 0) + ".copy")
+    cluster.start(0)
+    is_met(cluster, 0)
+    cluster.stop(2)
+    run.reply(cluster.client(0).open().submit(put(b"kept", b"value")), "a write by 0 and 1", status=OK)
+    cluster.stop(0, 1)
+    shutil.move(folder(cluster, 0), folder(cluster, 0) + ".newest")
+    shutil.move(folder(cluster, 0) + ".copy", folder(cluster, 0))
+    # The one that is up has not seen the write.
+    cluster.launch(2)
+    for start in range(run.rounds or 40):
+        old = cluster.launch(0)
+        count = 2 + start
+        eventually(lambda: any(f"its boot count is {count}," in (peer["refusal"] or "") for peer in cluster.status(2)["peers"]),
+                   f"start {count} of the old pools is refused")
+        run.equal(old.output(), "", f"start {count} of the old pools is not ready")
+        cluster.kill9(0)
+        if start == 20:
+            cluster.kill9(2)
+            cluster.launch(2)
+    shutil.rmtree(folder(cluster, 0))
+    shutil.move(folder(cluster, 0) + ".newest", folder(cluster, 0))
+    cluster.start(0)
+    cluster.await_ready(2)
+    run.reply(cluster.link(0).call(SUBMIT, get(b"kept")), "with its newest pools", status=OK, body=some(b"value"))
+
+
+@scenario
 def one_pool_of_two(run):
     """One of the two pools comes from the start before: refused at the open."""
     cluster = run.cluster().start_all()

@@ -9,7 +9,7 @@ import urllib.request
 
 from harness import eventually, execute, main, scenario
 from load import Load
-from mpx import put
+from mpx import OK, SUBMIT, get, put, some
 
 VALUE = 400_000
 KEYS = 50
@@ -116,6 +116,36 @@ def while_it_runs(run):
     cluster.kill9(away)
     cluster.start(away)
     all_are_one(run, cluster, load, away)
+
+
+@scenario
+def damaged_log(run):
+    """A batch in the log of the only one that can help is damaged while it runs: it says so, and gives its state instead."""
+    cluster = run.cluster().start_all()
+    leader = cluster.leader()
+    away, other = cluster.followers()
+    client = cluster.client(cluster.ids.index(leader)).open()
+    cluster.stop(away)
+    marked = os.urandom(64)
+    for n in range(60):
+        client.submit(put(b"key-%d" % n, marked if n == 30 else b"value"))
+    cluster.settle()
+    with open(cluster.pools(leader)[0], "r+b") as file:
+        content = file.read()
+        at = content.index(marked)
+        file.seek(at + 5)
+        file.write(bytes([content[at + 5] ^ 4]))
+    cluster.kill9(other)
+    cluster.start(away)
+    run.check("takes the state of replica" in cluster.processes[away].log(), "it took the state in place of the log")
+    log = cluster.processes[leader].log()
+    run.equal(log.count("executed long ago, is damaged"), 1, "lines that say so")
+    for n in (0, 30, 59):
+        expected = marked if n == 30 else b"value"
+        run.reply(cluster.link(away).call(SUBMIT, get(b"key-%d" % n)), f"key {n}", status=OK, body=some(expected))
+    run.reply(client.submit(put(b"more", b"value")), "a write by the two", status=OK)
+    cluster.start(other)
+    cluster.settle()
 
 
 @scenario
