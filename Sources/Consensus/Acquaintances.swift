@@ -115,6 +115,9 @@ package struct Acquaintances: Sendable {
 
     package var isFounded: Bool { founding == .founded }
 
+    /// Whether this replica tells the others that it is founded: nothing of the founding is left to be done.
+    package var tellsFounding: Bool { durable == .founded }
+
     /// Whom the founding waits for, bit i for replica i: those that were not met, or else those that have not met all
     /// the others.
     package var awaited: UInt16 {

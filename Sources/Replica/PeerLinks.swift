@@ -172,7 +172,7 @@ final class PeerLinks: Stage {
         guard let watch, let routerItem else { broken("a stage is registered before it is polled") }
         self.now = now
         var work = sendDepartures(budget: budget)
-        if toldFounding != .founded { work += lookAtFounding() }
+        if !acquaintances.tellsFounding { work += lookAtFounding() }
         for index in 0..<links.count {
             guard let link = links[index] else { continue }
             forgetRefusal(of: link)
@@ -188,7 +188,7 @@ final class PeerLinks: Stage {
             guard watch.isReady(item) else { continue }
             work += receive(budget: budget, item) {
                 guard dealer.socket.receive(frame) else { return false }
-                if link.isOpen, link.isFounded, toldFounding == .founded { link.helloAt = now + Self.keepAlive }
+                if link.isOpen, link.isFounded, acquaintances.tellsFounding { link.helloAt = now + Self.keepAlive }
                 takeFromDealer(dealer, index, link)
                 return true
             }
@@ -206,7 +206,7 @@ final class PeerLinks: Stage {
 
     private func helloInterval(on link: Link) -> UInt64 {
         guard link.isOpen else { return Self.helloAgain }
-        return link.isFounded && toldFounding == .founded ? Self.keepAlive : Self.foundingInterval
+        return link.isFounded && acquaintances.tellsFounding ? Self.keepAlive : Self.foundingInterval
     }
 
     /// Takes note of what the engine has put on record, and tells it when the cluster is founded.

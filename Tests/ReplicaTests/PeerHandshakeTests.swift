@@ -379,6 +379,8 @@ import Wire
         #expect(rig.foundings == 1, "once")
         #expect(try say(1)?.founding == .whole)
         rig.board.founding = .founded
+        rig.turn()
+        #expect(try say(1)?.founding == .founded, "else they would ask for ever")
     }
 
     /// Before the founding pools may be formatted again; who has others than those on record is refused after it, and
