@@ -63,8 +63,8 @@ struct Peer: BitwiseCopyable {
     var decided: Instance = 0
     /// Candidate: what it accepted up to here is known; .max: all.
     var covered: Instance = 0
-    /// Candidate: what it had decided when it promised. Not what it ever said: after a restart it may know less, and
-    /// the base of the new view must be something that somebody can serve.
+    /// Candidate: what it had decided when it promised. Not what it ever said: after a restart it may know less, and the base
+    /// of the new view must be something that somebody can serve.
     var promisedDecided: Instance = 0
     /// Candidate: how many segments of its answers were put aside.
     var segmentCount = 0
@@ -72,10 +72,10 @@ struct Peer: BitwiseCopyable {
 
 /// Multi-Paxos as a pure state machine: events and the time go in, records and messages come out in an `EffectBuffer`.
 ///
-/// Everything is allocated in `init`. Steps are deterministic, allocate nothing, count no references and take no locks:
-/// the compiler proves it in release builds (`@_noLocks`; debug builds see one file at a time, which is not enough for
-/// the proof). Steps are the methods with `now` and `into`. Not thread-safe: one owner. Before each step
-/// `effects.hasRoom` must hold. Roles are in extensions, one a file.
+/// Everything is allocated in `init`. Steps are deterministic, allocate nothing, count no references and take no locks: the
+/// compiler proves it in release builds (`@_noLocks`; debug builds see one file at a time, which is not enough for the proof).
+/// Steps are the methods with `now` and `into`. Not thread-safe: one owner. Before each step `effects.hasRoom` must
+/// hold. Roles are in extensions, one a file.
 @usableFromInline package struct Core: ~Copyable {
     private let inPlace = InPlace()
     /// Most records, and most sends, of one step.
@@ -112,8 +112,7 @@ struct Peer: BitwiseCopyable {
     // Durability.
     var lastRecord: LogSequenceNumber = 0
     var durableRecord: LogSequenceNumber = 0
-    /// All records up to this one were there at `watchedSince`: while it is not durable, the oldest record waits since
-    /// then, or longer.
+    /// All records up to this one were there at `watchedSince`: while it is not durable, the oldest record waits since then, or longer.
     var watchedRecord: LogSequenceNumber = 0
     var watchedSince: Microseconds = 0
 
@@ -139,8 +138,7 @@ struct Peer: BitwiseCopyable {
     package internal(set) var decided: Instance
     /// Contiguous: all up to here is decided and known here, durable or about to be.
     var learned: Instance
-    /// All up to here is decided, said in the promised view by its leader: entries accepted in that view are the
-    /// decided ones.
+    /// All up to here is decided, said in the promised view by its leader: entries accepted in that view are the decided ones.
     package internal(set) var commit: Instance = 0
     /// All up to here is decided, said by anyone.
     package internal(set) var known: Instance
@@ -198,9 +196,8 @@ struct Peer: BitwiseCopyable {
     var lastLearned: Instance = 0
     var lastLearnedAt: Microseconds = 0
 
-    /// A core as storage recovered it. `floor` is the lowest instance that the log may still hold (1 at first),
-    /// `executed` the highest that the state machine executed; nothing below the floor may be unexecuted. Follow with
-    /// `restore`, then `start`.
+    /// A core as storage recovered it. `floor` is the lowest instance that the log may still hold (1 at first), `executed` the
+    /// highest that the state machine executed; nothing below the floor may be unexecuted. Follow with `restore`, then `start`.
     package init(
         configuration: Configuration, promised: View, established: EstablishedView?, floor: Instance, executed: Instance
     ) {
@@ -247,16 +244,14 @@ struct Peer: BitwiseCopyable {
         if view != decidedView && view > promised { promised = view }
     }
 
-    /// Begins to take part. A leader that was killed resumes in its own view, if its promise still stands and it is not
-    /// refused.
+    /// Begins to take part. A leader that was killed resumes in its own view, if its promise still stands and it is not refused.
     #if !DEBUG
         @_noLocks
     #endif
     package mutating func start(now: Microseconds, into effects: inout EffectBuffer) {
         invariant(role == .recovering, "a core starts once")
         invariant(effects.hasRoom, "effects have room for a step")
-        // A state image may have brought `executed` further than the log reaches: what is below a hole cannot be
-        // served.
+        // A state image may have brought `executed` further than the log reaches: what is below a hole cannot be served.
         var instance = decided
         while instance >= log.floor {
             if log[instance].view == 0 {
@@ -279,8 +274,8 @@ struct Peer: BitwiseCopyable {
         settle(now: now)
     }
 
-    /// A replica of a new cluster, started for the first time: if it leads the first view, it stands for election at
-    /// once, where it would otherwise wait for a leader that cannot be. Else does nothing.
+    /// A replica of a new cluster, started for the first time: if it leads the first view, it stands for election at once, where it
+    /// would otherwise wait for a leader that cannot be. Else does nothing.
     package mutating func standIfFirst(now: Microseconds, into effects: inout EffectBuffer) {
         invariant(effects.hasRoom, "effects have room for a step")
         guard role == .follower, promised == 0, leadingReplica(of: 1, among: memberCount) == me else { return }
@@ -320,8 +315,7 @@ struct Peer: BitwiseCopyable {
         }
     }
 
-    /// Whether the bytes of `message.batch` are worth copying. If not, call `receive` all the same, which then keeps no
-    /// handle.
+    /// Whether the bytes of `message.batch` are worth copying. If not, call `receive` all the same, which then keeps no handle.
     package func wants(_ message: Message, from: ReplicaIndex) -> Bool {
         guard isPlausible(message, from: from) else { return false }
         switch message.kind {
@@ -332,8 +326,8 @@ struct Peer: BitwiseCopyable {
         }
     }
 
-    /// A message came from a peer. Its `batch` is a local handle to a copy of the bytes. Returns whether the core keeps
-    /// the handle; if not, the copy may be dropped.
+    /// A message came from a peer. Its `batch` is a local handle to a copy of the bytes. Returns whether the core keeps the
+    /// handle; if not, the copy may be dropped.
     #if !DEBUG
         @_noLocks
     #endif
@@ -351,9 +345,9 @@ struct Peer: BitwiseCopyable {
         case .preVote, .promise, .accepted, .decided, .belowFloor, .nack: peers[from].decided = message.commit
         default: break
         }
-        // Whoever speaks in a view has promised it, or may learn of it: so does this replica. A pre-vote speaks of a
-        // view that nobody may ever promise. Values that are decided in a higher view may count for acknowledgements
-        // only once the promise of that view is durable, see `wantsDecided`.
+        // Whoever speaks in a view has promised it, or may learn of it: so does this replica. A pre-vote speaks of a view
+        // that nobody may ever promise. Values that are decided in a higher view may count for acknowledgements only once the
+        // promise of that view is durable, see `wantsDecided`.
         if message.view > promised && message.kind != .preVote && message.kind != .preVoteGrant {
             adoptView(message.view, now: now, into: &effects)
         }
@@ -375,9 +369,8 @@ struct Peer: BitwiseCopyable {
         return kept
     }
 
-    /// Proposes a batch, whose bytes are in the arena. Returns its instance, or nil when `canPropose` is false: then
-    /// the handle was not kept. It is decided when `decided` reaches the instance, unless `entry(at:)` then shows
-    /// another batch.
+    /// Proposes a batch, whose bytes are in the arena. Returns its instance, or nil when `canPropose` is false: then the handle
+    /// was not kept. It is decided when `decided` reaches the instance, unless `entry(at:)` then shows another batch.
     #if !DEBUG
         @_noLocks
     #endif
@@ -467,8 +460,7 @@ struct Peer: BitwiseCopyable {
         }
     }
 
-    /// The engine dropped all entries below `floor` from the log; it may drop what is executed. Lower floors are
-    /// ignored.
+    /// The engine dropped all entries below `floor` from the log; it may drop what is executed. Lower floors are ignored.
     #if !DEBUG
         @_noLocks
     #endif
@@ -525,8 +517,8 @@ struct Peer: BitwiseCopyable {
         return entry.view == 0 ? nil : entry
     }
 
-    /// Whether the core may still name the batch at `offset` for `instance`, in the log or among the values that a
-    /// candidate is about to adopt. If not, its bytes may go.
+    /// Whether the core may still name the batch at `offset` for `instance`, in the log or among the values that a candidate
+    /// is about to adopt. If not, its bytes may go.
     package func isReferenced(instance: Instance, offset: UInt64) -> Bool {
         let entry = log[instance]
         if entry.view != 0 && entry.batch.offset == offset { return true }
@@ -557,8 +549,8 @@ struct Peer: BitwiseCopyable {
         watchedSince = now
     }
 
-    /// Whether a record has not become durable for several suspect periods. Who cannot keep what it says can say
-    /// nothing new: it is not to lead, and its voice is worth nothing in elections.
+    /// Whether a record has not become durable for several suspect periods. Who cannot keep what it says can say nothing new: it
+    /// is not to lead, and its voice is worth nothing in elections.
     func isStuck(now: Microseconds) -> Bool {
         durableRecord < watchedRecord && now >= watchedSince + 3 * configuration.suspect
             && !configuration.plantedBugs.contains(.stuckStorageUnnoticed)
@@ -587,8 +579,7 @@ struct Peer: BitwiseCopyable {
         }
     }
 
-    /// Brings all that follows from what is known up to date: the acknowledged prefix, votes, decisions, what is
-    /// missing.
+    /// Brings all that follows from what is known up to date: the acknowledged prefix, votes, decisions, what is missing.
     mutating func settle(now: Microseconds) {
         watchStorage(now: now)
         advanceAccepted()
@@ -599,8 +590,7 @@ struct Peer: BitwiseCopyable {
             raiseCommit(to: acceptedDurable)
         }
         learn()
-        // What a leader knows as decided without its followers' votes, they must hear of: it may be trimmed before they
-        // have it.
+        // What a leader knows as decided without its followers' votes, they must hear of: it may be trimmed before they have it.
         if role == .leader && commit < decided { raiseCommit(to: decided) }
         advanceAccepted()
         scheduleCatchUp(now: now)

@@ -33,7 +33,7 @@ import Testing
             [
                 (0x81, 0, [5, 9, .max, 0, 0]), (0x82, 0xA1B2_C3D4, [.max, 9, 3, 8192, 7]), (0x83, 0, [5, 0, 0, 0, 0]),
                 (0x83, 0, [5, 4096, 0, 0, 0]), (0x84, 0, [5, 4096, 0, 0, 0]),
-            ] + (1...7).map { (0x85, UInt32($0), [5, 0, 0, 0, 0]) }
+            ] + (1...8).map { (0x85, UInt32($0), [5, 0, 0, 0, 0]) }
         #expect(golden.count == Self.messages.count)
         for (message, (kind, small, numbers)) in zip(Self.messages, golden) {
             let frame = Self.encode(message)
@@ -103,7 +103,7 @@ import Testing
             case .refusal:
                 expectRefusal(.field) { $0.numbers.1 = 1 }
                 expectRefusal(.field) { $0.small = 0 }
-                expectRefusal(.field) { $0.small = 8 }
+                expectRefusal(.field) { $0.small = 9 }
             }
             if case .chunk = message {
                 expectRefusal(.size, payload: []) { _ in }
