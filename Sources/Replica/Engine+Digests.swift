@@ -60,11 +60,16 @@ extension Engine {
                 "states differ, and no majority says yet which is right: \(statement(of: members(of: peers), executed)); nothing is served until that is settled"
             )
         }
-        if comparison.isInDoubt != wasInDoubt { publishReadiness() }
+        if comparison.isInDoubt != wasInDoubt {
+            board.isInDispute = comparison.isInDoubt
+            publishReadiness()
+        }
     }
 
     /// Stops where it has not been settled for too long who is right.
     private func endDispute(now: UInt64) {
+        // The comparison has arrays, of which each look by a method makes a copy.
+        guard board.isInDispute else { return }
         let isAnybodyAway = toldOfDigests.nonzeroBitCount < memberCount - 1
         guard comparison.isOverdue(Self.patience, isAnybodyAway: isAnybodyAway, now: now) else { return }
         let others = members(of: comparison.disputed).map { String(memberIDs[$0]) }.joined(separator: ", ")

@@ -114,6 +114,7 @@ final class Engine: Stage {
         board.acceptorPoolSize.store(UInt64(acceptor.capacity))
         super.init()
         board.founding = acceptor.founding
+        board.isInDispute = false
         if board.isFounded {
             start(now: now)
         } else {
@@ -557,7 +558,6 @@ final class Engine: Stage {
         let hasCome = hasLeader && behind <= tolerated && !core.needsStateTransfer
         hasCaughtUp = hasCaughtUp || hasCome
         // Nobody is served from a state of which it is not known whether it is the right one.
-        board.isInDispute = comparison.isInDoubt
         board.isReady = hasCome && !board.isInDispute
     }
 }

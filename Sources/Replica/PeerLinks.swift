@@ -122,6 +122,8 @@ final class PeerLinks: Stage {
     var acquaintances: Acquaintances
     /// How far the engine knows the founding to be.
     private var toldFounding: Acquaintances.Founding
+    /// That of `acquaintances`, for each turn: to ask them makes a copy.
+    private var tellsFounding: Bool
     /// Microseconds: of this turn, and from when on the next complaint about a stranger may be logged.
     @exclusivity(unchecked) var now: UInt64 = 0
     var nextStrangerComplaint: UInt64 = 0
@@ -147,6 +149,7 @@ final class PeerLinks: Stage {
         departures = rings.departures
         acquaintances = settings.acquaintances
         toldFounding = acquaintances.founding
+        tellsFounding = acquaintances.tellsFounding
         board.awaited = acquaintances.awaited
         links = settings.members.indices.map { index in
             index == settings.index
@@ -172,7 +175,7 @@ final class PeerLinks: Stage {
         guard let watch, let routerItem else { broken("a stage is registered before it is polled") }
         self.now = now
         var work = sendDepartures(budget: budget)
-        if !acquaintances.tellsFounding { work += lookAtFounding() }
+        if !tellsFounding { work += lookAtFounding() }
         for index in 0..<links.count {
             guard let link = links[index] else { continue }
             forgetRefusal(of: link)
@@ -188,7 +191,7 @@ final class PeerLinks: Stage {
             guard watch.isReady(item) else { continue }
             work += receive(budget: budget, item) {
                 guard dealer.socket.receive(frame) else { return false }
-                if link.isOpen, link.isFounded, acquaintances.tellsFounding { link.helloAt = now + Self.keepAlive }
+                if link.isOpen, link.isFounded, tellsFounding { link.helloAt = now + Self.keepAlive }
                 takeFromDealer(dealer, index, link)
                 return true
             }
@@ -206,7 +209,7 @@ final class PeerLinks: Stage {
 
     private func helloInterval(on link: Link) -> UInt64 {
         guard link.isOpen else { return Self.helloAgain }
-        return link.isFounded && acquaintances.tellsFounding ? Self.keepAlive : Self.foundingInterval
+        return link.isFounded && tellsFounding ? Self.keepAlive : Self.foundingInterval
     }
 
     /// Takes note of what the engine has put on record, and tells it when the cluster is founded.
@@ -215,6 +218,7 @@ final class PeerLinks: Stage {
             acquaintances.recorded(board.peers[index].recorded.loadAcquiring(), of: index)
         }
         acquaintances.recorded(board.founding)
+        tellsFounding = acquaintances.tellsFounding
         board.awaited = acquaintances.awaited
         guard acquaintances.founding > toldFounding, hasRoom else { return 0 }
         toldFounding = acquaintances.founding

@@ -182,7 +182,7 @@ def damaged_at_rest(run):
         run.equal(process.wait(30), 3, "the exit code")
         run.equal(process.output(), "", "it was not ready")
         last = process.log().strip().splitlines()[-1]
-        run.check(path in last and "the digest of the bytes" in last and "dump --verify" in last, f"it says what and where: {last!r}")
+        run.check(path in last and "the digest of the bytes" in last and "restore the file" in last, f"it says what and where: {last!r}")
         if count > 1:
             run.reply(client.submit(put(b"k", b"v")), "the others go on", status=OK)
             for id in cluster.ids[1:]:
