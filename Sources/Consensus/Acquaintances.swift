@@ -75,9 +75,9 @@ package struct Acquaintances: Sendable {
     private let ancestors: [UInt64]
     /// By index, this replica's own included.
     package private(set) var records: [Record]
-    /// The last life of each member that was refused as an earlier one, `Life.none` for none. What comes after it is
-    /// refused as well: else pools of an earlier time, started often enough, would at last be too far from the life
-    /// that was met to be told from those that it came from.
+    /// The last life of each member that was refused though it is not before the one that was met, `Life.none` for
+    /// none: it is of another line. What comes after it is refused as well: else pools of an earlier time, started often
+    /// enough, would at last be too far from the life that was met to be told from those that come after that.
     package private(set) var refused: [Life]
     /// What is to be put on durable record, and what is.
     package private(set) var founding: Founding
@@ -165,11 +165,14 @@ package struct Acquaintances: Sendable {
         return nil
     }
 
-    /// A replica was refused for its life.
-    /// - Returns: whether that is news, to be put on record.
+    /// A replica was refused for its life. One before the life that was met may be the very past of that, told late by a
+    /// process that has ended, and is not held against those that come after it.
+    /// - Returns: whether there is something new to be put on record.
     package mutating func refuse(_ introduction: Introduction, from member: Int) -> Bool {
-        defer { refused[member] = introduction.life }
-        return refused[member] != introduction.life
+        let life = introduction.life
+        guard life.bootCount >= records[member].life.bootCount, life != refused[member] else { return false }
+        refused[member] = life
+        return true
     }
 
     /// Takes up with a replica that there is no objection to.

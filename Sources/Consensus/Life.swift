@@ -27,8 +27,8 @@ package struct Life: Equatable, Sendable, BitwiseCopyable {
     /// Whether who met this life may take up with another of the same replica: with the same one, or one that comes
     /// after it. A replica on old pools that is started again and again counts up as well, but this life is not among
     /// its ancestors.
-    /// - Parameter ancestors: the nonces of the lives before the other one, the latest first, as far as they are known. Of lives before
-    ///   those the count alone decides.
+    /// - Parameter ancestors: the nonces of the lives before the other one, the latest first, as far as they are known. Of
+    ///   lives before those the count alone decides.
     package func admits(_ other: Life, after ancestors: [UInt64]) -> Bool {
         if other == self || self == .none { return true }
         guard other.bootCount > bootCount else { return false }

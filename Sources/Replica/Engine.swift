@@ -74,7 +74,7 @@ final class Engine: Stage {
     @exclusivity(unchecked) var incomingView: UInt64 = 0
     /// The logs of the peers do not reach back to where this replica stands.
     @exclusivity(unchecked) private var isStranded = false
-    /// Since the start, once.
+    /// Whether this replica was ready at some time since it started.
     @exclusivity(unchecked) private var hasCaughtUp = false
     /// Peers that were linked when the cluster was not founded yet.
     private var linkedBeforeFounding: UInt16 = 0

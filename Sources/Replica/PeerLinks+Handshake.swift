@@ -46,12 +46,8 @@ extension PeerLinks {
             return
         }
         if let refusal = objection(to: hello, from: index) {
-            // Who is of an earlier life is answered as one that belongs here: WELCOME says which life of it was met,
-            // and who says so, and by that it judges itself. So is who says that this replica is: it is to judge this
-            // one.
-            let isOfLives = refusal.isOfEarlierLife || refusal.isOfOwnEarlierLife
-            let answer: Handshake = isOfLives ? .welcome(ownHello) : .refused(refusal.words)
-            reply(answer) { _ = send($0, along: route) }
+            if refusal.life == .theirs { note(refused: hello, from: index) }
+            reply(answer(to: hello, from: index, refusal)) { _ = send($0, along: route) }
             // The link that stands, if there is one, is another connection's, and goes on: unless the process that had
             // it is gone, which shows when something is sent.
             if link.isOpen, link.route != route {
@@ -66,6 +62,18 @@ extension PeerLinks {
         if link.route != route { link.isOpen = false }
         link.route = route
         take(hello, from: index, link)
+    }
+
+    /// Who is of an earlier life is answered as one that belongs here, if it can see that by itself: WELCOME says which
+    /// life of it was met, and who says so, and by that it judges itself. So is who says that this replica is: it is to
+    /// judge this one.
+    private func answer(to hello: Handshake.Hello, from index: Int, _ objection: Objection) -> Handshake {
+        switch objection.life {
+        case .own: .welcome(ownHello)
+        case .theirs where !acquaintances.records[index].life.admits(hello.life, after: hello.ancestors):
+            .welcome(ownHello)
+        default: .refused(objection.words)
+        }
     }
 
     func readEvents(of dealer: Dealer, _ link: Link, _ index: Int, now: UInt64) -> Int {
@@ -94,12 +102,13 @@ extension PeerLinks {
         case .welcome(let hello) where link.dealer != nil:
             if let refusal = objection(to: hello, from: index) {
                 link.isOpen = false
+                if refusal.life == .theirs { note(refused: hello, from: index) }
                 refuse("will not talk to replica \(settings.members[index].id): \(refusal.words.reason)", link)
                 // Word that this replica itself is of an earlier life counts only here: from who answers at an endpoint
                 // that the topology names, and has the cluster's name, charter, fingerprint and known incarnations
                 // right. Who holds that endpoint and knows them all could stop this replica, as he could do worse; who
                 // merely reaches its port, or answers REFUSED, cannot.
-                if refusal.isOfOwnEarlierLife { expelled(refusal.words.reason) }
+                if refusal.life == .own { expelled(refusal.words.reason) }
             } else {
                 take(hello, from: index, link)
             }
@@ -111,11 +120,12 @@ extension PeerLinks {
         }
     }
 
-    /// Why a peer is not taken up with: in words, and where it is a life.
+    /// Why a peer is not taken up with: in words, and if it is a life, whose.
     struct Objection {
+        enum Whose { case theirs, own }
+
         var words: Handshake.Refusal
-        var isOfEarlierLife = false
-        var isOfOwnEarlierLife = false
+        var life: Whose?
     }
 
     func objection(to hello: Handshake.Hello, from index: Int) -> Objection? {
@@ -150,15 +160,14 @@ extension PeerLinks {
                     "it knows replica \(settings.members[other].id) by incarnation \(Self.hex(theirs)), this replica by \(Self.hex(known)): one of them met pools that were formatted anew; \(advice(hello, ofPoolsOf: settings.members[other].id))"
                 ))
         case .earlierLife(let met):
-            note(refused: hello, from: index)
             return Objection(
                 words: .init(.life, earlierLife(hello.life, of: member.id, met: met, by: settings.replica)),
-                isOfEarlierLife: !met.admits(hello.life, after: hello.ancestors))
+                life: .theirs)
         case .ownLifeIsEarlier(let met):
             return Objection(
                 words: .init(
                     .life, earlierLife(acquaintances.own.life, of: settings.replica, met: met, by: member.id)),
-                isOfOwnEarlierLife: true)
+                life: .own)
         }
     }
 
@@ -218,8 +227,8 @@ extension PeerLinks {
     /// The peer said HELLO or WELCOME, and there is no objection: the link opens, if it is not open yet, and what the
     /// peer knows is taken note of.
     private func take(_ hello: Handshake.Hello, from index: Int, _ link: Link) {
-        let isNews = !link.isOpen || acquaintances.records[index].life != hello.life
         let news = acquaintances.meet(hello.introduction, from: index)
+        let isNews = !link.isOpen || news & 1 << UInt16(index) != 0
         link.isFounded = hello.founding == .founded
         for (other, theirs) in zip(0..., hello.members) {
             if isNews,

@@ -3,8 +3,8 @@ import Consensus
 /// States that drift apart, and the comparison of their digests, by the very rules of the node.
 ///
 /// What is promised: a replica whose state differs from a majority's at an instance that both told stops, and no other
-/// does. Until then its own replies may be wrong, and are not checked; nobody is given its state here, which nothing
-/// prevents in the node before it is found.
+/// does. Until then its own replies may be wrong, and are not checked; nobody is given its state here, which the
+/// node prevents only where a third replica tells of the same instance in time.
 extension Simulator {
     /// In the proportions of the node to `suspect`.
     private var digestPatience: DigestComparison.Patience {

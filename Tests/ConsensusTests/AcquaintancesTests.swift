@@ -219,6 +219,39 @@ import Testing
                 == .earlierLife(met: Life(bootCount: 2, nonce: 111)))
     }
 
+    /// A word of a process that has ended may come late: it is refused, and is not held against the lives that come after it.
+    @Test func theOwnPastIsNotHeldAgainstAReplica() {
+        let all = members(3)
+        assemble(all)
+        let past = all[1].acquaintances.introduction
+        all[1].restart()
+        #expect(all[0].meet(all[1]) == nil)
+        #expect(all[0].acquaintances.objection(to: past, from: 1) != nil)
+        let isNews = all[0].acquaintances.refuse(past, from: 1)
+        #expect(!isNews, "there is nothing to be put on record")
+        for _ in 0..<40 {
+            all[1].restart()
+            #expect(all[0].meet(all[1]) == nil)
+        }
+    }
+
+    /// Lives of another line, from as many starts or more, are held against those that come after them.
+    @Test func whatComesAfterARefusedLifeIsRefused() {
+        let all = members(3)
+        assemble(all)
+        var knows = all[0].acquaintances
+        var other = all[1].acquaintances.introduction
+        var nonces: [UInt64] = [999]
+        for count in 2...60 as ClosedRange<UInt64> {
+            other.life = Life(bootCount: count, nonce: 1000 + count)
+            other.ancestors = Array(nonces.prefix(Life.mostAncestors))
+            nonces.insert(other.life.nonce, at: 0)
+            #expect(knows.objection(to: other, from: 1) == .earlierLife(met: Life(bootCount: 1, nonce: 11)))
+            let isNews = knows.refuse(other, from: 1)
+            #expect(isNews)
+        }
+    }
+
     @Test func aReplicaLearnsThatItsOwnLifeIsEarlier() {
         let all = members(3)
         assemble(all)
