@@ -5,7 +5,8 @@ import PersistentMemory
 ///
 /// ```
 /// page 0   identity (IdentityPage)
-/// page 1   promise, established view, floor, shutdown mark, life, founding: a primary and a mirror line each (PairedRecord);
+/// page 1   promise, established view, floor, shutdown mark, life, founding: a primary and a mirror line each
+///          (PairedRecord);
 ///          the number of the newest group commit that was fenced (CheckedNumber);
 ///          the nonces of the last lives, as records
 /// page 2   the peers' incarnations, the lives in which they were met last, and those that were refused, likewise

@@ -338,10 +338,13 @@ package final class AcceptorPool {
 
     /// How far this replica is with the founding of the cluster.
     package var founding: Acquaintances.Founding {
-        guard let founding = Acquaintances.Founding(rawValue: UInt8(cells[RecordCell.founding.index].first)) else {
-            broken("a founding that is on record is one of the known")
-        }
+        guard let founding = recordedFounding else { broken("an open looks at the founding that is on record") }
         return founding
+    }
+
+    /// Nil when what is on record is none of the stages.
+    var recordedFounding: Acquaintances.Founding? {
+        UInt8(exactly: cells[RecordCell.founding.index].first).flatMap(Acquaintances.Founding.init)
     }
 
     /// Durable on return.

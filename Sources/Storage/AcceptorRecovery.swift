@@ -43,6 +43,9 @@ extension AcceptorPool {
         promised = cells[RecordCell.promise.index].first
         established = (cells[RecordCell.established.index].first, cells[RecordCell.established.index].second)
         floor = cells[RecordCell.floor.index].first
+        guard recordedFounding != nil else {
+            throw PoolError.damagedPool(path, "the record of how far the founding of the cluster is, is damaged")
+        }
         var tail: UInt64 = 0
         // Checked once: there are many lines, and a restart is to be quick.
         var isValid = [Bool](repeating: false, count: 2 * geometry.slots)

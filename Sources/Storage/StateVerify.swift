@@ -11,9 +11,7 @@ extension StatePool {
 
     /// Reads all bytes of the state, and compares their digest with the one that was stored with the last commit.
     package func verifyDigest() throws(PoolError) {
-        let found = heap.recomputedDigest()
-        guard found != heap.digest else { return }
-        throw PoolError.damagedPool(path, Self.digestsDiffer(found: found, stored: heap.digest))
+        _ = try verifyDigest { true }
     }
 
     /// Begins to read all bytes of the state, and throws when their digest is not the one that was stored with the last

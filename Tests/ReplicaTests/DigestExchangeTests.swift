@@ -45,14 +45,20 @@ import Testing
         #expect(last.alarm.raised != nil && last.board.isInDispute && !last.board.isReady)
     }
 
-    /// While nobody can say who is right nothing is served; in the end both stop.
-    @Test func aDisputeIsNotServed() throws {
+    /// Replicas 0 and 1 differ, and 2 is cut off.
+    private func dispute() throws -> EngineRig {
         let rig = try EngineRig()
         try rig.settle()
         rig.cut(0, 2)
         rig.cut(1, 2)
         state(1024, 1, by: rig.replicas[0])
         state(1024, 2, by: rig.replicas[1])
+        return rig
+    }
+
+    /// While nobody can say who is right nothing is served; in the end both stop.
+    @Test func aDisputeIsNotServed() throws {
+        let rig = try dispute()
         rig.run(for: 200_000)
         for replica in rig.replicas[..<2] {
             #expect(replica.board.isInDispute && !replica.board.isReady && replica.alarm.raised == nil)
@@ -62,12 +68,7 @@ import Testing
     }
 
     @Test func theThirdSettlesADispute() throws {
-        let rig = try EngineRig()
-        try rig.settle()
-        rig.cut(0, 2)
-        rig.cut(1, 2)
-        state(1024, 1, by: rig.replicas[0])
-        state(1024, 2, by: rig.replicas[1])
+        let rig = try dispute()
         // It has not heard of what they tell, and they have gone on.
         state(1024, 1, by: rig.replicas[2])
         rig.run(for: 200_000)

@@ -15,6 +15,7 @@ import Testing
         let rings = Rings(outstanding: 16)
         let board = StatusBoard(members: [0, 1, 2])
         let alarm = Alarm(bell: DispatchSemaphore(value: 0))
+        let order = ImageOrder()
         let executor: Executor<ReplicatedCounter>
         private let folder: TestFolder
         private let parker = Parker.allocate()!
@@ -31,7 +32,7 @@ import Testing
             executor = Executor(
                 index: 0, machine: machine, pool: pool, maximumRequest: 1_000, board: board, rings: rings,
                 parkers: Parkers(gateway: parker, engine: parker, links: parker, executor: parker),
-                imageOrder: ImageOrder(), alarm: alarm, isVerified: false)
+                imageOrder: order, alarm: alarm, isVerified: false)
         }
 
         deinit {
@@ -76,7 +77,40 @@ import Testing
         #expect(rig.board.digest?.executed == 2500)
     }
 
-    /// From the start on it reads all of its state as fast as it can, then now and then; a byte that no commit has changed ends it.
+    /// An image is begun where others tell the digest of just that state: at a multiple, or in quiet.
+    @Test func anImageIsBegunWhereOthersTell() throws {
+        let rig = try Rig()
+        rig.decide(1000)
+        rig.run(now: 1_000_000)
+        rig.order.place()
+        rig.decide(500)
+        rig.run(now: 1_001_000)
+        #expect(try rig.order.collect()?.get().executed == 1024 && rig.pool.executed == 1500)
+        rig.order.place()
+        rig.run(now: 1_010_000)
+        #expect(rig.order.isPlaced)
+        rig.run(now: 1_060_000)
+        #expect(try rig.order.collect()?.get().executed == 1500)
+    }
+
+    /// Where neither comes for some seconds an image is begun all the same.
+    @Test func anImageDoesNotWaitForEver() throws {
+        let rig = try Rig()
+        rig.decide(1)
+        rig.run(now: 1_000_000)
+        rig.order.place()
+        var now: UInt64 = 1_000_000
+        while rig.order.isPlaced, now < 20_000_000 {
+            now += 10_000
+            rig.decide(1)
+            rig.run(now: now)
+        }
+        #expect(now > 5_900_000 && now < 6_100_000)
+        #expect(try rig.order.collect()?.get() != nil)
+    }
+
+    /// An executor whose state was not read at the opening reads it as fast as it can, then now and then; a byte that no
+    /// commit has changed ends it.
     @Test func theStateIsRead() throws {
         let rig = try Rig()
         rig.run(now: 1_000_000)

@@ -138,6 +138,21 @@ import Wire
         return folder
     }
 
+    /// A turn of a receiver, replica 0, and a giver, replica 1, over a network that loses nothing.
+    /// - Returns: what the giver sent.
+    @discardableResult
+    private static func exchange(_ receiver: Side, _ giver: Side, now: UInt64) throws -> [[UInt8]] {
+        for side in [receiver, giver] { try side.turn(needsState: side === receiver, now: now) }
+        for frame in receiver.sent() where frame.to == 1 { giver.take(frame.bytes, needsState: false, now: now) }
+        let sent = giver.sent().map(\.bytes)
+        for bytes in sent { receiver.take(bytes, needsState: true, now: now) }
+        return sent
+    }
+
+    private static func content(of frame: [UInt8]) throws -> PeerFrame.Content {
+        try frame.withUnsafeBytes { try PeerFrame(decoding: $0).content }
+    }
+
     private static func garbage(_ random: inout Random, tickets: [UInt64]) -> [UInt8] {
         let values: [UInt64] = [
             0, 1, 4096, 8192, 262_144, 1 << 20, 1 << 62, .max, .max - 4095, random.next() % (4 << 20),
@@ -255,9 +270,7 @@ import Wire
         var now: UInt64 = 1
         for _ in 0..<3_000 where receiver.installed == nil && giver.board.statesGiven.load() < 3 {
             now += 20_000
-            for side in [receiver, giver] { try side.turn(needsState: side === receiver, now: now) }
-            for frame in receiver.sent() where frame.to == 1 { giver.take(frame.bytes, needsState: false, now: now) }
-            for frame in giver.sent() { receiver.take(frame.bytes, needsState: true, now: now) }
+            try Self.exchange(receiver, giver, now: now)
         }
         #expect(giver.board.statesGiven.load() > 0)
         #expect((receiver.installed == nil) == contradicts)
@@ -279,11 +292,7 @@ import Wire
             let end = now + duration
             while now < end, receiver.installed == nil {
                 now += 20_000
-                for side in [receiver, giver] { try side.turn(needsState: side === receiver, now: now) }
-                for frame in receiver.sent() where frame.to == 1 {
-                    giver.take(frame.bytes, needsState: false, now: now)
-                }
-                for frame in giver.sent() { receiver.take(frame.bytes, needsState: true, now: now) }
+                try Self.exchange(receiver, giver, now: now)
             }
         }
         // One of the two is asked first by chance; the other is silent for six seconds.
@@ -309,12 +318,9 @@ import Wire
         var (refusals, now): (Int, UInt64) = (0, 1)
         for _ in 0..<100 {
             now += 20_000
-            for side in [receiver, giver] { try side.turn(needsState: side === receiver, now: now) }
-            for frame in receiver.sent() where frame.to == 1 { giver.take(frame.bytes, needsState: false, now: now) }
-            for frame in giver.sent() {
-                let sent = try frame.bytes.withUnsafeBytes { try PeerFrame(decoding: $0).content }
-                if case .transfer(.refusal(_, .inDispute)) = sent { refusals += 1 }
-                receiver.take(frame.bytes, needsState: true, now: now)
+            let sent = try Self.exchange(receiver, giver, now: now)
+            refusals += try sent.count {
+                if case .transfer(.refusal(_, .inDispute)) = try Self.content(of: $0) { true } else { false }
             }
         }
         #expect(refusals > 0 && receiver.installed == nil)
@@ -329,12 +335,9 @@ import Wire
         var (refusals, now): (Int, UInt64) = (0, 1)
         for _ in 0..<200 {
             now += 20_000
-            for side in [receiver, giver] { try side.turn(needsState: side === receiver, now: now) }
-            for frame in receiver.sent() where frame.to == 1 { giver.take(frame.bytes, needsState: false, now: now) }
-            for frame in giver.sent() {
-                let sent = try frame.bytes.withUnsafeBytes { try PeerFrame(decoding: $0).content }
-                if case .transfer(.refusal(_, .otherGeometry)) = sent { refusals += 1 }
-                receiver.take(frame.bytes, needsState: true, now: now)
+            let sent = try Self.exchange(receiver, giver, now: now)
+            refusals += try sent.count {
+                if case .transfer(.refusal(_, .otherGeometry)) = try Self.content(of: $0) { true } else { false }
             }
         }
         #expect(refusals > 0 && giver.board.statesGiven.load() == 0 && receiver.installed == nil)

@@ -132,28 +132,52 @@ private func reopened(_ pool: AcceptorPool) throws -> AcceptorPool { try open(co
             error(of: { _ = try AcceptorPool(opening: path, expecting: "test cluster", replica: 7) })?.kind == .damaged)
     }
 
+    /// A torn or damaged line never shows an older record.
     @Test func oneDamagedCopyOfARecordIsRepairedTwoAreReported() throws {
-        for cell in [RecordCell.promise, .established, .floor, .peer(0)] {
-            let pool = try smallPool()
-            pool.record(promise: 9)
-            pool.record(establishedView: 8, base: 4)
-            pool.record(incarnation: 77, of: 1)
-            pool.fence()
+        let pool = try smallPool()
+        pool.record(promise: 9)
+        pool.record(establishedView: 8, base: 4)
+        pool.begin(start: 1)
+        pool.record(life: Life(bootCount: 1, nonce: 5))
+        pool.record(incarnation: 77, of: 1)
+        pool.record(life: Life(bootCount: 3, nonce: 6), of: 1)
+        pool.record(refusedLife: Life(bootCount: 2, nonce: 7), of: 1)
+        pool.record(founding: .whole)
+        pool.fence()
+        let cells: [RecordCell] = [
+            .promise, .established, .floor, .life, .begun, .founding, .peer(0), .peerLife(0), .refusedLife(0),
+            RecordCell.nonce(of: 1).cell,
+        ]
+        for cell in cells {
             for lines in [[cell.primary], [cell.mirror], [cell.primary, cell.mirror]] {
                 let image = try copy(of: pool.pool)
                 for line in lines { image.region[line + 24] ^= 0x40 }
                 if lines.count == 2 {
                     #expect(error(of: { _ = try open(image) })?.kind == .damaged)
-                } else {
-                    let recovered = try open(image)
-                    #expect(recovered.promised == 9 && recovered.established == (8, 4))
-                    #expect(recovered.floor == 1 && recovered.incarnation(of: 1) == 77)
-                    for other in lines == [cell.primary] ? [cell.mirror] : [cell.primary] {
-                        recovered.pool.region[other + 24] ^= 0x40
-                    }
-                    #expect(try reopened(recovered).promised == 9, "both copies are good again")
+                    continue
                 }
+                let recovered = try open(image)
+                for other in cells { #expect(words(of: other, in: recovered) == words(of: other, in: pool)) }
+                for other in lines == [cell.primary] ? [cell.mirror] : [cell.primary] {
+                    recovered.pool.region[other + 24] ^= 0x40
+                }
+                let again = try reopened(recovered)
+                #expect(words(of: cell, in: again) == words(of: cell, in: pool), "both copies are good again")
             }
+        }
+    }
+
+    private func words(of cell: RecordCell, in pool: AcceptorPool) -> [UInt64] {
+        [pool.cells[cell.index].first, pool.cells[cell.index].second]
+    }
+
+    /// Under a checksum that is right, as by a program with a fault.
+    @Test func aFoundingThatIsNoneIsRefused() throws {
+        for word in [3, 256, .max] as [UInt64] {
+            let pool = try smallPool()
+            pool.write(.founding, first: word, second: 0)
+            pool.fence()
+            #expect(error(of: { _ = try reopened(pool) })?.kind == .damaged)
         }
     }
 

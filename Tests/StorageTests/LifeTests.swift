@@ -94,28 +94,4 @@ import Testing
                     == (peer == 4 ? Life(bootCount: 7, nonce: 77) : Life(bootCount: 1, nonce: 1 + UInt64(peer))))
         }
     }
-
-    /// A torn or damaged line never shows an older life.
-    @Test func oneDamagedCopyIsRepairedTwoAreReported() throws {
-        let pool = try newPool()
-        pool.begin(start: 1)
-        pool.record(life: Life(bootCount: 1, nonce: 5))
-        pool.record(incarnation: 9, of: 2)
-        pool.record(life: Life(bootCount: 3, nonce: 6), of: 2)
-        pool.fence()
-        for cell in [RecordCell.life, .begun, .peerLife(0)] {
-            for lines in [[cell.primary], [cell.mirror], [cell.primary, cell.mirror]] {
-                let image = try copy(of: pool.pool)
-                for line in lines { image.region[line + 24] ^= 0x40 }
-                if lines.count == 2 {
-                    #expect(error(of: { _ = try open(image) })?.kind == .damaged)
-                } else {
-                    let found = try open(image)
-                    #expect(found.life == Life(bootCount: 1, nonce: 5))
-                    #expect(found.life(of: 2) == Life(bootCount: 3, nonce: 6))
-                    #expect(found.belongs(toStateStarted: 1) && !found.belongs(toStateStarted: 2))
-                }
-            }
-        }
-    }
 }

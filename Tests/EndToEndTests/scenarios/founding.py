@@ -68,9 +68,9 @@ def waits_for_all(run):
 
 @scenario
 def first_meetings(run):
-    """Two of three were up, one of them lost its pools, and then the third comes for the first time: before the founding nothing is
-    lost by that, and the new pools are taken up; after it they are refused, also by who was never up together with the old ones
-    again."""
+    """Two of three were up, one of them lost its pools, and then the third comes for the first time: before the
+    founding nothing is lost by that, and the new pools are taken up; after it they are refused, also by who was never
+    up together with the old ones again."""
     cluster = run.cluster()
     cluster.launch(0)
     cluster.launch(1)
@@ -96,12 +96,36 @@ def first_meetings(run):
                "1 and 2 do not take up with each other")
     waits(run, cluster, 1, 0, 2)
     run.equal(cluster.status(2)["leader"], None, "replica 2 finds no majority")
+    done = execute("status", "--topology", cluster.topology)
+    run.finished(done, "mpaxos status", 0)
+    run.check("replica 1 takes no part: the cluster is founded, as replica 2 says" in done.output, f"mpaxos status: {done.output}")
     run.check("format all pools anew" not in anew.log(), f"who met a founded replica is not told to format: {anew.log()}")
     cluster.start(0)
     cluster.await_ready(2)
     for id in (0, 2):
         run.reply(cluster.link(id).call(SUBMIT, get(b"kept")), f"through replica {id}", status=OK, body=some(b"value"))
     waits(run, cluster, 1, 0, 2)
+
+
+@scenario
+def formatted_otherwise(run):
+    """One replica of a new cluster was formatted for another size: that is what is said, and not that its state is damaged."""
+    cluster = run.cluster(prepare=False)
+    for id in (0, 1):
+        cluster.format(id)
+    cluster.sections["storage"]["state_size"] = "48MiB"
+    cluster.write_topology()
+    cluster.format(2)
+    cluster.launch(2)
+    eventually(lambda: cluster.status(2)["role"] == "joining", "replica 2 has read its topology")
+    cluster.sections["storage"]["state_size"] = "32MiB"
+    cluster.write_topology()
+    for id in (0, 1):
+        cluster.launch(id)
+    eventually(lambda: any("state_size" in (peer["refusal"] or "") for peer in cluster.status(0)["peers"]), "it is refused")
+    done = execute("status", "--topology", cluster.topology)
+    run.finished(done, "mpaxos status", 0)
+    run.check("state_size" in done.output and "differ:" not in done.output + done.errors, f"mpaxos status: {done}")
 
 
 @scenario

@@ -3,6 +3,7 @@
 import struct
 
 from harness import execute
+from layout import crc32c
 
 WORD = (1 << 64) - 1
 KEYS = (0xA0761D6478BD642F, 0xE7037ED1A0B428DB, 0x8EBC6AF09C88C6E3, 0x589965CC75374CC3,
@@ -25,15 +26,6 @@ def line_hash(line, number):
     return fold((first + third & WORD) ^ place, (second + fourth & WORD) ^ KEYS[0])
 
 
-def crc32c(content):
-    crc = 0xFFFFFFFF
-    for byte in content:
-        crc ^= byte
-        for _ in range(8):
-            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
-    return crc ^ 0xFFFFFFFF
-
-
 def change(path, value, forge=False):
     """Changes a bit of a value in a pool.
     - forge: of one that no process has open; its stored digest is made to fit, as if the replica had executed something else."""
@@ -45,8 +37,8 @@ def change(path, value, forge=False):
         file.write(changed)
         if not forge:
             return at
-        # The digest is that of the bytes as they are by now; the stored one stands in the progress line. Both lie behind the journal,
-        # which may have older ones.
+        # The digest is that of the bytes as they are by now; the stored one stands in the progress line. Both lie behind
+        # the journal, which may have older ones.
         root = content.rindex(b"MPXROOT1")
         line = at & ~63
         # The root begins the digested area, whose lines are counted from 0.
