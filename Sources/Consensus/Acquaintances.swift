@@ -76,8 +76,8 @@ package struct Acquaintances: Sendable {
     /// By index, this replica's own included.
     package private(set) var records: [Record]
     /// The last life of each member that was refused though it is not before the one that was met, `Life.none` for
-    /// none: it is of another line. What comes after it is refused as well: else pools of an earlier time, started often
-    /// enough, would at last be too far from the life that was met to be told from those that come after that.
+    /// none: it is of another line. Where the life that was met is too long ago to be named, what comes after the refused
+    /// one is refused as well: else pools of an earlier time would be admitted as soon as they were started often enough.
     package private(set) var refused: [Life]
     /// What is to be put on durable record, and what is.
     package private(set) var founding: Founding
@@ -153,10 +153,12 @@ package struct Acquaintances: Sendable {
         }
         // Lives are compared of one incarnation: pools that were formatted anew begin to count again.
         if known.incarnation == introduction.incarnation, known.life != introduction.life {
-            let isLater = known.life.admits(introduction.life, after: introduction.ancestors)
-            if !isLater || introduction.life.isOrFollows(refused[member], ancestors: introduction.ancestors) {
-                return .earlierLife(met: known.life)
-            }
+            let (life, ancestors) = (introduction.life, introduction.ancestors)
+            // Who names the life that was met among its own comes after it, whatever was thought of those in between.
+            let isOfRefused =
+                !life.isOrFollows(known.life, ancestors: ancestors)
+                && life.isOrFollows(refused[member], ancestors: ancestors)
+            if !known.life.admits(life, after: ancestors) || isOfRefused { return .earlierLife(met: known.life) }
         }
         let met = introduction.records[index]
         if met.incarnation == own.incarnation, !met.life.admits(own.life, after: ancestors) {
@@ -192,6 +194,10 @@ package struct Acquaintances: Sendable {
             records[member] = record
             news |= 1 << UInt16(member)
         }
+        // It was of the right line after all.
+        if introduction.life.isOrFollows(refused[member], ancestors: introduction.ancestors) {
+            refused[member] = .none
+        }
         for (other, theirs) in introduction.records.enumerated() where other != member && other != index {
             guard theirs.incarnation != 0, theirs.incarnation == records[other].incarnation else { continue }
             let life = records[other].life.joined(with: theirs.life)
@@ -208,6 +214,13 @@ package struct Acquaintances: Sendable {
         }
         settle()
         return news
+    }
+
+    /// A member is not heard any more. Until the record is whole it may come back with other pools, and is to be met again.
+    package mutating func lose(_ member: Int) {
+        guard founding == .gathering, member != index else { return }
+        met &= ~(1 << UInt16(member))
+        gathered &= met
     }
 
     /// An incarnation is on durable record. It counts when it is that of the member as it was met in this life.

@@ -76,7 +76,7 @@ struct Arrival: BitwiseCopyable {
         case connected
         /// A peer has met a later life of another replica than this one has.
         case hearsay
-        /// A replica on pools of an earlier time was refused; `life` is its.
+        /// A replica on pools of an earlier time was refused, and `life` is its; `Life.none`: not any more.
         case refused
         /// The record of all members is whole.
         case whole

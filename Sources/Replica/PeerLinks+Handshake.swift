@@ -227,7 +227,10 @@ extension PeerLinks {
     /// The peer said HELLO or WELCOME, and there is no objection: the link opens, if it is not open yet, and what the
     /// peer knows is taken note of.
     private func take(_ hello: Handshake.Hello, from index: Int, _ link: Link) {
+        link.introducedAt = now
+        let refused = acquaintances.refused[index]
         let news = acquaintances.meet(hello.introduction, from: index)
+        if acquaintances.refused[index] != refused { announce(.refused, index, life: acquaintances.refused[index]) }
         let isNews = !link.isOpen || news & 1 << UInt16(index) != 0
         link.isFounded = hello.founding == .founded
         for (other, theirs) in zip(0..., hello.members) {

@@ -48,6 +48,8 @@ final class PeerLinks: Stage {
         /// attempt.
         var complaint: String?
         var nextComplaint: UInt64 = 0
+        /// When it said HELLO or WELCOME last.
+        var introducedAt: UInt64 = 0
         /// From when on a refusal for its life may be put on record again.
         var nextRefusalRecord: UInt64 = 0
         /// When it was refused last; nil: STATUS shows no refusal.
@@ -93,6 +95,8 @@ final class PeerLinks: Stage {
     private static let helloAgain: UInt64 = 100_000
     private static let foundingInterval: UInt64 = 20_000
     private static let keepAlive: UInt64 = 1_000_000
+    /// Microseconds after which a peer that says nothing, and is to be met for the founding, is taken for gone.
+    private static let foundingPatience: UInt64 = 250_000
 
     static func router(
         binding endpoint: String, in context: Context, largestFrame: Int
@@ -215,6 +219,7 @@ final class PeerLinks: Stage {
     /// Takes note of what the engine has put on record, and tells it when the cluster is founded.
     private func lookAtFounding() -> Int {
         for index in 0..<links.count where index != settings.index {
+            if let link = links[index], now >= link.introducedAt + Self.foundingPatience { acquaintances.lose(index) }
             acquaintances.recorded(board.peers[index].recorded.loadAcquiring(), of: index)
         }
         acquaintances.recorded(board.founding)

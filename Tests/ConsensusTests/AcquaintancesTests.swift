@@ -252,6 +252,44 @@ import Testing
         }
     }
 
+    /// A life that was refused, since a copy had been met, and that all take up again in the end, is held against nobody.
+    @Test func whoIsTakenUpAgainStaysSo() {
+        let all = members(3)
+        assemble(all)
+        var knows = all[0].acquaintances
+        var copy = all[1].acquaintances.introduction
+        copy.life = Life(bootCount: 2, nonce: 222)
+        copy.ancestors = [11]
+        _ = knows.meet(copy, from: 1)
+        // The newest pools, which know nothing of that start.
+        var newest = copy
+        newest.life = Life(bootCount: 5, nonce: 55)
+        newest.ancestors = [44, 33, 21, 11]
+        #expect(knows.objection(to: newest, from: 1) == .earlierLife(met: copy.life))
+        _ = knows.refuse(newest, from: 1)
+        var hearsay = all[2].acquaintances.introduction
+        hearsay.records[1].life = newest.life
+        _ = knows.meet(hearsay, from: 2)
+        for count in 5...80 as ClosedRange<UInt64> {
+            #expect(knows.objection(to: newest, from: 1) == nil, "start \(count)")
+            _ = knows.meet(newest, from: 1)
+            newest.ancestors = Array(([newest.life.nonce] + newest.ancestors).prefix(Life.mostAncestors))
+            newest.life = Life(bootCount: count + 1, nonce: 1000 + count)
+        }
+        #expect(knows.refused[1] == .none)
+    }
+
+    @Test func whoIsLostBeforeTheRecordIsWholeMayComeWithOtherPools() {
+        let all = members(3)
+        assemble([all[0], all[1]])
+        all[0].acquaintances.lose(1)
+        assemble([all[0], all[2]])
+        #expect(all[0].acquaintances.awaited == 0b010 && all[0].acquaintances.founding == .gathering)
+        let anew = Member(1, of: 3, incarnation: 99)
+        assemble([all[0], anew, all[2]], rounds: 4)
+        #expect(all[0].isFounded && anew.isFounded && all[2].isFounded)
+    }
+
     @Test func aReplicaLearnsThatItsOwnLifeIsEarlier() {
         let all = members(3)
         assemble(all)

@@ -343,6 +343,10 @@ struct EndToEndTests {
             try await Scenario(script: "founding", name: "first-meetings").run()
         }
 
+        @Test func oneThatLosesItsPoolsMeanwhile() async throws {
+            try await Scenario(script: "founding", name: "lost-while-linked").run()
+        }
+
         @Test func oneThatWasFormattedOtherwise() async throws {
             try await Scenario(script: "founding", name: "formatted-otherwise").run()
         }

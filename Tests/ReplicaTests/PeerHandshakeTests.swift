@@ -66,9 +66,13 @@ import Wire
             rings.deallocate()
         }
 
+        /// Time of the links: a millisecond a turn, however long that takes.
+        private(set) var now: UInt64 = 1_000_000
+
         func turn() {
             watch.look(timeoutMilliseconds: 1)
-            _ = links.poll(budget: 64, now: csupport_monotonic_us())
+            now += 1_000
+            _ = links.poll(budget: 64, now: now)
             while let arrival = rings.arrivals.pop() {
                 if arrival.kind == .founded { foundings += 1 }
                 if arrival.kind == .whole { board.founding = .whole }
@@ -381,6 +385,21 @@ import Wire
         rig.board.founding = .founded
         rig.turn()
         #expect(try say(1)?.founding == .founded, "else they would ask for ever")
+    }
+
+    /// A member that was met and is not heard any more may have lost its pools meanwhile: it is to be met again.
+    @Test func whoFallsSilentBeforeTheRecordIsWholeIsAwaitedAgain() throws {
+        let rig = try Rig(isFounded: false)
+        _ = try rig.answer(to: Handshake.hello(rig.hello).encode(sender: 2))
+        rig.board.peers[2].recorded.storeReleasing(12)
+        rig.turn()
+        #expect(rig.board.awaited == 0b010)
+        let end = rig.now + 300_000
+        while rig.now < end { rig.turn() }
+        #expect(rig.board.awaited == 0b110)
+        _ = try rig.answer(to: Handshake.hello(rig.hello).encode(sender: 2))
+        rig.turn()
+        #expect(rig.board.awaited == 0b010)
     }
 
     /// Before the founding pools may be formatted again; who has others than those on record is refused after it, and

@@ -108,6 +108,23 @@ def first_meetings(run):
 
 
 @scenario
+def lost_while_linked(run):
+    """A replica that had met another does not count it, once that is gone: it may come back with other pools."""
+    cluster = run.cluster()
+    cluster.launch(0)
+    cluster.launch(1)
+    waits(run, cluster, 0, 2)
+    cluster.kill9(1)
+    waits(run, cluster, 0, 1, 2)
+    format_anew(cluster, 1)
+    cluster.launch(2)
+    waits(run, cluster, 0, 1)
+    cluster.launch(1)
+    for id in cluster.ids:
+        cluster.await_ready(id)
+
+
+@scenario
 def formatted_otherwise(run):
     """One replica of a new cluster was formatted for another size: that is what is said, and not that its state is damaged."""
     cluster = run.cluster(prepare=False)
