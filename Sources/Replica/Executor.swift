@@ -58,7 +58,7 @@ final class Executor<Machine: StateMachine>: Stage {
     /// Bytes of an image copied at a time: some tenths of a millisecond, in which nothing else on this lane moves.
     private static var imageSlice: Int { 1 << 20 }
     /// Microseconds.
-    private static var longestWaitOfImage: UInt64 { 5_000_000 }
+    private static var longestWaitOfImage: UInt64 { 2_000_000 }
     /// Microseconds without commands after which the digest is stated, at whatever instance that is.
     private static var quiet: UInt64 { 50_000 }
 
@@ -104,7 +104,7 @@ final class Executor<Machine: StateMachine>: Stage {
     override func poll(budget: Int, now: UInt64) -> Bool {
         if isDamaged { return false }
         let isPaused = imageOrder.isPlaced && (image != nil || beginsImage(now: now))
-        if isPaused { copyImage() }
+        if isPaused { copyImage(now: now) }
         var batches = 0
         while !isPaused, batches < budget, heldCount < Self.mostHeld / 2, let batch = decided.pop() {
             execute(batch)
@@ -260,10 +260,15 @@ final class Executor<Machine: StateMachine>: Stage {
     }
 
     /// Copies the next piece of the state. Until the whole is copied nothing is executed.
-    private func copyImage() {
+    private func copyImage(now: UInt64) {
         do throws(PoolError) {
             let image: StateImage
-            if let begun = self.image { image = begun } else { image = try StateImage(of: pool) }
+            if let begun = self.image {
+                image = begun
+            } else {
+                imageOrder.begin(at: now)
+                image = try StateImage(of: pool)
+            }
             self.image = image
             try image.copy(atMost: Self.imageSlice)
             guard image.isWhole else { return }

@@ -24,7 +24,6 @@ final class ImageGiver {
     private var peer = 0
     private var ticket: UInt64 = 0
     private var offer = TransferMessage.Offer(executed: 0, view: 0, size: 0, position: 0, checksum: 0)
-    private var began: UInt64 = 0
     /// When the receiver counts as gone, unless it asks before.
     private var deadline: UInt64 = 0
     private var hasWarned = false
@@ -62,7 +61,6 @@ final class ImageGiver {
         if case .making = phase {
             // One in the making will do also for who began anew meanwhile.
         } else {
-            began = now
             phase = .making
             order.place()
         }
@@ -133,7 +131,7 @@ final class ImageGiver {
             executed: image.executed, view: view, size: UInt64(image.size), position: image.position,
             checksum: image.checksum)
         logger.info(
-            "gives \(receiver) the state after instance \(image.executed), \(image.size) bytes; executing paused for \((now - began) / 1000) ms to copy it"
+            "gives \(receiver) the state after instance \(image.executed), \(image.size) bytes; executing paused for \((now - order.pausedSince) / 1000) ms to copy it"
         )
         phase = .giving(image)
         deadline = now + Self.patience

@@ -63,8 +63,10 @@ final class ImageReceiver {
     private static let longestRepetition: UInt64 = 2_000_000
     private static let rest: UInt64 = 1_000_000
     private static let longRest: UInt64 = 10_000_000
-    /// Microseconds that an image is kept for the word of a third replica, which tells its digests once a second.
+    /// Microseconds that an image is kept for the word of a third replica: of an instance that each tells of when it comes
+    /// there, and else of one that it has told of by now if it was as quiet there as the giver.
     private static let longestComparison: UInt64 = 3_000_000
+    private static let shortComparison: UInt64 = 300_000
 
     init(port: TransferPort, desk: TransferDesk, geometry: UInt64, reluctance: UInt64, logger: Logger) {
         self.port = port
@@ -115,7 +117,8 @@ final class ImageReceiver {
             switch desk.takeOutcome() {
             case .finished:
                 phase = .comparing(image)
-                deadline = now + Self.longestComparison
+                let isToldByAll = image.executed % DigestComparison.ordinaryInterval == 0
+                deadline = now + (isToldByAll ? Self.longestComparison : Self.shortComparison)
                 compare(image, standing, now: now)
             case .failed(let error):
                 logger.error(

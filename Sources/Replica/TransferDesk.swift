@@ -7,6 +7,8 @@ import Synchronization
 /// An image of the state that the engine orders and the executor makes, between batches.
 final class ImageOrder: Sendable {
     private let isWanted = Atomic<Bool>(false)
+    /// Microseconds.
+    private let begunAt = Atomic<UInt64>(0)
     private let made = Mutex<Result<StateImage, PoolError>?>(nil)
 
     /// Engine. One at a time: until `collect` has given something, the order stands.
@@ -25,6 +27,12 @@ final class ImageOrder: Sendable {
 
     /// Executor. Whether it is to make one now.
     var isPlaced: Bool { isWanted.load(ordering: .relaxed) }
+
+    /// Executor: it pauses from now on.
+    func begin(at now: UInt64) { begunAt.store(now, ordering: .relaxed) }
+
+    /// Engine: since when the executor paused for the image that was collected.
+    var pausedSince: UInt64 { begunAt.load(ordering: .relaxed) }
 
     /// Executor: the order is done.
     func deliver(_ result: Result<StateImage, PoolError>) {

@@ -105,7 +105,7 @@ import Testing
             rig.decide(1)
             rig.run(now: now)
         }
-        #expect(now > 5_900_000 && now < 6_100_000)
+        #expect(now > 2_900_000 && now < 3_100_000)
         #expect(try rig.order.collect()?.get() != nil)
     }
 
