@@ -3,6 +3,7 @@ enum ByteSize {
     static let kibibyte = 1 << 10
     static let mebibyte = 1 << 20
     static let gibibyte = 1 << 30
+    static let tebibyte = 1 << 40
     private static let units: [(suffix: String, bytes: Int)] = [
         ("KiB", kibibyte), ("MiB", mebibyte), ("GiB", gibibyte),
     ]

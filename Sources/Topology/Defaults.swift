@@ -17,4 +17,10 @@ enum Defaults {
 
     static let threads = Topology.Pipeline.Threads.auto
     static let ioThreads = 1
+
+    static let peerInput = 64 * ByteSize.mebibyte
+    static let clientInput = 64 * ByteSize.mebibyte
+    static let messageSeconds = 30
+    static let silenceSeconds = 30
+    static let httpConnections = 64
 }

@@ -11,7 +11,7 @@ extension Topology {
     package init(parsing bytes: [UInt8], file: String) throws(TopologyError) {
         let table = try TopologyFile.parse(bytes, file: file)
         let top = TableReader(file: file, path: "", table: table)
-        try top.allowOnly(["name", "replica", "storage", "protocol", "client", "pipeline"])
+        try top.allowOnly(["name", "replica", "storage", "protocol", "client", "pipeline", "limits"])
         let name = try Self.readName(top)
         let storage = try Storage(top.table("storage"), clusterName: name)
         let readers = try top.tables("replica", count: 1...9)
@@ -27,6 +27,7 @@ extension Topology {
         `protocol` = try ProtocolOptions(top.table("protocol"))
         client = try ClientOptions(top.table("client"), logSize: storage.logSize)
         pipeline = try Pipeline(top.table("pipeline"))
+        limits = try Limits(top.table("limits"), maxRequest: client.maxRequest)
     }
 
     private static func readName(_ top: TableReader) throws(TopologyError) -> String {
@@ -196,5 +197,27 @@ extension Topology.Pipeline {
         try table.allowOnly(["threads", "io_threads"])
         threads = try table.choice("threads", Threads.self) ?? Defaults.threads
         ioThreads = try table.integer("io_threads", in: 1...64) ?? Defaults.ioThreads
+    }
+}
+
+extension Topology.Limits {
+    init(_ table: TableReader, maxRequest: Int) throws(TopologyError) {
+        try table.allowOnly([
+            "peer_input", "client_input", "message_s", "silence_s", "http_connections", "private_memory",
+        ])
+        peerInput = try Self.readInput(table, "peer_input", maxRequest) ?? Defaults.peerInput
+        clientInput = try Self.readInput(table, "client_input", maxRequest) ?? Defaults.clientInput
+        messageSeconds = try table.integer("message_s", in: 1...3600) ?? Defaults.messageSeconds
+        silenceSeconds = try table.integer("silence_s", in: 1...86_400) ?? Defaults.silenceSeconds
+        httpConnections = try table.integer("http_connections", in: 1...4096) ?? Defaults.httpConnections
+        privateMemory = try table.size("private_memory", in: 16 * ByteSize.mebibyte...ByteSize.tebibyte)
+    }
+
+    /// A budget below what one message may need would refuse that message for ever.
+    private static func readInput(
+        _ table: TableReader, _ key: String, _ maxRequest: Int
+    ) throws(TopologyError) -> Int? {
+        let least = max(16 * ByteSize.mebibyte, 4 * maxRequest)
+        return try table.size(key, in: least...16 * ByteSize.gibibyte)
     }
 }

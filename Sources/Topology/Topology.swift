@@ -15,6 +15,7 @@ public struct Topology: Sendable {
     public let `protocol`: ProtocolOptions
     public let client: ClientOptions
     public let pipeline: Pipeline
+    public let limits: Limits
 
     /// One replica: where others find it, where it binds and where its pools are.
     public struct Member: Sendable {
@@ -92,6 +93,23 @@ public struct Topology: Sendable {
             /// A thread for each stage.
             case staged
         }
+    }
+
+    /// What strangers, clumsy clients and the host may cost a replica. All bounds, these and the fixed ones, are in
+    /// `docs/limits.md`.
+    public struct Limits: Sendable {
+        /// Bytes of unfinished input that all connections to the peer port hold together.
+        public let peerInput: Int
+        /// The same of the client port.
+        public let clientInput: Int
+        /// Seconds for the whole of a message, from its first byte on.
+        public let messageSeconds: Int
+        /// Seconds of silence after which a connection is taken for dead.
+        public let silenceSeconds: Int
+        /// HTTP connections at once.
+        public let httpConnections: Int
+        /// Bytes of DRAM for the changed pages of the state; nil: a part of what the host, or the cgroup, allows.
+        public let privateMemory: Int?
     }
 
     /// The place of a replica in `replicas`: what the protocol counts in.

@@ -104,10 +104,10 @@ import Testing
             "storage.directory: missing, expected one, as the cluster's name is no name for a folder"),
         .replacing(
             "name", with: "name = \"x\"\nnames = 1",
-            "names: unknown key, expected one of name, replica, storage, protocol, client, pipeline"),
+            "names: unknown key, expected one of name, replica, storage, protocol, client, pipeline, limits"),
         .replacing(
             "name", with: "name = \"x\"\n\"a\\nb\" = 1",
-            "\"a\\nb\": unknown key, expected one of name, replica, storage, protocol, client, pipeline"),
+            "\"a\\nb\": unknown key, expected one of name, replica, storage, protocol, client, pipeline, limits"),
         .appended(
             "port = 1",
             "replica[0].port: unknown key, expected one of id, peer, client, http, peer_bind, client_bind, directory"),

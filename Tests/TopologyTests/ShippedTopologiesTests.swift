@@ -36,13 +36,14 @@ import Testing
             shown == [
                 "directory", "log_size", "state_size", "window", "batch_bytes", "batch_delay_us", "heartbeat_ms",
                 "suspect_ms", "sessions", "max_request", "max_outstanding", "socket", "threads", "io_threads",
+                "peer_input", "client_input", "message_s", "silence_s", "http_connections",
             ])
     }
 
     private func settings(of topology: Topology) -> [String] {
         [
             "\(topology.storage)", "\(topology.protocol)", "\(topology.client)", "\(topology.pipeline)",
-            "\(topology.replicas)",
+            "\(topology.limits)", "\(topology.replicas)",
         ]
     }
 }

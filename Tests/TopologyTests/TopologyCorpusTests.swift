@@ -29,6 +29,9 @@ import Testing
                 sessions = 1_000
                 [pipeline]
                 threads = "staged"
+                [limits]
+                client_input = "32 MiB"
+                silence_s = 5
                 """).utf8)
         #expect(try Corpus.differences("topology", from: seeds) == [])
     }
