@@ -1,12 +1,15 @@
-// eventfd, affinity and clocks.
+// eventfd, connections, affinity and clocks.
 #define _GNU_SOURCE
 #include "CSupport.h"
 
 #include <errno.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
 #include <pthread.h>
 #include <sched.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -20,6 +23,14 @@ void csupport_eventfd_signal(int fd) {
 void csupport_eventfd_clear(int fd) {
     uint64_t count;
     while (read(fd, &count, sizeof count) < 0 && errno == EINTR) {}
+}
+
+uint64_t csupport_tcp_received(int fd) {
+    struct tcp_info info;
+    socklen_t size = sizeof info;
+    memset(&info, 0, sizeof info);
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return 0;
+    return info.tcpi_bytes_received;
 }
 
 int csupport_pin_thread(int core) {

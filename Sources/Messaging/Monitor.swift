@@ -13,8 +13,8 @@ package struct Monitor: ~Copyable, @unchecked Sendable {
         case listening(endpoint: String)
         /// Cannot listen there, for the errno.
         case bindFailed(endpoint: String, code: Int32)
-        /// A TCP (or ipc) connection was accepted; the handshake follows.
-        case accepted(endpoint: String)
+        /// A TCP (or ipc) connection was accepted, with this file descriptor; the handshake follows.
+        case accepted(endpoint: String, file: Int32)
         /// A connection could not be accepted, for the errno (say, EMFILE).
         case acceptFailed(endpoint: String, code: Int32)
         /// A connection was made; the handshake follows.
@@ -25,8 +25,8 @@ package struct Monitor: ~Copyable, @unchecked Sendable {
         case handshakeSucceeded(endpoint: String)
         /// The peer does not speak ZMTP, is of a wrong socket type, or gave up; the code is an errno or one of libzmq's.
         case handshakeFailed(endpoint: String, code: Int32)
-        /// The connection ended.
-        case disconnected(endpoint: String)
+        /// The connection ended, and its file descriptor is about to be closed.
+        case disconnected(endpoint: String, file: Int32)
         /// The socket monitored is gone.
         case stopped
     }
@@ -81,14 +81,14 @@ package struct Monitor: ~Copyable, @unchecked Sendable {
         switch event {
         case ZMQ_EVENT_LISTENING: .listening(endpoint: endpoint)
         case ZMQ_EVENT_BIND_FAILED: .bindFailed(endpoint: endpoint, code: value)
-        case ZMQ_EVENT_ACCEPTED: .accepted(endpoint: endpoint)
+        case ZMQ_EVENT_ACCEPTED: .accepted(endpoint: endpoint, file: value)
         case ZMQ_EVENT_ACCEPT_FAILED: .acceptFailed(endpoint: endpoint, code: value)
         case ZMQ_EVENT_CONNECTED: .connected(endpoint: endpoint)
         case ZMQ_EVENT_CONNECT_RETRIED: .connectRetried(endpoint: endpoint, milliseconds: Int(value))
         case ZMQ_EVENT_HANDSHAKE_SUCCEEDED: .handshakeSucceeded(endpoint: endpoint)
         case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL, ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL, ZMQ_EVENT_HANDSHAKE_FAILED_AUTH:
             .handshakeFailed(endpoint: endpoint, code: value)
-        case ZMQ_EVENT_DISCONNECTED: .disconnected(endpoint: endpoint)
+        case ZMQ_EVENT_DISCONNECTED: .disconnected(endpoint: endpoint, file: value)
         case ZMQ_EVENT_MONITOR_STOPPED: .stopped
         default: nil
         }

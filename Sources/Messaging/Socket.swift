@@ -89,6 +89,11 @@ package struct Socket: ~Copyable, @unchecked Sendable {
         }
     }
 
+    /// Ends the watch of the socket's monitor, which gets to know it as `.stopped`.
+    package borrowing func stopMonitoring() {
+        zmq_socket_monitor(handle, nil, 0)
+    }
+
     // MARK: Frames
 
     /// Receives the next frame into `frame`, without waiting. False: nothing there (or the context was shut down); what `frame`

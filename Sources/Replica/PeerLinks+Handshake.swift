@@ -4,20 +4,28 @@ import Messaging
 import Queues
 import Wire
 
-/// How a connection becomes a link: HELLO, WELCOME, REFUSED.
+/// How a connection becomes a link: HELLO, CALL, HELLO with the proof, WELCOME or REFUSED.
 extension PeerLinks {
+    /// Microseconds for which a HELLO without proof is not remarked on: the call takes some round trips.
+    private static let proofTime: UInt64 = 3_000_000
+    /// Microseconds after which such a HELLO is taken for the first of another sender.
+    private static let unprovenPause: UInt64 = 1_000_000
+
     /// `frame` came from a connection that is no link yet. HELLO from a replica that belongs here makes it one; any
     /// other HELLO gets to know why not; all else is dropped.
     func newcomer(_ route: Route) {
+        // It has a routing id of its own choice, as no replica has.
+        guard route != .none else { return board.strangersRefused.add(1) }
         let bytes = UnsafeRawBufferPointer(frame.bytes)
         do throws(PeerFrameError) {
             let header = try PeerHeader(decoding: bytes)
             guard header.kind >= Handshake.firstKind else { return board.strangersRefused.add(1) }
             let payload = UnsafeRawBufferPointer(rebasing: bytes[PeerHeader.size...])
-            guard case .hello(let hello) = try Handshake(header: header, payload: payload) else {
-                return board.strangersRefused.add(1)
+            switch try Handshake(header: header, payload: payload) {
+            case .hello(let hello): judge(hello, along: route)
+            case .call(let call): take(call, from: Int(header.sender))
+            default: board.strangersRefused.add(1)
             }
-            judge(hello, along: route)
         } catch .version(let version) {
             board.strangersRefused.add(1)
             let refusal = Handshake.Refusal(
@@ -45,6 +53,12 @@ extension PeerLinks {
             reply(.refused(refusal)) { _ = send($0, along: route) }
             return
         }
+        guard callBack.isProof(hello.proof, of: index, along: route) else {
+            callBack.call(index, ticket: hello.ticket, along: route, sender: settings.index, now: now)
+            return remark(onHelloWithoutProofFrom: index, link, along: route)
+        }
+        callBack.end(index)
+        if !link.isOpen || link.route != route, let file = frame.sourceFile { port.strangers.trust(file) }
         if let refusal = objection(to: hello, from: index) {
             if refusal.life == .theirs { note(refused: hello, from: index) }
             reply(answer(to: hello, from: index, refusal)) { _ = send($0, along: route) }
@@ -62,6 +76,39 @@ extension PeerLinks {
         if link.route != route { link.isOpen = false }
         link.route = route
         take(hello, from: index, link)
+    }
+
+    /// Says, to both sides, that a HELLO which comes again and again is not from whom it names. Nothing that a replica
+    /// knows is told before, nothing of that HELLO is believed.
+    private func remark(onHelloWithoutProofFrom index: Int, _ link: Link, along route: Route) {
+        if now >= link.unprovenAt + Self.unprovenPause { link.unprovenSince = now }
+        link.unprovenAt = now
+        guard now >= link.unprovenSince + Self.proofTime else { return }
+        board.strangersRefused.add(1)
+        let member = settings.members[index]
+        let refusal = Handshake.Refusal(
+            .unproven,
+            "replica \(member.id) was called at \(member.peerEndpoint), where the topology of replica \(settings.replica) says that it listens, and whoever says HELLO in its name does not answer there: compare the endpoints in the topology files, see that replica \(settings.replica) can reach that one, and stop any other process of replica \(member.id)"
+        )
+        if link.isOpen { complain(ofStranger: refusal.reason) } else { refuse(refusal.reason, link) }
+        reply(.refused(refusal)) { _ = send($0, along: route) }
+    }
+
+    /// The replica that this one connects to asks for the proof that it is this one; strangers, who do not know the
+    /// ticket, are not listened to.
+    private func take(_ call: Handshake.Call, from index: Int) {
+        guard index < settings.index, let link = links[index], link.dealer != nil, call.ticket == link.ticket else {
+            return board.strangersRefused.add(1)
+        }
+        link.proof = call.challenge
+        if link.helloAt != nil { link.helloAt = now }
+    }
+
+    func sayHello(over link: Link) {
+        var hello = ownHello
+        hello.ticket = link.ticket
+        hello.proof = link.proof
+        reply(.hello(hello)) { _ = send($0, over: link) }
     }
 
     /// Who is of an earlier life is answered as one that belongs here, if it can see that by itself: WELCOME says which
@@ -324,6 +371,9 @@ extension PeerLinks {
 
 /// The routing id that our ROUTER gave to a connection: a zero and four bytes. A peer cannot choose one of that form.
 struct Route: Equatable {
+    /// Unlike that of any other connection, as long as this one stands.
+    var word: UInt64 { value }
+
     static let none = Route(value: 0)
     private static let size = 5
     private let value: UInt64

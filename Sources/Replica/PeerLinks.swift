@@ -9,9 +9,10 @@ import Wire
 ///
 /// This replica binds one ROUTER; to it connect the replicas of higher index. To each replica of lower index it
 /// connects a DEALER of its own. Both directions of a link share the one TCP connection. On a new connection the
-/// connecting side says HELLO, the other WELCOME or REFUSED; until then nothing else of that connection is used. A
+/// connecting side says HELLO; the other calls it back where the topology says that it listens (`CallBack`), and answers
+/// the HELLO that brings the proof with WELCOME or REFUSED; until then nothing else of that connection is used. A
 /// connection becomes a replica's link only by a HELLO that was accepted, never by the routing id it claims: so nobody
-/// who merely reaches the port can cut a replica off.
+/// who merely reaches the port can pass for a replica, or cut one off.
 ///
 /// Links lose messages, never silently: a full or absent peer shows in the outcome of a send and is counted; the core
 /// sends again what matters.
@@ -42,6 +43,12 @@ final class PeerLinks: Stage {
         }
         /// The peer has said that it is founded.
         var isFounded = false
+        /// DEALER: what tells the peer's CALL from those of strangers, and what that call has left; 0 before.
+        let ticket = UInt64.random(in: 1...(.max))
+        var proof: UInt64 = 0
+        /// ROUTER: since when, and when last, HELLO came in the peer's name without its proof.
+        var unprovenSince: UInt64 = 0
+        var unprovenAt: UInt64 = 0
         /// DEALER: when to say HELLO (again), in microseconds; nil while there is no connection.
         var helloAt: UInt64?
         /// What the peer was refused for, or refused us for, so that the same complaint is logged once and not at every
@@ -98,22 +105,31 @@ final class PeerLinks: Stage {
     /// Microseconds after which a peer that says nothing, and is to be met for the founding, is taken for gone.
     private static let foundingPatience: UInt64 = 250_000
 
-    static func router(
-        binding endpoint: String, in context: Context, largestFrame: Int
-    ) throws(MessagingError) -> Socket {
-        let router = try Socket(.router, in: context)
-        try router.setRouterMandatory(true)
-        try router.setIPv6(true)
-        try router.setSendHighWaterMark(highWaterMark)
-        try router.setReceiveHighWaterMark(highWaterMark)
-        try router.setHandshakeInterval(milliseconds: 1000)
-        try router.setMaxMessageSize(largestFrame)
-        try router.bind(endpoint)
-        return router
+    /// The ROUTER that replicas of higher index connect to, and the watch over who else does.
+    final class Port {
+        let router: Socket
+        let strangers: StrangerWatch
+
+        init(
+            binding endpoint: String, in context: Context, largestFrame: Int, bounds: StrangerWatch.Bounds,
+            board: StatusBoard
+        ) throws(MessagingError) {
+            let router = try Socket(.router, in: context)
+            try router.setRouterMandatory(true)
+            try router.setIPv6(true)
+            try router.setSendHighWaterMark(PeerLinks.highWaterMark)
+            try router.setReceiveHighWaterMark(PeerLinks.highWaterMark)
+            try router.setHandshakeInterval(milliseconds: 1000)
+            try router.setMaxMessageSize(largestFrame)
+            strangers = try StrangerWatch(over: router, bounds: bounds, cutOff: board.connectionsCutOff)
+            try router.bind(endpoint)
+            self.router = router
+        }
     }
 
     let settings: Settings
-    let router: Socket
+    let port: Port
+    let callBack: CallBack
     let links: [Link?]
     let board: StatusBoard
     let logger: Logger
@@ -140,11 +156,12 @@ final class PeerLinks: Stage {
     private let shared = Frame()
 
     init(
-        settings: Settings, router: consuming Socket, dealers: [Dealer?], board: StatusBoard, logger: Logger,
-        rings: Rings, engine: Parker, expelled: @escaping @Sendable (String) -> Void
+        settings: Settings, port: Port, dealers: [Dealer?], callBack: CallBack, board: StatusBoard,
+        logger: Logger, rings: Rings, engine: Parker, expelled: @escaping @Sendable (String) -> Void
     ) {
         self.settings = settings
-        self.router = router
+        self.port = port
+        self.callBack = callBack
         self.board = board
         self.logger = logger
         self.engine = engine
@@ -163,7 +180,8 @@ final class PeerLinks: Stage {
 
     override func register(in watch: Watch) {
         self.watch = watch
-        routerItem = watch.add(router)
+        port.strangers.start()
+        routerItem = watch.add(port.router)
         for case let link? in links {
             guard let dealer = link.dealer else { continue }
             dealer.item = watch.add(dealer.socket)
@@ -172,6 +190,8 @@ final class PeerLinks: Stage {
     }
 
     override func close() {
+        port.router.stopMonitoring()
+        port.strangers.join()
         for case let link? in links { link.isOpen = false }
     }
 
@@ -180,6 +200,7 @@ final class PeerLinks: Stage {
         self.now = now
         var work = sendDepartures(budget: budget)
         if !tellsFounding { work += lookAtFounding() }
+        callBack.forget(now: now)
         for index in 0..<links.count {
             guard let link = links[index] else { continue }
             forgetRefusal(of: link)
@@ -189,7 +210,7 @@ final class PeerLinks: Stage {
                 watch.wasEmpty(monitorItem)
             }
             if let helloAt = link.helloAt, now >= helloAt {
-                reply(.hello(ownHello)) { _ = send($0, over: link) }
+                sayHello(over: link)
                 link.helloAt = now + helloInterval(on: link)
             }
             guard watch.isReady(item) else { continue }
@@ -202,7 +223,7 @@ final class PeerLinks: Stage {
         }
         if watch.isReady(routerItem) {
             work += receive(budget: budget, routerItem) {
-                guard router.receive(identity) else { return false }
+                guard port.router.receive(identity) else { return false }
                 takeFromRouter()
                 return true
             }
@@ -308,8 +329,8 @@ final class PeerLinks: Stage {
 
     func send(_ frame: borrowing Frame, along route: Route) -> SendOutcome {
         if let routerItem { watch?.wasUsed(routerItem) }
-        let outcome = route.withBytes { router.send(copying: $0, more: true) }
-        return outcome == .sent ? router.send(frame, more: false) : outcome
+        let outcome = route.withBytes { port.router.send(copying: $0, more: true) }
+        return outcome == .sent ? port.router.send(frame, more: false) : outcome
     }
 
     // MARK: Receiving
@@ -318,13 +339,13 @@ final class PeerLinks: Stage {
     private var hasRoom: Bool { arrivals.free > 16 }
 
     private func takeFromRouter() {
-        guard identity.hasMore, router.receive(frame) else {
+        guard identity.hasMore, port.router.receive(frame) else {
             board.strangersRefused.add(1)
             return
         }
         guard !frame.hasMore else {
             board.strangersRefused.add(1)
-            router.skipRest(of: frame)
+            port.router.skipRest(of: frame)
             return
         }
         let route = Route(UnsafeRawBufferPointer(identity.bytes))

@@ -75,8 +75,10 @@ final class ReplicaLife<Machine: StateMachine> {
             context = try Context(ioThreads: topology.pipeline.ioThreads)
             let clients = try ClientPort.bound(
                 to: member.clientBind.description, topology.client, in: context, board: board)
-            let router = try PeerLinks.router(
-                binding: member.peerBind.description, in: context, largestFrame: largestFrame)
+            let peerPort = try PeerLinks.Port(
+                binding: member.peerBind.description, in: context, largestFrame: largestFrame,
+                bounds: .init(budget: topology.limits.peerInput, seconds: topology.limits.messageSeconds),
+                board: board)
             var dealers: [PeerLinks.Dealer?] = []
             for other in topology.replicas {
                 dealers.append(
@@ -126,8 +128,9 @@ final class ReplicaLife<Machine: StateMachine> {
                             id: $0.id, incarnation: 0, life: .none,
                             peerEndpoint: $0.peer.description, clientEndpoint: $0.client.description)
                     }, acquaintances: pools.acquaintances(of: ids, index: index)),
-                router: router, dealers: dealers, board: board, logger: logger, rings: rings,
-                engine: plan.parkers.engine,
+                port: peerPort, dealers: dealers,
+                callBack: CallBack(to: topology.replicas.map(\.peer.description), in: context), board: board,
+                logger: logger, rings: rings, engine: plan.parkers.engine,
                 expelled: {
                     alarm.raise(
                         .init(

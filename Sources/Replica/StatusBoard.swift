@@ -137,6 +137,8 @@ package final class StatusBoard: Sendable {
     package let peers: [Peer]
     /// Frames at the peer port from nobody known: a stranger, or a peer of another cluster.
     package let strangersRefused: Counter
+    /// Connections to the peer port that were no links, and wanted too much.
+    let connectionsCutOff: Counter
     /// Bit i: the founding of the cluster waits for the replica with index i.
     private let awaitedWord: Gauge
 
@@ -228,6 +230,8 @@ package final class StatusBoard: Sendable {
 
         builder.beginSection()
         strangersRefused = builder.counter("strangers_refused_total", "Frames at the peer port from nobody known")
+        connectionsCutOff = builder.counter(
+            "peer_connections_cut_off_total", "Connections to the peer port that were no links and wanted too much")
         awaitedWord = builder.hidden()
         peers = builder.peers(members)
 

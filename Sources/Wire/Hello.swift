@@ -3,18 +3,22 @@ import Invariants
 
 /// What replicas tell each other when they meet, and the refusal of a peer that does not belong.
 ///
-/// The connecting replica sends HELLO; the other answers WELCOME, with the same content about itself, or REFUSED. No
-/// other frame of that peer is used before. Off the hot path: these decode into arrays and strings.
+/// The connecting replica sends HELLO. The other does not take its word for who it is: it sends CALL to where the
+/// topology says that this replica listens, and only who says what was told there, in its next HELLO, is answered:
+/// WELCOME, with the same content about the other, or REFUSED. No other frame of that peer is used before. Off the hot
+/// path: these decode into arrays and strings.
 package enum Handshake: Equatable, Sendable {
     case hello(Hello)
     case welcome(Hello)
     case refused(Refusal)
+    case call(Call)
 
     /// Kinds in the frame header. Those of the protocol's messages are below.
     @usableFromInline package static let firstKind: UInt8 = 0xF0
     private static let helloKind: UInt8 = 0xF0
     private static let welcomeKind: UInt8 = 0xF1
     private static let refusedKind: UInt8 = 0xF2
+    private static let callKind: UInt8 = 0xF3
 
     package struct Hello: Equatable, Sendable {
         /// Name of the cluster, at most 255 bytes.
@@ -25,6 +29,10 @@ package enum Handshake: Equatable, Sendable {
         package var life: Life
         package var ancestors: [UInt64]
         package var founding: Acquaintances.Founding
+        /// HELLO: by which the sender tells the CALL of the replica that it connects to from those of strangers.
+        package var ticket: UInt64 = 0
+        /// HELLO: the challenge of the CALL that came with the ticket last; 0 before.
+        package var proof: UInt64 = 0
         /// What the sender's pools were formatted for. Its members are those below.
         package var charter: Charter
         /// Of the charter and of all else that the sender's state depends on: the values say what it is that differs.
@@ -34,7 +42,8 @@ package enum Handshake: Equatable, Sendable {
 
         package init(
             cluster: String, replica: UInt16, incarnation: UInt64, life: Life, ancestors: [UInt64] = [],
-            founding: Acquaintances.Founding, charter: Charter, fingerprint: UInt64, members: [Member]
+            founding: Acquaintances.Founding, ticket: UInt64 = 0, proof: UInt64 = 0, charter: Charter,
+            fingerprint: UInt64, members: [Member]
         ) {
             self.cluster = cluster
             self.replica = replica
@@ -42,6 +51,8 @@ package enum Handshake: Equatable, Sendable {
             self.life = life
             self.ancestors = ancestors
             self.founding = founding
+            self.ticket = ticket
+            self.proof = proof
             self.charter = charter
             self.fingerprint = fingerprint
             self.members = members
@@ -88,6 +99,9 @@ package enum Handshake: Equatable, Sendable {
             case charter = 7
             /// The sender, or the receiver, runs from pools of an earlier time, or from a copy.
             case life = 8
+            /// Whoever listens at the endpoint of the replica that the sender says it is was called, and is not the
+            /// sender.
+            case unproven = 9
         }
 
         package var cause: Cause
@@ -97,6 +111,17 @@ package enum Handshake: Equatable, Sendable {
         package init(_ cause: Cause, _ reason: String) {
             self.cause = cause
             self.reason = reason
+        }
+    }
+
+    /// The receiver is asked whether it is the one that has sent the ticket, and is to say so by the challenge.
+    package struct Call: Equatable, Sendable {
+        package var ticket: UInt64
+        package var challenge: UInt64
+
+        package init(ticket: UInt64, challenge: UInt64) {
+            self.ticket = ticket
+            self.challenge = challenge
         }
     }
 
@@ -118,6 +143,10 @@ package enum Handshake: Equatable, Sendable {
             kind = Handshake.refusedKind
             payload.append(refusal.cause.rawValue)
             Handshake.append(refusal.reason, to: &payload)
+        case .call(let call):
+            kind = Handshake.callKind
+            Handshake.append(call.ticket, to: &payload)
+            Handshake.append(call.challenge, to: &payload)
         }
         let header = PeerHeader(
             kind: kind, sender: sender, payloadCount: UInt32(payload.count),
@@ -140,6 +169,8 @@ package enum Handshake: Equatable, Sendable {
                 throw .field
             }
             self = .refused(Refusal(cause, try reader.text()))
+        case Handshake.callKind:
+            self = .call(Call(ticket: try reader.integer(8), challenge: try reader.integer(8)))
         default: throw .unknownKind
         }
         guard reader.isAtEnd else { throw .size }
@@ -157,6 +188,7 @@ package enum Handshake: Equatable, Sendable {
         for _ in 0..<ancestorCount { ancestors.append(try reader.integer(8)) }
         let word = UInt8(truncatingIfNeeded: try reader.integer(1))
         guard let founding = Acquaintances.Founding(rawValue: word) else { throw .field }
+        let (ticket, proof) = (try reader.integer(8), try reader.integer(8))
         let fingerprint = try reader.integer(8)
         let (maxRequest, sessions, stateSize) = (try reader.integer(8), try reader.integer(8), try reader.integer(8))
         let machineVersion = Int64(bitPattern: try reader.integer(8))
@@ -179,7 +211,8 @@ package enum Handshake: Equatable, Sendable {
         guard charter.isSound else { throw .field }
         return Hello(
             cluster: cluster, replica: replica, incarnation: incarnation, life: life, ancestors: ancestors,
-            founding: founding, charter: charter, fingerprint: fingerprint, members: members)
+            founding: founding, ticket: ticket, proof: proof, charter: charter, fingerprint: fingerprint,
+            members: members)
     }
 
     private static func life(_ reader: inout PayloadReader) throws(PeerFrameError) -> Life {
@@ -197,6 +230,8 @@ package enum Handshake: Equatable, Sendable {
         payload.append(UInt8(hello.ancestors.count))
         for nonce in hello.ancestors { append(nonce, to: &payload) }
         payload.append(hello.founding.rawValue)
+        append(hello.ticket, to: &payload)
+        append(hello.proof, to: &payload)
         append(hello.fingerprint, to: &payload)
         for word in [hello.charter.maxRequest, hello.charter.sessions, hello.charter.stateSize] {
             append(word, to: &payload)

@@ -380,6 +380,15 @@ struct EndToEndTests {
         }
     }
 
+    /// Who knows all that a replica says, and is none.
+    @Suite("Strangers", .serialized)
+    struct Strangers {
+        @Test(arguments: ["replayed", "first-to-come", "endless-parts", "crowd"])
+        func strangers(name: String) async throws {
+            try await Scenario(script: "strangers", name: name).run()
+        }
+    }
+
     /// The executable as a person meets it.
     @Suite("The command line", .serialized)
     struct CommandLineInterface {

@@ -1,9 +1,4 @@
-import CSupport
 import Consensus
-import Foundation
-import Logging
-import Messaging
-import Queues
 import Testing
 import Wire
 
@@ -11,136 +6,9 @@ import Wire
 
 /// HELLO at the peer port of a replica: who becomes its link, who is refused, and what is said about it.
 @Suite struct PeerHandshakeTests {
-    /// The links of replica 0 of three, and two sockets that pass for replica 2.
-    private final class Rig {
-        let board = StatusBoard(members: [0, 1, 2])
-        let log = Log()
-        let own = Life(bootCount: 3, nonce: 33)
-        let hello: Handshake.Hello
-        private let links: PeerLinks
-        private let rings = Rings(outstanding: 16)
-        private let parker = Parker.allocate()!
-        private let watch = Watch.allocate(capacity: 8)
-        private var peer: Socket?
-        private let other: Socket
-        private let frame = Frame()
-
-        init(isFounded: Bool = true) throws {
-            let context = try Context(ioThreads: 1)
-            let members = [0, 1, 2].map {
-                Handshake.Member(
-                    id: $0, incarnation: isFounded ? UInt64($0) + 10 : 0, life: .none, peerEndpoint: "p\($0)",
-                    clientEndpoint: "c\($0)")
-            }
-            let fingerprint = charter.fingerprint(layout: 1)
-            hello = Handshake.Hello(
-                cluster: "c", replica: 2, incarnation: 12, life: Life(bootCount: 5, nonce: 55),
-                founding: isFounded ? .founded : .gathering, charter: charter, fingerprint: fingerprint,
-                members: members)
-            let endpoint = "inproc://handshake"
-            let log = self.log
-            links = PeerLinks(
-                settings: .init(
-                    index: 0, cluster: "c", replica: 0, charter: charter, fingerprint: fingerprint, members: members,
-                    acquaintances: Acquaintances(
-                        index: 0, ancestors: [32, 31],
-                        records: [.init(incarnation: 10, life: own)]
-                            + members.dropFirst().map { .init(incarnation: $0.incarnation, life: .none) },
-                        founding: isFounded ? .founded : .gathering)),
-                router: try PeerLinks.router(binding: endpoint, in: context, largestFrame: 1 << 20),
-                dealers: [nil, nil, nil], board: board,
-                logger: Logger(label: "links", factory: { _ in log }), rings: rings, engine: parker,
-                expelled: { _ in Issue.record("who reaches the port cannot stop a replica") })
-            other = try Socket(.dealer, in: context)
-            try other.connect(endpoint)
-            let peer = try Socket(.dealer, in: context)
-            try peer.connect(endpoint)
-            self.peer = consume peer
-            links.register(in: watch)
-        }
-
-        deinit {
-            links.close()
-            watch.deallocate()
-            parker.deallocate()
-            rings.deallocate()
-        }
-
-        /// Time of the links: a millisecond a turn, however long that takes.
-        private(set) var now: UInt64 = 1_000_000
-
-        func turn() {
-            watch.look(timeoutMilliseconds: 1)
-            now += 1_000
-            _ = links.poll(budget: 64, now: now)
-            while let arrival = rings.arrivals.pop() {
-                if arrival.kind == .founded { foundings += 1 }
-                if arrival.kind == .whole { board.founding = .whole }
-            }
-        }
-
-        /// How often the engine was told that the cluster is founded.
-        private(set) var foundings = 0
-
-        /// Sends a frame, and waits until a condition holds.
-        func send(_ bytes: [UInt8], byOther: Bool = false, until condition: () -> Bool) {
-            let outcome = bytes.withUnsafeBytes {
-                byOther ? other.send(copying: $0, more: false) : peer?.send(copying: $0, more: false)
-            }
-            #expect(outcome == .sent)
-            let deadline = csupport_monotonic_us() + 10_000_000
-            while !condition(), csupport_monotonic_us() < deadline { turn() }
-        }
-
-        /// What is answered to a frame; nil when nothing is for ten seconds.
-        func answer(to bytes: [UInt8], byOther: Bool = false) throws -> (header: [UInt8], handshake: Handshake)? {
-            var isThere = false
-            send(bytes, byOther: byOther) {
-                isThere = isThere || (byOther ? other.receive(frame) : peer?.receive(frame) == true)
-                return isThere
-            }
-            guard isThere else { return nil }
-            var bytes = Array(frame.bytes)
-            let head = Array(bytes.prefix(8))
-            // In the peer's version, whichever that is: read as one of this.
-            guard head[4] == peerProtocolVersion else {
-                bytes.removeFirst(PeerHeader.size + 3)
-                return (head, .refused(.init(.version, String(decoding: bytes, as: UTF8.self))))
-            }
-            return try bytes.withUnsafeBytes { raw in
-                (
-                    head,
-                    try Handshake(
-                        header: PeerHeader(decoding: raw),
-                        payload: UnsafeRawBufferPointer(rebasing: raw[PeerHeader.size...]))
-                )
-            }
-        }
-
-        /// The process of the first socket ends.
-        func disconnect() { peer = nil }
-
-        var isConnected: Bool { board.peers[2].connected.load() == 1 }
-    }
-
-    /// What was logged as an error.
-    private final class Log: LogHandler, @unchecked Sendable {
-        // Unchecked: the links log on the test's thread.
-        var errors: [String] = []
-        var metadata: Logger.Metadata = [:]
-        var logLevel = Logger.Level.error
-
-        subscript(metadataKey key: String) -> Logger.Metadata.Value? {
-            get { nil }
-            set {}
-        }
-
-        func log(event: LogEvent) { errors.append("\(event.message)") }
-    }
-
     @Test func whoWasFormattedAlikeIsLinked() throws {
-        let rig = try Rig()
-        let answer = try #require(try rig.answer(to: Handshake.hello(rig.hello).encode(sender: 2)))
+        let rig = try HandshakeRig()
+        let answer = try #require(try rig.answer(to: rig.proven(rig.hello)))
         guard case .welcome(let welcome) = answer.handshake else {
             Issue.record("\(answer.handshake)")
             return
@@ -162,7 +30,7 @@ import Wire
     /// The sentence is in the answer, in the log and in STATUS; once the peer is as it should be, it is linked.
     @Test(arguments: differences)
     func whoDiffersIsRefused(what: String, cause: Handshake.Refusal.Cause, ours: String, theirs: String) throws {
-        let rig = try Rig()
+        let rig = try HandshakeRig()
         var hello = rig.hello
         switch what {
         case "members":
@@ -177,7 +45,7 @@ import Wire
         }
         hello.fingerprint = hello.charter.fingerprint(layout: what == "layout" ? 2 : 1)
         for _ in 0..<2 {
-            let answer = try #require(try rig.answer(to: Handshake.hello(hello).encode(sender: 2)))
+            let answer = try #require(try rig.answer(to: rig.proven(hello)))
             guard case .refused(let refusal) = answer.handshake else {
                 Issue.record("\(answer.handshake)")
                 return
@@ -189,18 +57,18 @@ import Wire
             }
         }
         #expect(!rig.isConnected && rig.log.errors.count == 1, "said once")
-        _ = try rig.answer(to: Handshake.hello(rig.hello).encode(sender: 2))
+        _ = try rig.answer(to: rig.proven(rig.hello))
         #expect(rig.isConnected && rig.board.peers[2].refusal.read() == nil)
     }
 
     /// A link that stands is not the one that is refused; it stands as long as its process does.
     @Test func whoIsRefusedDoesNotDisturbALinkThatStands() throws {
-        let rig = try Rig()
-        _ = try rig.answer(to: Handshake.hello(rig.hello).encode(sender: 2))
+        let rig = try HandshakeRig()
+        _ = try rig.answer(to: rig.proven(rig.hello))
         #expect(rig.isConnected)
         var hello = rig.hello
         hello.charter.sessions = 65
-        let differing = Handshake.hello(hello).encode(sender: 2)
+        let differing = try rig.proven(hello, byOther: true)
         for _ in 0..<2 { _ = try rig.answer(to: differing, byOther: true) }
         #expect(rig.isConnected && rig.board.peers[2].refusal.read() == nil && rig.log.errors.count == 1)
         rig.disconnect()
@@ -213,7 +81,7 @@ import Wire
 
     /// A replica that the topology here does not have is told which members differ, not only that it is a stranger.
     @Test func aMemberOfAnotherTopologyLearnsWhichMembersDiffer() throws {
-        let rig = try Rig()
+        let rig = try HandshakeRig()
         var hello = rig.hello
         hello.replica = 3
         hello.members[2].id = 3
@@ -228,8 +96,71 @@ import Wire
         #expect(rig.log.errors.count == 1 && rig.board.strangersRefused.load() == 1)
     }
 
+    // MARK: Strangers
+
+    /// Who has no proof is not believed, not answered, and not put on record, whatever else it knows: neither where the
+    /// replica that it names is linked, nor where nobody has met it yet.
+    @Test(arguments: [true, false]) func aStrangerPassesForNobody(isFounded: Bool) throws {
+        let rig = try HandshakeRig(isFounded: isFounded)
+        var forged = rig.hello
+        forged.ticket = 9
+        forged.life = Life(bootCount: 1 << 40, nonce: 1)
+        forged.ancestors = [rig.hello.life.nonce]
+        for proof: UInt64 in [0, 1, .max] {
+            forged.proof = proof
+            let calls = rig.calls
+            rig.send(Handshake.hello(forged).encode(sender: 2), byOther: true) { rig.calls > calls }
+            rig.turn()
+        }
+        #expect(!rig.isConnected && !rig.otherHasAnswer)
+        #expect(isFounded || rig.board.awaited == 0b110)
+        _ = try rig.answer(to: rig.proven(rig.hello))
+        #expect(rig.isConnected, "nothing of the stranger is held against the replica")
+        let calls = rig.calls
+        rig.send(Handshake.hello(forged).encode(sender: 2), byOther: true) { rig.calls > calls }
+        rig.turn()
+        #expect(rig.isConnected && rig.log.errors.isEmpty)
+    }
+
+    /// A challenge is for one connection: who reads it over a link of its own cannot use it along another.
+    @Test func aProofIsOfOneConnection() throws {
+        let rig = try HandshakeRig()
+        let proven = try rig.proven(rig.hello)
+        let calls = rig.calls
+        rig.send(proven, byOther: true) { rig.calls > calls }
+        #expect(!rig.isConnected)
+        _ = try rig.answer(to: proven)
+        #expect(rig.isConnected)
+    }
+
+    /// It may be the replica, at another endpoint than the topology has here: both sides get to know.
+    @Test func whoDoesNotAnswerAtItsEndpointIsToldSo() throws {
+        let rig = try HandshakeRig()
+        var hello = rig.hello
+        hello.ticket = 9
+        let frame = Handshake.hello(hello).encode(sender: 2)
+        let end = rig.now + 2_900_000
+        while rig.now < end {
+            rig.send(frame, byOther: true) { true }
+            for _ in 0..<100 { rig.turn() }
+        }
+        #expect(rig.log.errors.isEmpty && rig.board.peers[2].refusal.read() == nil)
+        while rig.now < end + 200_000 { rig.turn() }
+        let answer = try #require(try rig.answer(to: frame, byOther: true))
+        guard case .refused(let refusal) = answer.handshake else {
+            Issue.record("\(answer.handshake)")
+            return
+        }
+        #expect(refusal.cause == .unproven)
+        for text in [refusal.reason, rig.board.peers[2].refusal.read() ?? "", rig.log.errors.last ?? ""] {
+            #expect(text.contains("replica 2 was called at inproc://p2"), "\(text)")
+        }
+        rig.send(try rig.proven(rig.hello)) { rig.isConnected }
+        #expect(rig.isConnected && rig.board.peers[2].refusal.read() == nil)
+    }
+
     @Test func anotherProtocolIsRefusedInItsOwnVersion() throws {
-        let rig = try Rig()
+        let rig = try HandshakeRig()
         for version in [peerProtocolVersion - 1, peerProtocolVersion + 1] {
             let answer = try #require(
                 try rig.answer(to: Handshake.hello(rig.hello).encode(sender: 2, version: version)))
@@ -243,7 +174,7 @@ import Wire
 
     /// Counted, and not answered.
     @Test func aMalformedHelloIsCounted() throws {
-        let rig = try Rig()
+        let rig = try HandshakeRig()
         var longName = rig.hello
         longName.charter.machine = String(repeating: "m", count: 256)
         var lines = rig.hello
@@ -258,20 +189,20 @@ import Wire
             #expect(rig.board.strangersRefused.load() == UInt64(count))
         }
         #expect(!rig.isConnected && rig.board.peers[2].refusal.read() == nil)
-        _ = try rig.answer(to: Handshake.hello(rig.hello).encode(sender: 2))
+        _ = try rig.answer(to: rig.proven(rig.hello))
         #expect(rig.isConnected)
     }
 
     /// It gets to know which life of it was met, by which it judges itself.
     @Test(arguments: [Life(bootCount: 4, nonce: 44), Life(bootCount: 5, nonce: 56), Life(bootCount: 6, nonce: 56)])
     func aPeerOfAnEarlierLifeOrOfACopyIsRefused(life: Life) throws {
-        let rig = try Rig()
-        _ = try rig.answer(to: Handshake.hello(rig.hello).encode(sender: 2))
+        let rig = try HandshakeRig()
+        _ = try rig.answer(to: rig.proven(rig.hello))
         rig.disconnect()
         var hello = rig.hello
         hello.life = life
         hello.ancestors = [54, 53]
-        let frame = Handshake.hello(hello).encode(sender: 2)
+        let frame = try rig.proven(hello, byOther: true)
         for _ in 0..<2 {
             guard case .welcome(let welcome) = try #require(try rig.answer(to: frame, byOther: true)).handshake else {
                 Issue.record("it is not answered with what was met")
@@ -291,17 +222,17 @@ import Wire
         #expect(rig.log.errors.count == 1, "said once")
         hello.life = Life(bootCount: 7, nonce: 66)
         hello.ancestors = [65, 55, 54]
-        rig.send(Handshake.hello(hello).encode(sender: 2), byOther: true) { rig.isConnected }
+        rig.send(try rig.proven(hello, byOther: true), byOther: true) { rig.isConnected }
         #expect(rig.isConnected && rig.board.peers[2].refusal.read() == nil, "its next start is welcome")
     }
 
     /// The process that goes on is not disturbed by one on a copy of its pools.
     @Test func aCopyDoesNotCutOffWhoItIsACopyOf() throws {
-        let rig = try Rig()
-        _ = try rig.answer(to: Handshake.hello(rig.hello).encode(sender: 2))
+        let rig = try HandshakeRig()
+        _ = try rig.answer(to: rig.proven(rig.hello))
         var hello = rig.hello
         hello.life.nonce += 1
-        for _ in 0..<3 { _ = try rig.answer(to: Handshake.hello(hello).encode(sender: 2), byOther: true) }
+        for _ in 0..<3 { _ = try rig.answer(to: rig.proven(hello, byOther: true), byOther: true) }
         #expect(rig.isConnected && rig.log.errors.count == 1)
     }
 
@@ -309,10 +240,10 @@ import Wire
     /// said.
     @Test(arguments: [Life(bootCount: 4, nonce: 44), Life(bootCount: 3, nonce: 34), Life(bootCount: 2, nonce: 30)])
     func aPeerThatMetALaterLifeOfThisReplicaIsNotLinked(met: Life) throws {
-        let rig = try Rig()
+        let rig = try HandshakeRig()
         var hello = rig.hello
         hello.members[0].life = met
-        let answer = try #require(try rig.answer(to: Handshake.hello(hello).encode(sender: 2)))
+        let answer = try #require(try rig.answer(to: rig.proven(hello)))
         guard case .welcome(let welcome) = answer.handshake else {
             Issue.record("it is not given what it judges this replica by: \(answer.handshake)")
             return
@@ -327,16 +258,16 @@ import Wire
 
     /// What one peer has met of another counts here, too.
     @Test func hearsayOfALaterLifeCounts() throws {
-        let rig = try Rig()
+        let rig = try HandshakeRig()
         var other = rig.hello
         other.replica = 1
         other.incarnation = 11
         other.members[2].life = Life(bootCount: 6, nonce: 66)
-        _ = try rig.answer(to: Handshake.hello(rig.hello).encode(sender: 2))
+        _ = try rig.answer(to: rig.proven(rig.hello))
         #expect(rig.isConnected)
-        _ = try rig.answer(to: Handshake.hello(other).encode(sender: 1), byOther: true)
+        _ = try rig.answer(to: rig.proven(other, byOther: true), byOther: true)
         #expect(!rig.isConnected, "its link was that of an earlier life")
-        _ = try rig.answer(to: Handshake.hello(rig.hello).encode(sender: 2))
+        _ = try rig.answer(to: rig.proven(rig.hello))
         #expect(!rig.isConnected && rig.board.peers[2].refusal.read()?.contains("has met 6") == true)
     }
 
@@ -345,7 +276,7 @@ import Wire
     /// What a replica tells of others is what it has on durable record; it is founded when all others have said that
     /// they have all.
     @Test func theFoundingTakesTheWordOfAll() throws {
-        let rig = try Rig(isFounded: false)
+        let rig = try HandshakeRig(isFounded: false)
         var hellos = [1, 2].map { id in
             var hello = rig.hello
             hello.replica = UInt16(id)
@@ -353,7 +284,7 @@ import Wire
             return hello
         }
         func say(_ id: Int) throws -> Handshake.Hello? {
-            let frame = Handshake.hello(hellos[id - 1]).encode(sender: UInt8(id))
+            let frame = try rig.proven(hellos[id - 1], byOther: id == 1)
             guard case .welcome(let welcome)? = try rig.answer(to: frame, byOther: id == 1)?.handshake else {
                 return nil
             }
@@ -389,15 +320,15 @@ import Wire
 
     /// A member that was met and is not heard any more may have lost its pools meanwhile: it is to be met again.
     @Test func whoFallsSilentBeforeTheRecordIsWholeIsAwaitedAgain() throws {
-        let rig = try Rig(isFounded: false)
-        _ = try rig.answer(to: Handshake.hello(rig.hello).encode(sender: 2))
+        let rig = try HandshakeRig(isFounded: false)
+        _ = try rig.answer(to: rig.proven(rig.hello))
         rig.board.peers[2].recorded.storeReleasing(12)
         rig.turn()
         #expect(rig.board.awaited == 0b010)
         let end = rig.now + 300_000
         while rig.now < end { rig.turn() }
         #expect(rig.board.awaited == 0b110)
-        _ = try rig.answer(to: Handshake.hello(rig.hello).encode(sender: 2))
+        _ = try rig.answer(to: rig.proven(rig.hello))
         rig.turn()
         #expect(rig.board.awaited == 0b010)
     }
@@ -405,14 +336,14 @@ import Wire
     /// Before the founding pools may be formatted again; who has others than those on record is refused after it, and
     /// by whoever has met all.
     @Test(arguments: [false, true]) func otherPoolsAreRefusedOnceAllAreOnRecord(isFounded: Bool) throws {
-        let rig = try Rig(isFounded: isFounded)
-        _ = try rig.answer(to: Handshake.hello(rig.hello).encode(sender: 2))
+        let rig = try HandshakeRig(isFounded: isFounded)
+        _ = try rig.answer(to: rig.proven(rig.hello))
         var hello = rig.hello
         hello.incarnation = 99
         hello.life = Life(bootCount: 1, nonce: 1)
         hello.founding = .gathering
         for member in 0...2 { hello.members[member].incarnation = 0 }
-        let answer = try #require(try rig.answer(to: Handshake.hello(hello).encode(sender: 2), byOther: true))
+        let answer = try #require(try rig.answer(to: rig.proven(hello, byOther: true), byOther: true))
         if isFounded {
             guard case .refused(let refusal) = answer.handshake else {
                 Issue.record("\(answer.handshake)")
@@ -432,8 +363,8 @@ import Wire
     /// Whoever comes after a life that was refused is refused, also where the life that was met is too long ago to be
     /// named.
     @Test func whatComesAfterARefusedLifeIsRefused() throws {
-        let rig = try Rig()
-        _ = try rig.answer(to: Handshake.hello(rig.hello).encode(sender: 2))
+        let rig = try HandshakeRig()
+        _ = try rig.answer(to: rig.proven(rig.hello))
         rig.disconnect()
         var hello = rig.hello
         var nonces: [UInt64] = [999]
@@ -441,7 +372,7 @@ import Wire
             hello.life = Life(bootCount: count, nonce: 1000 + count)
             hello.ancestors = Array(nonces.prefix(Life.mostAncestors))
             nonces.insert(hello.life.nonce, at: 0)
-            let frame = Handshake.hello(hello).encode(sender: 2)
+            let frame = try rig.proven(hello, byOther: true)
             // The link that stood is found to be gone when something is sent.
             if rig.isConnected {
                 rig.send(frame, byOther: true) {
@@ -457,7 +388,7 @@ import Wire
         // Its newest pools were started as often; they do not come after any of those.
         hello.life = Life(bootCount: 50, nonce: 5000)
         hello.ancestors = (1...31).map { 4000 + $0 }
-        rig.send(Handshake.hello(hello).encode(sender: 2), byOther: true) { rig.isConnected }
+        rig.send(try rig.proven(hello, byOther: true), byOther: true) { rig.isConnected }
         #expect(rig.isConnected)
     }
 }

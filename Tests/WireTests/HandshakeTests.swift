@@ -7,6 +7,7 @@ import Testing
     static let hello = Handshake.Hello(
         cluster: "ab", replica: 0x0203, incarnation: 0x0102_0304_0506_0708,
         life: Life(bootCount: 7, nonce: 0x99), ancestors: [0x77, 0x66], founding: .founded,
+        ticket: 0x55, proof: 0x44,
         charter: Charter(
             members: [1, 0x0203], maxRequest: 0x11, sessions: 0x2200, stateSize: 0x33_0000, machine: "mc",
             machineVersion: -2),
@@ -19,6 +20,7 @@ import Testing
         ])
     static let all: [Handshake] = [
         .hello(hello), .welcome(hello), .refused(.init(.cluster, "this is another cluster – go away")),
+        .call(.init(ticket: 0x55, challenge: 0x44)),
     ]
 
     static func decode(_ frame: [UInt8]) throws -> (PeerHeader, Handshake) {
@@ -30,7 +32,7 @@ import Testing
 
     @Test func bytesOfAHello() {
         let frame = Handshake.hello(Self.hello).encode(sender: 3)
-        #expect(Array(frame[0..<8]) == [0x4D, 0x50, 0x50, 0x31, 4, 0xF0, 3, 0])
+        #expect(Array(frame[0..<8]) == [0x4D, 0x50, 0x50, 0x31, 5, 0xF0, 3, 0])
         #expect(frame[12] == UInt8(frame.count - 64) && frame[13...15].allSatisfy { $0 == 0 })
         #expect(frame[20..<64].allSatisfy { $0 == 0 })
         func word(_ value: UInt8) -> [UInt8] { [value, 0, 0, 0, 0, 0, 0, 0] }
@@ -40,7 +42,7 @@ import Testing
         #expect(
             Array(frame[64...]) == [2, 0] + Array("ab".utf8) + [3, 2] + [8, 7, 6, 5, 4, 3, 2, 1]
                 + word(7) + word(0x99) + [2] + word(0x77) + word(0x66) + [2]
-                + [0x11, 0x10, 0x0F, 0x0E, 0x0D, 0x0C, 0x0B, 0x0A] + charter + [2]
+                + word(0x55) + word(0x44) + [0x11, 0x10, 0x0F, 0x0E, 0x0D, 0x0C, 0x0B, 0x0A] + charter + [2]
                 + [1, 0] + word(0) + word(0) + word(0) + [9, 0] + Array("tcp://h:1".utf8) + [9, 0]
                 + Array("tcp://h:2".utf8)
                 + [3, 2] + word(5) + word(6) + word(0x88) + [1, 0] + Array("p".utf8) + [0, 0])
@@ -50,7 +52,7 @@ import Testing
     @Test func checksumsStayWhatTheyAre() {
         let frame = Handshake.refused(.init(.version, "no")).encode(sender: 1)
         #expect(Array(frame[64...]) == [1, 2, 0, 0x6E, 0x6F])
-        #expect(Array(frame[8..<12]) == [38, 77, 51, 250])
+        #expect(Array(frame[8..<12]) == [118, 224, 163, 198])
         #expect(Array(frame[16..<20]) == [229, 56, 104, 47])
     }
 
@@ -95,8 +97,8 @@ import Testing
     }
 
     @Test func anotherVersionIsToldFromGarbage() {
-        let newer = Handshake.hello(Self.hello).encode(sender: 2, version: 5)
-        #expect(throws: PeerFrameError.version(5)) { try Self.decode(newer) }
+        let newer = Handshake.hello(Self.hello).encode(sender: 2, version: 6)
+        #expect(throws: PeerFrameError.version(6)) { try Self.decode(newer) }
         var garbage = Handshake.hello(Self.hello).encode(sender: 2)
         garbage[4] = 1
         #expect(throws: PeerFrameError.headerChecksum) { try Self.decode(garbage) }

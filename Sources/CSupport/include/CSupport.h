@@ -68,6 +68,9 @@ void csupport_eventfd_signal(int fd);
 /// Makes the eventfd unreadable. Never blocks.
 void csupport_eventfd_clear(int fd);
 
+/// Bytes that have come over a TCP connection so far, read or not (tcp(7), TCP_INFO); 0 for any other descriptor.
+uint64_t csupport_tcp_received(int fd);
+
 /// Binds the calling thread to one core. 0 or an errno.
 int csupport_pin_thread(int core);
 /// Cores that the calling thread may run on (its affinity mask), at least 1.

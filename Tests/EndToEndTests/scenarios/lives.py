@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 
 from harness import Ports, eventually, execute, main, scenario
 from mpx import OK, SUBMIT, add, get, number, put, some
@@ -164,7 +165,8 @@ def one_pool_of_two(run):
 
 @scenario
 def copied(run):
-    """A second process on a copy of a replica's pools, in another folder and on other ports: it ends, and the first goes on."""
+    """A second process on a copy of a replica's pools: on other ports it is called back where the first listens, and is nobody; on
+    the ports of the first, when that has stopped, it is of an earlier life, and ends. The first goes on."""
     cluster = run.cluster().start_all()
     cluster.stop(2)
     copy = os.path.join(cluster.directory, "copy")
@@ -173,18 +175,31 @@ def copied(run):
     is_met(cluster, 2)
     client = cluster.client(2).open()
     first, own, ports = cluster.processes[2], cluster.topology, cluster.ports[2]
-    cluster.topology, cluster.ports[2] = own + ".copy", (Ports.take(), Ports.take(), None)
-    cluster.sections["storage"]["directory"] = copy
-    cluster.write_topology()
-    second = cluster.launch(2)
-    cluster.topology, cluster.ports[2], cluster.processes[2] = own, ports, first
-    cluster.sections["storage"]["directory"] = os.path.join(cluster.directory, cluster.name)
-    ends_refused(run, second, "the second process", EARLIER.format(2), "two processes", copy)
+
+    def launch_copy(at):
+        cluster.topology, cluster.ports[2] = own + ".copy", at
+        cluster.sections["storage"]["directory"] = copy
+        cluster.write_topology()
+        process = cluster.launch(2)
+        cluster.topology, cluster.ports[2], cluster.processes[2] = own, ports, first
+        cluster.sections["storage"]["directory"] = os.path.join(cluster.directory, cluster.name)
+        return process
+
+    second = launch_copy((Ports.take(), Ports.take(), None))
+    eventually(lambda: second.log().count("refuses this replica: replica 2 was called at") >= 2, "both others say so")
     for id in cluster.ids:
         links = [peer["connected"] for peer in cluster.status(id)["peers"]]
         run.equal(links, [True, True], f"links of replica {id}")
     for n in range(10):
         run.reply(client.submit(add(b"sum", 1)), "through the first", status=OK, body=some(number(n + 1)))
+    run.equal(second.output(), "", "the copy is not ready")
+    second.expected_end = True
+    second.signal(signal.SIGTERM)
+    run.equal(second.wait(30), 0, "exit code of the copy")
+    cluster.stop(2)
+    third = launch_copy(ports)
+    ends_refused(run, third, "the copy in the place of the first", EARLIER.format(2), "has met", copy)
+    cluster.start(2)
     cluster.settle()
 
 

@@ -1,0 +1,90 @@
+import Invariants
+import Messaging
+import Wire
+
+/// How a replica makes sure that whoever says HELLO is the replica that it says it is: it calls that one back.
+///
+/// The topology tells where a replica listens. So the one that was greeted connects there, for a moment, and leaves a
+/// challenge: a number that it makes of the connection that HELLO came along, and that nobody else gets to see. A HELLO
+/// that brings the challenge back along that connection comes from who listens at that endpoint. The CALL names the
+/// ticket of the HELLO, which only the two know, so that the callee tells it from the calls of strangers.
+///
+/// This keeps out whoever merely reaches the ports. Who can listen at a replica's endpoint, or reads what the network
+/// carries, can pass for it: against those help keys, not this.
+final class CallBack {
+    private final class Caller {
+        let socket: Socket
+        var usedAt: UInt64 = 0
+
+        init(to endpoint: String, in context: Context) throws(MessagingError) {
+            let socket = try Socket(.dealer, in: context)
+            try socket.setIPv6(true)
+            try socket.setSendHighWaterMark(CallBack.mostWaiting)
+            try socket.setReceiveHighWaterMark(1)
+            // Nothing but what the connection itself needs is expected.
+            try socket.setMaxMessageSize(512)
+            try socket.setReconnectInterval(milliseconds: 5, maximum: 40)
+            try socket.setConnectTimeout(milliseconds: 1000)
+            try socket.setHandshakeInterval(milliseconds: 1000)
+            try socket.connect(endpoint)
+            self.socket = socket
+        }
+    }
+
+    /// Calls that wait for the connection.
+    private static let mostWaiting = 64
+    /// Microseconds after which a connection that no call used is closed. A connection takes some round trips.
+    private static let idleTime: UInt64 = 10_000_000
+
+    private let context: Context
+    private let endpoints: [String]
+    private let secret: [UInt64]
+    private var callers: [Caller?]
+    private let frame = Frame()
+
+    /// - Parameter endpoints: where the members listen for each other, by index.
+    init(to endpoints: [String], in context: Context) {
+        self.context = context
+        self.endpoints = endpoints
+        callers = Array(repeating: nil, count: endpoints.count)
+        var random = SystemRandomNumberGenerator()
+        secret = (0..<4).map { _ in random.next() }
+    }
+
+    /// Whether `proof` came from the replica at index `peer`, which was called for a HELLO along `route`.
+    func isProof(_ proof: UInt64, of peer: Int, along route: Route) -> Bool {
+        proof == challenge(to: peer, along: route)
+    }
+
+    /// Nothing is kept for those who say HELLO, whose number strangers choose: the challenge is a keyed hash.
+    private func challenge(to peer: Int, along route: Route) -> UInt64 {
+        var hasher = Hasher()
+        for word in secret { hasher.combine(word) }
+        hasher.combine(peer)
+        hasher.combine(route.word)
+        // Zero says that there is no proof.
+        return UInt64(truncatingIfNeeded: hasher.finalize()) | 1
+    }
+
+    /// Calls the replica at index `peer`. What cannot be sent now is called again at the next HELLO.
+    func call(_ peer: Int, ticket: UInt64, along route: Route, sender: Int, now: UInt64) {
+        if callers[peer] == nil { callers[peer] = try? Caller(to: endpoints[peer], in: context) }
+        guard let caller = callers[peer] else { return }
+        caller.usedAt = now
+        let call = Handshake.Call(ticket: ticket, challenge: challenge(to: peer, along: route))
+        Handshake.call(call).encode(sender: UInt8(sender)).withUnsafeBytes { frame.rebuild(copying: $0) }
+        _ = caller.socket.send(frame, more: false)
+    }
+
+    /// The replica at index `peer` has answered.
+    func end(_ peer: Int) {
+        callers[peer] = nil
+    }
+
+    /// Closes the connections that were not used for a while.
+    func forget(now: UInt64) {
+        for peer in callers.indices {
+            if let caller = callers[peer], now >= caller.usedAt + Self.idleTime { callers[peer] = nil }
+        }
+    }
+}
