@@ -100,15 +100,15 @@ final class StrangerWatch: @unchecked Sendable {
         for (file, stranger) in strangers where !stranger.isShutDown {
             if csupport_tcp_received(file) > bounds.bytes || now >= stranger.since + bounds.time { shutDown(file) }
         }
-        var standing = strangers.filter { !$0.value.isShutDown }
-        while standing.count > bounds.connections {
+        let standing = strangers.filter { !$0.value.isShutDown }.sorted { $0.value.since > $1.value.since }
+        guard standing.count > bounds.connections else { return }
+        var hosts = Dictionary(grouping: standing) { $0.value.host }
+        for _ in bounds.connections..<standing.count {
             // The oldest of the host that has most of them: so a host that comes with many does not keep out another.
-            let hosts = Dictionary(grouping: standing.keys) { standing[$0]?.host ?? "" }
-            guard let most = hosts.values.max(by: { $0.count < $1.count }),
-                let oldest = most.min(by: { standing[$0]?.since ?? 0 < standing[$1]?.since ?? 0 })
+            guard let most = hosts.max(by: { $0.value.count < $1.value.count })?.key,
+                let oldest = hosts[most]?.popLast()
             else { return }
-            shutDown(oldest)
-            standing[oldest] = nil
+            shutDown(oldest.key)
         }
     }
 
