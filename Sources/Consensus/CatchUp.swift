@@ -149,7 +149,7 @@ extension Core {
 
     mutating func receiveBelowFloor(_ message: Message, from: ReplicaIndex, now: Microseconds) {
         guard message.instance > learned + 1 else { return }
-        invariant(known > learned, "what is below a peer's floor is decided")
+        invariant(known > learned, "what is below a plausible floor is decided")
         needsStateTransfer = true
     }
 }

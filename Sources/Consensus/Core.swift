@@ -317,7 +317,7 @@ struct Peer: BitwiseCopyable {
 
     /// Whether the bytes of `message.batch` are worth copying. If not, call `receive` all the same, which then keeps no handle.
     package func wants(_ message: Message, from: ReplicaIndex) -> Bool {
-        guard isPlausible(message, from: from) else { return false }
+        guard isPlausible(message, from: from), message.view <= promised + mostViewsAtOnce else { return false }
         switch message.kind {
         case .propose: return wantsProposal(message)
         case .decided: return wantsDecided(message)
@@ -340,16 +340,16 @@ struct Peer: BitwiseCopyable {
             counters.refused += 1
             return false
         }
-        if message.commit > known { known = message.commit }
-        switch message.kind {
-        case .preVote, .promise, .accepted, .decided, .belowFloor, .nack: peers[from].decided = message.commit
-        default: break
-        }
         // Whoever speaks in a view has promised it, or may learn of it: so does this replica. A pre-vote speaks of a view
         // that nobody may ever promise. Values that are decided in a higher view may count for acknowledgements only once the
         // promise of that view is durable, see `wantsDecided`.
         if message.view > promised && message.kind != .preVote && message.kind != .preVoteGrant {
-            adoptView(message.view, now: now, into: &effects)
+            guard reach(message.view, now: now, into: &effects) else { return false }
+        }
+        if message.commit > known { known = message.commit }
+        switch message.kind {
+        case .preVote, .promise, .accepted, .decided, .belowFloor, .nack: peers[from].decided = message.commit
+        default: break
         }
         var kept = false
         switch message.kind {
@@ -417,6 +417,7 @@ struct Peer: BitwiseCopyable {
         guard peer >= 0 && peer < memberCount && peer != me else { return }
         // It may have restarted, with less than it had executed: what is far above that it would refuse.
         peers[peer].decided = 0
+        knowWhatIsSaid()
         // What a leader said to have sent on the old link it sends again.
         if peer == leadingReplica(of: promised, among: memberCount) { heardHighest = 0 }
         // What it was asked for may be lost too.
@@ -575,7 +576,9 @@ struct Peer: BitwiseCopyable {
                         && (message.acceptedView < message.view || message.acceptedView == decidedView)))
         case .catchUpRequest: return message.instance > 0
         case .decided: return message.instance > 0 && message.instance <= message.commit
-        case .belowFloor, .nack: return true
+        // A floor is one above what was decided, at most.
+        case .belowFloor: return message.instance <= message.commit + 1
+        case .nack: return true
         }
     }
 

@@ -49,8 +49,10 @@ struct Corpus {
 struct Fuzz {
     private static let environment = ProcessInfo.processInfo.environment
     static let seed = environment["MPAXOS_SEED"].flatMap(UInt64.init) ?? UInt64.random(in: 0..<1 << 48)
-    private static let rounds = environment["MPAXOS_FUZZ_ROUNDS"].flatMap(Int.init)
-    private static let traces = environment["MPAXOS_FUZZ_TRACE"] == "1"
+    static let traces = environment["MPAXOS_FUZZ_TRACE"] == "1"
+
+    /// How many rounds there are: so many, unless the environment says otherwise.
+    static func rounds(_ ordinary: Int) -> Int { environment["MPAXOS_FUZZ_ROUNDS"].flatMap(Int.init) ?? ordinary }
 
     var accepted = 0
     var refused = 0
@@ -61,7 +63,7 @@ struct Fuzz {
         let page = GuardedBytes()
         for (name, bytes) in corpus.inputs { try check(bytes, name, page, property) }
         var mutator = Mutator(seed: Self.seed, inputs: corpus.inputs.map(\.bytes))
-        for round in 0..<(Self.rounds ?? rounds) {
+        for round in 0..<Self.rounds(rounds) {
             try check(mutator.next(largest: page.size), "round \(round)", page, property)
         }
     }
