@@ -21,15 +21,6 @@ extension Core {
         }
     }
 
-    /// Moves up towards the view of a message that came. Returns whether it is there: one from too far beyond is refused.
-    mutating func reach(_ view: View, now: Microseconds, into effects: inout EffectBuffer) -> Bool {
-        adoptView(min(view, promised + mostViewsAtOnce), now: now, into: &effects)
-        guard promised < view else { return true }
-        counters.refused += 1
-        settle(now: now)
-        return false
-    }
-
     mutating func promise(_ view: View, into effects: inout EffectBuffer) {
         invariant(view > promised, "views only rise")
         promised = view
@@ -106,13 +97,6 @@ extension Core {
             }
             instance += 1
         }
-    }
-
-    /// What was said to be decided counts for as long as the link to who said it of itself stands, or the view in which
-    /// its leader said it: were it wrong, nothing would ever catch up with it.
-    mutating func knowWhatIsSaid() {
-        known = max(learned, commit)
-        for peer in 0..<memberCount where peer != me && peers[peer].decided > known { known = peers[peer].decided }
     }
 
     /// Follows the contiguous decided entries: first what is known, then what is durable too.

@@ -140,7 +140,7 @@ struct Peer: BitwiseCopyable {
     var learned: Instance
     /// All up to here is decided, said in the promised view by its leader: entries accepted in that view are the decided ones.
     package internal(set) var commit: Instance = 0
-    /// All up to here is decided, said by anyone.
+    /// All up to here is decided, as far as anyone said, see `knowWhatIsSaid`.
     package internal(set) var known: Instance
     /// The log is complete from here to `decided`.
     package internal(set) var served: Instance
@@ -555,31 +555,6 @@ struct Peer: BitwiseCopyable {
     func isStuck(now: Microseconds) -> Bool {
         durableRecord < watchedRecord && now >= watchedSince + 3 * configuration.suspect
             && !configuration.plantedBugs.contains(.stuckStorageUnnoticed)
-    }
-
-    /// Nobody's view or instance gets near the limit, and leaders alone speak as leaders.
-    @inline(__always) func isPlausible(_ message: Message, from: ReplicaIndex) -> Bool {
-        guard from >= 0 && from < memberCount && from != me else { return false }
-        guard
-            message.view > 0 && message.view < plausibleLimit && message.instance < plausibleLimit
-                && message.bound < plausibleLimit && message.commit < plausibleLimit
-        else { return false }
-        switch message.kind {
-        case .preVote, .prepare, .heartbeat: return leadingReplica(of: message.view, among: memberCount) == from
-        case .propose:
-            return leadingReplica(of: message.view, among: memberCount) == from && message.instance > message.bound
-        case .preVoteGrant, .accepted: return leadingReplica(of: message.view, among: memberCount) == me
-        case .promise:
-            return leadingReplica(of: message.view, among: memberCount) == me
-                && (message.flags.contains(.last)
-                    || (message.instance > message.bound && message.acceptedView > 0
-                        && (message.acceptedView < message.view || message.acceptedView == decidedView)))
-        case .catchUpRequest: return message.instance > 0
-        case .decided: return message.instance > 0 && message.instance <= message.commit
-        // A floor is one above what was decided, at most.
-        case .belowFloor: return message.instance <= message.commit + 1
-        case .nack: return true
-        }
     }
 
     /// Brings all that follows from what is known up to date: the acknowledged prefix, votes, decisions, what is missing.

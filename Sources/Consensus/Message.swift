@@ -90,6 +90,14 @@ package struct Message: BitwiseCopyable, Hashable, Sendable {
     @inlinable
     package var round: UInt64 { acceptedView }
 
+    /// For logs: the kind, and the numbers that are not zero.
+    package var summary: String {
+        let numbers = [
+            ("view", view), ("instance", instance), ("bound", bound), ("commit", commit), ("round", acceptedView),
+        ]
+        return numbers.reduce("\(kind)") { $1.1 == 0 ? $0 : "\($0) \($1.0)=\($1.1)" }
+    }
+
     /// "Would you follow me into `view`? I have decided all up to `decided`."
     static func preVote(view: View, decided: Instance) -> Message {
         Message(kind: .preVote, view: view, commit: decided)

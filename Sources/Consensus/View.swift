@@ -18,17 +18,6 @@ import Invariants
 /// Stands in the place of the accepted view of an entry that is known to be decided: higher than any view.
 package let decidedView: View = .max
 
-/// Views and instances beyond this are refused when they come from the network: nobody lives that long, and the arithmetic
-/// on them cannot overflow.
-package let plausibleLimit: UInt64 = 1 << 62
-
-/// A message moves the promised view up by so many at most; one from beyond is refused, and moves it up by just these.
-/// So what one replica says wrongly spends no more of the views than that, on durable record: all of them would take
-/// 2^46 messages, which a link of 1 Gbit/s carries in a year. Honest replicas are never so far apart, as each view
-/// costs an election; and where one was away for more of them than that, the messages of the others take it there in
-/// some steps.
-package let mostViewsAtOnce: UInt64 = 1 << 16
-
 /// The one replica that may propose in `view`.
 @inlinable
 package func leadingReplica(of view: View, among count: Int) -> ReplicaIndex {

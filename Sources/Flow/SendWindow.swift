@@ -41,6 +41,9 @@ package struct SendWindow: ~Copyable {
     static let marksPerWindow = 16
     private static let rateRounds = 8
 
+    /// A mark that is kept for longer tells nothing more, and the arithmetic on its time cannot overflow.
+    private static let longestRoundTrip: UInt64 = 60_000_000
+
     private let inPlace = InPlace()
 
     private struct Mark {
@@ -208,7 +211,7 @@ package struct SendWindow: ~Copyable {
         }
         arrived = mark.sent
         arrivedPieces = mark.pieces
-        let time = max(now > mark.at ? now - mark.at : 0, 1)
+        let time = min(max(now > mark.at ? now - mark.at : 0, 1), Self.longestRoundTrip)
         roundTrip.sample(time)
         if leastRoundTrip == 0 || time < leastRoundTrip { leastRoundTrip = time }
         if searchRounds > 0 { searchLeast = min(searchLeast, time) }

@@ -44,6 +44,7 @@ extension Engine {
         case .theyDiffer(let peers):
             for peer in members(of: peers & ~condemned) {
                 board.peers[peer].digestsDiffered.add(1)
+                guard mayLog(.differing, of: peer, now: now) else { continue }
                 logger.error(
                     "the state of replica \(memberIDs[peer]) differs from that of a majority: \(statement(of: [peer], executed)); it is to stop, and is not to be trusted"
                 )
@@ -55,7 +56,7 @@ extension Engine {
                         "the state of this replica differs from that of a majority: \(statement(of: members(of: majority), executed)). Its state pool is damaged, or the state machine is not deterministic: keep its pools, see mpaxos dump --verify; the others go on without it"
                 ))
         case .undecided(let peers):
-            guard peers & ~disputed != 0 else { break }
+            guard peers & ~disputed != 0, mayLog(.disputed, of: replica, now: now) else { break }
             logger.error(
                 "states differ, and no majority says yet which is right: \(statement(of: members(of: peers), executed)); nothing is served until that is settled"
             )

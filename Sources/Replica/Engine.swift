@@ -76,6 +76,8 @@ final class Engine: Stage {
     @exclusivity(unchecked) private var isStranded = false
     /// Whether this replica was ready at some time since it started.
     @exclusivity(unchecked) private var hasCaughtUp = false
+    /// When each complaint about each peer may be logged next, see `mayLog`.
+    @exclusivity(unchecked) var nextLogAt: [UInt64]
     /// Peers that were linked when the cluster was not founded yet.
     private var linkedBeforeFounding: UInt16 = 0
     /// Of the cores before this one, when the node opened anew with another replica's state.
@@ -103,6 +105,7 @@ final class Engine: Stage {
         self.core = core
         self.acceptor = acceptor
         pacing = Pacing(count: memberIDs.count)
+        nextLogAt = Array(repeating: 0, count: Complaint.allCases.count * memberIDs.count)
         scratch = .allocate(byteCount: batcher.batchBytes, alignment: 64)
         self.batcher = batcher
         self.board = board
@@ -274,9 +277,13 @@ final class Engine: Stage {
             return 1
         }
         switch decoded.content {
-        case .message(let message): receive(message, decoded.payload, from: peer, now: now)
+        case .message(let message):
+            let refused = core.counters.refused
+            receive(message, decoded.payload, from: peer, now: now)
+            if core.counters.refused != refused { tellImplausible(message.summary, from: peer, now: now) }
         case .forward(_, let checksum): takeForwarded(decoded.payload, checksum: checksum, from: peer)
-        case .digest(let standing): compare(standing, of: peer, now: now)
+        case .digest(let standing) where standing.executed < plausibleLimit: compare(standing, of: peer, now: now)
+        case .digest(let standing): tellImplausible("\(standing)", from: peer, now: now)
         case .transfer(let message):
             transfer.take(message, decoded.payload, from: peer, standing: standing, now: now)
             return Self.workOfTransfer

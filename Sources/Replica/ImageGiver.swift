@@ -27,9 +27,18 @@ final class ImageGiver {
     /// When the receiver counts as gone, unless it asks before.
     private var deadline: UInt64 = 0
     private var hasWarned = false
+    /// What was asked for furthest, and since when nothing beyond it.
+    private var reached: UInt64 = 0
+    private var reachedAt: UInt64 = 0
+    /// When the last image was ordered, and when the next may be.
+    private var orderedAt: UInt64 = 0
+    private var restsUntil: UInt64 = 0
 
-    /// Microseconds without a word of the receiver after which its image goes.
+    /// Microseconds without a word of the receiver after which its image goes, and of asking for the same.
     static let patience: UInt64 = 5_000_000
+    static let longestStall: UInt64 = 60_000_000
+    /// Between two images the executor executes: for so long at least, and for nine times as long as that took.
+    static let rest: UInt64 = 1_000_000
 
     init(port: TransferPort, order: ImageOrder, geometry: UInt64, logger: Logger) {
         self.port = port
@@ -61,10 +70,11 @@ final class ImageGiver {
         if case .making = phase {
             // One in the making will do also for who began anew meanwhile.
         } else {
+            // Who asks for one after the other is not to keep the executor from its work.
+            guard now >= restsUntil else { return refuse(.notYet) }
             phase = .making
+            orderedAt = now
             order.place()
-        }
-        if !isRepeated {
             logger.info(
                 "replica \(port.memberIDs[from]) asks for an image of the state: no log reaches back to where it stands"
             )
@@ -79,6 +89,7 @@ final class ImageGiver {
             return
         }
         deadline = now + Self.patience
+        if offset > reached { (reached, reachedAt) = (offset, now) }
         let offset = Int(offset)
         let count = min(TransferMessage.chunkSize, image.size - offset)
         if count == 0 {
@@ -101,6 +112,7 @@ final class ImageGiver {
         case .idle: break
         case .making:
             guard let result = order.collect() else { return }
+            restsUntil = now + max(Self.rest, 9 * (now - orderedAt))
             switch result {
             case .success where port.board.isInDispute:
                 port.send(.refusal(ticket: ticket, .inDispute), to: peer)
@@ -118,7 +130,7 @@ final class ImageGiver {
                     "the log begins at \(standing.floor) now, behind the image that \(receiver) takes, which has all up to \(image.executed): if no other log reaches back, it will need another image; with a larger log_size this does not happen"
                 )
             }
-            if now >= deadline {
+            if now >= deadline || now >= reachedAt + Self.longestStall {
                 logger.warning("\(receiver) asks for nothing any more: its image of the state is given up")
                 phase = .idle
             }
@@ -135,6 +147,7 @@ final class ImageGiver {
         )
         phase = .giving(image)
         deadline = now + Self.patience
+        (reached, reachedAt) = (0, now)
         hasWarned = false
         port.send(.offer(ticket: ticket, offer), to: peer)
     }

@@ -63,6 +63,8 @@ final class ImageReceiver {
     private static let longestRepetition: UInt64 = 2_000_000
     private static let rest: UInt64 = 1_000_000
     private static let longRest: UInt64 = 10_000_000
+    /// Microseconds that a giver may take to make its image.
+    private static let longestMaking: UInt64 = 600_000_000
     /// Microseconds that an image is kept for the word of a third replica: of an instance that each tells of when it comes
     /// there, and else of one that it has told of by now if it was as quiet there as the giver.
     private static let longestComparison: UInt64 = 3_000_000
@@ -167,6 +169,7 @@ final class ImageReceiver {
         ticket = UInt64.random(in: 1...UInt64.max)
         logger.info("asks \(giverName) for its state")
         phase = .requesting(image)
+        began = now
         deadline = now + Self.patience
         request(standing, now: now)
     }
@@ -207,10 +210,12 @@ final class ImageReceiver {
 
     func offered(_ offer: TransferMessage.Offer, ticket: UInt64, from: Int, standing: Standing, now: UInt64) {
         guard case .requesting(let image) = phase, from == giver, ticket == self.ticket else { return }
+        // Its view is to be promised: from afar the giver's messages take this replica there first, in steps.
         guard offer.executed > standing.decided, offer.executed < plausibleLimit, offer.view > 0,
-            offer.view < plausibleLimit, let size = Int(exactly: offer.size),
+            offer.view <= standing.view + mostViewsAtOnce, let size = Int(exactly: offer.size),
             image.expect(size: size, checksum: offer.checksum, executed: offer.executed)
         else {
+            port.board.peers[from].framesImplausible.add(1)
             fail(image, "its offer makes no sense: \(offer)", standing, now: now)
             return
         }
@@ -276,7 +281,7 @@ final class ImageReceiver {
     ) {
         guard from == giver, ticket == self.ticket else { return }
         switch phase {
-        case .requesting where refusal == .notYet: deadline = now + Self.patience
+        case .requesting where refusal == .notYet && now < began + Self.longestMaking: deadline = now + Self.patience
         case .requesting(let image), .receiving(let image): fail(image, refusal.reason, standing, now: now)
         default: break
         }

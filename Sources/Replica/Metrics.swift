@@ -77,6 +77,8 @@ struct CatalogueBuilder {
         let resent = counters("peer_proposals_resent_total", "Proposals sent to a peer again")
         let parcelsLost = counters(
             "peer_parcels_lost_total", "Parts of a peer's large frames that do not belong where they came")
+        let implausible = counters(
+            "peer_frames_implausible_total", "Frames of a peer that say what no replica in its place can have to say")
         let digestsDiffered = counters(
             "peer_digests_differed_total", "Times that the state of a peer differed from that of a majority")
         let recorded = all.map { _ in hidden() }
@@ -86,7 +88,8 @@ struct CatalogueBuilder {
                 framesReceived: received[index], framesLost: lost[index], framesMalformed: malformed[index],
                 refusal: Note(), roundTrip: roundTrip[index], window: window[index], underWay: underWay[index],
                 queued: queued[index], behind: behind[index], bytesSent: bytesSent[index], resent: resent[index],
-                parcelsLost: parcelsLost[index], digestsDiffered: digestsDiffered[index],
+                parcelsLost: parcelsLost[index], framesImplausible: implausible[index],
+                digestsDiffered: digestsDiffered[index],
                 recorded: recorded[index])
         }
     }

@@ -68,8 +68,8 @@ struct IncomingParcels {
     private(set) var bytes = 0
     private let largest: Int
 
-    /// - Parameter largest: bytes of a payload that a peer may send.
-    init(largest: Int) { self.largest = largest }
+    /// - Parameter largest: bytes of a payload that a peer may send; more than `mostBytes` it may not in any case.
+    init(largest: Int) { self.largest = min(largest, Self.mostBytes) }
 
     /// Takes a piece. False: it is too large, or does not go on where the one before ended.
     mutating func take(parcel number: UInt64, offset: UInt64, size: UInt64, _ piece: UnsafeRawBufferPointer) -> Bool {

@@ -39,6 +39,9 @@ final class PeerTraffic {
     /// Parcels that may wait for one peer, and bytes of those that nobody asked for: what a peer keeps for a while.
     static let mostParcels = 64
     private static let mostBytes = 32 << 20
+    /// Answers that may wait for one peer: more than one of the core's has, so that one that asks and does not read costs
+    /// no more than these. The others are as good as lost, and are asked for again.
+    static let mostAnswers = 256
 
     init(
         index: Int, count: Int, acceptor: AcceptorPool, board: StatusBoard, departures: SPSCRing<Departure>,
@@ -210,7 +213,13 @@ final class PeerTraffic {
             return false
         }
         if size <= peers[peer].window.largestWhole && (!isProposal || peers[peer].waitingProposals == 0) { return true }
-        if !isProposal, replaceAnswer(message, header, to: peer) { return false }
+        if !isProposal {
+            if replaceAnswer(message, header, to: peer) { return false }
+            guard peers[peer].outgoing.count < Self.mostAnswers else {
+                board.departuresDropped.add(1)
+                return false
+            }
+        }
         var parcel = newParcel(size: Int(message.batch.length), .logged(message.batch))
         parcel.header = header
         if isProposal {

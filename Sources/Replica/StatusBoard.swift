@@ -51,6 +51,8 @@ package final class StatusBoard: Sendable {
         package let resent: Counter
         /// Pieces and DELIVERs of this peer that belong to no parcel, or not where they came.
         package let parcelsLost: Counter
+        /// Frames of this peer that were understood, and in which it said what no replica in its place can have to say.
+        package let framesImplausible: Counter
         /// How often the state of this peer was found to differ from that of a majority.
         package let digestsDiffered: Counter
         /// The incarnation that was put on record in this process, 0 for none. What is read is durable.

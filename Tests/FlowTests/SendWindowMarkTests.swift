@@ -144,4 +144,20 @@ import Testing
         let measured = rig.run(seconds: 10)
         #expect(measured.used >= 0.95, "\(measured)")
     }
+
+    /// A peer may keep marks for as long as it likes, or return them at once: the window stays what it may be.
+    @Test(arguments: [1, 30 * 86_400_000_000, .max >> 2] as [UInt64])
+    func marksThatAreKept(for time: UInt64) throws {
+        var window = measured(roundTrip: 1_000)
+        var now: UInt64 = 6_000_000
+        for round in 0..<400 {
+            window.sent(round < 200 ? window.size : 64 << 10, pieces: false, now: now)
+            window.ranShort()
+            let stamp = try mark(&window, now: now)
+            now += round < 200 ? 1_000 : min(time, (.max - now) / 8)
+            #expect((window.returned(stamp, now: now)) == true)
+            #expect(window.size >= SendWindow.leastSize && window.size <= SendWindow.mostSize)
+        }
+        #expect(window.roundTrip.smoothed <= 60_000_000)
+    }
 }

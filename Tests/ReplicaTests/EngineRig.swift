@@ -30,6 +30,8 @@ final class EngineReplica {
     fileprivate(set) var executed: [Executed] = []
     /// The executor stands still.
     var isStill = false
+    /// What it executes is what was submitted.
+    var isHonestlyServed = true
     private let parker = Parker.allocate()!
     private let folder: TestFolder
 
@@ -123,7 +125,7 @@ final class EngineReplica {
             while let record = records.next() {
                 // The rest has a checksum, which the engine looks at.
                 let beginning = record.body.prefix(64)
-                if !beginning.elementsEqual(TrafficEnd.payload(beginning.count, salt: Int(record.tag))) {
+                if isHonestlyServed, !beginning.elementsEqual(TrafficEnd.payload(beginning.count, salt: Int(record.tag))) {
                     Issue.record("command \(record.tag) is not what was submitted")
                 }
                 executed.append(
@@ -131,7 +133,7 @@ final class EngineReplica {
                         tag: record.tag, origin: Int(record.origin), instance: batch.instance,
                         count: record.body.count, at: now))
             }
-            if records.isDamaged { Issue.record("instance \(batch.instance) is damaged") }
+            if records.isDamaged, isHonestlyServed { Issue.record("instance \(batch.instance) is damaged") }
             board.executed.storeReleasing(batch.instance)
         }
     }

@@ -447,4 +447,20 @@ import Wire
         let patience = try #require(rig.sender.traffic.patience(with: 2))
         #expect((50_000..<100_000).contains(patience))
     }
+
+    /// One that asks for what was decided in view after view, and reads nothing, costs no more memory than so many answers.
+    @Test func answersThatNobodyReads() throws {
+        let rig = try TrafficRig()
+        let batches = (1...200).map { rig.sender.batch(20_000, for: Instance($0)) }
+        for view in 3...12 as ClosedRange<View> {
+            for (place, batch) in batches.enumerated() {
+                let instance = Instance(place + 1)
+                rig.sender.traffic.send(
+                    Message(kind: .decided, view: view, instance: instance, commit: instance, batch: batch), to: 1 << 1)
+            }
+        }
+        let waiting = rig.sender.traffic.parcelBytes(to: 1)
+        #expect(waiting == PeerTraffic.mostAnswers * 20_000)
+        #expect(rig.sender.board.departuresDropped.load() == UInt64(10 * 200 - PeerTraffic.mostAnswers))
+    }
 }

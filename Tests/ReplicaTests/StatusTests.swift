@@ -181,7 +181,8 @@ import Topology
         let counters = [
             ("frames_sent_total", peer.framesSent), ("frames_received_total", peer.framesReceived),
             ("frames_lost_total", peer.framesLost), ("frames_malformed_total", peer.framesMalformed),
-            ("bytes_sent_total", peer.bytesSent), ("proposals_resent_total", peer.resent),
+            ("bytes_sent_total", peer.bytesSent), ("frames_implausible_total", peer.framesImplausible),
+            ("proposals_resent_total", peer.resent),
         ]
         for (place, (_, gauge)) in gauges.enumerated() { gauge.store(UInt64(100 + place)) }
         for (place, (_, counter)) in counters.enumerated() { counter.add(UInt64(200 + place)) }

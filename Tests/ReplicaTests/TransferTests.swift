@@ -391,4 +391,88 @@ import Wire
             sides[to].take(Self.garbage(&random, tickets: tickets), needsState: to == 0, now: now)
         }
     }
+
+    private static func frame(_ message: TransferMessage, from sender: Int) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: PeerHeader.size)
+        bytes.withUnsafeMutableBytes { PeerFrame.encodeHeader(of: message, sender: sender, into: $0.baseAddress!) }
+        return bytes
+    }
+
+    /// One that asks for image after image has the executor pause once a second, not all the time.
+    @Test func imageAfterImage() throws {
+        let folder = try Self.folder()
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let giver = try Side(1, in: folder, executed: 400)
+        let geometry = giver.pool.geometry.fingerprint
+        var (orders, wasPlaced, now): (Int, Bool, UInt64) = (0, false, 1)
+        for ticket in 1...2_000 as ClosedRange<UInt64> {
+            now += 5_000
+            giver.take(
+                Self.frame(.request(ticket: ticket, decided: 5, geometry: geometry), from: 0), needsState: false,
+                now: now)
+            if giver.order.isPlaced, !wasPlaced { orders += 1 }
+            wasPlaced = giver.order.isPlaced
+            try giver.turn(needsState: false, now: now)
+            wasPlaced = wasPlaced && giver.order.isPlaced
+            _ = giver.sent()
+        }
+        #expect((5...11).contains(orders), "in ten seconds")
+    }
+
+    /// One that asks for the same part of an image again and again does not keep the giver from all others.
+    @Test func onePartForEver() throws {
+        let folder = try Self.folder()
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let giver = try Side(1, in: folder, executed: 400)
+        let geometry = giver.pool.geometry.fingerprint
+        var now: UInt64 = 1
+        func answer(to message: TransferMessage, from peer: Int) throws -> [TransferMessage] {
+            now += 500_000
+            giver.take(Self.frame(message, from: peer), needsState: false, now: now)
+            for _ in 0..<50 { try giver.turn(needsState: false, now: now) }
+            return try giver.sent().compactMap { frame in
+                if case .transfer(let answer) = try Self.content(of: frame.bytes) { answer } else { nil }
+            }
+        }
+        let offered = try answer(to: .request(ticket: 7, decided: 5, geometry: geometry), from: 0)
+        try #require(offered.contains { if case .offer = $0 { true } else { false } })
+        let other = TransferMessage.request(ticket: 8, decided: 5, geometry: geometry)
+        #expect(try answer(to: other, from: 2) == [.refusal(ticket: 8, .busy)])
+        for _ in 0..<130 { _ = try answer(to: .ask(ticket: 7, offset: 0), from: 0) }
+        #expect(try answer(to: other, from: 2).contains(.refusal(ticket: 8, .busy)) == false)
+    }
+
+    /// An image that is in the making for ever, and one of a view that nobody can have come to: neither is waited for, nor
+    /// taken.
+    @Test func whatIsNoOffer() throws {
+        let folder = try Self.folder()
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let receiver = try Side(0, in: folder, executed: 5)
+        receiver.board.peers[2].connected.store(0)
+        var now: UInt64 = 1
+        var tickets: [UInt64] = []
+        func turns(for duration: UInt64, _ answer: (UInt64) -> TransferMessage) throws {
+            let end = now + duration
+            while now < end {
+                now += 250_000
+                try receiver.turn(needsState: true, now: now)
+                for frame in receiver.sent() {
+                    guard case .transfer(.request(let ticket, _, _)) = try Self.content(of: frame.bytes) else { continue }
+                    if tickets.last != ticket { tickets.append(ticket) }
+                    receiver.take(Self.frame(answer(ticket), from: 1), needsState: true, now: now)
+                }
+            }
+        }
+        try turns(for: 500_000_000) { .refusal(ticket: $0, .notYet) }
+        #expect(tickets.count == 1, "a large state takes its time")
+        try turns(for: 200_000_000) { .refusal(ticket: $0, .notYet) }
+        #expect(tickets.count == 2)
+        tickets = []
+        try turns(for: 600_000_000) { ticket in
+            .offer(
+                ticket: ticket,
+                .init(executed: 400, view: 10 + mostViewsAtOnce, size: 20 << 20, position: 1, checksum: 7))
+        }
+        #expect(tickets.count > 2 && receiver.board.peers[1].framesImplausible.load() == UInt64(tickets.count))
+    }
 }
