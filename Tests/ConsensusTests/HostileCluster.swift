@@ -49,7 +49,8 @@ final class HostileCluster {
         case 89..<92: cluster.makeRoom(replica)
         case 92..<95:
             if let peer = peer(of: replica) {
-                let patience = UInt64(random.below(2_000_000)), distance = UInt64(random.below(400_000))
+                let patience = UInt64(random.below(2_000_000))
+                let distance = UInt64(random.below(400_000))
                 cluster.allow(
                     [Int.max, 0, -5, 100, 1 << 20][random.below(5)], patience: patience, distance: distance,
                     from: replica, to: peer)

@@ -123,11 +123,7 @@ final class EngineReplica {
         while let batch = rings.decided.pop() {
             var records = CommandRecords(UnsafeRawBufferPointer(start: batch.bytes, count: batch.count))
             while let record = records.next() {
-                // The rest has a checksum, which the engine looks at.
-                let beginning = record.body.prefix(64)
-                if isHonestlyServed, !beginning.elementsEqual(TrafficEnd.payload(beginning.count, salt: Int(record.tag))) {
-                    Issue.record("command \(record.tag) is not what was submitted")
-                }
+                if isHonestlyServed { compare(record) }
                 executed.append(
                     Executed(
                         tag: record.tag, origin: Int(record.origin), instance: batch.instance,
@@ -135,6 +131,14 @@ final class EngineReplica {
             }
             if records.isDamaged, isHonestlyServed { Issue.record("instance \(batch.instance) is damaged") }
             board.executed.storeReleasing(batch.instance)
+        }
+    }
+
+    private func compare(_ record: CommandRecord) {
+        // The rest has a checksum, which the engine looks at.
+        let beginning = record.body.prefix(64)
+        if !beginning.elementsEqual(TrafficEnd.payload(beginning.count, salt: Int(record.tag))) {
+            Issue.record("command \(record.tag) is not what was submitted")
         }
     }
 

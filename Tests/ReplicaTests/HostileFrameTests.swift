@@ -36,7 +36,10 @@ import Wire
         let limit = plausibleLimit
         let messages: [(String, (View) -> Message)] = [
             ("a floor above what was decided", { Message(kind: .belowFloor, view: $0, instance: 9, commit: 1) }),
-            ("a floor of a log without end", { Message(kind: .belowFloor, view: $0, instance: limit, commit: limit - 1) }),
+            (
+                "a floor of a log without end",
+                { Message(kind: .belowFloor, view: $0, instance: limit, commit: limit - 1) }
+            ),
             ("a decided value above what was decided", { Message(kind: .decided, view: $0, instance: 9, commit: 8) }),
             ("decided: more than there can be", { Message(kind: .nack, view: $0, commit: limit) }),
             ("a question for no instance", { Message(kind: .catchUpRequest, view: $0, bound: 9) }),
@@ -94,7 +97,9 @@ import Wire
             for _ in 0..<(1 + source.random.below(30)) {
                 victim.arrived(source.next(for: victim, from: peer), from: peer)
             }
-            if source.random.below(3) == 0 { victim.submit(UInt64(100 + round), bytes: 1 + source.random.below(60_000)) }
+            if source.random.below(3) == 0 {
+                victim.submit(UInt64(100 + round), bytes: 1 + source.random.below(60_000))
+            }
             rig.run(for: [100, 2_000, 20_000, 300_000][source.random.below(4)])
             if source.random.below(20) == 0 {
                 rig.cut(victim.index, peer)
@@ -216,9 +221,11 @@ import Wire
             guard frame.count > PeerHeader.size else { return frame }
             parcel += 1
             let (number, count) = (parcel, frame.count - PeerHeader.size)
-            pending = HostileFrameTests.header {
-                LinkFrame.deliver(parcel: number).encodeHeader(payloadCount: PeerHeader.size, sender: peer, into: $0)
-            } + frame.prefix(PeerHeader.size)
+            pending =
+                HostileFrameTests.header {
+                    LinkFrame.deliver(parcel: number).encodeHeader(
+                        payloadCount: PeerHeader.size, sender: peer, into: $0)
+                } + frame.prefix(PeerHeader.size)
             return HostileFrameTests.header {
                 LinkFrame.piece(parcel: number, offset: 0, size: UInt64(count)).encodeHeader(
                     payloadCount: count, sender: peer, into: $0)

@@ -457,7 +457,9 @@ import Wire
                 now += 250_000
                 try receiver.turn(needsState: true, now: now)
                 for frame in receiver.sent() {
-                    guard case .transfer(.request(let ticket, _, _)) = try Self.content(of: frame.bytes) else { continue }
+                    guard case .transfer(.request(let ticket, _, _)) = try Self.content(of: frame.bytes) else {
+                        continue
+                    }
                     if tickets.last != ticket { tickets.append(ticket) }
                     receiver.take(Self.frame(answer(ticket), from: 1), needsState: true, now: now)
                 }
