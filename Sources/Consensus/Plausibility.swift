@@ -51,5 +51,7 @@ extension Core {
     mutating func knowWhatIsSaid() {
         known = max(learned, commit)
         for peer in 0..<memberCount where peer != me && peers[peer].decided > known { known = peers[peer].decided }
+        // Nothing is missing, as far as anyone says.
+        if known == learned { needsStateTransfer = false }
     }
 }

@@ -82,6 +82,24 @@ import Testing
         #expect(cluster.members[0].core.decided >= instance && cluster.members[1].core.decided >= instance)
     }
 
+    /// What is said to be missing, and is not, is missed no longer than the link to who said so stands.
+    @Test func aFloorThatIsNone() {
+        let cluster = TestCluster(3)
+        cluster.elect(1)
+        cluster.propose(7, at: 1)
+        cluster.pass(100_000)
+        for index in [0, 1] {
+            let message = Message(kind: .belowFloor, view: cluster.members[index].core.view, instance: 9, commit: 12)
+            cluster.deliver(message, from: 2, to: index)
+            #expect(cluster.members[index].core.needsStateTransfer && cluster.members[index].core.known == 12)
+        }
+        cluster.pass(1_000_000)
+        #expect((cluster.members[0].core.needsStateTransfer) == true, "none of the others has what is missing")
+        for index in [0, 1] { cluster.reconnect(index, 2) }
+        cluster.pass(100_000)
+        #expect(cluster.members.allSatisfy { $0.core.known == 1 && !$0.core.needsStateTransfer })
+    }
+
     /// A base that nobody can have decided gets onto the record of a leader, by one promise that is wrong, and its word to
     /// the others. With the next views it is gone from all.
     @Test(arguments: [false, true])
