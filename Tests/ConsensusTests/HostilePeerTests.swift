@@ -22,7 +22,7 @@ import Testing
             refused += Int(run.refused)
         }
         print("of \(hostile) messages \(refused) were refused")
-        #expect(count == 1 || refused > hostile / 20 && refused < hostile)
+        #expect(refused > hostile / 20 && refused < hostile)
     }
 
     /// What was put on record by lies spends nothing for good.
