@@ -68,7 +68,7 @@ package struct Charter: Equatable, Sendable, Codable {
     }
 
     /// With the largest unit that is exact.
-    private static func size(_ bytes: UInt64) -> String {
+    package static func size(_ bytes: UInt64) -> String {
         for (unit, shift) in [("GiB", 30), ("MiB", 20), ("KiB", 10)] as [(String, UInt64)] {
             if bytes > 0, bytes & (1 << shift - 1) == 0 { return "\(bytes >> shift) \(unit)" }
         }

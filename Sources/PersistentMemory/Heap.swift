@@ -53,7 +53,7 @@ package final class Heap {
         let header = pool.region.baseAddress! + regionOffset
         guard header.load(as: UInt64.self) == 0 else {
             throw PoolError(
-                .exists, "\(pool.path): formatted already; remove the file first if its content may be lost")
+                .exists, "\(pool.path): formatted already; name another path")
         }
         // Everything but the magic number first; the allocator's records as the first commit; the magic number last.
         Journal.format(header: header)
@@ -118,9 +118,6 @@ package final class Heap {
         self.layout = layout
         let home = header + layout.dataOffset
         var journal = try Journal(pool: pool, header: header, layout: layout)
-        replayedCommits = try journal.recover(
-            into: home, dataLines: Int(layout.dataSize) / DirtyLines.lineSize, isMoving: isMoving)
-
         let place = pool.fileOffsetOfRegion + (UnsafeRawPointer(home) - UnsafeRawPointer(pool.region.baseAddress!))
         guard
             let mapped = mmap(
@@ -132,6 +129,15 @@ package final class Heap {
                 .io,
                 "\(pool.path): cannot map its view: \(String(cString: strerror(errno))); give the host more memory, or this process more address space (ulimit -v)"
             )
+        }
+        do throws(PoolError) {
+            // The view shows what home gets, unless home is this process's alone.
+            replayedCommits = try journal.recover(
+                into: pool.isPrivate ? [home, mapped] : [home],
+                dataLines: Int(layout.dataSize) / DirtyLines.lineSize, isMoving: isMoving)
+        } catch {
+            munmap(mapped, Int(layout.dataSize))
+            throw error
         }
         view = mapped
         transaction = Transaction(view: mapped, home: home, layout: layout, journal: journal, viewLimit: viewLimit)

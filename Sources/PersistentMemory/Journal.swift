@@ -96,7 +96,9 @@ struct Journal {
     /// Safe to be cut short anywhere and begun again: replaying is idempotent, and `firstCommit` moves last.
     /// - Parameter isMoving: the region is a copy that was made while commits went on, so that nothing tells damage.
     /// - Returns: how many commits were replayed.
-    mutating func recover(into data: UnsafeMutableRawPointer, dataLines: Int, isMoving: Bool) throws(PoolError) -> Int {
+    mutating func recover(
+        into areas: [UnsafeMutableRawPointer], dataLines: Int, isMoving: Bool
+    ) throws(PoolError) -> Int {
         let count = try validRecords(dataLines: dataLines, isMoving: isMoving)
         if count > 0 {
             // A process may have been killed between the stores of the newest record and their fence: what is said to
@@ -112,7 +114,9 @@ struct Journal {
             let contents = numbers + 64 * Journal.numberLines(lines)
             for index in 0..<lines {
                 let line = Int(numbers.load(fromByteOffset: index * 8, as: UInt64.self))
-                pool.streamLater(to: data + line * 64, from: contents + index * 64, count: 64)
+                for data in areas {
+                    pool.streamLater(to: data + line * 64, from: contents + index * 64, count: 64)
+                }
             }
             tail += Journal.recordSize(lines: lines)
         }

@@ -9,7 +9,7 @@ import Invariants
 ///
 /// Threading: one owner at a time.
 package final class Pool {
-    package let path: String
+    package private(set) var path: String
     /// The mapped region: page-aligned, zero at creation.
     package let region: UnsafeMutableRawBufferPointer
     package let durability: Durability
@@ -17,6 +17,8 @@ package final class Pool {
     package let fileOffsetOfRegion: Int
     /// Open for reading and writing for as long as the pool is.
     package let fileDescriptor: Int32
+    /// What is written into the region does not reach the file, nor other mappings of it.
+    let isPrivate: Bool
 
     @usableFromInline let flusher: UnsafeMutablePointer<Flush>
     private var handle: OpaquePointer?
@@ -63,7 +65,7 @@ package final class Pool {
             unlink(path)
             throw error
         }
-        syncDirectory(of: path)
+        try syncDirectory(of: path)
     }
 
     /// Opens a pool file that `create` made with the same layout name.
@@ -74,6 +76,7 @@ package final class Pool {
             let size = try Pool.inspect(descriptor: descriptor, path: path, layout: layout)
             let pool = try Pool.openLocked(path: path, layout: Pool.stamped(layout, size: size))
             handle = pool
+            Descriptors.closeOnExec(of: descriptor)
             do throws(PoolError) {
                 region = try Pool.findRegion(in: pool, path: path, size: size)
             } catch {
@@ -87,24 +90,93 @@ package final class Pool {
         }
         self.path = path
         fileDescriptor = descriptor
+        isPrivate = false
         durability = Durability.of(region: UnsafeRawBufferPointer(region), file: descriptor)
         flusher = Flush.make(region: region, durability: durability)
         if FlushCheck.isWanted { checkFlushes(planting: FlushPlant.ofEnvironment(layout: layout)) }
     }
 
     /// A pool without libpmemobj: the region is an unnamed file in memory with this content. For crash images.
-    package init(image: UnsafeRawBufferPointer) throws(PoolError) {
-        invariant(image.count > 0, "an image has bytes")
-        invariant(image.count % Pool.pageSize == 0, "an image is whole pages")
-        let descriptor = cpm_memory_file("crash-image")
-        guard descriptor >= 0, ftruncate(descriptor, image.count) == 0,
-            let mapped = mmap(nil, image.count, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0), mapped != MAP_FAILED
-        else { throw PoolError(.io, "no memory for a crash image: \(String(cString: strerror(errno)))") }
-        region = UnsafeMutableRawBufferPointer(start: mapped, count: image.count)
+    package convenience init(image: UnsafeRawBufferPointer) throws(PoolError) {
+        try self.init(path: "(image)", memoryOf: image.count)
         region.copyMemory(from: image)
-        path = "(image)"
+    }
+
+    /// A pool without libpmemobj: the region is an unnamed file in memory, with a copy of a region that its owner may be
+    /// changing. Takes as much memory as the region has pages that are not zero.
+    /// - Parameters:
+    ///   - descriptor: of the pool's file.
+    ///   - place: of the region in it.
+    package convenience init(
+        path: String, copyOf descriptor: Int32, at place: Int, count: Int
+    ) throws(PoolError) {
+        try self.init(path: path, memoryOf: count)
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: Pool.pageSize)
+        defer { buffer.deallocate() }
+        var done = 0
+        while done < count {
+            let got = pread(descriptor, buffer.baseAddress, min(buffer.count, count - done), off_t(place + done))
+            guard got > 0, got % Pool.pageSize == 0 else {
+                throw PoolError(.io, "\(path): cannot read: \(String(cString: strerror(errno))); \(PoolError.systemAdvice)")
+            }
+            for page in stride(from: 0, to: got, by: Pool.pageSize) {
+                let words = UnsafeRawBufferPointer(rebasing: buffer[page..<page + Pool.pageSize])
+                guard words.bindMemory(to: UInt64.self).contains(where: { $0 != 0 }) else { continue }
+                (region.baseAddress! + done + page).copyMemory(from: words.baseAddress!, byteCount: words.count)
+            }
+            done += got
+        }
+    }
+
+    private init(path: String, memoryOf count: Int) throws(PoolError) {
+        invariant(count > 0, "an image has bytes")
+        invariant(count % Pool.pageSize == 0, "an image is whole pages")
+        let descriptor = cpm_memory_file("crash-image")
+        guard descriptor >= 0, ftruncate(descriptor, count) == 0,
+            let mapped = mmap(nil, count, PROT_READ | PROT_WRITE, MAP_SHARED, descriptor, 0), mapped != MAP_FAILED
+        else {
+            let code = errno
+            if descriptor >= 0 { Glibc.close(descriptor) }
+            throw PoolError(
+                .io,
+                "\(path): no memory for a copy of \(count) bytes: \(String(cString: strerror(code))); give the host more memory, or this process more address space (ulimit -v)"
+            )
+        }
+        region = UnsafeMutableRawBufferPointer(start: mapped, count: count)
+        self.path = path
         fileOffsetOfRegion = 0
         fileDescriptor = descriptor
+        isPrivate = false
+        durability = .emulated
+        handle = nil
+        flusher = Flush.make(region: region, durability: .emulated)
+    }
+
+    /// A pool without libpmemobj, on a file that nobody changes: what is written into the region stays in this process.
+    /// Takes memory for those pages alone.
+    /// - Parameters:
+    ///   - descriptor: of the pool's file; it stays the caller's.
+    ///   - place: of the region in it.
+    package init(path: String, privateViewOf descriptor: Int32, at place: Int, count: Int) throws(PoolError) {
+        invariant(place % Pool.pageSize == 0 && count % Pool.pageSize == 0, "a region is whole pages")
+        let own = fcntl(descriptor, F_DUPFD_CLOEXEC, 0)
+        guard own >= 0,
+            let mapped = mmap(
+                nil, count, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, own, off_t(place)),
+            mapped != MAP_FAILED
+        else {
+            let code = errno
+            if own >= 0 { Glibc.close(own) }
+            throw PoolError(
+                .io,
+                "\(path): cannot map: \(String(cString: strerror(code))); give the host more memory, or this process more address space (ulimit -v)"
+            )
+        }
+        region = UnsafeMutableRawBufferPointer(start: mapped, count: count)
+        self.path = path
+        fileOffsetOfRegion = place
+        fileDescriptor = own
+        isPrivate = true
         durability = .emulated
         handle = nil
         flusher = Flush.make(region: region, durability: .emulated)
@@ -296,11 +368,21 @@ extension Pool {
     private static func creationError(path: String, size: Int, code: Int32) -> PoolError {
         let reason = String(cString: pmemobj_errormsg())
         switch code {
-        case EEXIST: return PoolError(.exists, "\(path): exists already; remove it first if its content may be lost")
+        case EEXIST: return PoolError(.exists, "\(path): exists already; name another path")
         case ENOSPC:
             return PoolError(
                 .noSpace, "\(path): no room for \(size) bytes on its file system; free some or choose a smaller size")
         case ENOENT: return PoolError(.missing, "\(path): its folder does not exist; create it first")
+        case EACCES, EPERM, EROFS:
+            return PoolError(
+                .io,
+                "\(path): cannot create: \(String(cString: strerror(code))); the user of this process must be able to write to its folder"
+            )
+        case EFBIG:
+            return PoolError(
+                .io,
+                "\(path): cannot create: a file of \(size) bytes is larger than its file system, or the limit of this process (ulimit -f), allows"
+            )
         default: return PoolError(.io, "\(path): cannot create: \(String(cString: strerror(code))): \(reason)")
         }
     }
@@ -324,12 +406,29 @@ extension Pool {
     }
 
     /// Makes durable which files there are in the folder of `path`.
-    package static func syncDirectory(of path: String) {
+    package static func syncDirectory(of path: String) throws(PoolError) {
         let folder = path.lastIndex(of: "/").map { String(path[...$0]) } ?? "."
         let descriptor = Glibc.open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-        guard descriptor >= 0 else { return }
-        fsync(descriptor)
-        Glibc.close(descriptor)
+        defer { if descriptor >= 0 { Glibc.close(descriptor) } }
+        guard descriptor >= 0, fsync(descriptor) == 0 else {
+            throw PoolError(
+                .io,
+                "\(folder): cannot be made durable, so that a loss of power may undo which files it has: \(String(cString: strerror(errno))); \(PoolError.systemAdvice)"
+            )
+        }
+    }
+
+    /// Gives the file another name, in place of whatever has it. The pool stays open, and so locked, all the while.
+    /// Durable on return; where that fails, the file may have either name after a loss of power.
+    package func rename(to target: String) throws(PoolError) {
+        guard Glibc.rename(path, target) == 0 else {
+            throw PoolError(
+                .io,
+                "\(path): cannot be renamed to \(target): \(String(cString: strerror(errno))); \(PoolError.systemAdvice)"
+            )
+        }
+        path = target
+        try Pool.syncDirectory(of: target)
     }
 }
 

@@ -14,12 +14,8 @@ struct Pools {
     /// Whether all bytes of the state were read and found to be what commits have made; else there were too many for
     /// the opening.
     let isVerified: Bool
-
-    /// DRAM for the state's changed pages, in bytes: an eighth of the machine's memory. Where the pages in use are more
-    /// than that, commands wait for page faults, which cost several times what else they do.
-    private static var viewLimit: Int {
-        max(256 << 20, sysconf(Int32(_SC_PHYS_PAGES)) / 8 * sysconf(Int32(_SC_PAGESIZE)))
-    }
+    /// What became of a `log_size` that the log was not formatted with, for the log of the process; nil where it was.
+    let resizing: (what: String, isDone: Bool)?
 
     /// Microseconds that an opening may take to read the state: enough for some gigabytes in memory.
     private static let verificationTime: UInt64 = 500_000
@@ -30,15 +26,22 @@ struct Pools {
         return acceptor.durability == .msync ? .msync : state.durability
     }
 
-    /// - Parameter charter: of the topology and the program.
-    init(topology: Topology, member: Topology.Member, charter: Charter) throws(ReplicaError) {
-        try Self.requireBoth(of: member)
+    /// - Parameters:
+    ///   - charter: of the topology and the program.
+    ///   - viewLimit: bytes of DRAM for the state's changed pages.
+    init(
+        topology: Topology, member: Topology.Member, charter: Charter, viewLimit: Int
+    ) throws(ReplicaError) {
+        try ReplicaPools.requireBoth(of: member)
+        var acceptor: AcceptorPool
         do throws(PoolError) {
+            // Whoever formatted them may have been interrupted before this was durable.
+            try Pool.syncDirectory(of: member.acceptorPool)
             acceptor = try AcceptorPool(
                 opening: member.acceptorPool, expecting: topology.name, replica: member.id, charter: charter)
             state = try StatePool(
                 opening: member.statePool, expecting: topology.name, replica: member.id, charter: charter,
-                viewLimit: Self.viewLimit)
+                viewLimit: viewLimit)
         } catch {
             throw ReplicaError(.refused, error.description)
         }
@@ -83,6 +86,8 @@ struct Pools {
         } catch {
             throw ReplicaError(.refused, error.description)
         }
+        resizing = try Self.resize(&acceptor, to: topology.storage.logSize, executed: state.executed)
+        self.acceptor = acceptor
         // In three steps, see `AcceptorPool.life`. Whoever calls this has said nothing to anybody yet.
         life = Life(bootCount: acceptor.life.bootCount + 1, nonce: UInt64.random(in: 1...UInt64.max))
         acceptor.begin(start: life.bootCount)
@@ -92,15 +97,29 @@ struct Pools {
         if topology.replicas.count == 1, acceptor.founding != .founded { acceptor.record(founding: .founded) }
         // Not before: now the pools are this process's.
         IncomingImage.removeLeftovers(beside: member.statePool)
+        acceptor.removeLeftovers()
     }
 
-    /// One pool without the other is told from a replica that was never formatted: to format it anew would forget its
-    /// votes.
-    private static func requireBoth(of member: Topology.Member) throws(ReplicaError) {
-        let paths = [member.acceptorPool, member.statePool]
-        let missing = paths.filter { access($0, F_OK) != 0 && errno == ENOENT }
-        guard missing.count == 1, let present = paths.first(where: { !missing.contains($0) }) else { return }
-        throw ReplicaError(.refused, ReplicaPools.halfMissing(member, present: present, missing: missing[0]))
+    /// The log becomes as large as the topology has it; where that cannot be, it stays as it is.
+    private static func resize(
+        _ acceptor: inout AcceptorPool, to logSize: Int, executed: UInt64
+    ) throws(ReplicaError) -> (what: String, isDone: Bool)? {
+        guard !acceptor.has(logSize: logSize) else { return nil }
+        let (path, before, wanted) = (acceptor.path, acceptor.sizeInWords, Charter.size(UInt64(logSize)))
+        do throws(PoolError) {
+            acceptor = try acceptor.resized(logSize: logSize, executed: executed)
+            return (
+                "\(path): held \(before) of batches, and holds \(acceptor.sizeInWords) from now on, as the topology has log_size = \(wanted)",
+                true
+            )
+        } catch {
+            // It has the name of the log already, and a loss of power may take that back.
+            guard acceptor.isInPlace else { throw ReplicaError(.refused, error.description) }
+            return (
+                "\(path): holds \(before) of batches, where the topology has log_size = \(wanted), and goes on so, since it cannot be changed: \(error); it is tried again at the next start",
+                false
+            )
+        }
     }
 
     /// Whom this replica has met before.

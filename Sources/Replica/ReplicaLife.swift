@@ -43,7 +43,9 @@ final class ReplicaLife<Machine: StateMachine> {
         self.logger = logger
 
         let charter = try Charter(of: topology, for: Machine.self)
-        let pools = try Pools(topology: topology, member: member, charter: charter)
+        let memory = PrivateMemory(topology: topology, index: index)
+        let pools = try Pools(topology: topology, member: member, charter: charter, viewLimit: memory.limit)
+        if let (what, isDone) = pools.resizing { isDone ? logger.notice("\(what)") : logger.warning("\(what)") }
         acceptor = pools.acceptor
         life = pools.life
         board.votesDroppedTorn.add(UInt64(acceptor.torn.count))
@@ -66,7 +68,7 @@ final class ReplicaLife<Machine: StateMachine> {
         } catch {
             throw ReplicaError(
                 .refused,
-                "\(member.statePool): the state machine finds no room in it (\(error)); format with a larger state_size"
+                "\(member.statePool): the state machine finds no room in it (\(error)); a new cluster with a larger state_size has it: one replica alone, formatted anew, is refused by the others"
             )
         }
         rings = Rings(outstanding: topology.client.maxOutstanding)
@@ -142,7 +144,7 @@ final class ReplicaLife<Machine: StateMachine> {
             throw ReplicaError(.configuration, error.description)
         }
         logger.info(
-            "replica \(member.id) of \(topology.name): durability \(durability.rawValue), \(lanes.count) lane\(lanes.count == 1 ? "" : "s"), executed \(pools.state.executed), view \(pools.acceptor.promised)"
+            "replica \(member.id) of \(topology.name): durability \(durability.rawValue), \(lanes.count) lane\(lanes.count == 1 ? "" : "s"), executed \(pools.state.executed), view \(pools.acceptor.promised); \(memory)"
         )
     }
 

@@ -31,6 +31,8 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
     /// Rung to stop, and when there is work for the thread that runs the node.
     private let bell: DispatchSemaphore
     private let alarm: Alarm
+    /// Held also while one life follows the other: nobody else gets at the pools meanwhile.
+    private let folder: FolderLock
 
     /// Opens the pools of replica `id` and binds its sockets; nothing runs yet.
     ///
@@ -38,6 +40,7 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
     ///   replica or cluster, or in use; `.configuration` when an endpoint cannot be used.
     public init(topology: Topology, id: UInt16, logger: Logger) throws(ReplicaError) {
         guard let index = topology.index(of: id) else { throw .noSuchReplica(id, topology) }
+        try AddressSpace.require(for: topology.replicas[index])
         self.topology = topology
         self.index = index
         self.logger = logger
@@ -46,6 +49,11 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
         board = StatusBoard(members: topology.replicas.map(\.id))
         let before = board.stand(for: id)
         defer { csupport_stand(before) }
+        do throws(PoolError) {
+            folder = try FolderLock(folderOf: topology.replicas[index].acceptorPool)
+        } catch {
+            throw ReplicaError(.refused, error.description)
+        }
         life = try open()
     }
 
@@ -81,6 +89,7 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
             }
         }
         defer { http?.stop() }
+        defer { folder.release() }
         var isAnnounced = false
         life?.start()
         while !isStopping.load(ordering: .acquiring) {
@@ -112,6 +121,8 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
                 board.statesTaken.add(1)
             }
         } catch {
+            // What a loss of power would leave is not known: nothing may rest on it.
+            guard !image.isInstalled else { throw ReplicaError(.refused, error.description) }
             logger.error("\(error); goes on with the state it had")
         }
         image.discard()

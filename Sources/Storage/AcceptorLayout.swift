@@ -30,6 +30,11 @@ struct AcceptorGeometry: Equatable {
     /// Above this the mirror in memory and the scan at open cost more than ever shorter batches are worth.
     static let slotLimit = 1 << 18
 
+    /// Bytes of the file of a log of that size.
+    static func fileSize(logSize: Int) -> Int {
+        max(Pool.minimumSize, (logSize + fileOverhead) & ~(Pool.pageSize - 1))
+    }
+
     /// A power of two.
     var slots: Int
     var arenaOffset: Int

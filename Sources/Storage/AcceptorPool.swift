@@ -12,7 +12,7 @@ import PersistentMemory
 /// One owner: the stage that journals. Nothing here allocates after `init`.
 package final class AcceptorPool {
     package let identity: PoolIdentity
-    package let path: String
+    package var path: String { pool.path }
     package var durability: Durability { pool.durability }
 
     let pool: Pool
@@ -48,8 +48,8 @@ package final class AcceptorPool {
     }
 
     static func format(path: String, identity: PoolIdentity, size: Int, geometry: AcceptorGeometry?) throws(PoolError) {
-        let fileSize = max(Pool.minimumSize, (size + AcceptorGeometry.fileOverhead) & ~(Pool.pageSize - 1))
-        try Pool.create(path: path, layout: AcceptorGeometry.poolLayout, size: fileSize)
+        try Pool.create(
+            path: path, layout: AcceptorGeometry.poolLayout, size: AcceptorGeometry.fileSize(logSize: size))
         let pool = try Pool(opening: path, layout: AcceptorGeometry.poolLayout)
         defer { pool.close() }
         write(identity: identity, geometry: geometry ?? AcceptorGeometry(regionSize: pool.region.count), to: pool)
@@ -96,13 +96,12 @@ package final class AcceptorPool {
         self.pool = pool
         self.boot = boot
         base = pool.region.baseAddress!
-        path = pool.path
         do throws(PoolError) {
             let page = try IdentityCheck.page(
                 of: pool, magic: AcceptorGeometry.magic, version: AcceptorGeometry.version, what: "acceptor")
-            try IdentityCheck.expect(page.identity, cluster: cluster, replica: replica, charter: charter, path: path)
+            try IdentityCheck.expect(page.identity, cluster: cluster, replica: replica, charter: charter, path: pool.path)
             guard let geometry = AcceptorGeometry(words: page.geometry, regionSize: pool.region.count) else {
-                throw PoolError.damagedPool(path, "the sizes in its header do not fit the file")
+                throw PoolError.damagedPool(pool.path, "the sizes in its header do not fit the file")
             }
             identity = page.identity
             self.geometry = geometry

@@ -17,6 +17,8 @@ package final class IncomingImage: @unchecked Sendable {
     private let geometry: StateGeometry
     /// It is in place, or its file is gone.
     private var isOver = false
+    /// It has the name of the replica's pool; but that is durable only if `install` has returned.
+    package private(set) var isInstalled = false
 
     /// Of the image that is expected.
     package private(set) var size = 0
@@ -136,7 +138,8 @@ package final class IncomingImage: @unchecked Sendable {
         state.close()
     }
 
-    /// Puts it in the place of the pool at `state`, which nobody has open. Durable on return.
+    /// Puts it in the place of the pool at `state`, which this process has open or nobody, under the lock of its folder.
+    /// Durable on return. Where it throws, look at `isInstalled`.
     package func install(over state: String) throws(PoolError) {
         guard rename(path, state) == 0 else {
             throw PoolError(
@@ -145,6 +148,7 @@ package final class IncomingImage: @unchecked Sendable {
             )
         }
         isOver = true
-        Pool.syncDirectory(of: state)
+        isInstalled = true
+        try Pool.syncDirectory(of: state)
     }
 }

@@ -89,7 +89,8 @@ package enum PoolInspection {
             defer { file.pool.close() }
             let report = try inspect(file, verify: verify)
             // While it is in use a commit may run through the copy: then the next copy will do.
-            if report.damage.isEmpty || !file.isInUse || attempts == 5 { return report }
+            if file.isTakenUp || (!report.damage.isEmpty && file.isInUse), attempts < 5 { continue }
+            return report
         }
     }
 
@@ -117,8 +118,7 @@ package enum PoolInspection {
             }
         } catch {
             guard error.kind == .damaged else { throw error }
-            // The copy has no name of its own.
-            let what = error.description.replacingPrefix("(image)", by: file.path)
+            let what = error.description
             report.damage.append(
                 file.isInUse
                     ? "\(what) (in use: a commit may have run through the reading; stop the replica to be sure)" : what)
@@ -169,15 +169,11 @@ package enum PoolInspection {
     /// The digest of a state.pool that no replica is using.
     /// - Throws: `.inUse` when one is.
     package static func digest(path: String) throws(PoolError) -> (position: UInt64, value: UInt64) {
+        let folder = try FolderLock(folderOf: path, shared: true)
+        defer { folder.release() }
         let pool = try StatePool(openingAny: path)
         let digest = (pool.position, pool.heap.recomputedDigest())
         pool.close()
         return digest
-    }
-}
-
-extension String {
-    fileprivate func replacingPrefix(_ prefix: String, by other: String) -> String {
-        hasPrefix(prefix) ? other + dropFirst(prefix.count) : self
     }
 }

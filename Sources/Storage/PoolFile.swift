@@ -1,9 +1,8 @@
 import Glibc
 import PersistentMemory
 
-/// A pool file read without libpmemobj and without writing to it: a copy in memory of its region, on which recovery can
-/// run while the file stays as it is. Possible while a replica has the pool open; but then the copy is not of one
-/// moment.
+/// A pool file read without libpmemobj and without writing to it, such that recovery can run on what is read while the
+/// file stays as it is. Possible while a replica has the pool open; but then what is read is not of one moment.
 struct PoolFile {
     enum Kind: String, Codable, Sendable {
         case acceptor
@@ -15,35 +14,74 @@ struct PoolFile {
     let isInUse: Bool
     let fileSize: Int
     let page: IdentityPage
-    /// The region's copy.
+    /// The region: the file's own pages, as long as nobody changes them; else a copy.
     let pool: Pool
 
     init(reading path: String) throws(PoolError) {
+        let file = try Self.open(path)
+        defer { Glibc.close(file) }
+        let (kind, size, offset, page) = try Self.examine(file, path: path)
         self.path = path
-        let file = open(path, O_RDONLY | O_CLOEXEC)
+        self.kind = kind
+        self.page = page
+        fileSize = size
+        isInUse = Self.isInUse(file)
+        pool =
+            isInUse
+            ? try Pool(path: path, copyOf: file, at: offset, count: page.regionSize)
+            : try Pool(path: path, privateViewOf: file, at: offset, count: page.regionSize)
+    }
+
+    /// Whose pool it is.
+    static func identity(at path: String) throws(PoolError) -> PoolIdentity {
+        let file = try open(path)
+        defer { Glibc.close(file) }
+        return try examine(file, path: path).page.identity
+    }
+
+    /// Whether a replica has opened it since.
+    var isTakenUp: Bool {
+        guard !isInUse, let file = try? Self.open(path) else { return false }
+        defer { Glibc.close(file) }
+        return Self.isInUse(file)
+    }
+
+    /// libpmemobj holds an exclusive lock of this kind for as long as a process has the pool open.
+    private static func isInUse(_ file: Int32) -> Bool {
+        guard flock(file, LOCK_SH | LOCK_NB) == 0 else { return true }
+        flock(file, LOCK_UN)
+        return false
+    }
+
+    private static func open(_ path: String) throws(PoolError) -> Int32 {
+        let file = Glibc.open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
         guard file >= 0 else {
             throw errno == ENOENT
                 ? PoolError(.missing, "\(path): no such pool; give the path of an acceptor.pool or a state.pool")
-                : PoolError(.io, "\(path): cannot read: \(String(cString: strerror(errno)))")
+                : PoolError(
+                    .io, "\(path): cannot read: \(String(cString: strerror(errno))); give a path that this user may read")
         }
-        defer { Glibc.close(file) }
+        return file
+    }
+
+    private static func examine(
+        _ file: Int32, path: String
+    ) throws(PoolError) -> (kind: Kind, size: Int, offset: Int, page: IdentityPage) {
         var status = stat()
         guard fstat(file, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
             throw PoolError(.foreign, "\(path): not a regular file; give the path of a pool file")
         }
         let size = Int(status.st_size)
         let kind = try Self.kind(of: file, size: size, path: path)
-        // libpmemobj holds an exclusive lock of this kind for as long as a process has the pool open.
-        isInUse = flock(file, LOCK_SH | LOCK_NB) != 0
         guard let mapped = mmap(nil, size, PROT_READ, MAP_SHARED, file, 0), mapped != MAP_FAILED else {
-            throw PoolError(.io, "\(path): cannot map: \(String(cString: strerror(errno)))")
+            throw PoolError(
+                .io,
+                "\(path): cannot map: \(String(cString: strerror(errno))); give the host more memory, or this process more address space (ulimit -v)"
+            )
         }
         defer { munmap(mapped, size) }
-        let (offset, page) = try Self.region(in: mapped, size: size, kind: kind, path: path)
-        self.page = page
-        self.kind = kind
-        fileSize = size
-        pool = try Pool(image: UnsafeRawBufferPointer(start: mapped + offset, count: page.regionSize))
+        let (offset, page) = try region(in: mapped, size: size, kind: kind, path: path)
+        return (kind, size, offset, page)
     }
 
     private static func kind(of file: Int32, size: Int, path: String) throws(PoolError) -> Kind {

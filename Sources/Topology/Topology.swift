@@ -117,4 +117,9 @@ public struct Topology: Sendable {
     public func index(of id: UInt16) -> Int? {
         replicas.firstIndex { $0.id == id }
     }
+
+    /// How many replicas run on the host of the one at `index`, itself included, as far as peer endpoints tell.
+    public func replicasOnHost(of index: Int) -> Int {
+        replicas.count { $0.id == replicas[index].id || $0.sharesHost(with: replicas[index]) }
+    }
 }

@@ -97,13 +97,13 @@ struct BenchCommand: ParsableCommand {
         Signals.blockTermination()
         Signals.onTermination { bench.stop() }
         let shows = progress || isatty(STDERR_FILENO) == 1
+        let result: BenchResult
         do throws(BenchError) {
-            let result = try bench.run { progress in
+            result = try bench.run { progress in
                 guard shows else { return }
                 let line = BenchReport.line(of: progress, steps: configuration.levels.count)
                 writeWhole(Array((line + "\n").utf8), to: STDERR_FILENO)
             }
-            print(json ? result.json : BenchReport.text(of: result, isOpenLoop: configuration.isOpenLoop))
         } catch {
             switch error.kind {
             case .usage: throw Failure(.usage, error.description)
@@ -111,6 +111,7 @@ struct BenchCommand: ParsableCommand {
             case .system: throw Failure(.notSo, error.description)
             }
         }
+        try Output.line(json ? result.json : BenchReport.text(of: result, isOpenLoop: configuration.isOpenLoop))
     }
 
     private func configuration(for topology: Topology) -> BenchConfiguration {

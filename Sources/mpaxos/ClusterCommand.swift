@@ -33,13 +33,8 @@ struct ClusterCommand: ParsableCommand {
     }
 
     private func createMissingPools(of topology: Topology) throws {
-        for member in topology.replicas {
-            switch PoolFiles(of: member).presence {
-            case .both: continue
-            case .none: try ReplicaPools.format(topology, id: member.id, for: KeyValueService.self)
-            case .one(let present, let missing):
-                throw Failure(.refused, ReplicaPools.halfMissing(member, present: present, missing: missing))
-            }
+        for member in topology.replicas where !ReplicaPools.exist(for: member) {
+            try ReplicaPools.format(topology, id: member.id, for: KeyValueService.self)
         }
     }
 }

@@ -84,8 +84,8 @@ final class ClusterSupervisor: Sendable {
         let leader = ready.compactMap { $0.readyLine?.split(separator: " ").last }.last ?? "unknown"
         let line =
             "cluster \(topology.name) serves: \(ready.count) of \(topology.replicas.count) replicas ready, "
-            + "leader \(leader), clients at \(endpoints)\n"
-        writeWhole(Array(line.utf8), to: STDOUT_FILENO)
+            + "leader \(leader), clients at \(endpoints)"
+        Output.announce(line)
     }
 
     /// Waits for output of the children, and deals with it.

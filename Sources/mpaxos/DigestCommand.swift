@@ -14,6 +14,6 @@ struct DigestCommand: ParsableCommand {
 
     func run() throws {
         let digest = try PoolInspection.digest(path: pool.path)
-        print("\(digest.position) \(PoolInspection.hexadecimal(digest.value))")
+        try Output.line("\(digest.position) \(PoolInspection.hexadecimal(digest.value))")
     }
 }

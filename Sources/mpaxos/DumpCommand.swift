@@ -26,7 +26,7 @@ struct DumpCommand: ParsableCommand {
             guard verify, error.kind == .damaged else { throw error }
             throw Failure(.notSo, error.description)
         }
-        print(json ? try Self.encode(report) : report.description)
+        try Output.line(json ? try Self.encode(report) : report.description)
         if !report.damage.isEmpty { throw Failure(.notSo) }
     }
 

@@ -27,13 +27,16 @@ func say(_ message: String) {
     writeWhole(Array("mpaxos: \(message)\n".utf8), to: STDERR_FILENO)
 }
 
-/// Writes all of `bytes`, however many calls it takes. What cannot be written is lost: there is nobody left to tell.
-func writeWhole(_ bytes: [UInt8], to descriptor: Int32) {
+/// Writes all of `bytes`, however many calls it takes.
+/// - Returns: whether all could be written. Of what standard error does not take there is nobody left to tell.
+@discardableResult
+func writeWhole(_ bytes: [UInt8], to descriptor: Int32) -> Bool {
     var rest = bytes[...]
     while !rest.isEmpty {
         let count = rest.withUnsafeBytes { write(descriptor, $0.baseAddress, $0.count) }
         if count < 0 && errno == EINTR { continue }
-        guard count > 0 else { return }
+        guard count > 0 else { return false }
         rest = rest.dropFirst(count)
     }
+    return true
 }

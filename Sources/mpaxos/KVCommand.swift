@@ -50,42 +50,42 @@ struct ValueOutput: ParsableArguments {
     @Flag(help: "Print the value as it is, without a newline behind it.")
     var raw = false
 
-    func show(_ value: [UInt8]) { writeWhole(raw ? value : value + [UInt8(ascii: "\n")], to: 1) }
+    func show(_ value: [UInt8]) throws { try Output.write(raw ? value : value + [UInt8(ascii: "\n")]) }
 }
 
 struct KVPut: ParsableCommand {
     static let configuration = CommandConfiguration(commandName: "put", abstract: "Set a key to a value.")
 
-    @Argument var key: String
-    @Argument var value: String
+    @Argument var key: ByteString
+    @Argument var value: ByteString
     @OptionGroup var options: KVOptions
 
     func run() throws {
-        _ = try options.execute(.put(key: Array(key.utf8), value: Array(value.utf8)))
+        _ = try options.execute(.put(key: key.bytes, value: value.bytes))
     }
 }
 
 struct KVGet: ParsableCommand {
     static let configuration = CommandConfiguration(commandName: "get", abstract: "Print the value of a key.")
 
-    @Argument var key: String
+    @Argument var key: ByteString
     @OptionGroup var output: ValueOutput
     @OptionGroup var options: KVOptions
 
     func run() throws {
-        guard case .value(let value) = try options.execute(.get(key: Array(key.utf8))) else { throw absent(key) }
-        output.show(value)
+        guard case .value(let value) = try options.execute(.get(key: key.bytes)) else { throw absent(key) }
+        try output.show(value)
     }
 }
 
 struct KVDelete: ParsableCommand {
     static let configuration = CommandConfiguration(commandName: "delete", abstract: "Remove a key.")
 
-    @Argument var key: String
+    @Argument var key: ByteString
     @OptionGroup var options: KVOptions
 
     func run() throws {
-        guard case .value = try options.execute(.delete(key: Array(key.utf8))) else { throw absent(key) }
+        guard case .value = try options.execute(.delete(key: key.bytes)) else { throw absent(key) }
     }
 }
 
@@ -97,9 +97,9 @@ struct KVCompareAndSwap: ParsableCommand {
             mpaxos kv cas KEY --absent NEW --topology <file>
             """)
 
-    @Argument var key: String
+    @Argument var key: ByteString
     @Argument(help: "The expected value, unless --absent is given, and the new one.")
-    var values: [String]
+    var values: [ByteString]
     @Flag(help: "Expect the key to be absent.")
     var absent = false
     @OptionGroup var options: KVOptions
@@ -114,14 +114,14 @@ struct KVCompareAndSwap: ParsableCommand {
     }
 
     func run() throws {
-        let expected = absent ? nil : Array(values[0].utf8)
-        let new = Array(values[values.count - 1].utf8)
-        let reply = try options.execute(.compareAndSwap(key: Array(key.utf8), expected: expected, new: new))
+        let expected = absent ? nil : values[0].bytes
+        let new = values[values.count - 1].bytes
+        let reply = try options.execute(.compareAndSwap(key: key.bytes, expected: expected, new: new))
         guard case .swapped = reply else {
             guard case .notSwapped(let found?) = reply else {
-                throw Failure(.notSo, "not swapped: \(key) is absent")
+                throw Failure(.notSo, "not swapped: \(key.text) is absent")
             }
-            throw Failure(.notSo, "not swapped: \(key) is \(String(decoding: found, as: UTF8.self))")
+            throw Failure(.notSo, "not swapped: \(key.text) is \(String(decoding: found, as: UTF8.self))")
         }
     }
 }
@@ -130,14 +130,14 @@ struct KVAppend: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "append", abstract: "Append text to the value of a key, and print its length in bytes.")
 
-    @Argument var key: String
-    @Argument var text: String
+    @Argument var key: ByteString
+    @Argument var text: ByteString
     @OptionGroup var options: KVOptions
 
     func run() throws {
-        guard case .length(let length) = try options.execute(.append(key: Array(key.utf8), bytes: Array(text.utf8)))
-        else { throw Failure(.notSo, "\(key) was not appended to") }
-        print(length)
+        guard case .length(let length) = try options.execute(.append(key: key.bytes, bytes: text.bytes))
+        else { throw Failure(.notSo, "\(key.text) was not appended to") }
+        try Output.line("\(length)")
     }
 }
 
@@ -146,7 +146,7 @@ struct KVAdd: ParsableCommand {
         commandName: "add", abstract: "Add to the number that a key holds, and print the sum.",
         discussion: "The number is kept as 8 bytes; an absent key counts as 0.")
 
-    @Argument var key: String
+    @Argument var key: ByteString
     // A negative number would pass for an option.
     @Argument(parsing: .allUnrecognized, help: "The number to add.")
     var number: [String]
@@ -159,10 +159,10 @@ struct KVAdd: ParsableCommand {
     }
 
     func run() throws {
-        guard case .sum(let sum) = try options.execute(.add(key: Array(key.utf8), delta: Int64(number[0]) ?? 0)) else {
-            throw Failure(.notSo, "\(key) was not added to")
+        guard case .sum(let sum) = try options.execute(.add(key: key.bytes, delta: Int64(number[0]) ?? 0)) else {
+            throw Failure(.notSo, "\(key.text) was not added to")
         }
-        print(sum)
+        try Output.line("\(sum)")
     }
 }
 
@@ -171,14 +171,14 @@ struct KVScan: ParsableCommand {
         commandName: "scan", abstract: "Print the entries whose keys begin with a prefix: key, tab, value.",
         discussion: "In no particular order. All entries, when no prefix is given; as many as fit into one reply.")
 
-    @Argument var prefix = ""
+    @Argument var prefix = ByteString([])
     @Option(help: ArgumentHelp("Most entries; 0: as many as fit.", valueName: "n"))
     var limit: UInt32 = 0
     @OptionGroup var options: KVOptions
 
     func run() throws {
         guard
-            case .entries(let entries, let more) = try options.execute(.scan(prefix: Array(prefix.utf8), limit: limit))
+            case .entries(let entries, let more) = try options.execute(.scan(prefix: prefix.bytes, limit: limit))
         else { throw Failure(.notSo, "the scan was refused") }
         let tab = UInt8(ascii: "\t")
         let newline = UInt8(ascii: "\n")
@@ -189,9 +189,9 @@ struct KVScan: ParsableCommand {
             lines += entry.value
             lines.append(newline)
         }
-        writeWhole(lines, to: 1)
+        try Output.write(lines)
         if more { say("there are more entries: name a longer prefix") }
     }
 }
 
-private func absent(_ key: String) -> Failure { Failure(.notSo, "\(key) is absent") }
+private func absent(_ key: ByteString) -> Failure { Failure(.notSo, "\(key.text) is absent") }

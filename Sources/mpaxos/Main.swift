@@ -23,9 +23,11 @@ struct MPaxos: ParsableCommand {
 
 @main enum Main {
     static func main() {
+        Output.prepare()
         do {
-            var command = try MPaxos.parseAsRoot()
+            var command = try MPaxos.parseAsRoot(Arguments.all)
             try command.run()
+            try Output.finish()
         } catch {
             finish(with: error)
         }
@@ -43,7 +45,12 @@ struct MPaxos: ParsableCommand {
         let code = MPaxos.exitCode(for: error)
         let message = MPaxos.fullMessage(for: error)
         if code == .success {
-            if !message.isEmpty { print(message) }
+            do {
+                if !message.isEmpty { try Output.line(message) }
+                try Output.finish()
+            } catch {
+                finish(with: error)
+            }
             exit(0)
         }
         // ArgumentParser's own code for a usage error is 64.
@@ -52,6 +59,8 @@ struct MPaxos: ParsableCommand {
 
     /// - Parameter message: begins with what it is about, often a file: no prefix.
     private static func end(_ code: Failure.Code, _ message: String) -> Never {
+        // What was printed before it went wrong.
+        fflush(nil)
         if !message.isEmpty { writeWhole(Array("\(message)\n".utf8), to: STDERR_FILENO) }
         exit(code.rawValue)
     }

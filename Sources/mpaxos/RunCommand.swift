@@ -44,7 +44,7 @@ struct RunCommand: ParsableCommand {
         Signals.onTermination { node.stop() }
         if stopWhenInputEnds { Signals.terminateWhenInputEnds() }
         try node.run { view, leader in
-            writeWhole(Array("replica \(member.id) ready: view \(view), leader \(leader)\n".utf8), to: STDOUT_FILENO)
+            Output.announce("replica \(member.id) ready: view \(view), leader \(leader)")
         }
     }
 }

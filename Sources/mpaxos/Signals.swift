@@ -16,8 +16,6 @@ enum Signals {
     static func blockTermination() {
         var set = terminationSet()
         pthread_sigmask(SIG_BLOCK, &set, nil)
-        // A reader that went away shows as an error of write, where it can be dealt with.
-        signal(SIGPIPE, SIG_IGN)
     }
 
     /// - Parameter action: runs once, on a thread of its own, when a signal has come; later ones do nothing.

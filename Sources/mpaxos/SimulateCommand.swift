@@ -111,22 +111,22 @@ struct SimulateCommand: ParsableCommand {
         }
         let simulated = Double(totals.time) / 1e6
         let rate = simulated / (ContinuousClock.now - start).seconds
-        print(
+        try Output.line(
             "\(totals.done) seeds: \(Int(simulated)) simulated seconds, \(Int(rate)) a second; \(totals.decided) instances decided, \(totals.answered) answers, \(totals.crashes) crashes, \(totals.elections) elections; the slowest convergence took \(totals.boundUsed / 10)% of its bound (seed \(totals.slowest))"
         )
         guard let failure = totals.failure else { return }
-        print("\(failure)")
-        printReplay(
+        try Output.line("\(failure)")
+        try printReplay(
             of: failure.seed,
             options: SeedRun.options(seed: failure.seed, replicaCount: totals.replicaCount, links: links))
         throw Failure(.notSo)
     }
 
-    private func printReplay(of seed: UInt64, options: SimulationOptions) {
+    private func printReplay(of seed: UInt64, options: SimulationOptions) throws {
         let network = options.links.map { $0 ? " --links" : " --no-links" } ?? ""
         let whole = "mpaxos simulate --seed \(seed) --replicas \(options.replicaCount)\(network) --trace"
         guard let shrink = Shrink(seed: seed, options: options), let failure = shrink.report.failure else {
-            print("replay: \(whole)")
+            try Output.line("replay: \(whole)")
             return
         }
         var replay = "mpaxos simulate --seed \(seed) --replicas \(options.replicaCount)\(network)"
@@ -135,11 +135,11 @@ struct SimulateCommand: ParsableCommand {
         }
         if shrink.options.clientLimit < .max { replay += " --clients \(shrink.options.clientLimit)" }
         if shrink.options.duration < options.duration { replay += " --duration \(shrink.options.duration / 1000)" }
-        print("as it was: \(whole)")
-        print(
+        try Output.line("as it was: \(whole)")
+        try Output.line(
             "shrunk to \(shrink.report.steps) steps, \(shrink.options.faults?.count ?? shrink.report.faults) faults: \(failure)"
         )
-        print("replay: \(replay) --trace")
+        try Output.line("replay: \(replay) --trace")
     }
 
     private func replay(_ seed: UInt64) throws {
@@ -150,10 +150,10 @@ struct SimulateCommand: ParsableCommand {
         if let duration { options.duration = 1000 * duration }
         let report = Simulator(seed: seed, options: options).run()
         if let failure = report.failure {
-            print("\(failure)")
+            try Output.line("\(failure)")
             throw Failure(.notSo)
         }
-        print(
+        try Output.line(
             "seed \(seed), \(options.replicaCount) replicas: \(report.decided) instances decided, \(report.answered) answers, \(report.crashes) crashes, \(report.elections) elections: no failure"
         )
     }
@@ -165,7 +165,7 @@ struct SimulateCommand: ParsableCommand {
             let median = counts.map { $0 ?? .max }.sorted()[2]
             isMissed = isMissed || median == .max
             let each = counts.map { $0.map { "\($0)" } ?? "-" }.joined(separator: " ")
-            print(
+            try Output.line(
                 "\(hunt.name), \(hunt.replicaCount) replicas: \(median == .max ? "not found" : "median \(median)"), each: \(each)"
             )
         }

@@ -19,7 +19,7 @@ struct StatusCommand: ParsableCommand {
         let topology = try topology.read()
         let answers = StatusQuery(members: topology.replicas, timeout: timeout.timeout).ask()
         let rows = zip(topology.replicas, answers).map { member, answer in Row(id: member.id, answer: answer) }
-        print(json ? Self.array(of: rows) : Self.table(of: rows))
+        try Output.line(json ? Self.array(of: rows) : Self.table(of: rows))
         guard rows.contains(where: { $0.status != nil }) else {
             throw Failure(.noAnswer, "no replica of \(topology.name) answers")
         }

@@ -1,0 +1,34 @@
+import Glibc
+import Topology
+
+/// The limit of what this process may map (`ulimit -v`). What a replica needs is looked at before it opens anything: the
+/// library of ZeroMQ and Swift's own memory end the process where they get none.
+enum AddressSpace {
+    /// For rings, the stacks of threads, and all else but pools.
+    private static let own = 320 << 20
+
+    static func require(for member: Topology.Member) throws(ReplicaError) {
+        var limit = rlimit()
+        guard getrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &limit) == 0, limit.rlim_cur != UInt64.max else {
+            return
+        }
+        // The state is mapped twice.
+        let needed = used + own + size(of: member.acceptorPool) + 2 * size(of: member.statePool)
+        guard limit.rlim_cur < UInt64(needed) else { return }
+        throw ReplicaError(
+            .refused,
+            "\(member.folder): a replica with these pools takes \(needed >> 20) MiB of address space, and this process may have \(limit.rlim_cur >> 20): raise the limit (ulimit -v), or lift it"
+        )
+    }
+
+    private static func size(of path: String) -> Int {
+        var status = stat()
+        return stat(path, &status) == 0 ? Int(status.st_size) : 0
+    }
+
+    /// Bytes that are mapped already.
+    private static var used: Int {
+        let pages = HostMemory.text(of: "/proc/self/statm").split(separator: " ").first.flatMap { Int($0) } ?? 0
+        return pages * sysconf(Int32(_SC_PAGESIZE))
+    }
+}
