@@ -76,7 +76,6 @@ package final class Pool {
             let size = try Pool.inspect(descriptor: descriptor, path: path, layout: layout)
             let pool = try Pool.openLocked(path: path, layout: Pool.stamped(layout, size: size))
             handle = pool
-            Descriptors.closeOnExec(of: descriptor)
             do throws(PoolError) {
                 region = try Pool.findRegion(in: pool, path: path, size: size)
             } catch {
@@ -317,14 +316,14 @@ extension Pool {
         // The descriptor of libpmemobj: a signature at 0, the layout string of at most 1,024 bytes at 4,096.
         var head = [UInt8](repeating: 0, count: 4096 + 1024)
         let got = pread(descriptor, &head, head.count, 0)
+        guard got < 8 || Array(head[0..<8]) == Array("PMEMOBJ\0".utf8) else {
+            throw PoolError(.foreign, "\(path): not a pool file; give the path of a pool that `format` made")
+        }
         guard got == head.count else {
             throw PoolError(
                 .damaged,
                 "\(path): \(size == 0 ? "empty" : "truncated to \(size) bytes"), not a whole pool; \(PoolError.restoreAdvice)"
             )
-        }
-        guard Array(head[0..<8]) == Array("PMEMOBJ\0".utf8) else {
-            throw PoolError(.foreign, "\(path): not a pool file; give the path of a pool that `format` made")
         }
         let stored = String(decoding: head[4096...].prefix { $0 != 0 }, as: UTF8.self)
         guard let separator = stored.range(ofLast: " size="), let wanted = Int(stored[separator.upperBound...]),

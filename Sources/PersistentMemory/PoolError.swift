@@ -23,7 +23,7 @@ package struct PoolError: Error, CustomStringConvertible {
     /// What to do about a pool that looks as if its making was never finished. Damage may look the same, and who
     /// formats a pool anew that has voted takes back its votes.
     static let unfinishedAdvice =
-        "if this replica never ran, remove its pools and format again; else restore the file as it was when it last ran"
+        "if this replica never ran, move its pools away and format again; else restore the file as it was when it last ran"
 
     /// What to do when the operating system refuses for a reason that is not the pool's.
     package static let systemAdvice = "see what the system says of that file system (dmesg), and start again"

@@ -5,7 +5,7 @@ import Topology
 /// library of ZeroMQ and Swift's own memory end the process where they get none.
 enum AddressSpace {
     /// For rings, the stacks of threads, and all else but pools.
-    private static let own = 320 << 20
+    private static let own = 256 << 20
 
     static func require(for member: Topology.Member) throws(ReplicaError) {
         var limit = rlimit()

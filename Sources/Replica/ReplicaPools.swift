@@ -55,13 +55,12 @@ public enum ReplicaPools {
             missing.insert(folder.path, at: 0)
             folder.deleteLastPathComponent()
         }
-        do {
-            try FileManager.default.createDirectory(atPath: member.folder, withIntermediateDirectories: true)
-        } catch {
-            for folder in missing.reversed() { rmdir(folder) }
+        for (made, folder) in missing.enumerated() where mkdir(folder, 0o755) != 0 && errno != EEXIST {
+            let reason = String(cString: strerror(errno))
+            for folder in missing[..<made].reversed() { rmdir(folder) }
             throw ReplicaError(
                 .refused,
-                "cannot create the folder \(member.folder): \(error.localizedDescription) name one that this user may write to (storage.directory in the topology)"
+                "cannot create the folder \(member.folder): \(folder): \(reason); name one that this user may write to (storage.directory in the topology)"
             )
         }
         return missing

@@ -171,9 +171,12 @@ package enum PoolInspection {
     package static func digest(path: String) throws(PoolError) -> (position: UInt64, value: UInt64) {
         let folder = try FolderLock(folderOf: path, shared: true)
         defer { folder.release() }
-        let pool = try StatePool(openingAny: path)
-        let digest = (pool.position, pool.heap.recomputedDigest())
-        pool.close()
-        return digest
+        let file = try PoolFile(reading: path, ifInUse: .refuse)
+        guard file.kind == .state else {
+            throw PoolError(.foreign, "\(path): an acceptor.pool, which has no digest; give the path of a state.pool")
+        }
+        let pool = try StatePool(in: file.pool)
+        defer { pool.close() }
+        return (pool.position, pool.heap.recomputedDigest())
     }
 }

@@ -17,7 +17,13 @@ struct PoolFile {
     /// The region: the file's own pages, as long as nobody changes them; else a copy.
     let pool: Pool
 
-    init(reading path: String) throws(PoolError) {
+    enum Use {
+        case copy
+        case refuse
+    }
+
+    /// - Parameter use: what to do about a pool that a process has open.
+    init(reading path: String, ifInUse use: Use = .copy) throws(PoolError) {
         let file = try Self.open(path)
         defer { Glibc.close(file) }
         let (kind, size, offset, page) = try Self.examine(file, path: path)
@@ -26,6 +32,9 @@ struct PoolFile {
         self.page = page
         fileSize = size
         isInUse = Self.isInUse(file)
+        guard !isInUse || use == .copy else {
+            throw PoolError(.inUse, "\(path): another process has it open; stop that one first")
+        }
         pool =
             isInUse
             ? try Pool(path: path, copyOf: file, at: offset, count: page.regionSize)
@@ -87,11 +96,12 @@ struct PoolFile {
     private static func kind(of file: Int32, size: Int, path: String) throws(PoolError) -> Kind {
         // The descriptor of libpmemobj: a signature at 0, the layout string of at most 1,024 bytes at 4,096.
         var head = [UInt8](repeating: 0, count: 4096 + 1024)
-        guard pread(file, &head, head.count, 0) == head.count else {
-            throw PoolError.damagedPool(path, size == 0 ? "empty" : "truncated to \(size) bytes")
-        }
-        guard Array(head[0..<8]) == Array("PMEMOBJ\0".utf8) else {
+        let got = pread(file, &head, head.count, 0)
+        guard got < 8 || Array(head[0..<8]) == Array("PMEMOBJ\0".utf8) else {
             throw PoolError(.foreign, "\(path): not a pool file; give the path of an acceptor.pool or a state.pool")
+        }
+        guard got == head.count else {
+            throw PoolError.damagedPool(path, size == 0 ? "empty" : "truncated to \(size) bytes")
         }
         let stored = String(decoding: head[4096...].prefix { $0 != 0 }, as: UTF8.self)
         let words = stored.split(separator: " ")

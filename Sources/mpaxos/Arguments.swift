@@ -47,6 +47,15 @@ enum Arguments {
         return String(text)
     }
 
+    /// For what has to be text.
+    static func text(of argument: String) throws -> String {
+        let bytes = bytes(of: argument)
+        guard let text = String(validating: bytes, as: UTF8.self) else {
+            throw Failure(.usage, "\(String(decoding: bytes, as: UTF8.self)): this name is not UTF-8; give the file another one")
+        }
+        return text
+    }
+
     static func bytes(of text: String) -> [UInt8] {
         text.unicodeScalars.flatMap { scalar in
             (escape...escape + 0xFF).contains(scalar.value)

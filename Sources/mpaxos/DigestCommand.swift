@@ -13,7 +13,7 @@ struct DigestCommand: ParsableCommand {
     @OptionGroup var pool: PoolOptions
 
     func run() throws {
-        let digest = try PoolInspection.digest(path: pool.path)
+        let digest = try PoolInspection.digest(path: Arguments.text(of: pool.path))
         try Output.line("\(digest.position) \(PoolInspection.hexadecimal(digest.value))")
     }
 }

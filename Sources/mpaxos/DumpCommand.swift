@@ -18,9 +18,10 @@ struct DumpCommand: ParsableCommand {
     var verify = false
 
     func run() throws {
+        let path = try Arguments.text(of: pool.path)
         let report: PoolReport
         do throws(PoolError) {
-            report = try PoolInspection.report(path: pool.path, verify: verify)
+            report = try PoolInspection.report(path: path, verify: verify)
         } catch {
             // So damaged that nothing can be shown: still the answer to the question that --verify asks.
             guard verify, error.kind == .damaged else { throw error }

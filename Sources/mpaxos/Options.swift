@@ -8,7 +8,7 @@ struct TopologyOptions: ParsableArguments {
     var file: String
 
     /// - Throws: `TopologyError`, which ends the program with code 2.
-    func read() throws -> Topology { try Topology(contentsOf: file) }
+    func read() throws -> Topology { try Topology(contentsOf: Arguments.text(of: file)) }
 }
 
 /// One replica of a topology.

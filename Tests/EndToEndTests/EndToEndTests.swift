@@ -390,6 +390,23 @@ struct EndToEndTests {
     }
 
     /// The executable as a person meets it.
+    /// What operators and hosts do to a replica.
+    @Suite("Operators", .serialized)
+    struct Operators {
+        @Test(arguments: [
+            "bytes-of-keys", "outputs", "interrupted-format", "failed-format", "full-file-system", "little-memory",
+            "memory-of-dump", "one-process",
+        ])
+        func meet(name: String) async throws {
+            try await Scenario(script: "operators", name: name).run()
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
+        func changeTheSizeOfTheLog(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "operators", name: "log-size").run(threads)
+        }
+    }
+
     @Suite("The command line", .serialized)
     struct CommandLineInterface {
         @Test func keyValue() async throws {
