@@ -116,7 +116,8 @@ package final class Pool {
         while done < count {
             let got = pread(descriptor, buffer.baseAddress, min(buffer.count, count - done), off_t(place + done))
             guard got > 0, got % Pool.pageSize == 0 else {
-                throw PoolError(.io, "\(path): cannot read: \(String(cString: strerror(errno))); \(PoolError.systemAdvice)")
+                throw PoolError(
+                    .io, "\(path): cannot read: \(String(cString: strerror(errno))); \(PoolError.systemAdvice)")
             }
             for page in stride(from: 0, to: got, by: Pool.pageSize) {
                 let words = UnsafeRawBufferPointer(rebasing: buffer[page..<page + Pool.pageSize])

@@ -99,7 +99,8 @@ package final class AcceptorPool {
         do throws(PoolError) {
             let page = try IdentityCheck.page(
                 of: pool, magic: AcceptorGeometry.magic, version: AcceptorGeometry.version, what: "acceptor")
-            try IdentityCheck.expect(page.identity, cluster: cluster, replica: replica, charter: charter, path: pool.path)
+            try IdentityCheck.expect(
+                page.identity, cluster: cluster, replica: replica, charter: charter, path: pool.path)
             guard let geometry = AcceptorGeometry(words: page.geometry, regionSize: pool.region.count) else {
                 throw PoolError.damagedPool(pool.path, "the sizes in its header do not fit the file")
             }

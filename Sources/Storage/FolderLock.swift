@@ -15,7 +15,8 @@ package final class FolderLock {
         descriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         guard descriptor >= 0 else {
             throw errno == ENOENT
-                ? PoolError(.missing, "\(path): no such pool; `format` makes one, and only for a replica that never ran")
+                ? PoolError(
+                    .missing, "\(path): no such pool; `format` makes one, and only for a replica that never ran")
                 : PoolError(
                     .io,
                     "\(path): cannot open its folder: \(String(cString: strerror(errno))); name another one, or give the user of this process the right to read and write it"

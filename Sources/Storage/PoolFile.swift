@@ -68,7 +68,8 @@ struct PoolFile {
             throw errno == ENOENT
                 ? PoolError(.missing, "\(path): no such pool; give the path of an acceptor.pool or a state.pool")
                 : PoolError(
-                    .io, "\(path): cannot read: \(String(cString: strerror(errno))); give a path that this user may read")
+                    .io,
+                    "\(path): cannot read: \(String(cString: strerror(errno))); give a path that this user may read")
         }
         return file
     }

@@ -51,7 +51,8 @@ enum Arguments {
     static func text(of argument: String) throws -> String {
         let bytes = bytes(of: argument)
         guard let text = String(validating: bytes, as: UTF8.self) else {
-            throw Failure(.usage, "\(String(decoding: bytes, as: UTF8.self)): this name is not UTF-8; give the file another one")
+            throw Failure(
+                .usage, "\(String(decoding: bytes, as: UTF8.self)): this name is not UTF-8; give the file another one")
         }
         return text
     }

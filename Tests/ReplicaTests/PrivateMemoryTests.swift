@@ -6,12 +6,13 @@ import Testing
 @Suite struct PrivateMemoryTests {
     private static let mebibyte = 1 << 20
 
-    @Test(arguments: [
-        // Of the host, of the control group, replicas, MiB.
-        (64 << 10, nil, 1, 8 << 10), (64 << 10, nil, 3, 8 << 10), (64 << 10, nil, 9, (64 << 10) / 18),
-        (64 << 10, 4 << 10, 1, 512), (64 << 10, 4 << 10, 9, (4 << 10) / 18), (4 << 10, 64 << 10, 1, 512),
-        (1 << 10, nil, 1, 256), (64 << 10, 300, 1, 150), (64 << 10, 300, 3, 50), (64 << 10, 64, 9, 16),
-    ] as [(Int, Int?, Int, Int)])
+    @Test(
+        arguments: [
+            // Of the host, of the control group, replicas, MiB.
+            (64 << 10, nil, 1, 8 << 10), (64 << 10, nil, 3, 8 << 10), (64 << 10, nil, 9, (64 << 10) / 18),
+            (64 << 10, 4 << 10, 1, 512), (64 << 10, 4 << 10, 9, (4 << 10) / 18), (4 << 10, 64 << 10, 1, 512),
+            (1 << 10, nil, 1, 256), (64 << 10, 300, 1, 150), (64 << 10, 300, 3, 50), (64 << 10, 64, 9, 16),
+        ] as [(Int, Int?, Int, Int)])
     func partOfWhatThereIs(host: Int, cgroup: Int?, replicas: Int, expected: Int) {
         let memory = PrivateMemory(
             host: host * Self.mebibyte, cgroup: cgroup.map { $0 * Self.mebibyte }, replicas: replicas)
@@ -21,7 +22,8 @@ import Testing
     }
 
     private func limit(_ files: [String: String]) throws -> Int? {
-        let root = FileManager.default.temporaryDirectory.appending(path: "mpaxos-cgroup-\(UInt64.random(in: 0 ... .max))")
+        let root = FileManager.default.temporaryDirectory.appending(
+            path: "mpaxos-cgroup-\(UInt64.random(in: 0 ... .max))")
         defer { try? FileManager.default.removeItem(at: root) }
         for (path, text) in files {
             let file = root.appending(path: path)
