@@ -17,12 +17,12 @@ struct PoolFile {
     /// The region: the file's own pages, as long as nobody changes them; else a copy.
     let pool: Pool
 
+    /// What becomes of a pool that a process has open.
     enum Use {
         case copy
         case refuse
     }
 
-    /// - Parameter use: what to do about a pool that a process has open.
     init(reading path: String, ifInUse use: Use = .copy) throws(PoolError) {
         let file = try Self.open(path)
         defer { Glibc.close(file) }
