@@ -30,7 +30,7 @@ struct Pools {
     ///   - charter: of the topology and the program.
     ///   - viewLimit: bytes of DRAM for the state's changed pages.
     init(
-        topology: Topology, member: Topology.Member, charter: Charter, viewLimit: Int
+        topology: Topology, member: Topology.Member, charter: Charter, viewLimit: Int = 256 << 20
     ) throws(ReplicaError) {
         try ReplicaPools.requireBoth(of: member)
         var acceptor: AcceptorPool
