@@ -63,10 +63,11 @@ import Testing
         #expect(access(AcceptorPool.path(resizing: path), F_OK) != 0, "nothing is left beside")
         // In use all the while.
         #expect(throws: PoolError.self) { _ = try open() }
-        for pool in [new, try reopened(new)] {
-            expectRecords(pool)
-            try expectVotes(pool, from: 1, to: 60, size: 100_000)
-        }
+        expectRecords(new)
+        try expectVotes(new, from: 1, to: 60, size: 100_000)
+        let again = try reopened(new)
+        expectRecords(again)
+        try expectVotes(again, from: 1, to: 60, size: 100_000)
     }
 
     private func reopened(_ pool: AcceptorPool) throws -> AcceptorPool {
@@ -86,17 +87,20 @@ import Testing
     @Test func shrinksByWhatIsExecuted() throws {
         let pool = try filled(logSize: 32 << 20, count: 200, size: 100_000)
         let new = try pool.resized(logSize: 8 << 20, executed: 180)
-        #expect(new.floor > 100 && new.floor <= 181 && new.has(logSize: 8 << 20))
-        for pool in [new, try reopened(new)] {
-            expectRecords(pool)
-            try expectVotes(pool, from: pool.floor, to: 200, size: 100_000)
-            try pool.settle(executed: 180)
-        }
+        let floor = new.floor
+        #expect(floor > 50 && floor <= 181 && new.has(logSize: 8 << 20))
+        expectRecords(new)
+        try expectVotes(new, from: floor, to: 200, size: 100_000)
+        let again = try reopened(new)
+        expectRecords(again)
+        try expectVotes(again, from: floor, to: 200, size: 100_000)
+        try again.settle(executed: 180)
     }
 
     @Test func doesNotShrinkByMore() throws {
         let pool = try filled(logSize: 32 << 20, count: 200, size: 100_000)
         #expect(throws: PoolError.self) { _ = try pool.resized(logSize: 8 << 20, executed: 20) }
+        try expectVotes(pool, from: 1, to: 200, size: 100_000)
         #expect(pool.isInPlace && pool.has(logSize: 32 << 20))
         #expect(access(AcceptorPool.path(resizing: path), F_OK) != 0, "nothing is left beside")
         expectRecords(pool)

@@ -133,7 +133,10 @@ import Testing
         let folder = Folder()
         #expect(
             error(of: { _ = try PoolInspection.report(path: folder.file("none"), verify: false) })?.kind == .missing)
-        try Data(repeating: 0, count: 100).write(to: URL(fileURLWithPath: folder.file("short")))
+        try Data(repeating: 0, count: 100).write(to: URL(fileURLWithPath: folder.file("zeros")))
+        #expect(
+            error(of: { _ = try PoolInspection.report(path: folder.file("zeros"), verify: false) })?.kind == .foreign)
+        try Data("PMEMOBJ\0 and no more".utf8).write(to: URL(fileURLWithPath: folder.file("short")))
         #expect(
             error(of: { _ = try PoolInspection.report(path: folder.file("short"), verify: false) })?.kind == .damaged)
         try Data(repeating: 65, count: 10000).write(to: URL(fileURLWithPath: folder.file("text")))
