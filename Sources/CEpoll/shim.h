@@ -1,5 +1,6 @@
-// What Swift's Glibc module leaves out: epoll, and accept4, both Linux's own.
+// What Swift's Glibc module leaves out: epoll and accept4, both Linux's own, and the allocator's malloc_trim.
 #pragma once
+#include <malloc.h>
 #include <sys/epoll.h>
 
 struct sockaddr;

@@ -11,7 +11,7 @@ extension LoadLoop {
         if link.pointee.state == .greeting {
             switch Codec.checkGreeting(link.pointee.input.bytes) {
             case .incomplete: return
-            case .bad:
+            case .bad, .old:
                 fail(number, "does not greet as a ZeroMQ socket with the NULL mechanism")
                 return
             case .good:

@@ -58,7 +58,7 @@ enum StatusProbe {
         received.withUnsafeBytes { bytes in
             switch Codec.checkGreeting(bytes) {
             case .incomplete: return .incomplete
-            case .bad: return .bad
+            case .bad, .old: return .bad
             case .good: break
             }
             var offset = Codec.greetingSize

@@ -1,3 +1,4 @@
+import Glibc
 import Invariants
 
 /// Bytes on their way in or out of a socket: appended at the back, taken from the front, in memory of its own that
@@ -9,13 +10,34 @@ import Invariants
     @usableFromInline var end = 0
 
     private static let smallest = 1 << 10
+    /// Bytes from which on a block comes from the system and goes back to it at once. An allocator keeps what was freed, and
+    /// most of all that of a thread other than the first: a crowd's unfinished messages would stay for ever.
+    private static let ownPages = 256 << 10
 
     package init() {}
 
     /// Gives the memory back; the queue is empty, and can be used again.
     package mutating func release() {
-        base?.deallocate()
+        if let base { Self.free(base, capacity) }
         self = ByteQueue()
+    }
+
+    private static func allocate(_ count: Int) -> UnsafeMutableRawPointer {
+        guard count >= ownPages else { return .allocate(byteCount: count, alignment: 16) }
+        let block = mmap(nil, count, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+        guard let block, block != MAP_FAILED else { halt("out of memory for \(count) bytes of a connection") }
+        return block
+    }
+
+    private static func free(_ block: UnsafeMutableRawPointer, _ count: Int) {
+        guard count >= ownPages else { return block.deallocate() }
+        let isFreed = munmap(block, count) == 0
+        invariant(isFreed, "a block that was mapped can be unmapped")
+    }
+
+    /// Gives the memory back when it is of no use now, and more than `bytes`.
+    mutating func releaseIfIdle(above bytes: Int) {
+        if isEmpty, capacity > bytes { release() }
     }
 
     @inlinable package var count: Int { end - start }
@@ -68,10 +90,10 @@ import Invariants
             base.copyMemory(from: base + start, byteCount: held)
         } else {
             let larger = max(Self.smallest, capacity * 2, held + count)
-            let fresh = UnsafeMutableRawPointer.allocate(byteCount: larger, alignment: 16)
+            let fresh = Self.allocate(larger)
             if let base {
                 fresh.copyMemory(from: base + start, byteCount: held)
-                base.deallocate()
+                Self.free(base, capacity)
             }
             base = fresh
             capacity = larger

@@ -6,13 +6,17 @@ struct Connection: BitwiseCopyable {
         case free
         /// Waits for the peer's greeting.
         case greeting
-        /// Waits for its READY.
+        /// Waits for its READY, or its identity in ZMTP 2.0.
         case handshake
         case up
     }
 
+    /// What the peer speaks: 2.0 has no commands, 3.0 no heartbeats.
+    enum Dialect: UInt8, BitwiseCopyable { case zmtp20, zmtp30, zmtp31 }
+
     var file: Int32 = -1
     var state = State.free
+    var dialect = Dialect.zmtp30
     /// Counts the connections that had this place.
     var generation: UInt32 = 0
     /// There is something to send, and the router knows.
@@ -21,6 +25,18 @@ struct Connection: BitwiseCopyable {
     var isBlocked = false
     /// Buffers were used since the last sweep.
     var wasActive = false
+    /// The whole of the greeting was sent.
+    var isGreeted = false
+    /// A send failed: what is left to read is read, and then it is closed.
+    var isEnding = false
+    /// Sweeps since something was heard, since it sent a whole message, and since its unfinished message began.
+    private(set) var silentSweeps: UInt16 = 0
+    private(set) var idleSweeps: UInt16 = 0
+    private(set) var unfinishedSweeps: UInt16 = 0
+    /// Sweeps of silence after which the peer wants to be dropped.
+    var timeToLive = UInt16.max
+    /// Its requests that wait for an answer, as the router's owner counts them.
+    var outstanding: Int32 = 0
     /// Microseconds when it was accepted.
     var since: UInt64 = 0
     /// Of a message that is not whole yet: bytes at the front of `input` whose frames were looked at.
@@ -28,6 +44,20 @@ struct Connection: BitwiseCopyable {
     var input = ByteQueue()
     var output = ByteQueue()
     var nextFree: Int32 = -1
+
+    mutating func countSweep() {
+        silentSweeps = min(silentSweeps, .max - 1) + 1
+        idleSweeps = min(idleSweeps, .max - 1) + 1
+        unfinishedSweeps = input.isEmpty ? 0 : min(unfinishedSweeps, .max - 1) + 1
+    }
+
+    mutating func wasHeard() {
+        silentSweeps = 0
+        wasActive = true
+    }
+
+    mutating func hasAsked() { idleSweeps = 0 }
+    mutating func beginsMessage() { unfinishedSweeps = 0 }
 
     enum SendOutcome { case done, blocked, lost }
 

@@ -14,10 +14,23 @@ struct Listener: ~Copyable {
     }
 
     /// Binds `endpoint` and listens.
-    init(at endpoint: String, backlog: Int32) throws(SocketError) {
+    /// - Parameter silenceSeconds: how long TCP waits for a sign of life before it gives a connection up.
+    init(at endpoint: String, backlog: Int32, silenceSeconds: Int = .max) throws(SocketError) {
         let address = try SocketAddress(endpoint, passive: true)
         file = try Self.listen(at: address, backlog: backlog)
         self.address = address
+        if address.family != AF_UNIX, silenceSeconds < .max { findDead(after: silenceSeconds) }
+    }
+
+    /// Connections that are accepted inherit all this: probes when nothing comes, three of them in vain, or bytes that nobody
+    /// acknowledges, end a connection.
+    private func findDead(after seconds: Int) {
+        let tcp = Int32(IPPROTO_TCP)
+        let pause = Int32(clamping: max(1, seconds / 6))
+        Self.set(TCP_KEEPIDLE, tcp, to: Int32(clamping: min(32_767, max(1, seconds / 2))), of: file)
+        Self.set(TCP_KEEPINTVL, tcp, to: min(32_767, pause), of: file)
+        Self.set(TCP_KEEPCNT, tcp, to: 3, of: file)
+        Self.set(TCP_USER_TIMEOUT, tcp, to: Int32(clamping: seconds * 1000), of: file)
     }
 
     private static func listen(at address: SocketAddress, backlog: Int32) throws(SocketError) -> Int32 {
@@ -25,8 +38,14 @@ struct Listener: ~Copyable {
         let file = socket(address.family, type, 0)
         guard file >= 0 else { throw failure(at: address) }
         if address.family == AF_UNIX {
-            // What an earlier process left; who still listens there loses the name, as with libzmq.
-            if let path = address.path { unlink(path) }
+            // What an earlier process left, and nobody listens at any more.
+            if let path = address.path {
+                guard !address.isListenedAt else {
+                    close(file)
+                    throw SocketError("bind \(address.endpoint): \(systemMessage(EADDRINUSE))", code: EADDRINUSE)
+                }
+                unlink(path)
+            }
         } else {
             set(SO_REUSEADDR, SOL_SOCKET, to: 1, of: file)
             if address.family == AF_INET6 { set(IPV6_V6ONLY, Int32(IPPROTO_IPV6), to: 0, of: file) }

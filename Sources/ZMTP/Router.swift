@@ -7,41 +7,12 @@ import Invariants
 /// The ROUTER's side of ZeroMQ over plain sockets, driven by the thread that works on the messages: no thread between, one `recv`
 /// for all that a client has sent, one `send` for all that it is to get (decision 0006).
 ///
-/// Speaks ZMTP 3.x with the NULL mechanism to REQ, DEALER and ROUTER sockets of any implementation. A connection's name is this
+/// Speaks ZMTP 3.x with the NULL mechanism, and 2.0, to REQ, DEALER and ROUTER sockets of any implementation. A connection's name is this
 /// router's own: routing ids that clients choose are taken and ignored.
 ///
 /// Nothing here trusts a length that a peer tells: memory grows with what arrives, up to `Limits`. Nothing is allocated once the
 /// buffers have the size that the load needs. One thread at a time.
 package final class Router {
-    package struct Limits: Sendable {
-        /// Bytes of a message, heads of its frames included: beyond it the connection is dropped.
-        package var largestMessage: Int
-        /// Bytes that wait to be sent to one peer: beyond it, further messages for it are refused. An empty queue takes any.
-        package var mostQueued: Int
-        /// The same for all peers together: beyond it, messages are refused for those that do not read, but for a share each.
-        package var mostQueuedTogether: Int
-        /// The share: bytes that may wait for each, whatever waits for the others.
-        package var share: Int
-        /// Microseconds for the handshake.
-        package var handshakeTime: UInt64
-        /// Connections at once: who comes when there are so many waits until one ends.
-        package var mostConnections: Int
-
-        package init(
-            largestMessage: Int, mostQueued: Int, mostQueuedTogether: Int, share: Int = 1 << 20, handshakeTime: UInt64,
-            mostConnections: Int = .max
-        ) {
-            invariant(largestMessage > 0 && mostQueued > 0 && mostConnections > 0, "limits are positive")
-            invariant(mostQueuedTogether >= 0 && share >= 0, "limits are not negative")
-            self.largestMessage = largestMessage
-            self.mostQueued = mostQueued
-            self.mostQueuedTogether = mostQueuedTogether
-            self.share = share
-            self.handshakeTime = handshakeTime
-            self.mostConnections = mostConnections
-        }
-    }
-
     /// A whole message, valid until the next call of `receive`, `flush` or `reserve`: these may find its sender gone.
     package struct Message: BitwiseCopyable {
         package let peer: Peer
@@ -65,52 +36,71 @@ package final class Router {
         }
     }
 
-    private let limits: Limits
-    private let listener: Listener
-    private let epoll: Epoll
+    let limits: Limits
+    let listener: Listener
+    let epoll: Epoll
 
     // One thread, and no access to these overlaps another: the checks of that would cost at every message.
-    @exclusivity(unchecked) private var connections: UnsafeMutablePointer<Connection>
-    @exclusivity(unchecked) private var capacity: Int
-    @exclusivity(unchecked) private var firstFree: Int32 = -1
+    @exclusivity(unchecked) var connections: UnsafeMutablePointer<Connection>
+    @exclusivity(unchecked) var capacity: Int
+    @exclusivity(unchecked) var firstFree: Int32 = -1
     /// Connections that have something to send since the last flush.
-    @exclusivity(unchecked) private var dirty: UnsafeMutablePointer<Int32>
-    @exclusivity(unchecked) private var dirtyCount = 0
-    @exclusivity(unchecked) private var queued = 0
+    @exclusivity(unchecked) var dirty: UnsafeMutablePointer<Int32>
+    @exclusivity(unchecked) var dirtyCount = 0
+    @exclusivity(unchecked) var queued = 0
+    /// Bytes in the connections' own queues of what has come.
+    @exclusivity(unchecked) var held = 0
+    /// Bytes of buffers given back since the allocator was last asked for what it has to spare; and as of the last sweep.
+    @exclusivity(unchecked) var released = 0
+    @exclusivity(unchecked) var releasedBefore = 0
 
     /// What is received into while a connection has nothing left over from before.
     private let buffer: UnsafeMutableRawPointer
     private static let bufferSize = 128 << 10
     /// The bytes that are being looked at, and the connection they came over; -1 when there are none.
-    @exclusivity(unchecked) private var current: Int32 = -1
+    @exclusivity(unchecked) var current: Int32 = -1
     @exclusivity(unchecked) private var cursor: UnsafeMutableRawPointer
     @exclusivity(unchecked) private var end: UnsafeMutableRawPointer
     /// They lie in the connection's own queue, not in `buffer`.
     @exclusivity(unchecked) private var isQueued = false
 
+    /// Bytes since the last flush, for what else there is to do: a thousand connections that send all that they can would keep
+    /// a lane for long.
+    @exclusivity(unchecked) var receivedThisTurn = 0
+    private static let mostReceived = 4 << 20
+
     @exclusivity(unchecked) private var eventCount = 0
     @exclusivity(unchecked) private var nextEvent = 0
-    @exclusivity(unchecked) private var nextSweep = UInt64.max
-    @exclusivity(unchecked) private var acceptsAgainAt = UInt64.max
+    @exclusivity(unchecked) var nextSweep = UInt64.max
+    @exclusivity(unchecked) var acceptsAgainAt = UInt64.max
     /// Connections that stand or shake hands.
-    @exclusivity(unchecked) package private(set) var connectionCount = 0
+    @exclusivity(unchecked) package internal(set) var connectionCount = 0
     /// Connections dropped since their peer broke the protocol or a limit.
-    @exclusivity(unchecked) package private(set) var violations: UInt64 = 0
+    @exclusivity(unchecked) package internal(set) var violations: UInt64 = 0
+    /// Connections dropped since their peer was silent for too long.
+    @exclusivity(unchecked) package internal(set) var silences: UInt64 = 0
+    /// Idle connections that made place for others.
+    @exclusivity(unchecked) package internal(set) var evictions: UInt64 = 0
 
-    private static let listenerNumber = UInt64.max
-    private static let sweepInterval: UInt64 = 1_000_000
-    private static let acceptPause: UInt64 = 100_000
+    static let listenerNumber = UInt64.max
+    /// Microseconds: a second, which is what times of silence are counted in.
+    static let sweepInterval: UInt64 = 1_000_000
+    static let acceptPause: UInt64 = 100_000
+    /// Microseconds in which a handshake is not disturbed.
+    static let quickHandshake: UInt64 = 100_000
     /// Bytes of buffers that an idle connection may keep.
-    private static let keptBuffer = 4 << 10
+    static let keptBuffer = 4 << 10
     /// Bytes of buffers that a busy connection may keep: what many take that send a large message now and then would
     /// add up.
-    private static let keptBusyBuffer = 64 << 10
+    static let keptBusyBuffer = 64 << 10
+    /// Bytes for which the allocator is asked to return memory to the system.
+    static let worthGivingBack = 4 << 20
 
     /// Listens at `endpoint`, `tcp://` or `ipc://`.
     package init(listeningAt endpoint: String, limits: Limits) throws(SocketError) {
         self.limits = limits
         epoll = try Epoll()
-        listener = try Listener(at: endpoint, backlog: 1024)
+        listener = try Listener(at: endpoint, backlog: 1024, silenceSeconds: limits.silenceSeconds)
         capacity = 64
         connections = .allocate(capacity: capacity)
         dirty = .allocate(capacity: capacity)
@@ -153,12 +143,13 @@ package final class Router {
         nextEvent = 0
     }
 
-    /// The next message; nil when none is whole. Accepts, shakes hands and goes on sending on the way.
+    /// The next message; nil when none is whole, or enough was received for one turn. Accepts, shakes hands and goes on sending on the way.
     package func receive(now: UInt64) -> Message? {
         while true {
             if current >= 0 {
                 if let message = takeMessage() { return message }
             } else if nextEvent < eventCount {
+                guard receivedThisTurn < Self.mostReceived else { return nil }
                 nextEvent += 1
                 handle(epoll.event(nextEvent - 1), now: now)
             } else {
@@ -181,7 +172,6 @@ package final class Router {
     /// Receives once what is there; what is not taken now makes another event.
     private func read(_ index: Int32) {
         let connection = connections + Int(index)
-        connection.pointee.wasActive = true
         isQueued = !connection.pointee.input.isEmpty
         let place: UnsafeMutableRawPointer
         let room: Int
@@ -193,11 +183,14 @@ package final class Router {
             room = Self.bufferSize
         }
         switch connection.pointee.receive(into: place, count: room) {
-        case .nothing: return
+        case .nothing: if connection.pointee.isEnding { close(index) }
         case .lost: close(index)
         case .received(let count):
+            connection.pointee.wasHeard()
+            receivedThisTurn += count
             if isQueued {
                 connection.pointee.input.commit(count)
+                held += count
                 cursor = UnsafeMutableRawPointer(mutating: connection.pointee.input.bytes.baseAddress!)
                 end = cursor + connection.pointee.input.count
             } else {
@@ -211,38 +204,30 @@ package final class Router {
     /// The next message of the bytes at hand; nil when they are used up, or no message yet.
     private func takeMessage() -> Message? {
         let index = current
-        switch connections[Int(index)].state {
-        case .free: broken("a closed connection has no bytes")
-        case .greeting:
-            switch Codec.checkGreeting(UnsafeRawBufferPointer(start: cursor, count: end - cursor)) {
-            case .incomplete: keepRest()
-            case .bad: breach(index)
-            case .good:
-                cursor += Codec.greetingSize
-                connections[Int(index)].state = .handshake
-                Self.ready.withUnsafeBytes { enqueue($0, to: index) }
-            }
+        let connection = connections + Int(index)
+        if connection.pointee.state == .greeting {
+            takeGreeting(of: index)
             return nil
-        case .handshake, .up: break
         }
         var start = cursor
-        var at = start + connections[Int(index)].walked
-        connections[Int(index)].walked = 0
+        var at = start + connection.pointee.walked
+        connection.pointee.walked = 0
         scan: while true {
             let left = UnsafeRawBufferPointer(start: at, count: end - at)
-            switch Codec.frame(left, at: 0, limit: limits.largestMessage) {
+            let isUp = connection.pointee.state == .up
+            switch Codec.frame(left, at: 0, limit: isUp ? limits.largestMessage : Codec.largestCommand) {
             case .incomplete:
                 guard end - start <= limits.largestMessage else { break scan }
-                connections[Int(index)].walked = at - start
+                connection.pointee.walked = at - start
                 keepRest()
                 return nil
             case .bad: break scan
             case .frame(let head):
                 let next = at + head.bodyOffset + head.bodyCount
                 guard next - start <= limits.largestMessage else { break scan }
-                if head.isCommand {
+                if head.isCommand || !isUp {
                     let body = UnsafeRawBufferPointer(start: at + head.bodyOffset, count: head.bodyCount)
-                    guard !head.hasMore, obey(body, from: index) else { break scan }
+                    guard !head.hasMore, obey(body, isCommand: head.isCommand, from: index) else { break scan }
                     // Between the frames of a message it stays where it is, and `nextFrame` passes it over.
                     if at == start {
                         cursor = next
@@ -251,11 +236,11 @@ package final class Router {
                     at = next
                     continue
                 }
-                guard connections[Int(index)].state == .up else { break scan }
                 at = next
                 if head.hasMore { continue }
                 // The bytes of the message stay where they are until the next call.
                 cursor = next
+                connection.pointee.hasAsked()
                 return Message(
                     peer: peer(at: index), bytes: UnsafeRawBufferPointer(start: start, count: next - start))
             }
@@ -270,236 +255,84 @@ package final class Router {
         let left = end - cursor
         if isQueued {
             let input = connection.pointee.input
-            let whole = UnsafeMutableRawPointer(mutating: input.bytes.baseAddress!)
-            connection.pointee.input.remove(cursor - whole)
+            let taken = cursor - UnsafeMutableRawPointer(mutating: input.bytes.baseAddress!)
+            if taken > 0 { connection.pointee.beginsMessage() }
+            connection.pointee.input.remove(taken)
+            held -= taken
             if connection.pointee.input.isEmpty, connection.pointee.input.capacity > Self.keptBusyBuffer {
+                released += connection.pointee.input.capacity
                 connection.pointee.input.release()
             }
         } else if left > 0 {
+            connection.pointee.beginsMessage()
             connection.pointee.input.append(UnsafeRawBufferPointer(start: cursor, count: left))
+            held += left
         }
         current = -1
+        if held > limits.mostHeldTogether { shed() }
     }
 
-    /// Takes a command; false when it breaks the protocol.
-    private func obey(_ command: UnsafeRawBufferPointer, from index: Int32) -> Bool {
-        let connection = connections + Int(index)
-        if connection.pointee.state == .handshake {
-            guard let type = Codec.socketType(inReady: command), ["REQ", "DEALER", "ROUTER"].contains(type) else {
-                return false
-            }
-            connection.pointee.state = .up
-        } else if let pong = Codec.pong(to: command) {
-            pong.withUnsafeBytes { enqueue($0, to: index) }
-        }
-        return true
-    }
-
-    // MARK: Sending
-
-    /// Room for a message of `count` bytes, heads of frames included, which the caller fills in at once: it leaves with the next
-    /// `flush`. Nil when the peer is gone, or does not read what it was sent.
-    package func reserve(_ count: Int, for peer: Peer) -> UnsafeMutableRawPointer? {
-        guard let index = index(of: peer), connections[Int(index)].state == .up else { return nil }
-        let connection = connections + Int(index)
-        if connection.pointee.output.count + count > limits.mostQueued, !connection.pointee.isBlocked {
-            // It may be that it reads as fast as it can, and only the turn was long.
-            send(index)
-            guard connection.pointee.state == .up else { return nil }
-        }
-        let waiting = connection.pointee.output.count
-        if waiting > 0 {
-            guard waiting + count <= limits.mostQueued else { return nil }
-            if connection.pointee.isBlocked, waiting + count > limits.share,
-                queued + count > limits.mostQueuedTogether
-            {
-                return nil
-            }
-        }
-        return extend(index, by: count)
-    }
-
-    private func extend(_ index: Int32, by count: Int) -> UnsafeMutableRawPointer {
-        let connection = connections + Int(index)
-        let place = connection.pointee.output.reserve(count)
-        connection.pointee.output.commit(count)
-        connection.pointee.wasActive = true
-        queued += count
-        if !connection.pointee.isDirty {
-            connection.pointee.isDirty = true
-            dirty[dirtyCount] = index
-            dirtyCount += 1
-        }
-        return place
-    }
-
-    private func enqueue(_ bytes: UnsafeRawBufferPointer, to index: Int32) {
-        // Greeting and the answers to commands are few bytes; a peer that asks for many and reads none is cut off.
-        let connection = connections + Int(index)
-        guard connection.pointee.output.count < limits.mostQueued,
-            !connection.pointee.isBlocked || queued < limits.mostQueuedTogether
-        else { return }
-        extend(index, by: bytes.count).copyMemory(from: bytes.baseAddress!, byteCount: bytes.count)
-    }
-
-    /// Sends what was written since the last time, each peer's in one system call.
-    package func flush() {
-        for at in 0..<dirtyCount {
-            let index = dirty[at]
-            connections[Int(index)].isDirty = false
-            // The kernel said that it takes no more: it says so when it does.
-            if connections[Int(index)].state != .free, !connections[Int(index)].isBlocked { send(index) }
-        }
-        dirtyCount = 0
-    }
-
-    private func send(_ index: Int32) {
-        let connection = connections + Int(index)
-        let before = connection.pointee.output.count
-        let outcome = connection.pointee.send()
-        queued -= before - connection.pointee.output.count
-        invariant(queued >= 0, "no more is sent than was queued")
-        switch outcome {
-        case .lost: close(index)
-        case .done, .blocked:
-            if outcome == .done, connection.pointee.output.capacity > Self.keptBusyBuffer {
-                connection.pointee.output.release()
-            }
-            let isBlocked = outcome == .blocked
-            if isBlocked != connection.pointee.isBlocked {
-                connection.pointee.isBlocked = isBlocked
-                epoll.watch(connection.pointee.file, number: peer(at: index), writable: isBlocked)
-            }
-        }
-    }
-
-    // MARK: Connections
+    // MARK: Handshakes and commands
 
     private static let ready = Codec.ready("ROUTER")
 
-    private func acceptAll(now: UInt64) {
-        // Some at a time: those that stand have their turn, too.
-        for _ in 0..<64 {
-            guard connectionCount < limits.mostConnections else { return watchListener(false) }
-            switch listener.accept() {
-            case .nothing: return
-            case .exhausted: return pauseAccepting(now: now)
-            case .connection(let file):
-                guard welcome(file, now: now) else { return pauseAccepting(now: now) }
-            }
-        }
-    }
-
-    private func pauseAccepting(now: UInt64) {
-        watchListener(false)
-        acceptsAgainAt = now + Self.acceptPause
-    }
-
-    private func watchListener(_ accepts: Bool) {
-        epoll.watch(listener.file, number: Self.listenerNumber, readable: accepts, writable: false)
-    }
-
-    /// False: the connection cannot be watched, and is closed.
-    private func welcome(_ file: Int32, now: UInt64) -> Bool {
-        if firstFree < 0 { grow() }
-        let index = firstFree
-        guard epoll.addIfThereIsRoom(file, number: peer(at: index), writable: false) else {
-            Glibc.close(file)
-            return false
-        }
+    private func takeGreeting(of index: Int32) {
         let connection = connections + Int(index)
-        invariant(connection.pointee.state == .free, "a connection on the free list is free")
-        firstFree = connection.pointee.nextFree
-        connection.pointee.file = file
-        connection.pointee.state = .greeting
-        connection.pointee.since = now
-        connectionCount += 1
-        if nextSweep == .max { nextSweep = now + Self.sweepInterval }
-        Codec.greeting.withUnsafeBytes { enqueue($0, to: index) }
+        let bytes = UnsafeRawBufferPointer(start: cursor, count: end - cursor)
+        let outcome = Codec.checkGreeting(bytes)
+        guard outcome != .bad else { return breach(index) }
+        if bytes.count >= Codec.versionEnd, !connection.pointee.isGreeted {
+            // A peer of version 2 takes what follows the version number for its own.
+            connection.pointee.isGreeted = true
+            let rest = Codec.isOld(bytes) ? Codec.oldGreeting : Array(Codec.greeting.dropFirst(Codec.versionEnd))
+            enqueue(rest, to: index)
+        }
+        switch outcome {
+        case .bad, .incomplete: keepRest()
+        case .old:
+            cursor += Codec.oldGreetingSize
+            connection.pointee.dialect = .zmtp20
+            connection.pointee.state = .handshake
+        case .good:
+            cursor += Codec.greetingSize
+            connection.pointee.dialect = Codec.hasHeartbeats(bytes) ? .zmtp31 : .zmtp30
+            connection.pointee.state = .handshake
+            enqueue(Self.ready, to: index)
+        }
+    }
+
+    /// Takes a frame that is no part of a message: a command, or what ends a handshake. False when it breaks the protocol.
+    private func obey(_ body: UnsafeRawBufferPointer, isCommand: Bool, from index: Int32) -> Bool {
+        let connection = connections + Int(index)
+        // Version 2 has no commands, and an identity in the place of READY, which is taken and ignored.
+        guard isCommand == (connection.pointee.dialect != .zmtp20) else { return false }
+        if connection.pointee.state == .handshake {
+            if isCommand {
+                guard case .ready(let type) = Codec.readReady(body), type.map(Codec.isClient) ?? true else {
+                    return false
+                }
+            }
+            connection.pointee.state = .up
+        } else if let ping = Codec.readPing(body) {
+            if ping.timeToLive > 0 {
+                // The sweep that begins it may come at once.
+                connection.pointee.timeToLive = UInt16(1 + (Int(ping.timeToLive) + 9) / 10)
+            }
+            enqueue(ping.pong, to: index)
+        }
         return true
     }
 
-    private func breach(_ index: Int32) {
-        violations += 1
-        close(index)
+    // MARK: What its owner counts
+
+    /// Of the peer's messages those that wait for an answer, as `countOutstanding` was told; 0 when the peer is gone.
+    package func outstanding(of peer: Peer) -> Int {
+        index(of: peer).map { Int(connections[Int($0)].outstanding) } ?? 0
     }
 
-    private func close(_ index: Int32) {
-        let connection = connections + Int(index)
-        invariant(connection.pointee.state != .free, "a connection is closed once")
-        if current == index { current = -1 }
-        Glibc.close(connection.pointee.file)
-        queued -= connection.pointee.output.count
-        connection.pointee.input.release()
-        connection.pointee.output.release()
-        // It may stand on the list of the dirty, which `flush` will find out.
-        let isDirty = connection.pointee.isDirty
-        connection.pointee = Connection(generation: connection.pointee.generation &+ 1)
-        connection.pointee.isDirty = isDirty
-        connection.pointee.nextFree = firstFree
-        firstFree = index
-        if connectionCount == limits.mostConnections { watchListener(true) }
-        connectionCount -= 1
-    }
-
-    private func peer(at index: Int32) -> Peer {
-        Peer(connections[Int(index)].generation) << 32 | Peer(UInt32(bitPattern: index))
-    }
-
-    private func index(of peer: Peer) -> Int32? {
-        let index = Int(peer & 0xFFFF_FFFF)
-        guard index < capacity, connections[index].state != .free,
-            connections[index].generation == UInt32(truncatingIfNeeded: peer >> 32)
-        else { return nil }
-        return Int32(index)
-    }
-
-    private func grow() {
-        let larger = capacity * 2
-        let fresh = UnsafeMutablePointer<Connection>.allocate(capacity: larger)
-        fresh.update(from: connections, count: capacity)
-        connections.deallocate()
-        connections = fresh
-        let list = UnsafeMutablePointer<Int32>.allocate(capacity: larger)
-        list.update(from: dirty, count: dirtyCount)
-        dirty.deallocate()
-        dirty = list
-        let first = capacity
-        capacity = larger
-        addFree(from: first)
-    }
-
-    private func addFree(from first: Int) {
-        for index in (first..<capacity).reversed() {
-            (connections + index).initialize(to: Connection())
-            connections[index].nextFree = firstFree
-            firstFree = Int32(index)
-        }
-    }
-
-    /// Ends handshakes that take too long, gives buffers back that are not in use, accepts again after a pause.
-    private func keepTime(now: UInt64) {
-        if now >= acceptsAgainAt {
-            acceptsAgainAt = .max
-            watchListener(true)
-        }
-        guard now >= nextSweep else { return }
-        for index in 0..<capacity where connections[index].state != .free {
-            let connection = connections + index
-            if connection.pointee.state != .up, now >= connection.pointee.since + limits.handshakeTime {
-                breach(Int32(index))
-                continue
-            }
-            if !connection.pointee.wasActive {
-                if connection.pointee.input.isEmpty, connection.pointee.input.capacity > Self.keptBuffer {
-                    connection.pointee.input.release()
-                }
-                if connection.pointee.output.isEmpty, connection.pointee.output.capacity > Self.keptBuffer {
-                    connection.pointee.output.release()
-                }
-            }
-            connection.pointee.wasActive = false
-        }
-        nextSweep = connectionCount > 0 ? now + Self.sweepInterval : .max
+    package func countOutstanding(_ change: Int32, of peer: Peer) {
+        guard let index = index(of: peer) else { return }
+        connections[Int(index)].outstanding += change
+        invariant(connections[Int(index)].outstanding >= 0, "no more requests are answered than were asked")
     }
 }

@@ -47,6 +47,17 @@ package struct SocketAddress: Sendable {
         }
     }
 
+    /// Whether a process listens at the path of an `ipc://` endpoint: to bind there would take the path from it.
+    package var isListenedAt: Bool {
+        guard path != nil else { return false }
+        let type = Int32(SOCK_STREAM.rawValue | SOCK_NONBLOCK.rawValue | SOCK_CLOEXEC.rawValue)
+        let file = socket(family, type, 0)
+        guard file >= 0 else { return false }
+        defer { close(file) }
+        // EAGAIN: it has more to accept than its queue takes.
+        return withPointer { connect(file, $0, $1) } == 0 || errno == EAGAIN
+    }
+
     private static func internet(
         _ host: String, _ port: UInt16, _ endpoint: String, passive: Bool
     ) throws(SocketError) -> (sockaddr_storage, socklen_t) {
@@ -80,7 +91,7 @@ package struct SocketAddress: Sendable {
     }
 
     private static let hasIPv6: Bool = {
-        let file = socket(AF_INET6, Int32(SOCK_STREAM.rawValue), 0)
+        let file = socket(AF_INET6, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
         if file >= 0 { close(file) }
         return file >= 0
     }()

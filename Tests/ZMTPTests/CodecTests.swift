@@ -23,14 +23,24 @@ import Testing
     /// mechanism that is none of ours when all is there.
     @Test(
         arguments: [
-            (0, 0x01, 1), (0, 0x00, 1), (0, 0x7F, 1), (9, 0x00, 10), (9, 0xFF, 10), (10, 0, 11), (10, 1, 11),
-            (10, 2, 11), (12, 0, 64), (12, 0x50, 64), (13, 0x6E, 64), (15, 0x4D, 64), (16, 0x41, 64),
+            (0, 0x01, 1), (0, 0x00, 1), (0, 0x7F, 1), (9, 0x00, 10), (9, 0xFF, 10), (10, 0, 11), (10, 2, 11),
+            (12, 0, 64), (12, 0x50, 64), (13, 0x6E, 64), (15, 0x4D, 64), (16, 0x41, 64),
         ] as [(Int, UInt8, Int)])
     func aWrongByteIsRefusedWhenItShows(place: Int, value: UInt8, seenAt: Int) {
         var bytes = Codec.greeting
         bytes[place] = value
         for count in 0...bytes.count {
             #expect(outcome(bytes.prefix(count)) == (count < seenAt ? .incomplete : .bad), "\(count) bytes")
+        }
+    }
+
+    /// Of ZMTP 2.0: the thirteenth byte belongs to the identity.
+    @Test(arguments: 0...11 as ClosedRange<UInt8>) func theGreetingOfVersion2(socketType: UInt8) {
+        let bytes = OldClientTests.greeting(socketType) + [0, 0]
+        let isClient = [3, 5, 6].contains(socketType)
+        for count in 0...bytes.count {
+            let expected: Codec.GreetingOutcome = count < 12 ? .incomplete : isClient ? .old : .bad
+            #expect(outcome(bytes.prefix(count)) == expected, "\(count) bytes")
         }
     }
 

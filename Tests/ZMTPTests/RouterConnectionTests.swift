@@ -57,7 +57,7 @@ import Testing
 
     // MARK: Ends at all times
 
-    /// A peer is found dead, by `flush` or by `reserve`, while its own messages are being worked on.
+    /// A peer is found dead, by `flush` or by `reserve`, while its own messages are being worked on: they count.
     @Test(arguments: [false, true], [false, true])
     func theConnectionInHandEnds(isQueued: Bool, byReserve: Bool) throws {
         let rig = try RouterRig(
@@ -81,13 +81,20 @@ import Testing
         #expect(message.nextFrame() == nil)
         #expect(rig.send([4], to: client.peer))
         if byReserve { #expect(!rig.send(pattern(100), to: client.peer)) } else { rig.router.flush() }
-        #expect(rig.router.connectionCount == 1 && !rig.router.hasMore && rig.router.audit() == [])
+        // What it said before it went is still heard, and then it is gone. It is told nothing more.
+        #expect(rig.router.connectionCount == 2 && rig.router.hasMore && rig.router.audit() == [])
+        #expect(!rig.send([4], to: client.peer))
+        for content in [[2], [3]] as [[UInt8]] {
+            message = try #require(rig.router.receive(now: rig.now))
+            #expect(message.nextFrame().map { Array($0) } == content)
+        }
         #expect(rig.router.receive(now: rig.now) == nil)
+        #expect(rig.run { rig.router.connectionCount == 1 } && rig.router.audit() == [])
         #expect(rig.echoes(other, [[5]]))
     }
 
-    /// Several have news in one look; the first message makes `flush` close the others, whose places others take.
-    @Test func newsOfClosedConnectionsIsOld() throws {
+    /// Several have news in one look; the first message makes `flush` find the others dead, whose last words are heard.
+    @Test func lastWordsOfManyAreHeard() throws {
         let rig = try RouterRig()
         rig.answers = false
         let clients = try (0..<6).map { _ in try rig.open() }
@@ -101,15 +108,13 @@ import Testing
         next.send(Codec.greeting + Codec.ready("DEALER") + makeFrame([77]))
         rig.router.look(now: rig.now)
         let first = try #require(rig.router.receive(now: rig.now))
-        let position = try #require(peers.firstIndex(of: first.peer))
         for peer in peers where peer != first.peer { #expect(rig.send([0], to: peer)) }
         rig.router.flush()
-        #expect(rig.router.connectionCount == 1 + (position == 0 ? 0 : 1))
-        // The rest of that look finds nobody that it speaks of but the listener.
-        while let message = rig.router.receive(now: rig.now) { #expect(message.peer == peers[0]) }
+        #expect(rig.router.connectionCount == 6 && rig.router.audit() == [])
         rig.settle()
-        #expect(rig.arrivals.map(\.frames) == [[[77]]])
-        let newcomer = rig.arrivals[0].peer
+        #expect(Set(rig.arrivals.map(\.peer)).isSuperset(of: Set(peers).subtracting([first.peer])))
+        #expect(rig.arrivals.count == 6 && rig.run { rig.router.connectionCount == 2 })
+        let newcomer = try #require(rig.arrivals.first { $0.frames == [[77]] }).peer
         #expect(!peers.contains(newcomer) && rig.send([78], to: newcomer))
         rig.router.flush()
         #expect(rig.run { next.exchange() || next.unread > 64 })
@@ -325,11 +330,27 @@ import Testing
         let endpoint = "tcp://127.0.0.1:\(first.port)"
         let error = #expect(throws: SocketError.self) { try Router(listeningAt: endpoint, limits: RouterRig.limits) }
         #expect(error?.description == "bind \(endpoint): Address already in use" && error?.code == EADDRINUSE)
-        // An abstract name, too; a path is taken over.
-        let name = "ipc://@\(freshPath())"
-        let second = try Router(listeningAt: name, limits: RouterRig.limits)
-        #expect(throws: SocketError.self) { try Router(listeningAt: name, limits: RouterRig.limits) }
-        withExtendedLifetime((first, second)) {}
+        // An abstract name, too, and a path.
+        for name in ["ipc://@\(freshPath())", "ipc://\(freshPath())"] {
+            let rig = try RouterRig(name)
+            let error = #expect(throws: SocketError.self) { try Router(listeningAt: name, limits: RouterRig.limits) }
+            #expect(error?.description == "bind \(name): Address already in use" && error?.code == EADDRINUSE)
+            // Who listens there keeps it.
+            #expect(rig.echoes(try rig.open(), [[1]]))
+        }
+        withExtendedLifetime(first) {}
+    }
+
+    /// A path that nobody listens at any more, as one has left that was killed.
+    @Test func aPathThatWasLeft() throws {
+        let endpoint = "ipc://\(freshPath())"
+        let address = try SocketAddress(endpoint, passive: true)
+        let file = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
+        #expect(address.withPointer { bind(file, $0, $1) } == 0 && listen(file, 1) == 0 && address.isListenedAt)
+        Glibc.close(file)
+        #expect(!address.isListenedAt)
+        let rig = try RouterRig(endpoint)
+        #expect(rig.echoes(try rig.open(), [[1]]) && address.isListenedAt)
     }
 
     @Test(arguments: ["ipc:///nowhere/at/all", "tcp://192.0.2.1:0", "tcp://no.such.host.invalid:0", "inproc://x"])

@@ -20,21 +20,25 @@ private struct Reading {
 
     init(_ bytes: [UInt8]) {
         end = Self.greeting(bytes)
-        if end == .open, bytes.count >= 64 { readFrames(bytes) }
+        let size = Self.isOld(bytes) ? 12 : 64
+        if end == .open, bytes.count >= size { readFrames(bytes, from: size) }
     }
 
+    private static func isOld(_ bytes: [UInt8]) -> Bool { bytes.count > 10 && bytes[10] == 1 }
+
     private static func greeting(_ bytes: [UInt8]) -> End {
-        let known: [Int: (UInt8) -> Bool] = [0: { $0 == 0xFF }, 9: { $0 == 0x7F }, 10: { $0 >= 3 }]
+        let known: [Int: (UInt8) -> Bool] = [0: { $0 == 0xFF }, 9: { $0 == 0x7F }, 10: { $0 >= 3 || $0 == 1 }]
         if known.contains(where: { $0.key < bytes.count && !$0.value(bytes[$0.key]) }) { return .breach }
+        if isOld(bytes) { return bytes.count < 12 || [3, 5, 6].contains(bytes[11]) ? .open : .breach }
         return bytes.count < 64 || bytes[12..<17].elementsEqual([0x4E, 0x55, 0x4C, 0x4C, 0]) ? .open : .breach
     }
 
-    private mutating func readFrames(_ bytes: [UInt8]) {
+    private mutating func readFrames(_ bytes: [UInt8], from first: Int) {
         var isUp = false
         var message: [[UInt8]] = []
         // Commands between the frames of a message count as its bytes.
-        var start = 64
-        var at = 64
+        var start = first
+        var at = first
         while true {
             let left = bytes.count - at
             end = bytes.count - start > Self.limit ? .breach : .open
@@ -47,27 +51,26 @@ private struct Reading {
             }
             guard left >= head else { return }
             let length = bytes[(at + 1)..<(at + head)].reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
-            if length > UInt64(Self.limit) {
+            let isCommand = bytes[at] & 4 != 0
+            if length > UInt64(isCommand || !isUp ? 512 : Self.limit) {
                 end = .breach
                 return
             }
             guard left >= head + Int(length) else { return }
             let content = Array(bytes[(at + head)..<(at + head + Int(length))])
             let hasMore = bytes[at] & 1 != 0
-            let isCommand = bytes[at] & 4 != 0
             at += head + Int(length)
             end = .breach
             guard at - start <= Self.limit else { return }
-            if isCommand {
-                guard !hasMore else { return }
-                if !isUp {
-                    let type = content.withUnsafeBytes { Codec.socketType(inReady: $0) }
-                    guard let type, ["REQ", "DEALER", "ROUTER"].contains(type) else { return }
-                    isUp = true
+            if isCommand || !isUp {
+                guard !hasMore, isCommand != Self.isOld(bytes) else { return }
+                if !isUp, isCommand {
+                    guard case .ready(let type) = content.withUnsafeBytes({ Codec.readReady($0) }) else { return }
+                    guard ["REQ", "DEALER", "ROUTER", nil].contains(type) else { return }
                 }
+                isUp = true
                 if message.isEmpty { start = at }
             } else {
-                guard isUp else { return }
                 message.append(content)
                 if hasMore { continue }
                 messages.append(message)
@@ -147,6 +150,7 @@ private struct FuzzRun {
                 Self.record(
                     .dealer, [[[], pattern(32), pattern(8)], [[], pattern(32), pattern(700)], [[1], [2], [3]]]),
                 Self.record(.req, [[pattern(32), pattern(100)]]), RouterTests.stream.bytes,
+                OldClientTests.greeting(5) + [0, 2, 65, 66] + large,
             ] + behind.map { handshake + $0 }
         self.inputs = inputs
         whole = Mutator(seed: random.next(), inputs: inputs)

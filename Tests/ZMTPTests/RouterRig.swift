@@ -200,6 +200,8 @@ extension Router {
         let table = table
         let queued: Int = stored("queued")
         if queued != table.reduce(0, { $0 + $1.output.count }) { wrong.append("bytes queued") }
+        let held: Int = stored("held")
+        if held != table.reduce(0, { $0 + $1.input.count }) { wrong.append("bytes held") }
         if connectionCount != table.count(where: { $0.state != .free }) { wrong.append("connections") }
         let dirty: UnsafeMutablePointer<Int32> = stored("dirty")
         let dirtyCount: Int = stored("dirtyCount")

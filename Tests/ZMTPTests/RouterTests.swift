@@ -219,7 +219,7 @@ import Testing
         let client = try rig.open()
         let commands = [
             Self.command("PONG", [1]), Self.command("SUBSCRIBE", []), Self.command("ERROR", [3, 65, 66, 67]),
-            Self.command("", []), [4, 0], Self.longFrame(pattern(1000), flags: 6), Codec.ready("DEALER"),
+            Self.command("", []), [4, 0], Self.longFrame(pattern(512), flags: 6), Codec.ready("DEALER"),
         ]
         for command in commands {
             client.send(command + makeFrame([1], more: true) + command + command + makeFrame([2]) + command)
@@ -239,17 +239,37 @@ import Testing
         #expect(rig.echoes(client, [[], [1, 2, 3]]))
     }
 
+    /// As libzmq does.
+    @Test func aReadyThatTellsNoType() throws {
+        let rig = try RouterRig()
+        let client = try rig.connect()
+        client.send(Self.greeted + Self.command("READY", []))
+        #expect(rig.run { client.hasHandshake })
+        #expect(rig.echoes(client, [[], [1]]))
+    }
+
     static let greeted = Codec.greeting
     static let hostile: [(name: String, bytes: [UInt8])] = [
         ("HTTP", Array("GET / HTTP/1.1\r\nHost: x\r\n\r\n".utf8)),
         ("TLS", [0x16, 3, 1, 2, 0, 1, 0, 1, 0xFC, 3, 3]),
         ("zeros", [UInt8](repeating: 0, count: 64)),
         ("a wrong signature", [0xFF] + [UInt8](repeating: 0, count: 9)),
-        ("ZMTP 2", [0xFF, 0, 0, 0, 0, 0, 0, 0, 1, 0x7F, 1]),
+        ("ZMTP 1", [0xFF, 0, 0, 0, 0, 0, 0, 0, 1, 0x7F, 0]),
+        ("PUB of ZMTP 2", [0xFF, 0, 0, 0, 0, 0, 0, 0, 1, 0x7F, 1, 1]),
+        ("a command of ZMTP 2", OldClientTests.greeting(3) + [0, 0] + ping([])),
+        ("no identity in ZMTP 2", OldClientTests.greeting(3) + [1, 0]),
         ("PLAIN", Array(Codec.greeting[..<12]) + Array("PLAIN".utf8) + [UInt8](repeating: 0, count: 47)),
         ("NULLS", Array(Codec.greeting[..<12]) + Array("NULLS".utf8) + [UInt8](repeating: 0, count: 47)),
         ("PUB", greeted + Codec.ready("PUB")), ("PULL", greeted + Codec.ready("PULL")),
-        ("REP", greeted + Codec.ready("REP")), ("no type", greeted + command("READY", [])),
+        ("REP", greeted + Codec.ready("REP")),
+        ("READY of 513 bytes", greeted + [6, 0, 0, 0, 0, 0, 0, 2, 1]),
+        ("READY of 4 MiB", greeted + [6, 0, 0, 0, 0, 0, 0x40, 0, 0]),
+        ("a long frame before READY", greeted + [2, 0, 0, 0, 0, 0, 0, 2, 1]),
+        ("a command of 513 bytes", greeted + Codec.ready("REQ") + [6, 0, 0, 0, 0, 0, 0, 2, 1]),
+        (
+            "a long command within a message",
+            greeted + Codec.ready("REQ") + makeFrame([1], more: true) + [6, 0, 0, 0, 0, 0, 0x40, 0, 0]
+        ),
         ("type in small letters", greeted + Codec.ready("dealer")),
         ("half a property", greeted + command("READY", [11] + Array("Socket-Type".utf8) + [0, 0, 0, 9, 65])),
         ("PING before READY", greeted + ping([])),

@@ -45,3 +45,11 @@ extension SocketAddress {
 
 /// A path for a socket that no other test takes.
 func freshPath() -> String { "/tmp/mpaxos-zmtp-\(UUID().uuidString)" }
+
+extension Codec {
+    /// Nil also when there is none, or the command is no READY.
+    static func socketType(inReady body: UnsafeRawBufferPointer) -> String? {
+        guard case .ready(let type) = readReady(body) else { return nil }
+        return type
+    }
+}
