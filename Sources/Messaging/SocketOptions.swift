@@ -89,6 +89,17 @@ extension Socket {
         try set(ZMQ_TCP_KEEPALIVE, to: on ? 1 : 0, named: "TCP keep-alive")
     }
 
+    /// TCP finds out within about so many seconds that the peer's host is gone: by probes when nothing comes, three of them in
+    /// vain, or by bytes that nobody acknowledges.
+    package borrowing func setTCPKeepAlive(findingDeadAfter seconds: Int) throws(MessagingError) {
+        try setTCPKeepAlive(true)
+        let (idle, interval) = (Int32(clamping: seconds / 2), Int32(clamping: seconds / 6))
+        try set(ZMQ_TCP_KEEPALIVE_IDLE, to: min(32_767, max(1, idle)), named: "keep-alive's idle time")
+        try set(ZMQ_TCP_KEEPALIVE_INTVL, to: min(32_767, max(1, interval)), named: "keep-alive's interval")
+        try set(ZMQ_TCP_KEEPALIVE_CNT, to: 3, named: "keep-alive's count")
+        try set(ZMQ_TCP_MAXRT, to: Int32(clamping: seconds * 1000), named: "the time of retransmissions")
+    }
+
     /// REQ: each request carries its number, and late replies to earlier ones are dropped; a new request may follow without the
     /// reply (the lazy pirate).
     package borrowing func setRelaxedCorrelated() throws(MessagingError) {

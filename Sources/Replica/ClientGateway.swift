@@ -114,7 +114,7 @@ final class ClientGateway: Stage {
         }
         port.flush()
         board.outstanding.store(UInt64(pending.pointee.count))
-        return work + received > 0
+        return work + received > 0 || !isHeld && port.hasMore
     }
 
     /// While the engine waits for the answers to a batch, requests gather in the socket: they cannot go anywhere, and
@@ -132,6 +132,7 @@ final class ClientGateway: Stage {
     private func receiveRequest(now: UInt64) -> Bool {
         switch port.receive(into: envelope, now: now) {
         case .nothing: return false
+        case .probe: break
         case .unanswerable:
             board.requests.add(1)
             board.rejectedMalformed.add(1)
@@ -191,16 +192,20 @@ final class ClientGateway: Stage {
     private func admit(_ request: RequestHeader, now: UInt64, isLocal: Bool) {
         if request.command == CommandCode.submit.rawValue, request.session != 0 {
             // On its way already: to send it to the others twice would make slow links slower.
-            guard
-                !pending.pointee.recognise(
-                    command: request.command, flags: request.flags.rawValue, session: request.session,
-                    sequence: request.sequence, envelope: envelope.pointee, era: board.era.load(),
-                    oldest: now - min(now, Settings.mostPatience))
-            else { return board.repetitionsRecognised.add(1) }
+            if let index = pending.pointee.recognise(
+                command: request.command, session: request.session, sequence: request.sequence,
+                era: board.era.load(), oldest: now - min(now, Settings.mostPatience))
+            {
+                port.answered(pending.pointee.envelope(index))
+                pending.pointee.turn(index, to: envelope.pointee, flags: request.flags.rawValue)
+                port.admitted(envelope.pointee.packed)
+                return board.repetitionsRecognised.add(1)
+            }
         }
         let bodies = isLocal ? rings.queryBodies : rings.bodies
         // Bodies wait while there is no leader, also those whose clients were told so meanwhile.
         guard !pending.pointee.isFull,
+            port.outstanding(of: envelope.pointee.packed) < share,
             max(bodies.waiting, pending.pointee.bodyBytes) < settings.maximumOutstandingBytes,
             isLocal ? !rings.localQueries.isFull : !rings.submissions.isFull
         else {
@@ -213,6 +218,7 @@ final class ClientGateway: Stage {
             command: request.command, flags: request.flags.rawValue, session: request.session,
             sequence: request.sequence, deadline: now + settings.patience,
             era: board.era.load(), now: now, bodyCount: body.count, envelope: envelope.pointee)
+        port.admitted(envelope.pointee.packed)
         let accepted =
             isLocal
             ? rings.localQueries.push(LocalQuery(tag: tag, position: request.position, body: body))
@@ -221,6 +227,15 @@ final class ClientGateway: Stage {
                     kind: request.command, tag: tag, session: request.session, sequence: request.sequence, body: body))
         invariant(accepted, "a ring with room takes a request")
     }
+
+    /// Requests that one connection may have outstanding: as many as there is room for more (the dynamic threshold of
+    /// Choudhury and Hahne), so that one alone gets half of the room, two get two thirds, and the next always finds some.
+    /// But a few whatever the others have.
+    private var share: Int {
+        max(Self.leastShare, pending.pointee.capacity - pending.pointee.count)
+    }
+
+    static let leastShare = 16
 
     // MARK: Replies
 
@@ -239,7 +254,7 @@ final class ClientGateway: Stage {
                     StatusCode(rawValue: completion.status)!, flags: RequestFlags(rawValue: entry.flags),
                     replica: settings.replica, session: session, sequence: entry.sequence,
                     position: completion.position), completion.body.bytes, to: pending.pointee.envelope(index))
-            pending.pointee.remove(index)
+            remove(index)
         }
         completion.body.release(to: rings.replyBodies)
     }
@@ -259,6 +274,11 @@ final class ClientGateway: Stage {
             sequence: entry.sequence, position: 0)
         var milliseconds = (20 as UInt32).littleEndian
         withUnsafeBytes(of: &milliseconds) { send(header, $0, to: pending.pointee.envelope(index)) }
+        remove(index)
+    }
+
+    private func remove(_ index: Int) {
+        port.answered(pending.pointee.envelope(index))
         pending.pointee.remove(index)
     }
 

@@ -22,7 +22,8 @@ extension ClientPort {
 
     /// The port that the options ask for, bound.
     static func bound(
-        to endpoint: String, _ options: Topology.ClientOptions, in context: Context, board: StatusBoard
+        to endpoint: String, _ options: Topology.ClientOptions, _ bounds: Topology.Limits, in context: Context,
+        board: StatusBoard
     ) throws(MessagingError) -> ClientPort {
         switch options.socket {
         case .router:
@@ -31,8 +32,9 @@ extension ClientPort {
                 // What clients that do not read can make us hold; beyond it they lose replies, which a retry recovers.
                 // All that one asked for in a turn must fit, since it cannot read meanwhile.
                 mostQueued: max(64 << 20, 4 * options.maxRequest),
-                mostQueuedTogether: max(256 << 20, 8 * options.maxRequest), handshakeTime: 5_000_000,
-                mostConnections: mostConnections)
+                mostQueuedTogether: max(256 << 20, 8 * options.maxRequest), mostHeldTogether: bounds.clientInput,
+                handshakeTime: 5_000_000, messageSeconds: bounds.messageSeconds,
+                silenceSeconds: bounds.silenceSeconds, mostConnections: mostConnections)
             do throws(SocketError) {
                 return RouterPort(try Router(listeningAt: endpoint, limits: limits), board: board)
             } catch {
@@ -40,16 +42,19 @@ extension ClientPort {
             }
         case .rep, .libzmqRouter:
             let isREP = options.socket == .rep
+            try requireFree(endpoint)
             let socket = try Socket(isREP ? .rep : .router, in: context)
             try socket.setMaxMessageSize(largestMessage(options))
             try socket.setSendHighWaterMark(1000)
             try socket.setReceiveHighWaterMark(1000)
             try socket.setHandshakeInterval(milliseconds: 5000)
-            try socket.setTCPKeepAlive(true)
+            let silence = bounds.silenceSeconds
+            try socket.setHeartbeat(intervalMilliseconds: max(1, silence / 3) * 1000, timeout: silence * 1000)
+            try socket.setTCPKeepAlive(findingDeadAfter: silence)
             try socket.setBacklog(1024)
             try socket.setIPv6(true)
             try socket.bind(endpoint)
-            return LibzmqPort(socket, isREP: isREP)
+            return LibzmqPort(socket, isREP: isREP, outstanding: options.maxOutstanding)
         }
     }
 }

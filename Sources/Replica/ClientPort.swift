@@ -11,6 +11,8 @@ class ClientPort {
         case nothing
         /// A request, with so many frames behind its envelope; `header` and `body` are the first two.
         case request(frames: Int)
+        /// A message that asks nothing: an envelope alone, as ZMQ_PROBE_ROUTER sends it. A REP drops it silently.
+        case probe
         /// A message without a delimiter, or with an envelope beyond the limits: nobody to answer.
         case unanswerable
     }
@@ -27,6 +29,9 @@ class ClientPort {
     /// Whether `receive` may find something.
     func isReady(now: UInt64) -> Bool { broken("each kind of port has a method of its own") }
 
+    /// Whether there is more to receive, though `receive` found nothing: enough for one turn.
+    var hasMore: Bool { false }
+
     /// While a port is held, requests stay where they are, and wake nobody.
     func hold(_ isHeld: Bool) {}
 
@@ -39,6 +44,13 @@ class ClientPort {
     func reply(to envelope: UnsafeRawBufferPointer, _ header: ReplyHeader, _ body: UnsafeRawBufferPointer) -> Bool {
         broken("each kind of port has a method of its own")
     }
+
+    /// Requests of the connection in the envelope that are admitted and not answered; 0 where connections are not told apart.
+    func outstanding(of envelope: UnsafeRawBufferPointer) -> Int { 0 }
+
+    /// Counts a request of the connection in the envelope as outstanding, and as answered.
+    func admitted(_ envelope: UnsafeRawBufferPointer) {}
+    func answered(_ envelope: UnsafeRawBufferPointer) {}
 
     /// Lets the replies go that were taken in.
     func flush() {}

@@ -16,13 +16,22 @@ final class LibzmqPort: ClientPort {
     private var watch: Watch?
     private var item: Watch.Item?
 
-    init(_ socket: consuming Socket, isREP: Bool) {
+    /// Outstanding requests by connection; a REP has one at a time.
+    private let shares: UnsafeMutablePointer<Shares>
+
+    init(_ socket: consuming Socket, isREP: Bool, outstanding: Int) {
         self.socket = socket
         self.isREP = isREP
+        shares = .allocate(capacity: 1)
+        shares.initialize(to: Shares(capacity: isREP ? 1 : outstanding))
         encoded = .allocate(byteCount: clientHeaderSize, alignment: 8)
     }
 
-    deinit { encoded.deallocate() }
+    deinit {
+        encoded.deallocate()
+        shares.deinitialize(count: 1)
+        shares.deallocate()
+    }
 
     override func register(in watch: Watch) {
         self.watch = watch
@@ -56,7 +65,7 @@ final class LibzmqPort: ClientPort {
             guard envelope.pointee.append(UnsafeRawBufferPointer(routing.bytes)) else { break }
             if isDelimiter {
                 if routing.hasMore, socket.receive(headerFrame) { return .request(frames: receiveContent()) }
-                return .request(frames: 0)
+                return .probe
             }
             guard routing.hasMore, socket.receive(routing) else { break }
         }
@@ -72,6 +81,25 @@ final class LibzmqPort: ClientPort {
         if bodyFrame.hasMore { return 2 + socket.skipRest(of: bodyFrame) }
         body = UnsafeRawBufferPointer(bodyFrame.bytes)
         return 2
+    }
+
+    override func outstanding(of envelope: UnsafeRawBufferPointer) -> Int {
+        isREP ? 0 : shares.pointee.count(of: Self.name(in: envelope))
+    }
+
+    override func admitted(_ envelope: UnsafeRawBufferPointer) {
+        if !isREP { shares.pointee.add(Self.name(in: envelope)) }
+    }
+
+    override func answered(_ envelope: UnsafeRawBufferPointer) {
+        if !isREP { shares.pointee.remove(Self.name(in: envelope)) }
+    }
+
+    /// What libzmq's ROUTER calls the connection.
+    private static func name(in envelope: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {
+        var frames = Envelope.Frames(envelope)
+        guard let name = frames.next() else { broken("an envelope begins with its connection's name") }
+        return name
     }
 
     override func reply(

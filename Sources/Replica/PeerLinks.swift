@@ -122,6 +122,7 @@ final class PeerLinks: Stage {
             try router.setHandshakeInterval(milliseconds: 1000)
             try router.setMaxMessageSize(largestFrame)
             strangers = try StrangerWatch(over: router, bounds: bounds, cutOff: board.connectionsCutOff)
+            try requireFree(endpoint)
             try router.bind(endpoint)
             self.router = router
         }

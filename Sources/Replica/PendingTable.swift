@@ -127,20 +127,21 @@ struct PendingTable: ~Copyable {
         }
     }
 
-    /// Whether a command of a session with this sequence waits already, in this era and since `oldest` or later. Then
-    /// its answer goes to `envelope`, from where it was asked for last, with the flags that came from there.
-    mutating func recognise(
-        command: UInt8, flags: UInt8, session: UInt64, sequence: UInt64, envelope: borrowing Envelope, era: UInt64,
-        oldest: UInt64
-    ) -> Bool {
-        guard !watched.isEmpty, let place = watched[session] else { return false }
+    /// The command of a session with this sequence that waits already, in this era and since `oldest` or later.
+    func recognise(command: UInt8, session: UInt64, sequence: UInt64, era: UInt64, oldest: UInt64) -> Int? {
+        guard !watched.isEmpty, let place = watched[session] else { return nil }
         let index = Int(place)
         guard entries[index].command == command, entries[index].sequence == sequence, entries[index].era == era,
             entries[index].admittedAt >= oldest
-        else { return false }
+        else { return nil }
+        return index
+    }
+
+    /// Its answer goes to `envelope`, from where it was asked for last, with the flags that came from there.
+    mutating func turn(_ index: Int, to envelope: borrowing Envelope, flags: UInt8) {
+        invariant(entries[index].isUsed, "what is repeated is pending")
         entries[index].flags = flags
         keep(envelope, at: index)
-        return true
     }
 
     /// The slot of the request with this tag; nil when it was answered already or belongs to an earlier process.

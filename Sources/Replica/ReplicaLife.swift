@@ -76,7 +76,7 @@ final class ReplicaLife<Machine: StateMachine> {
         do throws(MessagingError) {
             context = try Context(ioThreads: topology.pipeline.ioThreads)
             let clients = try ClientPort.bound(
-                to: member.clientBind.description, topology.client, in: context, board: board)
+                to: member.clientBind.description, topology.client, topology.limits, in: context, board: board)
             let peerPort = try PeerLinks.Port(
                 binding: member.peerBind.description, in: context, largestFrame: largestFrame,
                 bounds: .init(budget: topology.limits.peerInput, seconds: topology.limits.messageSeconds),

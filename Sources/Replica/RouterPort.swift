@@ -37,6 +37,8 @@ final class RouterPort: ClientPort {
         return router.hasMore
     }
 
+    override var hasMore: Bool { router.hasMore }
+
     override var nextDeadline: UInt64 { router.nextDeadline }
 
     override func receive(into envelope: UnsafeMutablePointer<Envelope>, now: UInt64) -> Reception {
@@ -46,7 +48,10 @@ final class RouterPort: ClientPort {
         _ = withUnsafeBytes(of: &name) { envelope.pointee.append($0) }
         while let frame = message.nextFrame() {
             guard envelope.pointee.append(frame) else { return .unanswerable }
-            if frame.isEmpty { return .request(frames: content(of: &message)) }
+            if frame.isEmpty {
+                let frames = content(of: &message)
+                return frames == 0 ? .probe : .request(frames: frames)
+            }
         }
         return .unanswerable
     }
@@ -66,12 +71,10 @@ final class RouterPort: ClientPort {
         to envelope: UnsafeRawBufferPointer, _ header: ReplyHeader, _ body: UnsafeRawBufferPointer
     ) -> Bool {
         var frames = Envelope.Frames(envelope)
-        guard let name = frames.next(), name.count == MemoryLayout<Peer>.size else {
-            broken("an envelope begins with its connection's name")
-        }
+        let peer = Self.takePeer(&frames)
         var size = Codec.size(ofFrame: clientHeaderSize) + Codec.size(ofFrame: body.count)
         for frame in frames { size += Codec.size(ofFrame: frame.count) }
-        guard let place = router.reserve(size, for: name.loadUnaligned(as: Peer.self)) else { return false }
+        guard let place = router.reserve(size, for: peer) else { return false }
         var at = place
         for frame in frames { at = Codec.write(frame, more: true, to: at) }
         withUnsafeTemporaryAllocation(byteCount: clientHeaderSize, alignment: 8) {
@@ -83,9 +86,29 @@ final class RouterPort: ClientPort {
         return true
     }
 
+    private static func takePeer(_ frames: inout Envelope.Frames) -> Peer {
+        guard let name = frames.next(), name.count == MemoryLayout<Peer>.size else {
+            broken("an envelope begins with its connection's name")
+        }
+        return name.loadUnaligned(as: Peer.self)
+    }
+
+    private func peer(of envelope: UnsafeRawBufferPointer) -> Peer {
+        var frames = Envelope.Frames(envelope)
+        return Self.takePeer(&frames)
+    }
+
+    override func outstanding(of envelope: UnsafeRawBufferPointer) -> Int { router.outstanding(of: peer(of: envelope)) }
+
+    override func admitted(_ envelope: UnsafeRawBufferPointer) { router.countOutstanding(1, of: peer(of: envelope)) }
+
+    override func answered(_ envelope: UnsafeRawBufferPointer) { router.countOutstanding(-1, of: peer(of: envelope)) }
+
     override func flush() {
         router.flush()
         board.connections.store(UInt64(router.connectionCount))
         board.connectionsBroken.store(router.violations)
+        board.connectionsSilent.store(router.silences)
+        board.connectionsEvicted.store(router.evictions)
     }
 }

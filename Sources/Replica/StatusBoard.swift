@@ -75,6 +75,10 @@ package final class StatusBoard: Sendable {
     package let connections: Gauge
     /// Dropped, since the client broke the ZeroMQ protocol or a limit.
     package let connectionsBroken: Counter
+    /// Dropped, since the client said nothing and answered no PING.
+    package let connectionsSilent: Counter
+    /// Idle ones that made place for others.
+    package let connectionsEvicted: Counter
 
     // MARK: Engine
 
@@ -177,6 +181,10 @@ package final class StatusBoard: Sendable {
         connectionsBroken = builder.counter(
             "client_connections_broken_total",
             "Connections dropped since the client broke the ZeroMQ protocol or a limit")
+        connectionsSilent = builder.counter(
+            "client_connections_silent_total", "Connections dropped since the client said nothing for too long")
+        connectionsEvicted = builder.counter(
+            "client_connections_evicted_total", "Idle connections dropped to make place for others")
 
         builder.beginSection()
         view = builder.gauge("view", "The view this replica is in")

@@ -14,7 +14,22 @@ import Wire
         /// By client, in order.
         private(set) var replies: [(client: UInt8, header: ReplyHeader, body: [UInt8])] = []
 
+        /// By client.
+        private(set) var outstanding: [UInt8: Int] = [:]
+
         deinit { memory.deallocate() }
+
+        private func client(of envelope: UnsafeRawBufferPointer) -> UInt8 { Envelope.Frames(envelope).map { $0[0] }[0] }
+
+        override func outstanding(of envelope: UnsafeRawBufferPointer) -> Int {
+            outstanding[client(of: envelope)] ?? 0
+        }
+
+        override func admitted(_ envelope: UnsafeRawBufferPointer) {
+            outstanding[client(of: envelope), default: 0] += 1
+        }
+
+        override func answered(_ envelope: UnsafeRawBufferPointer) { outstanding[client(of: envelope)]! -= 1 }
 
         func ask(_ header: RequestHeader, client: UInt8) {
             var frame = [UInt8](repeating: 0, count: clientHeaderSize)
@@ -38,8 +53,7 @@ import Wire
         override func reply(
             to envelope: UnsafeRawBufferPointer, _ header: ReplyHeader, _ body: UnsafeRawBufferPointer
         ) -> Bool {
-            let client = Envelope.Frames(envelope).map { $0[0] }[0]
-            replies.append((client, header, Array(body)))
+            replies.append((client(of: envelope), header, Array(body)))
             return true
         }
     }
@@ -50,19 +64,21 @@ import Wire
     private final class Rig {
         let port = Port()
         let board = StatusBoard(members: [0, 1, 2])
-        let rings = Rings(outstanding: 16)
+        let rings: Rings
         let gateway: ClientGateway
         private let parker = Parker.allocate()!
         private(set) var now = GatewayTests.start
 
-        init() {
+        init(outstanding: Int = 16) {
+            rings = Rings(outstanding: outstanding)
             board.founding = .founded
             board.knownLeader = 1
             board.era.store(4)
             gateway = ClientGateway(
                 settings: .init(
-                    replica: 0, maximumRequest: 1_000, maximumOutstanding: 16, maximumOutstandingBytes: 1 << 20,
-                    patience: GatewayTests.patience, clientEndpoints: ["a", "b", "c"], index: 0, epoch: 3),
+                    replica: 0, maximumRequest: 1_000, maximumOutstanding: outstanding,
+                    maximumOutstandingBytes: 1 << 20, patience: GatewayTests.patience,
+                    clientEndpoints: ["a", "b", "c"], index: 0, epoch: 3),
                 port: port, board: board, validator: { _, _ in nil }, statusReport: { "" }, rings: rings,
                 parkers: Parkers(gateway: parker, engine: parker, links: parker, executor: parker), gate: nil)
         }
@@ -237,8 +253,31 @@ import Wire
         rig.ask(session: 8, client: 4)
         #expect(rig.board.repetitionsRecognised.load() == 1, "others are no repetitions")
         #expect(rig.submissions.map(\.sequence) == [1, 2, 1])
+        #expect(rig.port.outstanding == [1: 0, 2: 1, 3: 1, 4: 1])
         rig.answer(rig.submissions[0].tag)
         #expect(rig.port.replies.map(\.client) == [2])
+    }
+
+    /// One client alone has half of the room, and the next finds some, however many ask before it.
+    @Test func sharesOfTheRoom() {
+        let rig = Rig(outstanding: 128)
+        for sequence in 1...100 { rig.ask(session: 0, sequence: UInt64(sequence), client: 1) }
+        #expect(rig.port.outstanding == [1: 64] && rig.board.rejectedBusy.load() == 36)
+        #expect(rig.statuses == [StatusCode](repeating: .busy, count: 36))
+        for sequence in 1...100 { rig.ask(session: 0, sequence: UInt64(sequence), client: 2) }
+        #expect(rig.port.outstanding == [1: 64, 2: 32])
+        // A few whatever the others have, until there is no room at all.
+        for client in 3...5 as ClosedRange<UInt8> {
+            for sequence in 1...20 { rig.ask(session: 0, sequence: UInt64(sequence), client: client) }
+        }
+        #expect(rig.port.outstanding == [1: 64, 2: 32, 3: 16, 4: 16])
+        // What is answered makes room.
+        for submission in rig.submissions { rig.answer(submission.tag) }
+        #expect(rig.port.outstanding.values.allSatisfy { $0 == 0 } && rig.board.outstanding.load() == 0)
+        rig.ask(session: 0, sequence: 1, client: 5)
+        #expect(rig.port.outstanding[5] == 1)
+        rig.run(until: Self.patience * 2)
+        #expect(rig.port.outstanding[5] == 0)
     }
 
     /// It is ordered again when it may be lost: in another era, or after long.
