@@ -356,6 +356,43 @@ struct EndToEndTests {
         }
     }
 
+    /// What strangers and clumsy clients may cost at the ports.
+    @Suite("Ports", .serialized)
+    struct Ports {
+        @Test func messagesThatAreNeverFinished() async throws {
+            try await Scenario(script: "ports", name: "unfinished-messages").run()
+        }
+
+        @Test func commandsOfMebibytes() async throws {
+            try await Scenario(script: "ports", name: "long-commands").run()
+        }
+
+        @Test func moreIdleConnectionsThanPlaces() async throws {
+            try await Scenario(script: "ports", name: "idle-crowd").run()
+        }
+
+        @Test func aShareOfTheRoomForEachConnection() async throws {
+            try await Scenario(script: "ports", name: "shares").run()
+        }
+
+        @Test func otherStacksOfZeroMQ() async throws {
+            try await Scenario(script: "ports", name: "foreign-stacks").run()
+        }
+
+        @Test func pathsOfLiveReplicas() async throws {
+            try await Scenario(script: "ports", name: "paths").run()
+        }
+
+        @Test func descriptorsThatNobodyInherits() async throws {
+            try await Scenario(script: "ports", name: "descriptors-stay").run()
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
+        func forgedFrames(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "ports", name: "fuzz").run(threads)
+        }
+    }
+
     /// Unknown and hostile input.
     @Suite("Garbage", .serialized)
     struct Garbage {

@@ -162,7 +162,7 @@ def frames(run, cluster, id):
         if kind == 0:  # No delimiter at all.
             message = envelope + [b"x"]
         elif kind == 1:  # Anything behind a proper envelope.
-            message = envelope[:6] + [b""] + content
+            message = envelope[:6] + [b""] + (content or [b"x"])
             answers += 1
         elif kind == 2:  # A header of the right size, full of nonsense.
             message = [b"", b"MPX1" + b"\xff" * 28, random.randbytes(20)]

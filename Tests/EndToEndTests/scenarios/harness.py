@@ -173,6 +173,7 @@ class Cluster:
             "protocol": {},
             "client": {},
             "pipeline": {"threads": run.threads},
+            "limits": {},
         }
         for section, values in sections.items():
             self.sections[section].update(values)

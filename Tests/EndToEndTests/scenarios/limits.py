@@ -189,7 +189,8 @@ def big_replies(run):
 def late_replies(run, count=6000):
     """A leader without followers gives up on thousands of requests; then all are decided at once, with as many newer ones."""
     cluster = run.cluster(
-        client={"max_outstanding": count}, protocol={"batch_bytes": "1MiB", "suspect_ms": 250}).start_all()
+        # One connection has half of the room at most.
+        client={"max_outstanding": 2 * count}, protocol={"batch_bytes": "1MiB", "suspect_ms": 250}).start_all()
     leader = cluster.leader()
     followers = [id for id in cluster.ids if id != leader]
     link = cluster.link(leader, "dealer", RCVHWM=0, SNDHWM=0)

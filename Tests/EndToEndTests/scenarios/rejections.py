@@ -35,7 +35,6 @@ def frames_and_headers(run, link, id):
     """Where frame count, header size or magic is wrong, there is nothing to echo."""
     good = header(PING, sequence=7)
     cases = [
-        ("no frame", []),
         ("one frame", [good]),
         ("one empty frame", [b""]),
         ("three frames", [good, b"body", b"more"]),
