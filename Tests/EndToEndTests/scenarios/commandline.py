@@ -131,7 +131,9 @@ def states_that_differ(run):
         return found[0]["executed"] == found[1]["executed"] is not None and [digest["value"] for digest in found]
 
     def disputes():
-        return [cluster.status(id)["ready"] for id in (0, 1)] == [False, False]
+        """Just after the start they are not ready either."""
+        said = all("states differ" in cluster.processes[id].log() for id in (0, 1))
+        return said and [cluster.status(id)["ready"] for id in (0, 1)] == [False, False]
 
     def ended(id, *words):
         cluster.processes[id].expected_end = True
