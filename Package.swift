@@ -14,7 +14,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/LebJe/TOMLKit", from: "0.6.0"),
-        .package(url: "https://github.com/swhitty/FlyingFox", from: "0.27.1"),
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
         .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
     ],
     targets: [
@@ -45,7 +45,9 @@ let package = Package(
                 "Invariants", "Consensus", "Flow", "Wire", "Queues", "Messaging", "ZMTP", "PersistentMemory", "Storage",
                 "StateMachines", "Topology", "CSupport",
                 .product(name: "Logging", package: "swift-log"),
-                .product(name: "FlyingFox", package: "FlyingFox"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
             ]),
         .target(
             name: "MPaxosSM",
@@ -78,7 +80,7 @@ let package = Package(
         .testTarget(
             name: "ReplicaTests",
             dependencies: [
-                "Replica", "Client", "StateMachines", "Topology", "Storage", "PersistentMemory", "Consensus", "Wire",
+                "Invariants", "Replica", "Client", "StateMachines", "Topology", "Storage", "PersistentMemory", "Consensus", "Wire",
                 "Messaging", "Queues", "CSupport", .product(name: "Logging", package: "swift-log"),
             ]),
         .testTarget(name: "EndToEndTests", exclude: ["scenarios"]),

@@ -2,10 +2,12 @@
 #include "CSupport.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 /// On the stack: memory may be what is broken.
@@ -37,6 +39,16 @@ struct csupport_standing csupport_stand(struct csupport_standing new) {
     return old;
 }
 
+static long lines_waiting;
+
+void csupport_lines_waiting(long change) { __atomic_add_fetch(&lines_waiting, change, __ATOMIC_RELAXED); }
+
+/// A second at most, and nothing that a handler of a signal may not do.
+static void await_lines(void) {
+    struct timespec pause = {.tv_nsec = 1000000};
+    for (int i = 0; i < 1000 && __atomic_load_n(&lines_waiting, __ATOMIC_RELAXED) > 0; i++) nanosleep(&pause, NULL);
+}
+
 /// Adds where the one stands whom the thread works for, and writes all of it as a line.
 static void finish(struct words *words) {
     if (standing.who != NULL) {
@@ -47,7 +59,11 @@ static void finish(struct words *words) {
         say_word(words, "position", standing.position);
     }
     words->text[words->count++] = '\n';
-    // By one call, so that lines of several threads do not mix; a pipe may take it in parts.
+    await_lines();
+    // By one call, so that lines of several threads do not mix; a pipe that is ready takes all of it. A reader that
+    // stands still must not keep the process from its end.
+    struct pollfd error = {.fd = STDERR_FILENO, .events = POLLOUT};
+    if (poll(&error, 1, 1000) == 0) return;
     for (size_t written = 0; written < words->count;) {
         ssize_t part = write(STDERR_FILENO, words->text + written, words->count - written);
         if (part < 0 && errno == EINTR) continue;

@@ -36,6 +36,18 @@ extension Core {
         return role == .leader && answered >= quorum
     }
 
+    /// Whether what this replica is rests on a word of late, not older than what makes it suspect who gives it: a leader
+    /// has the answers of a quorum, a follower has heard its leader.
+    package func isInTouch(now: Microseconds) -> Bool {
+        guard role == .leader else {
+            guard let leader else { return false }
+            return hadContact && now < lastContact + suspicion(of: leader)
+        }
+        var heard = 1
+        for peer in 0..<memberCount where peer != me && now < peers[peer].lastHeard + suspicion(of: peer) { heard += 1 }
+        return heard >= quorum
+    }
+
     /// Whether `propose` would take a batch now.
     package var canPropose: Bool {
         role == .leader && nextInstance <= commit + window && nextInstance < log.end

@@ -10,6 +10,7 @@ extension Engine {
     /// What changes slowly, and is looked at now and then only: the links, and which followers are to be waited for.
     func survey(now: UInt64) {
         surveyedAt = now
+        board.isInTouch = core.isInTouch(now: now)
         if core.view != surveyedView {
             surveyedView = core.view
             board.era.store(board.era.load() + 1)

@@ -564,6 +564,8 @@ final class Engine: Stage {
         let tolerated = hasCaughtUp ? UInt64(core.configuration.window) : 2
         let hasCome = hasLeader && behind <= tolerated && !core.needsStateTransfer
         hasCaughtUp = hasCaughtUp || hasCome
+        // Before the word that it is ready; from then on each survey tells.
+        if hasCome && !board.isReady { board.isInTouch = core.isInTouch(now: polledAt) }
         // Nobody is served from a state of which it is not known whether it is the right one.
         board.isReady = hasCome && !board.isInDispute
     }

@@ -1,105 +1,144 @@
+import CSupport
 import Dispatch
-import FlyingFox
-import FlyingSocks
-import Foundation
+import Glibc
 import Logging
+import NIOCore
+import NIOHTTP1
+import NIOPosix
+import Synchronization
 import Topology
 
-/// /metrics, /healthz and /status over HTTP. It reads the board alone, so that a scrape never delays a stage.
+/// /metrics, /healthz and /status over HTTP, on a thread of its own that yields to the lanes. It reads the board alone, so
+/// that a scrape never delays a stage.
+///
+/// What takes its address away, a port in use, a host that is not known yet, a process without descriptors, is said in
+/// the log, and tried again each second: a replica that cannot be looked at still serves its clients.
 package final class StatusServer: Sendable {
-    private let server: HTTPServer
-    private let task: Task<Void, Never>
+    private struct State {
+        var listener: Channel?
+        /// Why it does not listen, as it was said last.
+        var problem: String?
+        var isStopped = false
+    }
 
-    /// Binds and serves from now on. A port that is taken is logged as an error: a replica that cannot be looked at
-    /// still serves its clients.
-    /// - Throws: `StatusServerError` when the address names no host.
-    package init(address: Address, report: StatusReport, logger: Logger) throws(StatusServerError) {
-        // The two kinds of socket address are two types, which a generic initialiser takes.
-        switch try Self.resolve(address) {
-        case .inet(let resolved): server = HTTPServer(address: resolved, logger: .disabled)
-        case .inet6(let resolved): server = HTTPServer(address: resolved, logger: .disabled)
+    private let address: Address
+    private let report: StatusReport
+    private let logger: Logger
+    private let group: MultiThreadedEventLoopGroup
+    private let loop: any EventLoop
+    private let crowd: NIOLoopBoundBox<HTTPCrowd>
+    private let state = Mutex(State())
+
+    private static let pause = TimeAmount.seconds(1)
+    /// Added to the nice value: where cores are scarce, the lanes go first.
+    private static let niceness: Int32 = 3
+
+    /// Serves from now on, as soon as it can have the address.
+    package init(address: Address, limits: Topology.Limits, report: StatusReport, logger: Logger) {
+        self.address = address
+        self.report = report
+        self.logger = logger
+        group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        loop = group.next()
+        crowd = .makeBoxSendingValue(
+            HTTPCrowd(most: Self.share(of: limits.httpConnections), silence: .seconds(Int64(limits.silenceSeconds))),
+            eventLoop: loop)
+        loop.execute {
+            csupport_name_thread("http")
+            // On Linux that is the calling thread's alone.
+            setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, Self.niceness)
+            self.listen()
         }
-        let server = server
-        task = Task {
-            await server.appendRoute("GET /metrics") { _ in
-                HTTPResponse(
-                    statusCode: .ok, headers: [.contentType: "text/plain; version=0.0.4; charset=utf-8"],
-                    body: Data(report.prometheus().utf8))
+    }
+
+    /// At most a quarter of the process's descriptors, whatever the topology allows.
+    private static func share(of connections: Int) -> Int {
+        var limit = rlimit()
+        getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+        return max(1, min(connections, Int(clamping: limit.rlim_cur) / 4))
+    }
+
+    private func listen() {
+        guard !state.withLock(\.isStopped) else { return }
+        let resolved: SocketAddress
+        do {
+            resolved = try SocketAddress.makeAddressResolvingHost(
+                address.isWildcard ? "0.0.0.0" : address.host, port: Int(address.port))
+        } catch {
+            return tryAgain("its host is unknown")
+        }
+        let (report, crowd) = (report, crowd)
+        ServerBootstrap(group: group)
+            .serverChannelOption(.backlog, value: 256)
+            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .serverChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture { try Self.closeOnExec(channel) }
             }
-            await server.appendRoute("GET /status") { _ in
-                HTTPResponse(
-                    statusCode: .ok, headers: [.contentType: "application/json"], body: Data(report.json().utf8))
-            }
-            await server.appendRoute("GET /healthz") { _ in
-                let isReady = report.board.isReady
-                let text =
-                    isReady
-                    ? "ready"
-                    : "not ready: the cluster not founded, no leader known, catching up, or its state in dispute"
-                return HTTPResponse(
-                    statusCode: isReady ? .ok : .serviceUnavailable, headers: [.contentType: "text/plain"],
-                    body: Data("\(text)\n".utf8))
-            }
-            do {
-                try await server.run()
-            } catch is CancellationError {
-                // Stopped.
-            } catch {
-                if !Task.isCancelled {
-                    logger.error("no HTTP at \(address): \(error); free the port or change `http` in the topology")
+            // A client that sends much is read a little at a time, between the others.
+            .childChannelOption(.maxMessagesPerRead, value: 1)
+            .childChannelOption(.recvAllocator, value: FixedSizeRecvByteBufferAllocator(capacity: 2048))
+            .childChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try Self.closeOnExec(channel)
+                    let pipeline = channel.pipeline.syncOperations
+                    try pipeline.configureHTTPServerPipeline(
+                        withEncoderConfiguration: .init(), withDecoderLimitConfiguration: HTTPExchange.headerLimits)
+                    try pipeline.addHandler(HTTPExchange(report: report, crowd: crowd.value))
                 }
             }
+            .bind(to: resolved)
+            .whenComplete { result in
+                switch result {
+                case .success(let channel): self.serve(channel)
+                case .failure(let error as IOError): self.tryAgain(String(cString: strerror(error.errnoCode)))
+                case .failure(let error): self.tryAgain("\(error)")
+                }
+            }
+    }
+
+    private func serve(_ channel: Channel) {
+        let (before, isStopped) = state.withLock { state in
+            state.listener = channel
+            defer { state.problem = nil }
+            return (state.problem, state.isStopped)
+        }
+        if isStopped { return channel.close(promise: nil) }
+        if before != nil { logger.info("HTTP at \(address): it listens now") }
+        channel.closeFuture.whenComplete { _ in self.tryAgain("its socket was closed") }
+    }
+
+    private func tryAgain(_ problem: String) {
+        let isNews = state.withLock { state in
+            state.listener = nil
+            guard !state.isStopped else { return false }
+            defer { state.problem = problem }
+            return state.problem != problem
+        }
+        if isNews {
+            logger.error(
+                "no HTTP at \(address): \(problem); free the port or change `http` in the topology: it is tried again each second"
+            )
+        }
+        loop.scheduleTask(in: Self.pause) { self.listen() }
+    }
+
+    /// A process that is started by this one, or by its end (a backtracer), must not keep the port.
+    private static func closeOnExec(_ channel: Channel) throws {
+        try channel.pipeline.syncOperations.withUnsafeTransportIfAvailable(of: NIOBSDSocket.Handle.self) {
+            _ = fcntl($0, F_SETFD, FD_CLOEXEC)
         }
     }
 
-    /// The port it listens at, once it does; nil when it does not within the time.
-    package func listeningPort(within seconds: TimeInterval) async -> UInt16? {
-        try? await server.waitUntilListening(timeout: seconds)
-        switch await server.listeningAddress {
-        case .ip4(_, let port), .ip6(_, let port): return port
-        default: return nil
-        }
+    /// The port it listens at; nil while it does not.
+    package var listeningPort: UInt16? {
+        state.withLock { $0.listener?.localAddress?.port }.map { UInt16($0) }
     }
 
-    /// Closes the port and waits, a second at most, until that is done. Not to be called from a task: it blocks.
+    /// Closes the port and all connections, and waits, a second at most, until that is done.
     package func stop() {
+        state.withLock { $0.isStopped = true }
         let done = DispatchSemaphore(value: 0)
-        Task { [server, task] in
-            task.cancel()
-            await server.stop(timeout: 0)
-            await task.value
-            done.signal()
-        }
+        group.shutdownGracefully(queue: .global()) { _ in done.signal() }
         _ = done.wait(timeout: .now() + 1)
     }
-
-    private enum Resolved {
-        case inet(sockaddr_in)
-        case inet6(sockaddr_in6)
-    }
-
-    private static func resolve(_ address: Address) throws(StatusServerError) -> Resolved {
-        var hints = addrinfo()
-        hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV
-        hints.ai_socktype = Int32(SOCK_STREAM.rawValue)
-        var list: UnsafeMutablePointer<addrinfo>?
-        let host = address.isWildcard ? "0.0.0.0" : address.host
-        let code = getaddrinfo(host, "\(address.port)", &hints, &list)
-        defer { if let list { freeaddrinfo(list) } }
-        guard code == 0, let found = list, let raw = UnsafeRawPointer(found.pointee.ai_addr) else {
-            throw StatusServerError(
-                "the host of http address \(address) is unknown: \(String(cString: gai_strerror(code)))")
-        }
-        switch found.pointee.ai_family {
-        case AF_INET: return .inet(raw.load(as: sockaddr_in.self))
-        case AF_INET6: return .inet6(raw.load(as: sockaddr_in6.self))
-        default: throw StatusServerError("http address \(address) is neither of IPv4 nor of IPv6")
-        }
-    }
-}
-
-/// Why the status server could not be made, as a sentence.
-package struct StatusServerError: Error, CustomStringConvertible {
-    package let description: String
-    init(_ description: String) { self.description = description }
 }

@@ -17,6 +17,8 @@ final class Lane: @unchecked Sendable {
     private let name: String
     private var stages: [Stage]
     private let spins: Int
+    /// When the turn began that it is at.
+    private let turn: Gauge
     private let stopping = Atomic<Bool>(false)
     private let stopped = DispatchSemaphore(value: 0)
 
@@ -25,8 +27,11 @@ final class Lane: @unchecked Sendable {
     private static let longestSleep: UInt64 = 20_000
     private static let budget = 256
 
-    /// - Parameter spins: polls without work before the lane sleeps; 0 where cores are scarce.
-    init(name: String, parker: Parker, spins: Int) {
+    /// - Parameters:
+    ///   - spins: polls without work before the lane sleeps; 0 where cores are scarce.
+    ///   - turn: told the time at which each turn begins.
+    init(name: String, parker: Parker, spins: Int, turn: Gauge) {
+        self.turn = turn
         self.name = name
         self.parker = parker
         self.spins = spins
@@ -72,6 +77,8 @@ final class Lane: @unchecked Sendable {
         let unmanaged = stages.map { Unmanaged.passUnretained($0) }
         unmanaged.withUnsafeBufferPointer { run($0, watch, wakeUp) }
         for stage in distinct { stage.close() }
+        // Gone, not standing still.
+        turn.store(0)
     }
 
     private func run(_ stages: UnsafeBufferPointer<Unmanaged<Stage>>, _ watch: Watch, _ wakeUp: Watch.Item) {
@@ -106,6 +113,7 @@ final class Lane: @unchecked Sendable {
 
     private func poll(_ stages: UnsafeBufferPointer<Unmanaged<Stage>>) -> Bool {
         let now = csupport_monotonic_us()
+        turn.store(now)
         var worked = false
         for i in 0..<stages.count {
             if stages[i]._withUnsafeGuaranteedRef({ $0.poll(budget: Self.budget, now: now) }) { worked = true }

@@ -26,7 +26,9 @@ struct LanePlan {
     /// threads costs more than it wins (see `docs/decisions/0003`).
     private static let coresForStages = 4
 
-    init(topology: Topology, index: Int, durability: Durability) throws(MessagingError) {
+    init(
+        topology: Topology, index: Int, durability: Durability, board: StatusBoard
+    ) throws(MessagingError) {
         let host = topology.replicas[index].peer.host
         let neighbours = topology.replicas.filter { $0.peer.host == host }.count
         let cores = Int(csupport_usable_cores()) / max(1, neighbours)
@@ -48,7 +50,7 @@ struct LanePlan {
             guard let parker = Parker.allocate() else {
                 throw MessagingError("start the lane \(name)", code: errno)
             }
-            made.append(Lane(name: name, parker: parker, spins: spins))
+            made.append(Lane(name: name, parker: parker, spins: spins, turn: board.turn(of: name)))
         }
         lanes = made
         gate = shape == .staged ? nil : .allocate()

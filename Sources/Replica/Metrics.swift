@@ -122,6 +122,9 @@ extension StatusReport {
         }
         text.family("leader", "Id of the leader, -1 when none is known", .gauge)
         text.line("leader", [], board.knownLeader.map { "\(board.peers[$0].id)" } ?? "-1")
+        text.family(
+            "ready", "1 when the replica can be counted on: /healthz says why it is not", .gauge)
+        text.line("ready", [], board.unreadiness(now: csupport_monotonic_us()) == nil ? "1" : "0")
         for metric in board.catalogue {
             if !metric.help.isEmpty { text.family(metric.name, metric.help, metric.kind) }
             text.line(metric.name, metric.labels, "\(metric.value.load())")

@@ -88,7 +88,7 @@ final class ReplicaLife<Machine: StateMachine> {
                         ? try PeerLinks.Dealer(
                             to: other.peer.description, in: context, largestFrame: largestFrame) : nil)
             }
-            let plan = try LanePlan(topology: topology, index: index, durability: durability)
+            let plan = try LanePlan(topology: topology, index: index, durability: durability, board: board)
             lanes = plan.lanes
             gate = plan.gate
 

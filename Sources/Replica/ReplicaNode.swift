@@ -22,7 +22,9 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
 
     private let topology: Topology
     private let index: Int
+    /// Stands before the logger that was given, so that no lane waits for it.
     private let logger: Logger
+    private let log: QueuedLog
     private let board: StatusBoard
     private let started = csupport_monotonic_us()
     /// Nil when it has ended, and while one follows the other.
@@ -43,10 +45,12 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
         try AddressSpace.require(for: topology.replicas[index])
         self.topology = topology
         self.index = index
-        self.logger = logger
         bell = DispatchSemaphore(value: 0)
         alarm = Alarm(bell: bell)
         board = StatusBoard(members: topology.replicas.map(\.id))
+        let log = QueuedLog(before: logger, dropped: board.logLinesDropped)
+        self.log = log
+        self.logger = Logger(label: logger.label) { _ in log }
         let before = board.stand(for: id)
         defer { csupport_stand(before) }
         do throws(PoolError) {
@@ -54,8 +58,15 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
         } catch {
             throw ReplicaError(.refused, error.description)
         }
-        life = try open()
+        do {
+            life = try open()
+        } catch {
+            log.end()
+            throw error
+        }
     }
+
+    deinit { log.queue.close() }
 
     private func open() throws(ReplicaError) -> ReplicaLife<Machine> {
         try ReplicaLife(
@@ -79,14 +90,13 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
     public func run(onReady: (_ view: UInt64, _ leader: UInt16) -> Void) throws(ReplicaError) {
         guard let durability = life?.durability else { broken("a node runs once") }
         let before = board.stand(for: topology.replicas[index].id)
-        defer { csupport_stand(before) }
-        var http: StatusServer?
-        if let address = topology.replicas[index].http {
-            do {
-                http = try StatusServer(address: address, report: report(durability: durability), logger: logger)
-            } catch {
-                logger.error("\(error)")
-            }
+        defer {
+            log.end()
+            csupport_stand(before)
+        }
+        let http = topology.replicas[index].http.map {
+            StatusServer(
+                address: $0, limits: topology.limits, report: report(durability: durability), logger: logger)
         }
         defer { http?.stop() }
         defer { folder.release() }

@@ -115,6 +115,7 @@ package final class StatusBoard: Sendable {
     private let foundedWord: Gauge
     private let foundingWord: Gauge
     private let disputeWord: Gauge
+    private let outOfTouchWord: Gauge
 
     // MARK: Executor
 
@@ -137,6 +138,11 @@ package final class StatusBoard: Sendable {
     private let digestValue: Gauge
     private let digestIsKnown: Gauge
 
+    // MARK: Lanes
+
+    /// When each lane began the turn that it is at, on the monotonic clock; 0 where there is no such lane.
+    let lanes: [(name: String, turn: Gauge)]
+
     // MARK: Links
 
     /// By replica index; the replica itself is among them, and stays at zero.
@@ -153,6 +159,8 @@ package final class StatusBoard: Sendable {
     /// From other replicas, in the place of this one's.
     package let statesTaken: Counter
     package let votesDroppedTorn: Counter
+    /// For want of a reader, by the threads that had them.
+    let logLinesDropped: Counter
 
     /// Everything that /metrics shows, in order.
     let catalogue: [Metric]
@@ -163,7 +171,11 @@ package final class StatusBoard: Sendable {
     package init(members: [UInt16]) {
         invariant((1...9).contains(members.count), "a cluster has 1 to 9 replicas")
         var builder = CatalogueBuilder()
+        // Each lane beside what its stages write; "replica" is the lane of the gateway where lanes are few.
+        var lanes: [(name: String, turn: Gauge)] = []
         builder.beginSection()
+        lanes.append(("replica", builder.hidden()))
+        lanes.append(("gateway", builder.hidden()))
         requests = builder.counter("requests_total", "Requests received from clients, well-formed or not")
         replies = builder.counter("replies_total", "Replies handed to the client socket")
         repliesLost = builder.counter(
@@ -187,6 +199,7 @@ package final class StatusBoard: Sendable {
             "client_connections_evicted_total", "Idle connections dropped to make place for others")
 
         builder.beginSection()
+        lanes.append(("engine", builder.hidden()))
         view = builder.gauge("view", "The view this replica is in")
         decided = builder.gauge("decided_instance", "Highest instance up to which all are known to be decided")
         floor = builder.gauge("log_floor_instance", "Lowest instance that the log may hold")
@@ -212,14 +225,15 @@ package final class StatusBoard: Sendable {
         leaderWord = builder.hidden()
         progress = builder.hidden()
         era = builder.hidden()
-        readyWord = builder.gauge(
-            "ready", "1 when a leader is known, the replica has caught up, and its state is not in dispute")
+        readyWord = builder.hidden()
+        outOfTouchWord = builder.hidden()
         foundedWord = builder.gauge("founded", "1 when all members of the cluster are known to have met")
         foundingWord = builder.hidden()
         disputeWord = builder.gauge(
             "state_in_dispute", "1 while states differ and no majority says which is right: nothing is served")
 
         builder.beginSection()
+        lanes.append(("executor", builder.hidden()))
         executed = builder.gauge("executed_instance", "Highest instance executed")
         position = builder.gauge("position", "Commands executed since the cluster began")
         sessions = builder.gauge("sessions", "Sessions open")
@@ -239,6 +253,7 @@ package final class StatusBoard: Sendable {
         digestIsKnown = builder.hidden()
 
         builder.beginSection()
+        lanes.append(("links", builder.hidden()))
         strangersRefused = builder.counter("strangers_refused_total", "Frames at the peer port from nobody known")
         connectionsCutOff = builder.counter(
             "peer_connections_cut_off_total", "Connections to the peer port that were no links and wanted too much")
@@ -251,7 +266,10 @@ package final class StatusBoard: Sendable {
         votesDroppedTorn = builder.counter(
             "votes_dropped_torn_total",
             "Votes of an unfinished group commit that were found torn at the start, and dropped")
+        logLinesDropped = builder.counter(
+            "log_lines_dropped_total", "Log lines dropped, since the reader of the log was too slow")
 
+        self.lanes = lanes
         catalogue = builder.metrics
         block = builder.block
         leaderWord.store(Self.noLeader)
@@ -288,6 +306,12 @@ package final class StatusBoard: Sendable {
     package var isReady: Bool {
         get { readyWord.load() != 0 }
         set { readyWord.store(newValue ? 1 : 0) }
+    }
+
+    /// Whether the word of others that this replica leads, or follows, is of late. Set by the engine.
+    package var isInTouch: Bool {
+        get { outOfTouchWord.load() == 0 }
+        set { outOfTouchWord.store(newValue ? 0 : 1) }
     }
 
     /// How far the founding of the cluster is on durable record; before it is founded the replica serves nobody. Set by
@@ -387,6 +411,9 @@ package struct Counter: @unchecked Sendable {
         cell.pointee.store(cell.pointee.load(ordering: .relaxed) &+ count, ordering: .relaxed)
     }
 
+    /// For a count with several writers, any thread.
+    package func addShared(_ count: UInt64) { cell.pointee.wrappingAdd(count, ordering: .relaxed) }
+
     /// For a count that the writer keeps by itself.
     package func store(_ count: UInt64) { cell.pointee.store(count, ordering: .relaxed) }
 
@@ -407,7 +434,7 @@ package final class Note: Sendable {
 /// The memory behind a board.
 final class CellBlock: @unchecked Sendable {
     // Unchecked: `base` is set once, and all that it points to is atomic.
-    static let capacity = 256
+    static let capacity = 512
     /// Cells to a section's alignment: two cache lines, since processors fetch lines in pairs.
     static let sectionCells = 16
 

@@ -31,6 +31,7 @@ package struct StatusReport: Sendable {
 
     /// The STATUS body: the keys of the client protocol, and `pid`, by which tools on the same host find the process.
     package func json() -> String {
+        let now = csupport_monotonic_us()
         // Read in this order, a replica that is at work never seems to have executed what it has not decided.
         let digest = board.digest
         let position = board.position.load()
@@ -52,6 +53,7 @@ package struct StatusReport: Sendable {
         rejected.add("too_large", "\(board.rejectedTooLarge.load())")
         rejected.add("busy", "\(board.rejectedBusy.load())")
         object.add("rejected", rejected.text)
+        object.add("log_lines_dropped", "\(board.logLinesDropped.load())")
         object.add("votes_dropped_torn", "\(board.votesDroppedTorn.load())")
         object.add("acceptor_pool", Self.pool(board.acceptorPoolUsed, board.acceptorPoolSize))
         object.add("state_pool", Self.pool(board.statePoolUsed, board.statePoolSize))
@@ -71,13 +73,12 @@ package struct StatusReport: Sendable {
         object.add("digest", digestObject.text)
         var verification = JSONObject()
         let passes = board.statePasses.load()
-        let now = csupport_monotonic_us()
         verification.add("passes", "\(passes)")
         verification.add(
             "age_s", passes == 0 ? "null" : Self.thousandths((now - min(now, board.statePassedAt.load())) / 1000))
         object.add("verification", verification.text)
         object.add("pid", "\(getpid())")
-        object.add("ready", board.isReady ? "true" : "false")
+        object.add("ready", board.unreadiness(now: now) == nil ? "true" : "false")
         object.add("founded", board.isFounded ? "true" : "false")
         let awaited = board.awaited
         let waitingFor = board.peers.indices.filter { awaited & 1 << UInt16($0) != 0 }.map { "\(board.peers[$0].id)" }

@@ -94,8 +94,8 @@ struct BenchCommand: ParsableCommand {
         let topology = try topology.read()
         let configuration = configuration(for: topology)
         let bench = Bench(configuration)
-        Signals.blockTermination()
-        Signals.onTermination { bench.stop() }
+        Signals.block()
+        Signals.onRequest { _ in bench.stop() }
         let shows = progress || isatty(STDERR_FILENO) == 1
         let result: BenchResult
         do throws(BenchError) {

@@ -26,9 +26,9 @@ struct ClusterCommand: ParsableCommand {
     func run() throws {
         let topology = try topology.read()
         if format { try createMissingPools(of: topology) }
-        Signals.blockTermination()
         let supervisor = try ClusterSupervisor(topology: topology, logLevel: log.level.rawValue)
-        Signals.onTermination { supervisor.requestStop() }
+        // Also when its terminal has gone.
+        Signals.onRequest { _ in supervisor.requestStop() }
         try supervisor.run()
     }
 

@@ -1,4 +1,5 @@
 import Glibc
+import Replica
 import Synchronization
 import Topology
 
@@ -10,6 +11,13 @@ final class ClusterSupervisor: Sendable {
     private let stopPipe: (read: Int32, write: Int32)
     /// Its write end is held here alone and closes with this process, however that ends: then the children stop.
     private let lifeline: (read: Int32, write: Int32)
+    /// On its way to standard error, whose reader may be slow: that holds up neither the children nor a stop.
+    private let lines = LineQueue<[UInt8]>(
+        write: { writeWhole($0, to: STDERR_FILENO) },
+        tellOfDropped: {
+            let text = "mpaxos: dropped \($0) lines, since the reader of standard error was too slow\n"
+            writeWhole(Array(text.utf8), to: STDERR_FILENO)
+        })
 
     /// A cluster with a majority ready is not kept waiting longer than this for the rest, in milliseconds.
     private static let patience: Int64 = 3_000
@@ -29,6 +37,7 @@ final class ClusterSupervisor: Sendable {
     /// Runs until it is told to stop, or no replica is left.
     /// - Throws: `Failure` when the cluster could not begin to serve, or ended by itself.
     func run() throws {
+        defer { lines.flush(milliseconds: 1000) }
         var children: [ChildProcess] = []
         do {
             for member in topology.replicas {
@@ -85,7 +94,7 @@ final class ClusterSupervisor: Sendable {
         let line =
             "cluster \(topology.name) serves: \(ready.count) of \(topology.replicas.count) replicas ready, "
             + "leader \(leader), clients at \(endpoints)"
-        Output.announce(line)
+        printAside(line)
     }
 
     /// Waits for output of the children, and deals with it.
@@ -122,7 +131,14 @@ final class ClusterSupervisor: Sendable {
     }
 
     private func forward(_ line: String, of child: ChildProcess) {
-        writeWhole(Array("[\(child.id)] \(line)\n".utf8), to: STDERR_FILENO)
+        write("[\(child.id)] \(line)")
+    }
+
+    private func tell(_ message: String) { write("mpaxos: \(message)") }
+
+    private func write(_ line: String) {
+        let bytes = Array("\(line)\n".utf8)
+        lines.add(bytes, bytes: bytes.count)
     }
 
     private func noticeEnd(of child: ChildProcess) {
@@ -132,7 +148,7 @@ final class ClusterSupervisor: Sendable {
         // What it said last is still in the pipes.
         while child.output.descriptor >= 0 { takeOutput(of: child) }
         while child.errors.descriptor >= 0 { takeErrors(of: child) }
-        say("replica \(child.id) \(child.ending)")
+        tell("replica \(child.id) \(child.ending)")
     }
 
     private func stop(_ children: [ChildProcess]) {
@@ -142,7 +158,7 @@ final class ClusterSupervisor: Sendable {
             _ = wait(for: children, milliseconds: 100)
         }
         for child in children where child.isRunning {
-            say("replica \(child.id) does not stop: it is killed")
+            tell("replica \(child.id) does not stop: it is killed")
             child.send(signal: SIGKILL)
         }
         while children.contains(where: \.isRunning) { _ = wait(for: children, milliseconds: 100) }

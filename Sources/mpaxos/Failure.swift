@@ -1,3 +1,5 @@
+import Dispatch
+import Foundation
 import Glibc
 
 /// A command that did not do what was asked, with the exit code that says how.
@@ -25,6 +27,21 @@ struct Failure: Error {
 /// One message on standard error.
 func say(_ message: String) {
     writeWhole(Array("mpaxos: \(message)\n".utf8), to: STDERR_FILENO)
+}
+
+/// Writes `text` to standard error, and waits a second at most for a reader that is slow: for what is said before the end.
+func sayBriefly(_ text: String) {
+    let done = DispatchSemaphore(value: 0)
+    Thread.detachNewThread {
+        writeWhole(Array(text.utf8), to: STDERR_FILENO)
+        done.signal()
+    }
+    _ = done.wait(timeout: .now() + 1)
+}
+
+/// Writes a line to standard output from a thread of its own: who calls has other things to do than to wait for a reader.
+func printAside(_ line: String) {
+    Thread.detachNewThread { Output.announce(line) }
 }
 
 /// Writes all of `bytes`, however many calls it takes.

@@ -23,6 +23,8 @@ struct MPaxos: ParsableCommand {
 
 @main enum Main {
     static func main() {
+        // Theirs are for a thread that is not made yet; the other commands end as the system has it.
+        if ["run", "cluster"].contains(Arguments.all.first) { Signals.block() }
         Output.prepare()
         do {
             var command = try MPaxos.parseAsRoot(Arguments.all)
@@ -61,7 +63,7 @@ struct MPaxos: ParsableCommand {
     private static func end(_ code: Failure.Code, _ message: String) -> Never {
         // What was printed before it went wrong.
         fflush(nil)
-        if !message.isEmpty { writeWhole(Array("\(message)\n".utf8), to: STDERR_FILENO) }
+        if !message.isEmpty { sayBriefly("\(message)\n") }
         exit(code.rawValue)
     }
 }

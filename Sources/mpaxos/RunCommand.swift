@@ -1,8 +1,10 @@
 import ArgumentParser
-import Glibc
+import Foundation
 import Invariants
+import Logging
 import Replica
 import StateMachines
+import Synchronization
 import Topology
 
 struct RunCommand: ParsableCommand {
@@ -15,6 +17,7 @@ struct RunCommand: ParsableCommand {
 
             Exit codes:
               0    stopped by SIGTERM or SIGINT; all that was acknowledged is durable
+              1    asked to stop, it could not within 10 s: a disk does not answer
               2    the topology has a fault, or an endpoint cannot be bound:
                    mend the file, or free the port, and start again
               3    refused for safety: a pool is missing, damaged, in use, of
@@ -36,15 +39,33 @@ struct RunCommand: ParsableCommand {
     var stopWhenInputEnds = false
 
     func run() throws {
+        let stop = StopRequest()
+        let name = "replica \(replica.id)"
+        let logger = log.makeLogger(name)
+        Signals.onRequest { request in
+            switch request {
+            case .stop: stop.make(of: name)
+            case .hangUp: Self.ignoreHangUp(logger)
+            }
+        }
+        if stopWhenInputEnds { Signals.stopWhenInputEnds() }
         let (topology, member) = try replica.read()
         tellOfFaults()
-        Signals.blockTermination()
-        let node = try ReplicaNode<KeyValueService>(
-            topology: topology, id: member.id, logger: log.makeLogger("replica \(member.id)"))
-        Signals.onTermination { node.stop() }
-        if stopWhenInputEnds { Signals.terminateWhenInputEnds() }
-        try node.run { view, leader in
-            Output.announce("replica \(member.id) ready: view \(view), leader \(leader)")
+        let node = try ReplicaNode<KeyValueService>(topology: topology, id: member.id, logger: logger)
+        stop.answer { node.stop() }
+        try node.run { view, leader in printAside("\(name) ready: view \(view), leader \(leader)") }
+    }
+
+    private static let isTelling = Atomic(false)
+
+    private static func ignoreHangUp(_ logger: Logger) {
+        // The log's reader may be what has hung up: a thread waits for it, and one is enough.
+        guard !isTelling.exchange(true, ordering: .relaxed) else { return }
+        Thread.detachNewThread {
+            defer { isTelling.store(false, ordering: .relaxed) }
+            logger.notice(
+                "SIGHUP is ignored: a replica reads its topology when it starts, and has no other file to read again; SIGTERM stops it"
+            )
         }
     }
 }

@@ -20,7 +20,7 @@ import Testing
         "Simulation": ["Invariants", "CSupport", "Consensus", "Flow"],
         "Replica": [
             "Invariants", "CSupport", "Consensus", "Flow", "Wire", "Queues", "Messaging", "ZMTP", "PersistentMemory",
-            "Storage", "StateMachines", "Topology", "Logging", "FlyingFox", "FlyingSocks",
+            "Storage", "StateMachines", "Topology", "Logging", "NIOCore", "NIOHTTP1", "NIOPosix",
         ],
         "Client": ["Invariants", "Wire", "Messaging"],
         "MPaxosSM": ["Client", "Logging", "Replica", "StateMachines", "Topology"],

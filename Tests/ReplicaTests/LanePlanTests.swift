@@ -15,7 +15,8 @@ import Topology
         }
         text += "[pipeline]\nthreads = \"\(threads)\"\n"
         let topology = try Topology(parsing: Array(text.utf8), file: "lanes.toml")
-        let plan = try LanePlan(topology: topology, index: 4, durability: durability)
+        let plan = try LanePlan(
+            topology: topology, index: 4, durability: durability, board: StatusBoard(members: Array(0..<9)))
         defer {
             for lane in plan.lanes { lane.parker.deallocate() }
             plan.gate?.deallocate()

@@ -40,6 +40,34 @@ import Topology
         }
     }
 
+    /// A lane that stands still, and a word of others that is old, make unready what was ready.
+    @Test func readinessHasAnAge() {
+        let board = StatusBoard(members: [0, 1, 2])
+        let now: UInt64 = 10_000_000
+        #expect(board.unreadiness(now: now) == "the cluster is not founded")
+        board.founding = .founded
+        #expect(board.unreadiness(now: now) == "no leader is known")
+        board.knownLeader = 1
+        #expect(board.unreadiness(now: now) == "it is catching up")
+        board.isReady = true
+        #expect(board.unreadiness(now: now) == nil)
+        board.turn(of: "executor").store(now - 900_000)
+        board.turn(of: "engine").store(now + 5)
+        #expect(board.unreadiness(now: now) == nil)
+        #expect(
+            board.unreadiness(now: now + 200_000)
+                == "its lane executor has stood still for 1.100 s, as when a disk does not answer")
+        board.turn(of: "executor").store(now)
+        board.isInTouch = false
+        #expect(board.unreadiness(now: now) == "its leader has not been heard of late")
+        board.role = .leader
+        #expect(board.unreadiness(now: now) == "it leads, and no majority has answered it of late")
+        board.isInTouch = true
+        board.isReady = false
+        board.isInDispute = true
+        #expect(board.unreadiness(now: now) == "its state is in dispute")
+    }
+
     @Test func largestCluster() {
         let board = StatusBoard(members: Array(0..<9))
         board.peers[8].framesLost.add(2)
@@ -83,7 +111,8 @@ import Topology
         #expect(
             status.keys.sorted() == [
                 "acceptor_pool", "cluster", "decided", "digest", "durability", "executed", "founded", "id",
-                "leader", "outstanding", "peers", "pid", "position", "ready", "rejected", "role", "sessions",
+                "leader", "log_lines_dropped", "outstanding", "peers", "pid", "position", "ready", "rejected", "role",
+                "sessions",
                 "state_pool", "uptime_s", "verification", "version", "view", "votes_dropped_torn", "waiting_for",
             ])
         #expect(status["id"] as? Int == 4)
@@ -248,12 +277,14 @@ import Topology
         let board = StatusBoard(members: [0])
         let report = StatusReport(
             board: board, cluster: "c", id: 0, durability: "msync", version: "0", started: 0)
-        let server = try StatusServer(
-            address: Address(host: "localhost", port: 0), report: report, logger: Logger(label: "test"))
-        let port = try #require(await server.listeningPort(within: 20))
+        let limits = try limits()
+        let server = StatusServer(
+            address: Address(host: "localhost", port: 0), limits: limits, report: report, logger: Logger(label: "test"))
+        let port = try await port(of: server)
 
         let unready = try get("/healthz", port: port)
         #expect(unready.hasPrefix("HTTP/1.1 503"), "\(unready)")
+        #expect(unready.hasSuffix("\r\n\r\nnot ready: the cluster is not founded\n"), "\(unready)")
         board.isReady = true
         let ready = try get("/healthz", port: port)
         #expect(ready.hasPrefix("HTTP/1.1 200"), "\(ready)")
@@ -266,22 +297,44 @@ import Topology
         let unknown = try get("/nothing", port: port)
         #expect(unknown.hasPrefix("HTTP/1.1 404"), "\(unknown)")
 
-        await withCheckedContinuation { done in
-            Thread.detachNewThread {
-                server.stop()
-                done.resume()
-            }
-        }
+        server.stop()
         #expect(throws: ConnectionRefused.self) { try get("/healthz", port: port) }
     }
 
-    @Test func unknownHost() {
+    private func limits() throws -> Topology.Limits {
+        let text =
+            "name = \"c\"\n[[replica]]\nid = 0\npeer = \"tcp://127.0.0.1:7100\"\nclient = \"tcp://127.0.0.1:7200\"\n"
+        return try Topology(parsing: Array(text.utf8), file: "status.toml").limits
+    }
+
+    private func port(of server: StatusServer) async throws -> UInt16 {
+        let end = ContinuousClock.now + .seconds(20)
+        while server.listeningPort == nil, .now < end { try await Task.sleep(for: .milliseconds(5)) }
+        return try #require(server.listeningPort)
+    }
+
+    /// What takes the address away is said once, and tried again.
+    @Test func addressThatCannotBeHad() async throws {
         let report = StatusReport(
             board: StatusBoard(members: [0]), cluster: "c", id: 0, durability: "msync", version: "0", started: 0)
-        #expect(throws: StatusServerError.self) {
-            try StatusServer(
-                address: Address(host: "no-such-host.invalid", port: 1), report: report, logger: Logger(label: "test"))
-        }
+        let limits = try limits()
+        let first = StatusServer(
+            address: Address(host: "127.0.0.1", port: 0), limits: limits, report: report, logger: Logger(label: "test"))
+        let port = try await port(of: first)
+        let said = Said()
+        let second = StatusServer(
+            address: Address(host: "127.0.0.1", port: port), limits: limits, report: report, logger: said.logger)
+        let lost = StatusServer(
+            address: Address(host: "no-such-host.invalid", port: 1), limits: limits, report: report,
+            logger: said.logger)
+        #expect(await said.awaits("no HTTP at 127.0.0.1:\(port): Address already in use"))
+        #expect(await said.awaits("no HTTP at no-such-host.invalid:1: its host is unknown"))
+        first.stop()
+        #expect(await said.awaits("HTTP at 127.0.0.1:\(port): it listens now"))
+        #expect(try get("/healthz", port: port).hasPrefix("HTTP/1.1 503"))
+        #expect(said.count(of: "Address already in use") == 1)
+        second.stop()
+        lost.stop()
     }
 
     struct ConnectionRefused: Error {}
