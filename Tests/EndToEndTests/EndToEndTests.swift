@@ -426,6 +426,44 @@ struct EndToEndTests {
         }
     }
 
+    /// What looks at a replica from outside, and what it says.
+    @Suite("Observing", .serialized)
+    struct Observing {
+        @Test func httpWithinItsBounds() async throws {
+            try await Scenario(script: "observing", name: "http-bounds").run()
+        }
+
+        @Test func httpPortInUse() async throws {
+            try await Scenario(script: "observing", name: "http-port-in-use").run()
+        }
+
+        @Test func httpUnderFuzzAndLoad() async throws {
+            try await Scenario(script: "observing", name: "http-fuzz").run()
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
+        func logsThatNobodyReads(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "observing", name: "stalled-log").run(threads)
+        }
+
+        @Test func logOfAClusterThatNobodyReads() async throws {
+            try await Scenario(script: "observing", name: "stalled-cluster-log").run()
+        }
+
+        @Test func outputThatIsFullBrokenOrClosed() async throws {
+            try await Scenario(script: "observing", name: "lost-output").run()
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
+        func healthOfWhoIsCutOff(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "observing", name: "cut-off").run(threads)
+        }
+
+        @Test func signalsAtAnyMoment() async throws {
+            try await Scenario(script: "observing", name: "signals").run()
+        }
+    }
+
     /// The executable as a person meets it.
     /// What operators and hosts do to a replica.
     @Suite("Operators", .serialized)

@@ -77,15 +77,15 @@ class Ports:
 
 
 class Process:
-    """A run of the executable, its output in files. `prefix` is a command that runs another one in its place."""
+    """A run of the executable, its output in files, or where `stdout` and `stderr` say. `prefix` is a command that runs another
+    one in its place."""
 
     def __init__(self, arguments, directory, name, prefix=(), **options):
         self.output_path = os.path.join(directory, name + ".out")
         self.error_path = os.path.join(directory, name + ".log")
         with open(self.output_path, "wb") as output, open(self.error_path, "wb") as errors:
-            self.popen = subprocess.Popen(
-                [*prefix, EXECUTABLE, *arguments], stdin=subprocess.DEVNULL, stdout=output, stderr=errors,
-                preexec_fn=die_with_parent, **options)
+            streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": errors, **options}
+            self.popen = subprocess.Popen([*prefix, EXECUTABLE, *arguments], preexec_fn=die_with_parent, **streams)
 
     @property
     def pid(self):
@@ -235,11 +235,11 @@ class Cluster:
         if done.code != 0:
             raise AssertionError(f"format of replica {id}: {done}")
 
-    def launch(self, id):
+    def launch(self, id, **options):
         """Starts the process of a replica, and does not wait for it."""
         process = Process(
             ["run", "--topology", self.topology, "--id", str(id)], self.directory,
-            f"{self.name}-{id}-{len(self.history)}", self.run_prefix(id))
+            f"{self.name}-{id}-{len(self.history)}", self.run_prefix(id), **options)
         process.id = id
         process.expected_end = False
         self.history.append(process)
