@@ -35,8 +35,8 @@ package struct DigestComparison {
     private static let kept = 16
 
     /// Replicas that were found to differ from this one, since when it has not been settled who is right. What was
-    /// found once stays true when the states move on: it ends with a majority's word, or when they are found equal
-    /// there or later.
+    /// found once stays true when the states move on: it ends with a majority's word, about that instance or a later one, or
+    /// when they are found equal there or later.
     package private(set) var disputed: UInt16 = 0
     package private(set) var disputedSince: UInt64 = .max
     /// All have told of an instance in dispute, and there is no majority: nobody is left who could settle it.
@@ -95,6 +95,12 @@ package struct DigestComparison {
         for replica in 0..<count where agreeing & 1 << UInt16(replica) != 0 && differedAt[replica] <= executed {
             settle(1 << UInt16(replica))
             condemned &= ~(1 << UInt16(replica))
+        }
+        if agreeing.nonzeroBitCount >= quorum {
+            // With the state of a majority here, this replica was right wherever it differed from another before.
+            let wrong = disputed & ~agreeing & replicas(where: { differedAt[$0] <= executed })
+            settle(wrong)
+            condemned |= wrong
         }
         var differing: UInt16 = 0
         var told = 0
@@ -177,7 +183,11 @@ package struct DigestComparison {
     }
 
     private func replicas(telling value: UInt64, at executed: UInt64) -> UInt16 {
-        (0..<count).reduce(0) { $0 | (self.value(of: $1, at: executed) == value ? 1 << UInt16($1) : 0) }
+        replicas(where: { self.value(of: $0, at: executed) == value })
+    }
+
+    private func replicas(where isOne: (Int) -> Bool) -> UInt16 {
+        (0..<count).reduce(0) { $0 | (isOne($1) ? 1 << UInt16($1) : 0) }
     }
 
     private mutating func settle(_ replicas: UInt16) {

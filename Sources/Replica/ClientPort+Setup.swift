@@ -11,13 +11,16 @@ extension ClientPort {
     }
 
     /// What the process's descriptors leave to clients: a crowd of them must not take those that pools, links to other
-    /// replicas and HTTP need, whenever these come.
-    private static var mostConnections: Int {
+    /// replicas, strangers at the peer port and HTTP need, whenever these come.
+    private static func mostConnections(_ bounds: Topology.Limits) -> Int {
         var limit = rlimit()
         let isKnown = getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0
         invariant(isKnown, "a process has a limit of descriptors")
         let descriptors = Int(clamping: limit.rlim_cur)
-        return max(1, descriptors - min(256, descriptors / 2))
+        // 256 do for 64 of each of the two.
+        let strangers = StrangerWatch.Bounds(budget: bounds.peerInput, seconds: bounds.messageSeconds).connections
+        let others = 256 + max(0, bounds.httpConnections - 64) + max(0, strangers - 64)
+        return max(1, descriptors - min(others, descriptors / 2))
     }
 
     /// The port that the options ask for, bound.
@@ -34,7 +37,7 @@ extension ClientPort {
                 mostQueued: max(64 << 20, 4 * options.maxRequest),
                 mostQueuedTogether: max(256 << 20, 8 * options.maxRequest), mostHeldTogether: bounds.clientInput,
                 handshakeTime: 5_000_000, messageSeconds: bounds.messageSeconds,
-                silenceSeconds: bounds.silenceSeconds, mostConnections: mostConnections)
+                silenceSeconds: bounds.silenceSeconds, mostConnections: mostConnections(bounds))
             do throws(SocketError) {
                 return RouterPort(try Router(listeningAt: endpoint, limits: limits), board: board)
             } catch {

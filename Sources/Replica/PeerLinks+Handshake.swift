@@ -234,7 +234,7 @@ extension PeerLinks {
         }
         // Neither of the two is founded, but another may be.
         return
-            "bring the old pools of replica \(replica) back; if they are gone, and no replica of this cluster was ever ready, stop all replicas, format all pools anew, and start all"
+            "bring the old pools of replica \(replica) back; if they are gone, and no replica of this cluster was ever ready, stop all replicas, move the pools of all away, format all anew, and start all"
     }
 
     /// One sentence for the logs of both.
@@ -246,7 +246,7 @@ extension PeerLinks {
             default: "\(met.bootCount)"
             }
         return
-            "replica \(replica) runs from pools of an earlier time, or two processes run on copies of its pools: its boot count is \(life.bootCount), replica \(other) has met \(count); it has forgotten votes that were counted, and may not vote: run it from its newest pools, once, and if they are gone \(acquaintances.isFounded ? "leave it stopped" : "leave it stopped, or, where no replica of this cluster was ever ready, format all pools anew")"
+            "replica \(replica) runs from pools of an earlier time, or two processes run on copies of its pools: its boot count is \(life.bootCount), replica \(other) has met \(count); it has forgotten votes that were counted, and may not vote: run it from its newest pools, once, and if they are gone \(acquaintances.isFounded ? "leave it stopped" : "leave it stopped, or, where no replica of this cluster was ever ready, move the pools of all away and format all anew")"
     }
 
     /// What the two were formatted for and is not alike. The sentence names both sides, since it goes into the logs of

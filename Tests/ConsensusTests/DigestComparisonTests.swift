@@ -39,6 +39,21 @@ import Testing
         #expect(verdict([(5, 1), (5, 2), (5, 2), nil, nil]) == .undecided(0b00110), "two of five are none")
     }
 
+    /// The third replica told nothing of the instance in dispute, and the one that differs is gone: what the third tells of
+    /// a later instance settles it.
+    @Test func aMajorityTellsLater() {
+        var comparison = DigestComparison(index: 0, count: 3)
+        _ = comparison.take(.init(executed: 23, value: 1), from: 0, now: 1)
+        #expect(comparison.take(.init(executed: 23, value: 2), from: 1, now: 1) == .undecided(0b010))
+        _ = comparison.take(.init(executed: 22, value: 5), from: 2, now: 2)
+        #expect(comparison.take(.init(executed: 22, value: 5), from: 0, now: 2) == .agreement)
+        #expect(comparison.isInDoubt, "of an earlier instance")
+        _ = comparison.take(.init(executed: 1024, value: 6), from: 2, now: 3)
+        #expect(comparison.isInDoubt)
+        #expect(comparison.take(.init(executed: 1024, value: 6), from: 0, now: 3) == .agreement)
+        #expect(!comparison.isInDoubt && comparison.condemned == 0b010)
+    }
+
     @Test func whoIsRefutedIsInDoubt() {
         var comparison = DigestComparison(index: 0, count: 3)
         for peer in [1, 2] { _ = comparison.take(.init(executed: 5, value: 2), from: peer, now: 1) }

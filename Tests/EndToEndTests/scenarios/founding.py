@@ -99,7 +99,7 @@ def first_meetings(run):
     done = execute("status", "--topology", cluster.topology)
     run.finished(done, "mpaxos status", 0)
     run.check("replica 1 takes no part: the cluster is founded, as replica 2 says" in done.output, f"mpaxos status: {done.output}")
-    run.check("format all pools anew" not in anew.log(), f"who met a founded replica is not told to format: {anew.log()}")
+    run.check("format all anew" not in anew.log(), f"who met a founded replica is not told to format: {anew.log()}")
     cluster.start(0)
     cluster.await_ready(2)
     for id in (0, 2):
