@@ -5,6 +5,8 @@ import Wire
 extension Engine {
     enum Complaint: Int, CaseIterable {
         case implausible
+        /// What it sends to be ordered is no run of commands.
+        case notCommands
         /// Its state is not that of a majority.
         case differing
         /// Its state is another, and nobody knows yet whose is right.

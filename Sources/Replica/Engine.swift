@@ -41,7 +41,7 @@ final class Engine: Stage {
     @exclusivity(unchecked) var toldOfDigests: UInt16 = 0
     private let executor: Parker
 
-    private let incoming = Frame()
+    let incoming = Frame()
     let outgoing = Frame()
     /// Where runs for the leader are put together.
     @exclusivity(unchecked) var scratch: UnsafeMutableRawBufferPointer
@@ -281,7 +281,7 @@ final class Engine: Stage {
             let refused = core.counters.refused
             receive(message, decoded.payload, from: peer, now: now)
             if core.counters.refused != refused { tellImplausible(message.summary, from: peer, now: now) }
-        case .forward(_, let checksum): takeForwarded(decoded.payload, checksum: checksum, from: peer)
+        case .forward(_, let checksum): takeForwarded(decoded.payload, checksum: checksum, from: peer, now: now)
         case .digest(let standing) where standing.executed < plausibleLimit: compare(standing, of: peer, now: now)
         case .digest(let standing): tellImplausible("\(standing)", from: peer, now: now)
         case .transfer(let message):
@@ -324,26 +324,6 @@ final class Engine: Stage {
         Standing(
             needsState: core.needsStateTransfer, decided: core.decided, view: core.view, leader: core.leader,
             floor: core.floor, digests: comparison)
-    }
-
-    private func takeForwarded(_ records: UnsafeRawBufferPointer, checksum: UInt32, from peer: Int) {
-        guard checksum == Checksum.of(records.baseAddress!, records.count),
-            isRun(records, ofReplica: peer)
-        else {
-            board.peers[peer].framesMalformed.add(1)
-            return
-        }
-        // To whoever does not lead it is as if the frame had been lost: its client tries again.
-        if core.role != .leader || !batcher.takeForwarded(incoming) { board.forwardsDropped.add(1) }
-    }
-
-    private func isRun(_ bytes: UnsafeRawBufferPointer, ofReplica peer: Int) -> Bool {
-        guard bytes.count <= acceptor.largestBatch else { return false }
-        var records = CommandRecords(bytes)
-        while let record = records.next() {
-            guard Int(record.origin) == peer else { return false }
-        }
-        return !records.isDamaged
     }
 
     private func receive(_ message: Message, _ payload: UnsafeRawBufferPointer, from peer: Int, now: UInt64) {
@@ -391,6 +371,12 @@ final class Engine: Stage {
         guard message.batch.checksum == checksum else {
             acceptor.unseal(message.batch)
             board.peers[peer].framesMalformed.add(1)
+            return
+        }
+        // Before the vote: what is decided is executed by all, whatever it is.
+        guard isOfThisCluster(acceptor.bytes(of: message.batch)) else {
+            acceptor.unseal(message.batch)
+            tellNoRun("the batch of instance \(message.instance)", from: peer, now: now)
             return
         }
         if core.receive(message, from: peer, now: now, into: &effects) {

@@ -4,6 +4,7 @@ import Glibc
 import PersistentMemory
 import Storage
 import Topology
+import Wire
 
 /// The two pools of a replica, opened, recovered, and found to belong together.
 struct Pools {
@@ -79,6 +80,7 @@ struct Pools {
         } catch {
             throw ReplicaError(.refused, error.description)
         }
+        try Self.requireRuns(in: acceptor, above: state.executed, replicas: topology.replicas.count)
         // Before anything is believed, or answered, that only the digest covers.
         do throws(PoolError) {
             let deadline = csupport_monotonic_us() + Self.verificationTime
@@ -120,6 +122,22 @@ struct Pools {
                 false
             )
         }
+    }
+
+    /// A batch that is to be executed must consist of commands. A replica votes for no other; programs of old did.
+    private static func requireRuns(
+        in acceptor: AcceptorPool, above executed: UInt64, replicas: Int
+    ) throws(ReplicaError) {
+        var refused: UInt64?
+        acceptor.forEachEntry { instance, _, batch in
+            guard instance > executed, instance < refused ?? .max else { return }
+            if !CommandRecords.isRun(acceptor.bytes(of: batch), ofReplicas: 0..<replicas) { refused = instance }
+        }
+        guard let refused else { return }
+        throw ReplicaError(
+            .refused,
+            "\(acceptor.path): the batch of instance \(refused), not executed yet, is no run of commands of this cluster, and cannot be executed; restore both files as they were before it was voted for, or leave this replica down: the others go on without it"
+        )
     }
 
     /// Whom this replica has met before.

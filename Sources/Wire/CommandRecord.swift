@@ -10,7 +10,7 @@ import Invariants
 /// | 5 | 1 | zero |
 /// | 6 | 2 | index of the replica that owes the client its reply |
 /// | 8 | 8 | tag: where that replica keeps the request |
-/// | 16 | 8 | session |
+/// | 16 | 8 | session; of an OPEN the random seed of the id that it is to get |
 /// | 24 | 8 | sequence |
 @usableFromInline package struct CommandRecord: BitwiseCopyable {
     @usableFromInline package enum Kind: UInt8, Sendable, BitwiseCopyable, CaseIterable {
@@ -133,6 +133,15 @@ import Invariants
         var count = 0
         while records.next() != nil { count += 1 }
         return records.isDamaged ? nil : count
+    }
+
+    /// Whether bytes consist of whole records and nothing else, each of a replica with one of these indices.
+    @inlinable package static func isRun(_ bytes: UnsafeRawBufferPointer, ofReplicas origins: Range<Int>) -> Bool {
+        var records = CommandRecords(bytes)
+        while let record = records.next() {
+            guard origins.contains(Int(record.origin)) else { return false }
+        }
+        return !records.isDamaged
     }
 
     @inlinable static func isPaddingZero(_ header: UnsafeRawPointer, bodyCount: Int) -> Bool {

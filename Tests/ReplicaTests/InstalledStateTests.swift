@@ -7,6 +7,7 @@ import StateMachines
 import Storage
 import Testing
 import Topology
+import Wire
 
 @testable import Replica
 
@@ -56,9 +57,11 @@ import Topology
         let pool = try AcceptorPool(opening: member.acceptorPool, expecting: topology.name, replica: 0)
         pool.record(promise: view)
         for instance in instances {
-            let place = try #require(pool.reserve(8))
-            place.storeBytes(of: instance &* view, as: UInt64.self)
-            pool.record(instance: instance, view: view, batch: pool.seal(8))
+            let size = CommandRecord.size(bodyCount: 0)
+            CommandRecord.write(
+                into: try #require(pool.reserve(size)), kind: .open, origin: 0, tag: instance &* view, session: 0,
+                sequence: 0, body: UnsafeRawBufferPointer(start: nil, count: 0))
+            pool.record(instance: instance, view: view, batch: pool.seal(size))
         }
         pool.close()
     }
@@ -107,7 +110,8 @@ import Topology
                 }
                 let entry = try #require(found)
                 #expect(entry.view == 7 && !entry.isDecided)
-                #expect(pools.acceptor.bytes(of: entry.batch).loadUnaligned(as: UInt64.self) == instance &* 7)
+                let tag = pools.acceptor.bytes(of: entry.batch).loadUnaligned(fromByteOffset: 8, as: UInt64.self)
+                #expect(tag == instance &* 7)
             }
             #expect(view == 7 && pools.acceptor.promised == 7)
             pools.state.close()
