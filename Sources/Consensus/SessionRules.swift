@@ -55,15 +55,19 @@ import Invariants
     @inlinable package static var slotBits: UInt64 { 20 }
     @inlinable package static var slotLimit: Int { 1 << Int(slotBits) }
 
-    /// The id of the session that the `opening`-th OPEN, counted from 1, put into a slot: never 0, never used again.
-    @inlinable package static func id(opening: UInt64, slot: Int) -> UInt64 {
+    /// The id of the session that the `opening`-th OPEN, counted from 1, put into a slot: never 0.
+    ///
+    /// - Parameter seed: random bits that came with the OPEN: nobody else can guess the id, nor end the session, and it
+    ///   is used again by no more than chance. 0: it came without, and its id is the count.
+    @inlinable package static func id(opening: UInt64, slot: Int, seed: UInt64) -> UInt64 {
         invariant(opening > 0 && opening < 1 << (64 - slotBits), "sessions are counted from 1, in 44 bits")
         invariant(slot >= 0 && slot < slotLimit, "a slot is one of the table's")
-        return opening << slotBits | UInt64(slot)
+        // Another for each opening, also where a seed is used twice.
+        let drawn = (seed ^ opening &* 0x9E37_79B9_7F4A_7C15) >> slotBits
+        return (seed == 0 || drawn == 0 ? opening : drawn) << slotBits | UInt64(slot)
     }
 
     @inlinable package static func slot(of session: UInt64) -> Int {
         Int(truncatingIfNeeded: session) & (slotLimit - 1)
     }
-    @inlinable package static func opening(of session: UInt64) -> UInt64 { session >> slotBits }
 }

@@ -6,4 +6,7 @@ public enum Refusal: Error, Hashable, Sendable {
     case tooLarge
     /// Its reply is larger than a reply may be. Thrown by the runtime, not by a state machine.
     case replyTooLarge
+    /// It is no command that may be executed: its machine's `validate` rejects it, or it is larger than `max_request`.
+    /// Thrown by the runtime, not by a state machine, where a replica ordered what it should have rejected.
+    case malformed
 }

@@ -44,7 +44,7 @@ final class ClientGateway: Stage {
     private let envelope: UnsafeMutablePointer<Envelope>
     /// Fused lanes: set by the engine while requests had better gather in the socket.
     private let gate: Gate?
-    /// What got through to other replicas, and when more of it did last.
+    /// What got through to other replicas, and queries answered; and when more of it did last.
     @exclusivity(unchecked) private var lastProgress: UInt64 = 0
     @exclusivity(unchecked) private var lastProgressAt: UInt64 = 0
     @exclusivity(unchecked) private var lastReceive: UInt64 = 0
@@ -90,7 +90,7 @@ final class ClientGateway: Stage {
             finish(completion)
             work += 1
         }
-        let progress = board.progress.load()
+        let progress = board.progress.load() &+ board.queriesServed.load()
         if progress != lastProgress { (lastProgress, lastProgressAt) = (progress, now) }
         pending.pointee.watch(waitingFor: Settings.repetition, now: now)
         while let index = pending.pointee.expired(at: now) {
@@ -224,7 +224,8 @@ final class ClientGateway: Stage {
             ? rings.localQueries.push(LocalQuery(tag: tag, position: request.position, body: body))
             : rings.submissions.push(
                 Submission(
-                    kind: request.command, tag: tag, session: request.session, sequence: request.sequence, body: body))
+                    kind: request.command, tag: tag, session: sessionField(of: request), sequence: request.sequence,
+                    body: body))
         invariant(accepted, "a ring with room takes a request")
     }
 
@@ -236,6 +237,13 @@ final class ClientGateway: Stage {
     }
 
     static let leastShare = 16
+
+    /// What is ordered in the place of the session: of an OPEN, which has none yet, what makes the id of the new one
+    /// such that no other client can guess it.
+    private func sessionField(of request: RequestHeader) -> UInt64 {
+        guard request.command == CommandCode.open.rawValue else { return request.session }
+        return UInt64.random(in: 1...UInt64.max)
+    }
 
     // MARK: Replies
 

@@ -109,7 +109,7 @@ struct ReplicatedState: BitwiseCopyable {
             if sessions[slot].id == 0 { break }
             if sessions[other].id == 0 || sessions[other].lastUse < sessions[slot].lastUse { slot = other }
         }
-        sessions[slot] = Session(id: SessionRules.id(opening: openings, slot: slot))
+        sessions[slot] = Session(id: SessionRules.id(opening: openings, slot: slot, seed: 0))
         use(slot)
         return sessions[slot].id
     }

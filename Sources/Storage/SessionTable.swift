@@ -125,7 +125,8 @@ final class SessionTable {
     }
 
     /// Puts a new session into the table, in place of another one when it is full.
-    func open(root: inout StateRoot, clock: UInt64) -> UInt64 {
+    /// - Parameter seed: of its id, see `SessionRules`.
+    func open(root: inout StateRoot, seed: UInt64, clock: UInt64) -> UInt64 {
         root.openings += 1
         let slot: Int
         if root.sessions == UInt64(root.capacity) {
@@ -135,7 +136,7 @@ final class SessionTable {
             root.sessions += 1
         }
         var fresh = SessionSlot()
-        fresh.id = SessionRules.id(opening: root.openings, slot: slot)
+        fresh.id = SessionRules.id(opening: root.openings, slot: slot, seed: seed)
         fresh.stamp = clock
         write(fresh, to: slot)
         if knowsOrder { order.touch(slot) }

@@ -222,10 +222,11 @@ package final class StatePool {
     }
 
     /// Takes up the next ordered command. Its sequence is ignored where the protocol says so.
+    /// - Parameter session: of OPEN the seed of the id of the new one.
     package func begin(kind: OrderedKind, session: UInt64, sequence: UInt64) -> Verdict {
         invariant(!isRunning, "a command begins after the one before it has ended")
         openGroup()
-        let slot = table.find(session, root: root)
+        let slot = kind == .open ? nil : table.find(session, root: root)
         let ruling = SessionRules.ruling(
             kind: kind, session: session, sequence: sequence, lastSequence: slot.map { table.sequence(of: $0) })
         switch ruling {
@@ -236,7 +237,7 @@ package final class StatePool {
             return .execute
         case .open:
             progress.useClock += 1
-            let id = table.open(root: &root, clock: progress.useClock)
+            let id = table.open(root: &root, seed: session, clock: progress.useClock)
             return .answer(ended(.ok, session: id, position: takePosition()))
         case .close:
             table.close(slot!, root: &root)
@@ -455,6 +456,7 @@ extension Refusal {
         case .full: "the store is full"
         case .tooLarge: "too large for a commit"
         case .replyTooLarge: "the reply is too large"
+        case .malformed: "no command of this service"
         }
     }
 }

@@ -74,9 +74,8 @@ extension StatePool {
     }
 
     private func verify(_ session: SessionSlot, in slot: Int, blocks: inout [UInt64: Int]) throws(PoolError) {
-        let opening = SessionRules.opening(of: session.id)
-        guard SessionRules.slot(of: session.id) == slot, slot < Int(root.usedSlots), opening > 0,
-            opening <= root.openings
+        guard SessionRules.slot(of: session.id) == slot, slot < Int(root.usedSlots),
+            session.id >> SessionRules.slotBits > 0
         else { throw damagedSession(slot, "its id \(session.id) cannot stand there") }
         guard session.position <= root.position, (session.sequence == 0) == (session.position == 0) else {
             throw damagedSession(slot, "its last command is at position \(session.position)")

@@ -1,5 +1,5 @@
 /// Version of the protocol between replicas. Replicas of different versions refuse each other.
-@usableFromInline package let peerProtocolVersion: UInt8 = 5
+@usableFromInline package let peerProtocolVersion: UInt8 = 6
 
 /// `MPP1` as it lies in the first four bytes of every frame between replicas.
 @usableFromInline let peerMagic: UInt32 = 0x3150_504D

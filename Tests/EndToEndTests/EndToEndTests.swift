@@ -53,6 +53,15 @@ struct EndToEndTests {
         }
 
         @Test(arguments: Scenario.Threads.allCases)
+        func answersBetweenLongQueries(threads: Scenario.Threads) async throws {
+            try await Scenario(script: "limits", name: "turns").run(threads)
+        }
+
+        @Test func sessionsThatNobodyGuesses() async throws {
+            try await Scenario(script: "limits", name: "guesses").run(.fused)
+        }
+
+        @Test(arguments: Scenario.Threads.allCases)
         func evictionOfTheSessionUsedLongestAgo(threads: Scenario.Threads) async throws {
             try await Scenario(script: "limits", name: "eviction").run(threads)
         }

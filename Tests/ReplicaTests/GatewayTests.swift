@@ -46,7 +46,8 @@ import Wire
             _ = [client].withUnsafeBytes { envelope.pointee.append($0) }
             memory.copyBytes(from: frame)
             header = UnsafeRawBufferPointer(rebasing: memory[..<frame.count])
-            body = UnsafeRawBufferPointer(rebasing: memory[1_024..<1_034])
+            let hasBody = ![CommandCode.open.rawValue, CommandCode.close.rawValue].contains(frame[4])
+            body = UnsafeRawBufferPointer(rebasing: memory[1_024..<(hasBody ? 1_034 : 1_024)])
             return .request(frames: 2)
         }
 
@@ -160,6 +161,19 @@ import Wire
         rig.board.founding = .founded
         rig.ask(sequence: 2)
         #expect(rig.submissions.count == 1)
+    }
+
+    /// What an OPEN is ordered with makes the id of its session; no two have the same, and none has nothing.
+    @Test func opensCarryASeed() {
+        let rig = Rig()
+        for sequence in 1...10 as ClosedRange<UInt64> {
+            rig.port.ask(RequestHeader(.open, session: 0, sequence: sequence), client: 1)
+        }
+        rig.port.ask(RequestHeader(.close, session: 9, sequence: 1), client: 1)
+        rig.turn()
+        let ordered = rig.submissions.map(\.session)
+        #expect(ordered.count == 11 && ordered.last == 9)
+        #expect(Set(ordered.dropLast()).count == 10 && !ordered.contains(0))
     }
 
     @Test func inDispute() {

@@ -37,7 +37,9 @@ import Testing
                     for n in 0..<4 {
                         let fill = UInt8(truncatingIfNeeded: next &+ UInt64(n))
                         command(
-                            pool, session: n < 2 ? 0 : SessionRules.id(opening: 1 + next % 40, slot: Int(next % 40)),
+                            pool,
+                            session: n < 2
+                                ? 0 : SessionRules.id(opening: 1 + next % 40, slot: Int(next % 40), seed: 0),
                             fill: fill)
                     }
                     if next <= 40, case .answer(let answer) = pool.begin(kind: .open, session: 0, sequence: 0) {

@@ -24,10 +24,29 @@ import Testing
     }
 
     @Test func idsNameTheirSlotAndAreNeverZero() {
-        let id = SessionRules.id(opening: 1, slot: 0)
-        #expect(id != 0 && SessionRules.slot(of: id) == 0 && SessionRules.opening(of: id) == 1)
-        let last = SessionRules.id(opening: 1 << 43, slot: SessionRules.slotLimit - 1)
-        #expect(SessionRules.slot(of: last) == SessionRules.slotLimit - 1 && SessionRules.opening(of: last) == 1 << 43)
+        let id = SessionRules.id(opening: 1, slot: 0, seed: 0)
+        #expect(id == 1 << 20 && SessionRules.slot(of: id) == 0)
+        let last = SessionRules.id(opening: 1 << 43, slot: SessionRules.slotLimit - 1, seed: 0)
+        #expect(last == 1 << 63 | 0xF_FFFF && SessionRules.slot(of: last) == SessionRules.slotLimit - 1)
+    }
+
+    /// All bits above the slot come from the seed; the same seed makes another id at the next opening.
+    @Test func idsOfSeedsCannotBeGuessed() {
+        var random = Seeded(seed: 11)
+        var ids: Set<UInt64> = []
+        var bits: (all: UInt64, common: UInt64) = (0, .max)
+        for opening in 1...1_000 as ClosedRange<UInt64> {
+            let id = SessionRules.id(opening: opening, slot: 7, seed: random.next())
+            #expect(SessionRules.slot(of: id) == 7 && id >> 20 != 0)
+            ids.insert(id)
+            bits = (bits.all | id, bits.common & id)
+        }
+        #expect(ids.count == 1_000 && bits.all >> 20 == UInt64.max >> 20 && bits.common >> 20 == 0)
+        let same = (1...1_000 as ClosedRange<UInt64>).map { SessionRules.id(opening: $0, slot: 7, seed: .max) }
+        #expect(Set(same).count == 1_000)
+        // A seed that the count would undo is none.
+        let undone = (5 as UInt64) &* 0x9E37_79B9_7F4A_7C15
+        #expect(SessionRules.id(opening: 5, slot: 7, seed: undone) == 5 << 20 | 7)
     }
 }
 

@@ -32,7 +32,7 @@ import Testing
 
     @Test func bytesOfAHello() {
         let frame = Handshake.hello(Self.hello).encode(sender: 3)
-        #expect(Array(frame[0..<8]) == [0x4D, 0x50, 0x50, 0x31, 5, 0xF0, 3, 0])
+        #expect(Array(frame[0..<8]) == [0x4D, 0x50, 0x50, 0x31, 6, 0xF0, 3, 0])
         #expect(frame[12] == UInt8(frame.count - 64) && frame[13...15].allSatisfy { $0 == 0 })
         #expect(frame[20..<64].allSatisfy { $0 == 0 })
         func word(_ value: UInt8) -> [UInt8] { [value, 0, 0, 0, 0, 0, 0, 0] }
@@ -52,7 +52,7 @@ import Testing
     @Test func checksumsStayWhatTheyAre() {
         let frame = Handshake.refused(.init(.version, "no")).encode(sender: 1)
         #expect(Array(frame[64...]) == [1, 2, 0, 0x6E, 0x6F])
-        #expect(Array(frame[8..<12]) == [118, 224, 163, 198])
+        #expect(Array(frame[8..<12]) == [8, 52, 221, 155])
         #expect(Array(frame[16..<20]) == [229, 56, 104, 47])
     }
 
@@ -97,8 +97,8 @@ import Testing
     }
 
     @Test func anotherVersionIsToldFromGarbage() {
-        let newer = Handshake.hello(Self.hello).encode(sender: 2, version: 6)
-        #expect(throws: PeerFrameError.version(6)) { try Self.decode(newer) }
+        let newer = Handshake.hello(Self.hello).encode(sender: 2, version: 7)
+        #expect(throws: PeerFrameError.version(7)) { try Self.decode(newer) }
         var garbage = Handshake.hello(Self.hello).encode(sender: 2)
         garbage[4] = 1
         #expect(throws: PeerFrameError.headerChecksum) { try Self.decode(garbage) }

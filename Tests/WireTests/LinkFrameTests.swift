@@ -38,7 +38,7 @@ import Testing
                 (0..<5).map { bytes.loadUnaligned(fromByteOffset: 24 + 8 * $0, as: UInt64.self) }
             }
             let foundCount = frame.withUnsafeBytes { $0.loadUnaligned(fromByteOffset: 12, as: UInt32.self) }
-            #expect(Array(frame[0..<8]) == [0x4D, 0x50, 0x50, 0x31, 5, kind, 2, 0], "\(link)")
+            #expect(Array(frame[0..<8]) == [0x4D, 0x50, 0x50, 0x31, 6, kind, 2, 0], "\(link)")
             #expect(foundCount == count && found == numbers && frame[16..<24].allSatisfy { $0 == 0 }, "\(link)")
             #expect(Array(frame[64...]) == payload, "\(link)")
         }

@@ -52,7 +52,7 @@ import Testing
             .propose(
                 view: 0x0102, instance: 0x0304, base: 0x0506, commit: 0x0708, round: 0x090A, batch: Self.batch),
             sender: 8)
-        #expect(Array(frame[0..<8]) == [0x4D, 0x50, 0x50, 0x31, 5, 5, 8, 0])
+        #expect(Array(frame[0..<8]) == [0x4D, 0x50, 0x50, 0x31, 6, 5, 8, 0])
         #expect(Array(frame[12..<24]) == [5, 0, 0, 0, 0xD4, 0xC3, 0xB2, 0xA1, 0, 0, 0, 0])
         #expect(
             Array(frame[24...]) == [
@@ -64,14 +64,14 @@ import Testing
     @Test func bytesOfAPromiseAndItsEnd() {
         let promise = Self.encode(
             .promise(view: 1, decided: 2, after: 3, instance: 4, acceptedView: .max, batch: .noop, more: true))
-        #expect(Array(promise[4..<8]) == [5, 4, 2, 2])
+        #expect(Array(promise[4..<8]) == [6, 4, 2, 2])
         #expect(
             Array(promise[24...]) == [
                 1, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0,
                 255, 255, 255, 255, 255, 255, 255, 255,
             ])
         let last = Self.encode(.lastPromise(view: 1, decided: 2, after: 3))
-        #expect(Array(last[4..<8]) == [5, 4, 2, 1])
+        #expect(Array(last[4..<8]) == [6, 4, 2, 1])
         #expect(last.count == 64)
     }
 
@@ -120,7 +120,7 @@ import Testing
                 PeerFrame.encodeForwardHeader(
                     count: record.count, checksum: 0x0403_0201, view: 9, sender: 1, into: $0)
             } + record
-        #expect(Array(frame[4..<8]) == [5, 0x80, 1, 0])
+        #expect(Array(frame[4..<8]) == [6, 0x80, 1, 0])
         #expect(Array(frame[12..<32]) == [40, 0, 0, 0, 1, 2, 3, 4, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0])
         try withExactBytes(frame) { bytes in
             let decoded = try PeerFrame(decoding: bytes)

@@ -4,11 +4,12 @@ import os
 import signal
 import struct
 import threading
+import time
 
 import mpx
 from harness import eventually, main, scenario
 from mpx import (BUSY, CLOSE, EXPIRED, FULL, LOCAL, MALFORMED, NO_LEADER, OK, OPEN, PING, QUERY, STATUS, SUBMIT, add, append,
-                 delete, get, header, number, put, some)
+                 delete, get, header, number, put, scan, some)
 
 
 @scenario
@@ -48,6 +49,59 @@ def busy(run):
     total = struct.unpack("<q", cluster.client(leader).query(get(b"busy")).body[1:] or bytes(8))[0]
     run.check(done <= total <= 16, f"{done} additions were acknowledged, 16 admitted, {total} counted")
     eventually(lambda: cluster.status(leader)["outstanding"] == 0, "nothing is outstanding any more")
+
+
+@scenario
+def turns(run):
+    """While queries that take long wait, ordered or not, other clients are answered between them."""
+    cluster = run.cluster().start_all()
+    leader = cluster.leader()
+    link, other = cluster.link(leader, "dealer"), cluster.link(leader)
+    for first in range(0, 40_000, 1_000):
+        for n in range(first, first + 1_000):
+            link.send_frames([header(SUBMIT, sequence=n), put(b"key %d" % n, b"")])
+        for _ in range(1_000):
+            run.equal(mpx.decode(link.receive_frames(30)[1:]).status, OK, "a put")
+    nothing = [1, 0, 0, 0, 0, 0]
+    for flags, what in ((LOCAL, "local"), (0, "ordered")):
+        for n in range(192):
+            link.send_frames([header(QUERY, flags=flags, sequence=n), scan(b"none begins with this")])
+        begin, waits, answers = time.monotonic(), [], 0
+        while answers < 192:
+            before = time.monotonic()
+            run.reply(other.call(PING, b"x", timeout=60), "PING between scans", status=OK, body=b"x")
+            waits.append(time.monotonic() - before)
+            while answers < 192 and link.socket.poll(0):
+                reply = run.reply(mpx.decode(link.receive_frames()[1:]), "a scan", status=OK, body=bytes(nothing))
+                answers += 1
+        took = time.monotonic() - begin
+        waits.sort()
+        print(f"192 {what} scans took {took:.2f} s, {len(waits)} PINGs meanwhile: median {waits[len(waits) // 2] * 1e3:.1f} ms, "
+              f"longest {waits[-1] * 1e3:.1f} ms")
+        run.check(waits[-1] < took / 4, f"a PING waits for some scans, not for all: {waits[-1]:.3f} of {took:.3f} s")
+
+
+@scenario
+def guesses(run):
+    """The id of a session is known to whoever opened it: none follows from another, and nobody ends what is not its own."""
+    cluster = run.cluster().start_all()
+    link = [cluster.link(id) for id in cluster.ids]
+    sessions = [link[n % 3].call(OPEN).session for n in range(20)]
+    steps = {(later - earlier) >> 20 for earlier, later in zip(sessions, sessions[1:])}
+    run.equal(len(steps), 19, "no two ids are as far apart as two others")
+    for session in sessions:
+        # The neighbours in the table, and the ids by the count of OPENs.
+        for guess in (session + 1, session - 1, session ^ 1 << 20, 1 << 20 | session & 0xFFFFF, 0xFFFFF & session or 1):
+            run.reply(link[0].call(CLOSE, session=guess), "CLOSE of a guess", status=EXPIRED)
+    for n, session in enumerate(sessions):
+        run.reply(link[n % 3].call(SUBMIT, add(b"n", 1), session=session, sequence=1), "all are open", status=OK)
+    cluster.settle()
+    digests = {status["digest"]["value"] for status in cluster.statuses().values()}
+    run.equal(len(digests), 1, "the same ids on every replica")
+    cluster.kill9(*cluster.ids)
+    cluster.start(*cluster.ids)
+    for n, session in enumerate(sessions):
+        run.reply(cluster.link(n % 3).call(CLOSE, session=session), "CLOSE of one's own", status=OK)
 
 
 @scenario
