@@ -192,7 +192,8 @@ public struct KeyValueService: StateMachine {
         reply.append(littleEndian: sum)
     }
 
-    /// 1, `more`, the count, and the entries that begin with `prefix`, as many as fit into `max_request` bytes.
+    /// 1, `more`, the count, and the entries that begin with `prefix`, as many as fit into `max_request` bytes; or a
+    /// single one that is too large for that, which the slack of a reply is enough for.
     private func scan(
         _ prefix: UnsafeRawBufferPointer, limit: UInt32, in transaction: Transaction, reply: inout Reply
     ) {
@@ -206,24 +207,33 @@ public struct KeyValueService: StateMachine {
         let limit = limit == 0 ? UInt32.max : limit
         let end = max(reply.maxRequest, reply.count)
         var count: UInt32 = 0
-        var more = false
+        var leftOut = 0
+        var large: (key: UnsafeRawBufferPointer, value: UnsafeRawBufferPointer)?
+        func append(_ key: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer, to reply: inout Reply) {
+            reply.append(littleEndian: UInt32(key.count))
+            reply.append(bytes: key)
+            reply.append(littleEndian: UInt32(value.count))
+            reply.append(bytes: value)
+            count += 1
+        }
         entries.forEach(in: transaction) { key, value in
             guard key.count >= prefix.count,
                 bytesAreEqual(UnsafeRawBufferPointer(rebasing: key[..<prefix.count]), prefix)
             else { return true }
             guard count < limit, 8 + key.count + value.count <= end - reply.count else {
                 // One that is too large leaves room for smaller ones: they are not to be hidden behind it.
-                more = true
+                leftOut += 1
+                if large == nil { large = (key, value) }
                 return count < limit && smallestEntry <= end - reply.count
             }
-            reply.append(littleEndian: UInt32(key.count))
-            reply.append(bytes: key)
-            reply.append(littleEndian: UInt32(value.count))
-            reply.append(bytes: value)
-            count += 1
+            append(key, value, to: &reply)
             return true
         }
-        reply.replace(littleEndian: more ? UInt8(1) : 0, at: moreOffset)
+        if count == 0, let large {
+            append(large.key, large.value, to: &reply)
+            leftOut -= 1
+        }
+        reply.replace(littleEndian: leftOut > 0 ? UInt8(1) : 0, at: moreOffset)
         reply.replace(littleEndian: count, at: countOffset)
     }
 }

@@ -12,8 +12,8 @@ public struct Reply: ~Copyable {
     /// The cluster's `max_request` in bytes, the same on every replica: the largest body that a client can send.
     public let maxRequest: Int
 
-    /// How many bytes a reply can have: `maxRequest` and 1,024 more, so that the largest value fits with some words
-    /// beside it.
+    /// How many bytes a reply can have: `maxRequest` and 1,040 more, so that the largest value fits with a key and some
+    /// words beside it.
     public let capacity: Int
 
     /// How many bytes have been appended.
@@ -39,7 +39,7 @@ public struct Reply: ~Copyable {
     public init(maxRequest: Int) {
         invariant(maxRequest >= 0 && maxRequest <= 1 << 30, "max_request is between 0 and 1 GiB")
         self.maxRequest = maxRequest
-        capacity = maxRequest + 1024
+        capacity = maxRequest + 1040
         storage = .allocate(byteCount: capacity, alignment: 64)
         // Touched now: no page fault while a command runs.
         storage.initializeMemory(as: UInt8.self, repeating: 0, count: capacity)

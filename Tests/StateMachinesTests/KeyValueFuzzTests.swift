@@ -83,4 +83,28 @@ import Testing
         #expect(accepted > 10_000 && rejected > 10_000)
         _ = try store.heap.verify()
     }
+
+    /// Whatever another program ordered, a small store refuses or executes it.
+    @Test func aSmallStoreTakesAnyBytes() throws {
+        let store = try TestStore(megabytes: 4, maxRequest: 1 << 12, reserve: 1 << 18)
+        let service = KeyValueService(in: store.transaction)
+        var generator = SeededGenerator(seed: 20_260_102)
+        var refused = 0
+        for _ in 0..<20_000 {
+            var body = Self.mutate(Self.seeds.randomElement(using: &generator)!, with: &generator)
+            // Keys of their own, and values up to far beyond max_request, until the store is full and after.
+            if Bool.random(using: &generator), body.count > 5 {
+                body[5] = UInt8.random(in: 0...255, using: &generator)
+                body += [UInt8](repeating: 7, count: Int.random(in: 0...20_000, using: &generator))
+            }
+            do {
+                _ = try store.apply(body, to: service)
+            } catch {
+                refused += 1
+            }
+            _ = store.query(body, of: service)
+        }
+        #expect(refused > 100)
+        _ = try store.heap.verify()
+    }
 }

@@ -183,6 +183,24 @@ import Testing
         #expect(reply.entries.count == 20)
     }
 
+    /// Whatever can be stored, under whatever key, comes with a scan, if alone.
+    @Test(arguments: [1, 4, 1024], [4096, 4095, 4082, 4081, 4078, 3058, 3057])
+    func scanShowsTheLargestEntry(keyCount: Int, valueCount: Int) throws {
+        let key = [UInt8](repeating: 0x6B, count: keyCount)
+        let value = [UInt8](repeating: 1, count: valueCount)
+        // By two commands: a put of it would be above max_request itself.
+        _ = try apply(Body.put(key, []))
+        _ = try apply(Body.make("A", key: key, value))
+        let alone = [UInt8(1), 0] + UInt32(1).littleEndianBytes + UInt32(keyCount).littleEndianBytes + key
+        #expect(query(Body.scan("")) == alone + UInt32(valueCount).littleEndianBytes + value)
+        #expect(query(Body.make("S", key: key, UInt32(0).littleEndianBytes)) == query(Body.scan("")))
+        _ = try apply(Body.put([UInt8](repeating: 0x6C, count: 1024), []))
+        _ = try apply(Body.make("A", key: [UInt8](repeating: 0x6C, count: 1024), [UInt8](repeating: 2, count: 4096)))
+        #expect(query(Body.make("S", key: key, UInt32(0).littleEndianBytes)) == query(Body.scan("k")))
+        let reply = try #require(ScanReply(query(Body.scan(""))))
+        #expect(reply.more && reply.entries.count == 1)
+    }
+
     @Test func scanFillsMaxRequestToTheByte() throws {
         _ = try apply(Body.put("full", [UInt8](repeating: 1, count: 4096 - 6 - 8 - 4)))
         #expect(query(Body.scan("")).count == 4096)

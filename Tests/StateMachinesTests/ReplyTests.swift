@@ -38,18 +38,18 @@ import Testing
 
     @Test func holdsItsCapacityAndNotAByteMore() {
         var reply = Reply(maxRequest: 10)
-        #expect(reply.capacity == 1034)
-        for _ in 0..<1030 { reply.append(byte: 1) }
+        #expect(reply.capacity == 1050)
+        for _ in 0..<1046 { reply.append(byte: 1) }
         reply.append(littleEndian: UInt32(2))
-        #expect(reply.count == 1034 && !reply.overflowed)
+        #expect(reply.count == 1050 && !reply.overflowed)
         reply.append(byte: 3)
-        #expect(reply.count == 1034 && reply.overflowed)
+        #expect(reply.count == 1050 && reply.overflowed)
         reply.removeAll()
         #expect(reply.overflowed == false)
-        for _ in 0..<1030 { reply.append(byte: 1) }
+        for _ in 0..<1046 { reply.append(byte: 1) }
         reply.append(littleEndian: UInt64(2))
         // What came after the overflow is not there either, though it would fit.
         reply.append(byte: 4)
-        #expect(reply.count == 1030 && reply.overflowed)
+        #expect(reply.count == 1046 && reply.overflowed)
     }
 }

@@ -5,7 +5,7 @@ import struct
 
 import mpx
 from harness import main, scenario
-from mpx import NONE, OK, QUERY, SUBMIT, add, append, cas, delete, get, number, put, scan, some
+from mpx import LOCAL, NONE, OK, QUERY, SUBMIT, add, append, cas, delete, get, number, put, scan, some
 
 
 @scenario
@@ -163,6 +163,15 @@ def scans(run, cluster):
     more, found = mpx.entries(reply.body)
     run.equal((more, len(found)), (1, 5), "a scan of eight values of 200,000 bytes: more, and how many fit")
     run.check(found.items() <= big.items(), "what fits is whole")
+    # The largest entry that there can be, put together of two commands.
+    key, value = b"largest" + bytes(1017), os.urandom(1 << 20)
+    writer.submit(put(key, value[:1000]))
+    writer.submit(append(key, value[1000:500_000]))
+    writer.submit(append(key, value[500_000:]))
+    for flags in (0, LOCAL):
+        reply = run.reply(cluster.link(0).call(QUERY, scan(b"largest"), flags=flags), "a scan of one that is too large", status=OK)
+        run.equal(len(reply.body), (1 << 20) + 1038, "bytes of its reply")
+        run.equal(mpx.entries(reply.body), (0, {key: value}), "the largest entry")
 
 
 if __name__ == "__main__":
