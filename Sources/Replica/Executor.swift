@@ -1,3 +1,4 @@
+import CSupport
 import Consensus
 import Invariants
 import PersistentMemory
@@ -42,6 +43,8 @@ final class Executor<Machine: StateMachine>: Stage {
     @exclusivity(unchecked) private var heldCount = 0
     /// Commands whose memory is fetched ahead, each with the machine's hint.
     private let ahead: UnsafeMutablePointer<(session: UInt64, body: UnsafeRawBufferPointer, hint: UInt64)>
+    /// A batch that took too long for one turn: the state holds its first records.
+    @exclusivity(unchecked) private var interrupted: DecidedBatch?
     /// Room in the ring of completions at the last commit: for so many of the held.
     @exclusivity(unchecked) private var completionRoom = 0
     /// The last instance whose digest was stated.
@@ -55,6 +58,8 @@ final class Executor<Machine: StateMachine>: Stage {
     private static var mostHeld: Int { 4096 }
     /// Commands whose memory is fetched ahead: as many as the processor can have misses under way.
     private static var commandsAhead: Int { 16 }
+    /// Microseconds after which a turn ends, lest the other stages of the lane wait: at the end of a query or a batch.
+    private static var longestTurn: UInt64 { 5_000 }
     /// Bytes of an image copied at a time: some tenths of a millisecond, in which nothing else on this lane moves.
     private static var imageSlice: Int { 1 << 20 }
     /// Microseconds.
@@ -105,16 +110,17 @@ final class Executor<Machine: StateMachine>: Stage {
         if isDamaged { return false }
         let isPaused = imageOrder.isPlaced && (image != nil || beginsImage(now: now))
         if isPaused { copyImage(now: now) }
+        let end = csupport_monotonic_us() + Self.longestTurn
         var batches = 0
-        while !isPaused, batches < budget, heldCount < Self.mostHeld / 2, let batch = decided.pop() {
-            execute(batch)
+        while !isPaused, batches < budget, heldCount < Self.mostHeld / 2, let batch = nextBatch() {
+            execute(batch, until: end)
             batches += 1
             // What is compared is the state after just this instance.
-            if pool.executed % DigestComparison.ordinaryInterval == 0 { break }
+            if isAtInterval || interrupted != nil || csupport_monotonic_us() >= end { break }
         }
         if batches > 0 {
             commit()
-            if pool.executed % DigestComparison.ordinaryInterval == 0 { stateDigest() }
+            if isAtInterval { stateDigest() }
             engine.wake()
             lastBatch = now
         }
@@ -122,6 +128,7 @@ final class Executor<Machine: StateMachine>: Stage {
         while queries < budget, let query = localQueries.pop() {
             answer(query)
             queries += 1
+            if csupport_monotonic_us() >= end { break }
         }
         if batches + queries > 0 {
             publish()
@@ -145,10 +152,17 @@ final class Executor<Machine: StateMachine>: Stage {
 
     // MARK: Batches
 
-    private func execute(_ batch: DecidedBatch) {
+    private func nextBatch() -> DecidedBatch? {
+        guard let batch = interrupted else { return decided.pop() }
+        interrupted = nil
+        return batch
+    }
+
+    /// Executes a batch, or as much of it as there is time for: queries may take long. The rest is for the next turn.
+    private func execute(_ batch: DecidedBatch, until end: UInt64) {
         invariant(batch.instance == pool.executed + 1, "decided batches are executed in order, without a gap")
         var records = CommandRecords(UnsafeRawBufferPointer(start: batch.bytes, count: batch.count))
-        // After a crash in the middle of a long batch its first records are part of the state already.
+        // After a crash or a pause in the middle of a long batch its first records are part of the state already.
         var skip = pool.executedCommands
         var fetched = 0
         while true {
@@ -160,6 +174,10 @@ final class Executor<Machine: StateMachine>: Stage {
                 continue
             }
             execute(record)
+            if record.kind == .query, records.offset < batch.count, csupport_monotonic_us() >= end {
+                interrupted = batch
+                return
+            }
         }
         invariant(!records.isDamaged, "a decided batch is a run of whole command records")
         invariant(skip == 0, "the state holds no more commands of a batch than the batch has")
@@ -193,7 +211,7 @@ final class Executor<Machine: StateMachine>: Stage {
         switch record.kind {
         case .query:
             if isOwn {
-                let status = runQuery(record.body)
+                let status = runOrderedQuery(record.body)
                 hold(
                     record.tag, status, session: 0, position: status == .ok ? pool.position : 0,
                     body: reply.pointee.bytes)
@@ -226,8 +244,13 @@ final class Executor<Machine: StateMachine>: Stage {
     }
 
     /// Runs the machine on a command; says why if it refused.
+    ///
+    /// What is decided was validated by the gateway that took it, and that may have been another program than this one.
     private func apply(_ command: UnsafeRawBufferPointer) -> Refusal? {
         reply.pointee.removeAll()
+        guard command.count <= reply.pointee.maxRequest, Machine.validate(command, as: .submit) == nil else {
+            return .malformed
+        }
         do throws(Refusal) {
             try machine.apply(command, in: transaction, reply: &reply.pointee)
         } catch {
@@ -296,6 +319,15 @@ final class Executor<Machine: StateMachine>: Stage {
             completion(query.tag, status, position: status == .ok ? pool.position : 0, body: reply.pointee.bytes))
     }
 
+    /// As `runQuery`, for one out of a batch, which another replica put together.
+    private func runOrderedQuery(_ query: UnsafeRawBufferPointer) -> StatusCode {
+        guard query.count <= reply.pointee.maxRequest, Machine.validate(query, as: .query) == nil else {
+            reply.pointee.removeAll()
+            return .malformed
+        }
+        return runQuery(query)
+    }
+
     /// Leaves the answer in `reply`.
     private func runQuery(_ query: UnsafeRawBufferPointer) -> StatusCode {
         reply.pointee.removeAll()
@@ -342,15 +374,21 @@ final class Executor<Machine: StateMachine>: Stage {
     // MARK: What others see
 
     private func publish() {
-        board.digest = isBetweenInstances ? (pool.position, pool.executed, heap.digest) : nil
+        if interrupted == nil {
+            board.digest = isBetweenInstances ? (pool.position, pool.executed, heap.digest) : nil
+        }
         board.position.store(pool.position)
         board.sessions.store(UInt64(pool.sessionCount))
         board.statePoolUsed.store(UInt64(pool.used))
         board.statePoolSize.store(UInt64(pool.size))
     }
 
-    /// In the middle of an instance, which a crash may have left it in, it is the digest of nothing that others have.
+    /// In the middle of an instance, after a crash or a pause, it is the digest of nothing that others have.
     private var isBetweenInstances: Bool { pool.executedCommands == 0 }
+
+    private var isAtInterval: Bool {
+        isBetweenInstances && pool.executed % DigestComparison.ordinaryInterval == 0
+    }
 
     private var canStateDigest: Bool { isBetweenInstances && pool.executed != statedInstance }
 

@@ -83,9 +83,10 @@ public protocol StateMachine: SendableMetatype {
     /// Why a body that a client sent is no command of this machine; `nil` when it is one.
     ///
     /// A pure function of its arguments. It runs before a command is ordered; a reason goes to the client as MALFORMED
-    /// and the command never reaches ``apply(_:in:reply:)`` or ``query(_:in:reply:)``. Bodies come from anyone who can
-    /// reach the port: check every length against `body.count` before you trust it. `body` is valid during the call
-    /// only, and not aligned.
+    /// and the command never reaches ``apply(_:in:reply:)`` or ``query(_:in:reply:)``. It runs again before an ordered
+    /// command is executed, since another replica's program may have let it in: what it rejects there is refused on all
+    /// replicas alike, so what it rejects is part of ``version``. Bodies come from anyone who can reach the port: check
+    /// every length against `body.count` before you trust it. `body` is valid during the call only, and not aligned.
     static func validate(_ body: UnsafeRawBufferPointer, as kind: CommandKind) -> String?
 
     /// Executes an ordered command: changes the state and writes the reply. See the rules above.
@@ -93,8 +94,8 @@ public protocol StateMachine: SendableMetatype {
     /// Not `mutating`, on purpose: a change of the Swift value would be neither persistent nor rolled back.
     ///
     /// - Parameters:
-    ///   - command: a body that ``validate(_:as:)`` passed as `.submit`. Valid during the call only, not aligned, never
-    ///     in the store's memory.
+    ///   - command: a body that ``validate(_:as:)`` of this very program passed as `.submit`, of `max_request` bytes at
+    ///     most. Valid during the call only, not aligned, never in the store's memory.
     ///   - transaction: the way to the state. Do not keep it.
     ///   - reply: empty at the call. Append what the client shall get; what is there when `apply` throws is dropped.
     func apply(_ command: UnsafeRawBufferPointer, in transaction: Transaction, reply: inout Reply) throws(Refusal)
@@ -103,7 +104,8 @@ public protocol StateMachine: SendableMetatype {
     /// only.
     ///
     /// - Parameters:
-    ///   - query: a body that ``validate(_:as:)`` passed as `.query`. Valid during the call only, not aligned.
+    ///   - query: a body that ``validate(_:as:)`` of this very program passed as `.query`. Valid during the call only,
+    ///     not aligned.
     ///   - transaction: the way to the state, as of a point that makes the read linearizable.
     ///   - reply: empty at the call. A query whose reply outgrows ``Reply/capacity`` gets an error in its place.
     func query(_ query: UnsafeRawBufferPointer, in transaction: Transaction, reply: inout Reply)
@@ -112,7 +114,8 @@ public protocol StateMachine: SendableMetatype {
     /// wait for nothing, change nothing. Large states are bound by cache misses; this lets those of several commands overlap.
     ///
     /// Called for up to 16 commands ahead, for all of them with step 0, then for all with step 1, when what step 0 fetched is
-    /// there to be followed, then for all with step 2. The default does nothing.
+    /// there to be followed, then for all with step 2. Unlike the other calls it may meet a body that ``validate(_:as:)``
+    /// rejects. The default does nothing.
     ///
     /// - Parameter hint: the command's own word: 0 at step 0, then what the step before left there.
     func prefetch(_ command: UnsafeRawBufferPointer, step: Int, hint: inout UInt64, in transaction: Transaction)
