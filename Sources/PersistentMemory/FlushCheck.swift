@@ -132,9 +132,10 @@ extension Heap {
         let layout = transaction.layout
         let data = transaction.committed.baseAddress! - UnsafeRawPointer(pool.region.baseAddress!)
         let start = data - layout.dataOffset
-        // No commit rests on the number of the newest one, which is durable with the next.
+        // No commit rests on the number of the newest one, which is durable with the next, nor on the owner's line.
         let newest = start + HeapLayout.newestCommitOffset
-        for part in [start..<newest, newest + ShadowMemory.line..<data] {
+        let rest = start + HeapLayout.ownerOffset + ShadowMemory.line
+        for part in [start..<newest, rest..<data] {
             if let problem = check.problem(part, "a commit", pending: true) { return problem }
         }
         let firstCommit = pool.region.load(fromByteOffset: start + HeapLayout.firstCommitOffset, as: UInt64.self)

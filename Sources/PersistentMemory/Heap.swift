@@ -160,6 +160,13 @@ package final class Heap {
     /// Offset of the runtime's own 4,096 bytes, digested, zero at format.
     package var systemRoot: UInt64 { layout.systemRoot }
 
+    /// 64 bytes of the mapping that is shared with the file, for what the owner keeps beside all commits: neither
+    /// journaled nor digested, zero at format; they go along with an image.
+    package var ownerLine: UnsafeMutableRawPointer {
+        UnsafeMutableRawPointer(mutating: transaction.committed.baseAddress!) - layout.dataOffset
+            + HeapLayout.ownerOffset
+    }
+
     // MARK: Images
 
     /// What another pool needs to hold the same heap: the page of the header, and the data area up to where it was ever

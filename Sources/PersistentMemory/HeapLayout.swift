@@ -19,11 +19,12 @@ struct HeapLayout: BitwiseCopyable {
     /// Drawn at format: journal records of another format, or bytes of clients that look like records, do not fit it.
     var salt: UInt64
 
-    /// In the header page: this struct at 0, its checksum at 64; and on lines of their own, as checked numbers, the
-    /// first commit of the journal and the newest one that was fenced.
+    /// In the header page: this struct at 0, its checksum at 64; on lines of their own, as checked numbers, the first
+    /// commit of the journal and the newest one that was fenced; and a line that is the owner's.
     static let checksumOffset = 64
     static let firstCommitOffset = 128
     static let newestCommitOffset = 192
+    static let ownerOffset = 256
 
     var journalOffset: Int { Pool.pageSize }
     var dataOffset: Int { Pool.pageSize + Int(journalSize) }

@@ -9,4 +9,6 @@ public enum Refusal: Error, Hashable, Sendable {
     /// It is no command that may be executed: its machine's `validate` rejects it, or it is larger than `max_request`.
     /// Thrown by the runtime, not by a state machine, where a replica ordered what it should have rejected.
     case malformed
+    /// An operator has named its position, since the machine cannot execute it. Thrown by the runtime.
+    case skipped
 }

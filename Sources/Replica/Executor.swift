@@ -1,6 +1,7 @@
 import CSupport
 import Consensus
 import Invariants
+import Logging
 import PersistentMemory
 import Queues
 import StateMachines
@@ -30,6 +31,10 @@ final class Executor<Machine: StateMachine>: Stage {
     private let engine: Parker
     private let imageOrder: ImageOrder
     private let alarm: Alarm
+    private let logger: Logger
+    private let breadcrumbs: Breadcrumbs
+    /// Of the tags of this process.
+    private let epoch: UInt64
     /// In the making, for another replica.
     private var image: StateImage?
     /// Since when an image waits to be begun.
@@ -69,8 +74,12 @@ final class Executor<Machine: StateMachine>: Stage {
 
     init(
         index: Int, machine: Machine, pool: StatePool, maximumRequest: Int, board: StatusBoard, rings: Rings,
-        parkers: Parkers, imageOrder: ImageOrder, alarm: Alarm, isVerified: Bool
+        parkers: Parkers, imageOrder: ImageOrder, alarm: Alarm, isVerified: Bool, epoch: UInt64,
+        logger: Logger
     ) {
+        self.logger = logger
+        self.epoch = epoch
+        breadcrumbs = pool.breadcrumbs
         self.imageOrder = imageOrder
         self.alarm = alarm
         verification = Verification(of: pool.heap, board: board, isFirst: !isVerified)
@@ -130,6 +139,7 @@ final class Executor<Machine: StateMachine>: Stage {
             queries += 1
             if csupport_monotonic_us() >= end { break }
         }
+        if queries > 0 { breadcrumbs.clear() }
         if batches + queries > 0 {
             publish()
             if completions.publish() { gateway.wake() }
@@ -210,7 +220,9 @@ final class Executor<Machine: StateMachine>: Stage {
         let isOwn = Int(record.origin) == index
         switch record.kind {
         case .query:
-            if isOwn {
+            // Nobody waits for the answer to a query of the process before; and one that has stopped it must not stop
+            // this one, too.
+            if isOwn, PendingTable.isTag(record.tag, of: epoch) {
                 let status = runOrderedQuery(record.body)
                 hold(
                     record.tag, status, session: 0, position: status == .ok ? pool.position : 0,
@@ -233,6 +245,8 @@ final class Executor<Machine: StateMachine>: Stage {
         case .answer(let answer):
             if kind == .submit { board.commandsRepeated.add(1) }
             return answer
+        case .skip:
+            return skip()
         case .execute:
             board.commandsExecuted.add(1)
             while true {
@@ -241,6 +255,16 @@ final class Executor<Machine: StateMachine>: Stage {
                 if case .done(let answer) = outcome { return answer }
             }
         }
+    }
+
+    /// On all replicas alike, since all have the position from their operator.
+    @inline(never) private func skip() -> Answer {
+        board.recordsSkipped.add(1)
+        let answer = pool.refuse(.skipped)
+        logger.warning(
+            "skipped the command at position \(answer.position) (instance \(pool.executed + 1)): its client gets FULL"
+        )
+        return answer
     }
 
     /// Runs the machine on a command; says why if it refused.
@@ -261,6 +285,7 @@ final class Executor<Machine: StateMachine>: Stage {
 
     private func commit() {
         pool.commit()
+        breadcrumbs.clear()
         pool.assertFlushed()
         board.stateCommits.add(1)
         for i in 0..<heldCount { complete(held[i]) }
@@ -331,6 +356,7 @@ final class Executor<Machine: StateMachine>: Stage {
     /// Leaves the answer in `reply`.
     private func runQuery(_ query: UnsafeRawBufferPointer) -> StatusCode {
         reply.pointee.removeAll()
+        breadcrumbs.leave(queryAt: pool.position)
         transaction.readOnly = true
         machine.query(query, in: transaction, reply: &reply.pointee)
         transaction.readOnly = false

@@ -249,7 +249,7 @@ extension PeerLinks {
             "replica \(replica) runs from pools of an earlier time, or two processes run on copies of its pools: its boot count is \(life.bootCount), replica \(other) has met \(count); it has forgotten votes that were counted, and may not vote: run it from its newest pools, once, and if they are gone \(acquaintances.isFounded ? "leave it stopped" : "leave it stopped, or, where no replica of this cluster was ever ready, move the pools of all away and format all anew")"
     }
 
-    /// What the two were formatted for and is not alike. The sentence names both sides, since it goes into the logs of
+    /// What the two were formatted for, or were told to skip, and is not alike. The sentence names both sides, since it goes into the logs of
     /// both.
     private func difference(of hello: Handshake.Hello) -> Handshake.Refusal? {
         let terms = settings.charter.differences(from: hello.charter)
@@ -268,8 +268,19 @@ extension PeerLinks {
                 "the state pools of replica \(settings.replica) and replica \(hello.replica) are laid out differently (fingerprints \(Self.hex(settings.fingerprint)) and \(Self.hex(hello.fingerprint))): they were formatted by different releases. Run the release on both that made their pools, or begin a new cluster with new pools on all replicas"
             )
         }
+        if let disagreement = skipping.disagreement(with: hello.skipping) {
+            let ids = [settings.replica, hello.replica]
+            let (skips, does) = disagreement.isOwn ? (ids[0], ids[1]) : (ids[1], ids[0])
+            let position = disagreement.position
+            return .init(
+                .skipping,
+                "replica \(skips) skips the command at position \(position), replica \(does) does not and has not passed it: start all replicas with --skip-record \(position) until all have passed it"
+            )
+        }
         return nil
     }
+
+    private var skipping: Skipping { Skipping(position: board.position.load(), named: settings.skips) }
 
     /// The peer said HELLO or WELCOME, and there is no objection: the link opens, if it is not open yet, and what the
     /// peer knows is taken note of.
@@ -355,7 +366,7 @@ extension PeerLinks {
         return Handshake.Hello(
             cluster: settings.cluster, replica: settings.replica, incarnation: introduction.incarnation,
             life: introduction.life, ancestors: introduction.ancestors, founding: introduction.founding,
-            charter: settings.charter, fingerprint: settings.fingerprint, members: members)
+            skipping: skipping, charter: settings.charter, fingerprint: settings.fingerprint, members: members)
     }
 
     func reply(

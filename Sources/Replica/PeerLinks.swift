@@ -28,6 +28,8 @@ final class PeerLinks: Stage {
         var members: [Handshake.Member]
         /// As recovered from the acceptor pool.
         var acquaintances: Acquaintances
+        /// Positions of commands that this replica skips, or has skipped.
+        var skips: [UInt64]
     }
 
     /// One peer's end of a link.

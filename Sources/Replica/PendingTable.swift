@@ -63,6 +63,11 @@ struct PendingTable: ~Copyable {
         free = 0
     }
 
+    /// Whether a tag was made by a table of this epoch.
+    static func isTag(_ tag: UInt64, of epoch: UInt64) -> Bool {
+        tag >> (indexBits + generationBits) == epoch & 0xff_ffff
+    }
+
     deinit {
         entries.deallocate()
         envelopes.deallocate()
@@ -146,7 +151,7 @@ struct PendingTable: ~Copyable {
 
     /// The slot of the request with this tag; nil when it was answered already or belongs to an earlier process.
     func find(_ tag: UInt64) -> Int? {
-        guard tag >> (Self.indexBits + Self.generationBits) == epoch else { return nil }
+        guard Self.isTag(tag, of: epoch) else { return nil }
         let index = Int(tag & Self.indexMask)
         guard index < capacity, entries[index].isUsed,
             UInt64(entries[index].generation) == tag >> Self.indexBits & Self.generationMask

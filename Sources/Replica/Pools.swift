@@ -17,6 +17,8 @@ struct Pools {
     let isVerified: Bool
     /// What became of a `log_size` that the log was not formatted with, for the log of the process; nil where it was.
     let resizing: (what: String, isDone: Bool)?
+    /// What the process before this one was executing when it ended.
+    let lastEnd: Breadcrumbs.End?
 
     /// Microseconds that an opening may take to read the state: enough for some gigabytes in memory.
     private static let verificationTime: UInt64 = 500_000
@@ -95,6 +97,7 @@ struct Pools {
         acceptor.begin(start: life.bootCount)
         state.record(bootCount: life.bootCount)
         acceptor.record(life: life)
+        lastEnd = state.takeUpBreadcrumb()
         // One alone has met all.
         if topology.replicas.count == 1, acceptor.founding != .founded { acceptor.record(founding: .founded) }
         // Not before: now the pools are this process's.

@@ -29,11 +29,12 @@ final class ReplicaLife<Machine: StateMachine> {
 
     /// Opens the pools and binds the sockets; nothing runs yet.
     /// - Parameters:
+    ///   - skipping: positions of commands that are not to be executed.
     ///   - report: what STATUS is answered with; given the durability of the pools.
     ///   - bell: rung when there is work for the node's thread.
     ///   - alarm: for what ends the node.
     init(
-        topology: Topology, index: Int, board: StatusBoard, report: (Durability) -> StatusReport,
+        topology: Topology, index: Int, skipping: [UInt64], board: StatusBoard, report: (Durability) -> StatusReport,
         bell: DispatchSemaphore, alarm: Alarm, logger: Logger
     ) throws(ReplicaError) {
         let member = topology.replicas[index]
@@ -54,6 +55,8 @@ final class ReplicaLife<Machine: StateMachine> {
                 "\(acceptor.path): \(vote) is not whole, and is dropped, as what was being written when the process was killed or the power was lost, of which nobody was told; more than a few of these mean that the memory or disk is to be looked at"
             )
         }
+        if let end = pools.lastEnd { Self.tell(end, charter, logger) }
+        let skips = Self.skip(skipping, in: pools.state, logger)
         if pools.isVerified {
             board.statePasses.add(1)
             board.statePassedAt.store(csupport_monotonic_us())
@@ -112,13 +115,14 @@ final class ReplicaLife<Machine: StateMachine> {
                     delay: UInt64(topology.protocol.batchDelayMicroseconds), rings: rings),
                 executed: pools.state.executed, board: board, rings: rings, parkers: plan.parkers, gate: plan.gate,
                 traffic: traffic, transfer: transfer, logger: logger, alarm: alarm)
+            let settings = ClientGateway.Settings(topology: topology, index: index)
             let executor = Executor(
                 index: index, machine: machine, pool: pools.state, maximumRequest: topology.client.maxRequest,
                 board: board, rings: rings, parkers: plan.parkers, imageOrder: order, alarm: alarm,
-                isVerified: pools.isVerified)
+                isVerified: pools.isVerified, epoch: settings.epoch, logger: logger)
             let report = report(durability)
             let gateway = ClientGateway(
-                settings: .init(topology: topology, index: index), port: clients, board: board,
+                settings: settings, port: clients, board: board,
                 validator: { Machine.validate($0, as: $1) }, statusReport: { report.json() }, rings: rings,
                 parkers: plan.parkers, gate: plan.gate)
             let links = PeerLinks(
@@ -129,7 +133,7 @@ final class ReplicaLife<Machine: StateMachine> {
                         Handshake.Member(
                             id: $0.id, incarnation: 0, life: .none,
                             peerEndpoint: $0.peer.description, clientEndpoint: $0.client.description)
-                    }, acquaintances: pools.acquaintances(of: ids, index: index)),
+                    }, acquaintances: pools.acquaintances(of: ids, index: index), skips: skips),
                 port: peerPort, dealers: dealers,
                 callBack: CallBack(to: topology.replicas.map(\.peer.description), in: context), board: board,
                 logger: logger, rings: rings, engine: plan.parkers.engine,
@@ -146,6 +150,33 @@ final class ReplicaLife<Machine: StateMachine> {
         logger.info(
             "replica \(member.id) of \(topology.name): durability \(durability.rawValue), \(lanes.count) lane\(lanes.count == 1 ? "" : "s"), executed \(pools.state.executed), view \(pools.acceptor.promised); \(memory)"
         )
+    }
+
+    /// Says what the process before this one was executing when it ended. Once is what any kill leaves.
+    private static func tell(_ end: Breadcrumbs.End, _ charter: Charter, _ logger: Logger) {
+        let crumb = end.crumb
+        let what =
+            crumb.isQuery
+            ? "the last process ended while it answered a query at position"
+            : "the last process ended while it executed the command at position"
+        let text =
+            "\(what) \(crumb.position) (instance \(crumb.instance)) of '\(charter.machine)' version \(charter.machineVersion)"
+        guard end.times > 1 else { return logger.notice("\(text)") }
+        let advice =
+            crumb.isQuery
+            ? "the query stops whoever answers it: let the machine's validate reject it"
+            : "the command stops whoever executes it: see --skip-record in docs/operations.md"
+        logger.error("\(text), the same \(end.times) times in a row; if it ends there each time, \(advice)")
+    }
+
+    /// - Returns: all positions that the replica names to others.
+    private static func skip(_ positions: [UInt64], in state: StatePool, _ logger: Logger) -> [UInt64] {
+        for position in state.skip(positions) {
+            logger.notice(
+                "the command at position \(position) is not to be executed, but position \(state.position) is reached already: that does nothing here"
+            )
+        }
+        return Set(positions + state.breadcrumbs.skipped).sorted()
     }
 
     deinit {

@@ -1,4 +1,5 @@
 import CSupport
+import Consensus
 import Dispatch
 import Invariants
 import Logging
@@ -22,6 +23,7 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
 
     private let topology: Topology
     private let index: Int
+    private let skipping: [UInt64]
     /// Stands before the logger that was given, so that no lane waits for it.
     private let logger: Logger
     private let log: QueuedLog
@@ -38,11 +40,28 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
 
     /// Opens the pools of replica `id` and binds its sockets; nothing runs yet.
     ///
+    /// - Parameter skipping: positions of commands that the machine cannot execute, as a trap in ``StateMachine/apply(_:in:reply:)`` stops
+    ///   whoever tries: up to 8. They are refused, and their clients get FULL. To be named on all replicas until all
+    ///   have passed them; see docs/operations.md.
     /// - Throws: `ReplicaError` with a sentence on what to do: `.refused` when a pool is missing, damaged, of another
-    ///   replica or cluster, or in use; `.configuration` when an endpoint cannot be used.
-    public init(topology: Topology, id: UInt16, logger: Logger) throws(ReplicaError) {
+    ///   replica or cluster, or in use; `.configuration` when an endpoint cannot be used, or `skipping` not be so.
+    public init(topology: Topology, id: UInt16, logger: Logger, skipping: [UInt64] = []) throws(ReplicaError) {
         guard let index = topology.index(of: id) else { throw .noSuchReplica(id, topology) }
         try AddressSpace.require(for: topology.replicas[index])
+        let positions = Set(skipping).sorted()
+        guard positions.count <= Skipping.mostAsked else {
+            throw ReplicaError(
+                .configuration,
+                "\(positions.count) commands are to be skipped, of which \(Skipping.mostAsked) can be at once: name those that come first, and the others once these are passed"
+            )
+        }
+        guard positions.allSatisfy({ $0 > 0 && $0 < Breadcrumbs.positionLimit }) else {
+            throw ReplicaError(
+                .configuration,
+                "a command that is to be skipped is named by its position, 1 to \(Breadcrumbs.positionLimit - 1), which the log of the replica that it stopped tells"
+            )
+        }
+        self.skipping = positions
         self.topology = topology
         self.index = index
         bell = DispatchSemaphore(value: 0)
@@ -70,8 +89,8 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
 
     private func open() throws(ReplicaError) -> ReplicaLife<Machine> {
         try ReplicaLife(
-            topology: topology, index: index, board: board, report: report(durability:), bell: bell, alarm: alarm,
-            logger: logger)
+            topology: topology, index: index, skipping: skipping, board: board, report: report(durability:), bell: bell,
+            alarm: alarm, logger: logger)
     }
 
     private func report(durability: Durability) -> StatusReport {
@@ -101,6 +120,8 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
         defer { http?.stop() }
         defer { folder.release() }
         var isAnnounced = false
+        // What ended the process before may end this one at its first command: that is told first.
+        log.queue.flush(milliseconds: 500)
         life?.start()
         while !isStopping.load(ordering: .acquiring) {
             if let reason = alarm.raised {

@@ -126,6 +126,7 @@ package final class StatusBoard: Sendable {
     package let statePoolSize: Gauge
     package let commandsExecuted: Counter
     package let commandsRepeated: Counter
+    package let recordsSkipped: Counter
     package let queriesServed: Counter
     package let stateCommits: Counter
     /// How often all of the state was read and found to be what commits have made, and when that was last, on the
@@ -241,6 +242,8 @@ package final class StatusBoard: Sendable {
         statePoolSize = builder.gauge("state_pool_size_bytes", "Bytes that the replicated state has room for")
         commandsExecuted = builder.counter("commands_executed_total", "Commands executed by this process")
         commandsRepeated = builder.counter("commands_repeated_total", "Commands that were repeats of executed ones")
+        recordsSkipped = builder.counter(
+            "records_skipped_total", "Commands refused in place of executed, since an operator named their positions")
         queriesServed = builder.counter("queries_total", "Queries answered")
         stateCommits = builder.counter("state_commits_total", "Failure-atomic commits of the state pool")
         statePasses = builder.counter(

@@ -45,7 +45,8 @@ public enum CommandKind: UInt8, Sendable, BitwiseCopyable {
 /// `allocate` throws when the store is full; let that pass through. A refusal that is part of your service ("no such
 /// account") is a reply, not an error. A trap (`fatalError`, a failed precondition, an overflow) stops every replica,
 /// at once and again after each restart, since the command is in the log: reject in ``validate(_:as:)`` what cannot be
-/// executed.
+/// executed. Where one got through, each start says at which position the last process ended, and an operator has that
+/// command refused on all replicas: `mpaxos run --skip-record`, or `skipping` of a `ReplicaNode`.
 ///
 /// ## Name and version
 ///

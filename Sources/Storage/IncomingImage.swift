@@ -134,6 +134,7 @@ package final class IncomingImage: @unchecked Sendable {
         _ = try state.verify()
         try state.verifyDigest()
         digest = state.executedCommands == 0 ? state.heap.digest : nil
+        state.forgetBreadcrumb()
         state.markInstalled(bootCount: bootCount)
         state.close()
     }

@@ -62,6 +62,13 @@ package struct StateReport: Codable, Sendable {
         package var lastUse: UInt64
     }
 
+    package struct LastEnd: Codable, Sendable {
+        package var position: UInt64
+        package var isQuery: Bool
+        /// How many starts in a row found it.
+        package var times: UInt64
+    }
+
     package var position: UInt64
     package var executed: UInt64
     /// Records of the next instance that are executed already.
@@ -74,6 +81,12 @@ package struct StateReport: Codable, Sendable {
     package var size: Int
     /// Commits that the next open replays.
     package var replayedCommits: Int
+    /// What a replica was executing when it ended, or is; nil for nothing.
+    package var executing: Breadcrumbs.Crumb?
+    /// What the last start found there.
+    package var lastEnd: LastEnd?
+    /// The last positions whose commands were skipped, the latest first.
+    package var skipped: [UInt64]
     package var sessions: [Session]
 }
 
@@ -154,10 +167,14 @@ package enum PoolInspection {
                     id: session.id, sequence: session.sequence, position: session.position, status: session.status,
                     replyLength: session.replyLength, lastUse: pool.table.stamp(slot)))
         }
+        let end = pool.breadcrumbs.lastEnd
         return StateReport(
             position: pool.position, executed: pool.executed, executedCommands: pool.executedCommands,
             digest: hexadecimal(digest.value), opened: pool.root.openings, sessionCapacity: pool.sessionCapacity,
-            used: pool.used, size: pool.size, replayedCommits: pool.heap.replayedCommits, sessions: sessions)
+            used: pool.used, size: pool.size, replayedCommits: pool.heap.replayedCommits,
+            executing: pool.breadcrumbs.crumb(at: pool.position),
+            lastEnd: end.map { .init(position: $0.position, isQuery: $0.isQuery, times: $0.times) },
+            skipped: pool.breadcrumbs.skipped, sessions: sessions)
     }
 
     /// 16 digits.

@@ -41,6 +41,19 @@ extension StateReport {
         let partly = executedCommands > 0 ? " and \(executedCommands) records of the next" : ""
         lines.append("  executed up to instance \(executed)\(partly)")
         lines.append("  \(used) of \(size) bytes used, \(replayedCommits) commits to replay")
+        if let executing {
+            lines.append(
+                "  at \(executing.isQuery ? "a query" : "the command") at position \(executing.position), instance \(executing.instance): executed now, or where the last process ended"
+            )
+        }
+        if let lastEnd {
+            lines.append(
+                "  the last start found that the process before had ended at \(lastEnd.isQuery ? "a query" : "the command") at position \(lastEnd.position), the same \(lastEnd.times) times in a row"
+            )
+        }
+        if !skipped.isEmpty {
+            lines.append("  skipped positions, the latest first: \(skipped.map { "\($0)" }.joined(separator: ", "))")
+        }
         lines.append("  \(sessions.count) of \(sessionCapacity) sessions, \(opened) opened so far")
         for session in sessions {
             lines.append(

@@ -4,7 +4,7 @@ import PersistentMemory
 /// Where things lie in a state.pool:
 ///
 /// ```
-/// region:    page 0: identity (IdentityPage); from page 1: the heap
+/// region:    page 0: identity (IdentityPage); from page 1: the heap, whose line for the owner is Breadcrumbs
 /// progress:  Progress, then a stamp for each session slot, a CheckedNumber or 0       (journaled, not digested)
 /// data:      StateRoot in the system root; the session table, one block               (journaled, digested)
 /// ```

@@ -17,6 +17,8 @@ package struct Answer: BitwiseCopyable {
 package enum Verdict: BitwiseCopyable {
     /// Run the state machine on it in `heap.transaction`, then call `finish`, or `refuse` when it refused.
     case execute
+    /// Its position is one that an operator has named: call `refuse`, and do not run the state machine.
+    case skip
     /// Nothing to run: it is done.
     case answer(Answer)
 }
@@ -56,6 +58,11 @@ package final class StatePool {
     @exclusivity(unchecked) private var recordsInGroup = 0
     @exclusivity(unchecked) private var current: (session: UInt64, sequence: UInt64, slot: Int)?
     @exclusivity(unchecked) private var isRunning = false
+    /// Positions whose commands are not to be run, ascending, as far as they are not passed; and the first of them.
+    @exclusivity(unchecked) private var skips: [UInt64] = []
+    @exclusivity(unchecked) private var nextSkip = UInt64.max
+    /// What the next start finds of this one.
+    package let breadcrumbs: Breadcrumbs
 
     // MARK: Format and open
 
@@ -164,6 +171,7 @@ package final class StatePool {
         heap = try Heap(
             opening: pool, regionOffset: StateLayout.heapOffset, viewLimit: viewLimit, isMoving: isMoving)
         transaction = heap.transaction
+        breadcrumbs = Breadcrumbs(at: heap.ownerLine)
         root = transaction.read(PersistentPointer(offset: heap.systemRoot))
         progress = transaction.read(PersistentPointer(offset: heap.progressRoot))
         let data = UnsafeRawPointer(transaction.committed.baseAddress!) - UnsafeRawPointer(pool.region.baseAddress!)
@@ -234,7 +242,7 @@ package final class StatePool {
             current = (session, sequence, remembered ? slot! : -1)
             isRunning = true
             beginRun()
-            return .execute
+            return root.position &+ 1 >= nextSkip && reachesSkip() ? .skip : .execute
         case .open:
             progress.useClock += 1
             let id = table.open(root: &root, seed: session, clock: progress.useClock)
@@ -328,6 +336,7 @@ package final class StatePool {
         openGroup()
         progress.executed = instance
         progress.records = 0
+        breadcrumbs.enter(instance: instance + 1)
     }
 
     /// Makes everything since the last commit durable, all or nothing. Durable on return.
@@ -359,6 +368,52 @@ package final class StatePool {
         transaction.checkpoint()
     }
 
+    // MARK: Breadcrumbs and skips
+
+    /// What the process before this one left, if it ended while it executed something. To be called once, by the
+    /// replica whose pool it is, before anything is executed. Durable on return.
+    package func takeUpBreadcrumb() -> Breadcrumbs.End? {
+        let end = breadcrumbs.takeUp(at: root.position)
+        breadcrumbs.enter(instance: progress.executed + 1)
+        flushBreadcrumbs()
+        return end
+    }
+
+    /// The image came with what its giver has skipped, which is part of the state; where the giver ended is not.
+    func forgetBreadcrumb() {
+        breadcrumbs.forgetEnd()
+        flushBreadcrumbs()
+    }
+
+    private func flushBreadcrumbs() {
+        pool.flush(heap.ownerLine, StateLayout.lineSize)
+        pool.fence()
+    }
+
+    /// From here on the commands at these positions, and at those that were skipped before and are not passed, are not
+    /// run.
+    /// - Returns: those of them that are passed already.
+    package func skip(_ positions: [UInt64]) -> [UInt64] {
+        skips = Set(positions + breadcrumbs.skipped).filter { $0 > root.position }.sorted()
+        nextSkip = skips.first ?? .max
+        return positions.filter { $0 <= root.position }
+    }
+
+    /// The first position that was named is reached, or was passed by what is no command of the machine. It is put on
+    /// record before the refusal is committed: what another start does at this position is then the same.
+    @inline(never) private func reachesSkip() -> Bool {
+        let position = root.position + 1
+        skips.removeAll { $0 < position }
+        let isNamed = skips.first == position
+        if isNamed {
+            skips.removeFirst()
+            breadcrumbs.note(skipped: position)
+            flushBreadcrumbs()
+        }
+        nextSkip = skips.first ?? .max
+        return isNamed
+    }
+
     // MARK: Parts
 
     /// The machine is about to run. The block of the reply that the command's will replace serves it as spare.
@@ -367,6 +422,7 @@ package final class StatePool {
         guard let slot = current?.slot else { broken("a machine runs for a command") }
         transaction.beginCommand()
         if slot >= 0 { transaction.spare = table.block(of: slot) }
+        breadcrumbs.leave(position: root.position &+ 1)
     }
 
     /// - Returns: whether the machine took it.
@@ -457,6 +513,7 @@ extension Refusal {
         case .tooLarge: "too large for a commit"
         case .replyTooLarge: "the reply is too large"
         case .malformed: "no command of this service"
+        case .skipped: "skipped by the operator"
         }
     }
 }

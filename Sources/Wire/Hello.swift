@@ -29,6 +29,7 @@ package enum Handshake: Equatable, Sendable {
         package var life: Life
         package var ancestors: [UInt64]
         package var founding: Acquaintances.Founding
+        package var skipping: Skipping
         /// HELLO: by which the sender tells the CALL of the replica that it connects to from those of strangers.
         package var ticket: UInt64 = 0
         /// HELLO: the challenge of the CALL that came with the ticket last; 0 before.
@@ -42,8 +43,8 @@ package enum Handshake: Equatable, Sendable {
 
         package init(
             cluster: String, replica: UInt16, incarnation: UInt64, life: Life, ancestors: [UInt64] = [],
-            founding: Acquaintances.Founding, ticket: UInt64 = 0, proof: UInt64 = 0, charter: Charter,
-            fingerprint: UInt64, members: [Member]
+            founding: Acquaintances.Founding, skipping: Skipping, ticket: UInt64 = 0, proof: UInt64 = 0,
+            charter: Charter, fingerprint: UInt64, members: [Member]
         ) {
             self.cluster = cluster
             self.replica = replica
@@ -51,6 +52,7 @@ package enum Handshake: Equatable, Sendable {
             self.life = life
             self.ancestors = ancestors
             self.founding = founding
+            self.skipping = skipping
             self.ticket = ticket
             self.proof = proof
             self.charter = charter
@@ -102,6 +104,8 @@ package enum Handshake: Equatable, Sendable {
             /// Whoever listens at the endpoint of the replica that the sender says it is was called, and is not the
             /// sender.
             case unproven = 9
+            /// One of the two skips a command that the other would execute.
+            case skipping = 10
         }
 
         package var cause: Cause
@@ -188,6 +192,7 @@ package enum Handshake: Equatable, Sendable {
         for _ in 0..<ancestorCount { ancestors.append(try reader.integer(8)) }
         let word = UInt8(truncatingIfNeeded: try reader.integer(1))
         guard let founding = Acquaintances.Founding(rawValue: word) else { throw .field }
+        let skipping = try Handshake.skipping(&reader)
         let (ticket, proof) = (try reader.integer(8), try reader.integer(8))
         let fingerprint = try reader.integer(8)
         let (maxRequest, sessions, stateSize) = (try reader.integer(8), try reader.integer(8), try reader.integer(8))
@@ -211,8 +216,17 @@ package enum Handshake: Equatable, Sendable {
         guard charter.isSound else { throw .field }
         return Hello(
             cluster: cluster, replica: replica, incarnation: incarnation, life: life, ancestors: ancestors,
-            founding: founding, ticket: ticket, proof: proof, charter: charter, fingerprint: fingerprint,
-            members: members)
+            founding: founding, skipping: skipping, ticket: ticket, proof: proof, charter: charter,
+            fingerprint: fingerprint, members: members)
+    }
+
+    private static func skipping(_ reader: inout PayloadReader) throws(PeerFrameError) -> Skipping {
+        let position = try reader.integer(8)
+        let count = Int(try reader.integer(1))
+        guard count <= Skipping.mostNamed else { throw .field }
+        var named: [UInt64] = []
+        for _ in 0..<count { named.append(try reader.integer(8)) }
+        return Skipping(position: position, named: named)
     }
 
     private static func life(_ reader: inout PayloadReader) throws(PeerFrameError) -> Life {
@@ -230,6 +244,10 @@ package enum Handshake: Equatable, Sendable {
         payload.append(UInt8(hello.ancestors.count))
         for nonce in hello.ancestors { append(nonce, to: &payload) }
         payload.append(hello.founding.rawValue)
+        invariant(hello.skipping.named.count <= Skipping.mostNamed, "a replica skips so many commands at most")
+        append(hello.skipping.position, to: &payload)
+        payload.append(UInt8(hello.skipping.named.count))
+        for position in hello.skipping.named { append(position, to: &payload) }
         append(hello.ticket, to: &payload)
         append(hello.proof, to: &payload)
         append(hello.fingerprint, to: &payload)

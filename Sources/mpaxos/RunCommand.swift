@@ -35,6 +35,14 @@ struct RunCommand: ParsableCommand {
     @OptionGroup var replica: ReplicaOptions
     @OptionGroup var log: LogOptions
 
+    @Option(
+        help: ArgumentHelp(
+            """
+            Refuse the command at this position in place of executing it: for one that stops whoever executes it. Up to 8 \
+            times, and on all replicas until all have passed it.
+            """, valueName: "position"))
+    var skipRecord: [UInt64] = []
+
     @Flag(help: .hidden)
     var stopWhenInputEnds = false
 
@@ -51,7 +59,8 @@ struct RunCommand: ParsableCommand {
         if stopWhenInputEnds { Signals.stopWhenInputEnds() }
         let (topology, member) = try replica.read()
         tellOfFaults()
-        let node = try ReplicaNode<KeyValueService>(topology: topology, id: member.id, logger: logger)
+        let node = try ReplicaNode<KeyValueService>(
+            topology: topology, id: member.id, logger: logger, skipping: skipRecord)
         stop.answer { node.stop() }
         try node.run { view, leader in printAside("\(name) ready: view \(view), leader \(leader)") }
     }

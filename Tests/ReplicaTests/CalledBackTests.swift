@@ -40,7 +40,7 @@ import Wire
                         records: members.map {
                             .init(incarnation: $0.incarnation, life: $0.id == 2 ? Life(bootCount: 1, nonce: 1) : .none)
                         },
-                        founding: .founded)),
+                        founding: .founded), skips: []),
                 port: try PeerLinks.Port(
                     binding: "inproc://port", in: context, largestFrame: 1 << 20,
                     bounds: .init(budget: 64 << 20, seconds: 30), board: board),

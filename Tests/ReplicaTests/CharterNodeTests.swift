@@ -1,4 +1,3 @@
-import Client
 import Foundation
 import PersistentMemory
 import Replica
@@ -118,19 +117,7 @@ import Topology
         defer { cluster.stop() }
         let words = ["replica 1 has machine = 'silent' version 2", "has machine = 'silent' version 1"]
         for id in 0..<3 {
-            let connection = try Connection(to: cluster.endpoints[id])
-            let deadline = ContinuousClock.now + .seconds(30)
-            var told: [Int: String] = [:]
-            repeat {
-                let body = Data(try connection.status(timeout: .seconds(30)))
-                let status = try #require(try JSONSerialization.jsonObject(with: body) as? [String: Any])
-                told = [:]
-                for peer in try #require(status["peers"] as? [[String: Any]]) {
-                    guard let refusal = peer["refusal"] as? String else { continue }
-                    #expect(peer["connected"] as? Bool == false)
-                    told[try #require(peer["id"] as? Int)] = refusal
-                }
-            } while told.count < (id == 1 ? 2 : 1) && ContinuousClock.now < deadline
+            let told = try cluster.refusals(of: id, count: id == 1 ? 2 : 1)
             #expect(told.keys.sorted() == (id == 1 ? [0, 2] : [1]))
             for refusal in told.values { for word in words { #expect(refusal.contains(word), "\(refusal)") } }
         }

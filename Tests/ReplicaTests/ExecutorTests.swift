@@ -1,10 +1,12 @@
 import Consensus
 import Dispatch
+import Logging
 import PersistentMemory
 import Queues
 import StateMachines
 import Storage
 import Testing
+import Wire
 
 @testable import Replica
 
@@ -32,8 +34,13 @@ import Testing
             executor = Executor(
                 index: 0, machine: machine, pool: pool, maximumRequest: 1_000, board: board, rings: rings,
                 parkers: Parkers(gateway: parker, engine: parker, links: parker, executor: parker),
-                imageOrder: order, alarm: alarm, isVerified: false)
+                imageOrder: order, alarm: alarm, isVerified: false, epoch: Self.epoch,
+                logger: Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() }))
         }
+
+        static let epoch: UInt64 = 0xAB_CDEF
+        /// Of a request of this process.
+        static let tag = epoch << 40 | 1
 
         deinit {
             executor.close()
@@ -51,6 +58,36 @@ import Testing
             rings.decided.publish()
         }
 
+        /// The engine decides a batch of this replica's own records; runs it.
+        func execute(_ records: (kind: CommandRecord.Kind, tag: UInt64, body: [UInt8])...) {
+            let room = records.map { CommandRecord.size(bodyCount: $0.body.count) }.reduce(0, +)
+            let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: room, alignment: 8)
+            defer { bytes.deallocate() }
+            var at = bytes.baseAddress!
+            for record in records {
+                at += record.body.withUnsafeBytes {
+                    CommandRecord.write(
+                        into: at, kind: record.kind, origin: 0, tag: record.tag, session: 0, sequence: 1, body: $0)
+                }
+            }
+            instance += 1
+            let pushed = rings.decided.push(
+                DecidedBatch(instance: instance, bytes: UnsafeRawPointer(bytes.baseAddress!), count: room))
+            precondition(pushed, "more batches than the ring has room for")
+            rings.decided.publish()
+            run(now: 1_000_000)
+        }
+
+        /// What was answered: the tag, and the status.
+        var answers: [(tag: UInt64, status: StatusCode?)] {
+            var all: [(tag: UInt64, status: StatusCode?)] = []
+            while let completion = rings.completions.pop() {
+                all.append((completion.tag, StatusCode(rawValue: completion.status)))
+                completion.body.release(to: rings.replyBodies)
+            }
+            return all
+        }
+
         var stated: [UInt64] {
             var all: [UInt64] = []
             while let standing = rings.digests.pop() { all.append(standing.executed) }
@@ -59,6 +96,31 @@ import Testing
 
         /// Polls without a pause, at one time.
         func run(now: UInt64) { while executor.poll(budget: 100, now: now) {} }
+    }
+
+    private static let one: [UInt8] = [1, 0, 0, 0, 0, 0, 0, 0]
+
+    /// Named by its position, a command is refused, and those beside it run.
+    @Test func aNamedCommandIsRefusedInPlaceOfExecuted() throws {
+        let rig = try Rig()
+        _ = rig.pool.skip([2])
+        let (tag, one) = (Rig.tag, Self.one)
+        rig.execute((.submit, tag, one), (.submit, tag + 1, one), (.submit, tag + 2, one))
+        let answers = rig.answers
+        #expect(answers.map(\.tag) == [tag, tag + 1, tag + 2] && answers.map(\.status) == [.ok, .full, .ok])
+        #expect(rig.board.recordsSkipped.load() == 1 && rig.pool.position == 3)
+        let root = PersistentPointer<Int64>(offset: rig.pool.heap.transaction.rootSlot(0))
+        #expect(rig.pool.heap.transaction.read(root) == 2)
+        #expect(rig.pool.breadcrumbs.crumb(at: 0) == nil, "nothing is left of what was committed")
+    }
+
+    /// Nobody waits for the answer to a query of the process before: one that has ended that must not end this one.
+    @Test func aQueryOfAnEarlierProcessIsNotRun() throws {
+        let rig = try Rig()
+        rig.execute((.query, 1 << 40 | 1, []), (.query, Rig.tag, []))
+        let answers = rig.answers
+        #expect(answers.map(\.tag) == [Rig.tag] && rig.board.queriesServed.load() == 1)
+        #expect(rig.pool.breadcrumbs.crumb(at: 0) == nil)
     }
 
     /// Under load just at the multiples, though a turn would execute beyond them; in quiet wherever it stands, once.

@@ -36,7 +36,8 @@ final class HandshakeRig {
         }
     }
 
-    init(isFounded: Bool = true) throws {
+    /// - Parameter skips: positions of commands that replica 0 does not execute.
+    init(isFounded: Bool = true, skips: [UInt64] = []) throws {
         let context = try Context(ioThreads: 1)
         let members = [0, 1, 2].map {
             Handshake.Member(
@@ -46,8 +47,8 @@ final class HandshakeRig {
         let fingerprint = charter.fingerprint(layout: 1)
         hello = Handshake.Hello(
             cluster: "c", replica: 2, incarnation: 12, life: Life(bootCount: 5, nonce: 55),
-            founding: isFounded ? .founded : .gathering, charter: charter, fingerprint: fingerprint,
-            members: members)
+            founding: isFounded ? .founded : .gathering, skipping: Skipping(position: 5, named: []),
+            charter: charter, fingerprint: fingerprint, members: members)
         let endpoint = "inproc://handshake"
         let log = self.log
         links = PeerLinks(
@@ -57,7 +58,7 @@ final class HandshakeRig {
                     index: 0, ancestors: [32, 31],
                     records: [.init(incarnation: 10, life: own)]
                         + members.dropFirst().map { .init(incarnation: $0.incarnation, life: .none) },
-                    founding: isFounded ? .founded : .gathering)),
+                    founding: isFounded ? .founded : .gathering), skips: skips),
             port: try PeerLinks.Port(
                 binding: endpoint, in: context, largestFrame: 1 << 20, bounds: .init(budget: 64 << 20, seconds: 30),
                 board: board),

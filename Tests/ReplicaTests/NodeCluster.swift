@@ -1,3 +1,4 @@
+import Client
 import Dispatch
 import Foundation
 import Logging
@@ -6,7 +7,7 @@ import StateMachines
 import Testing
 import Topology
 
-/// Three replicas in this process, over `ipc://` in a folder of their own, as a user of the library runs them.
+/// Three replicas in this process, or fewer, over `ipc://` in a folder of their own, as a user of the library runs them.
 final class NodeCluster: @unchecked Sendable {
     // Unchecked: `nodes` is touched by the test alone.
     let folder = FileManager.default.temporaryDirectory.appending(
@@ -14,17 +15,17 @@ final class NodeCluster: @unchecked Sendable {
     let topology: Topology
     private var nodes: [(stop: () -> Void, ended: DispatchSemaphore)] = []
 
-    init(threads: String = "fused") throws {
+    init(threads: String = "fused", replicas: Int = 3) throws {
         try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-        topology = try Self.topology(in: folder, threads: threads)
+        topology = try Self.topology(in: folder, threads: threads, replicas: replicas)
     }
 
     /// The topology of the replicas in a folder, also with other values than they have.
     static func topology(
-        in folder: URL, threads: String = "fused", maxRequest: String = "1MiB"
+        in folder: URL, threads: String = "fused", replicas: Int = 3, maxRequest: String = "1MiB"
     ) throws -> Topology {
         var text = "name = \"counter\"\n"
-        for id in 0..<3 {
+        for id in 0..<replicas {
             text += """
                 [[replica]]
                 id = \(id)
@@ -57,15 +58,19 @@ final class NodeCluster: @unchecked Sendable {
 
     /// A replica that is not run: whether it opens.
     @discardableResult func open<Machine: StateMachine>(
-        _ id: UInt16, as machine: Machine.Type, under topology: Topology? = nil
+        _ id: UInt16, as machine: Machine.Type, under topology: Topology? = nil, skipping: [UInt64] = [],
+        log: any LogHandler = SwiftLogNoOpLogHandler()
     ) throws(ReplicaError) -> ReplicaNode<Machine> {
         try ReplicaNode<Machine>(
-            topology: topology ?? self.topology, id: id,
-            logger: Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() }))
+            topology: topology ?? self.topology, id: id, logger: Logger(label: "test", factory: { _ in log }),
+            skipping: skipping)
     }
 
-    func start<Machine: StateMachine>(_ id: UInt16, as machine: Machine.Type) throws {
-        let node = try open(id, as: machine)
+    func start<Machine: StateMachine>(
+        _ id: UInt16, as machine: Machine.Type, skipping: [UInt64] = [],
+        log: any LogHandler = SwiftLogNoOpLogHandler()
+    ) throws {
+        let node = try open(id, as: machine, skipping: skipping, log: log)
         let ended = DispatchSemaphore(value: 0)
         nodes.append((node.stop, ended))
         Thread.detachNewThread {
@@ -76,6 +81,27 @@ final class NodeCluster: @unchecked Sendable {
             }
             ended.signal()
         }
+    }
+
+    /// STATUS of a replica.
+    func status(of id: Int) throws -> [String: Any] {
+        let body = Data(try Connection(to: endpoints[id]).status(timeout: .seconds(30)))
+        return try #require(try JSONSerialization.jsonObject(with: body) as? [String: Any])
+    }
+
+    /// Why a replica does not link with others, by their ids, once so many are told.
+    func refusals(of id: Int, count: Int) throws -> [Int: String] {
+        let deadline = ContinuousClock.now + .seconds(30)
+        var told: [Int: String] = [:]
+        repeat {
+            told = [:]
+            for peer in try #require(try status(of: id)["peers"] as? [[String: Any]]) {
+                guard let refusal = peer["refusal"] as? String else { continue }
+                #expect(peer["connected"] as? Bool == false)
+                told[try #require(peer["id"] as? Int)] = refusal
+            }
+        } while told.count < count && ContinuousClock.now < deadline
+        return told
     }
 
     func stop() {

@@ -96,6 +96,29 @@ import Wire
         #expect(rig.log.errors.count == 1 && rig.board.strangersRefused.load() == 1)
     }
 
+    /// Until it has passed the command, or skips it as well; and the other way round.
+    @Test func whoWouldExecuteWhatIsSkippedHereIsRefused() throws {
+        let rig = try HandshakeRig(skips: [57])
+        var hello = rig.hello
+        let sentence =
+            "replica 0 skips the command at position 57, replica 2 does not and has not passed it: start all replicas with --skip-record 57 until all have passed it"
+        for (position, named) in [(3, []), (56, []), (56, [57]), (57, [])] as [(UInt64, [UInt64])] {
+            hello.skipping = Skipping(position: position, named: named)
+            let answer = try #require(try rig.answer(to: rig.proven(hello)))
+            let isRefused = answer.handshake == .refused(.init(.skipping, sentence))
+            #expect(isRefused == (position < 57 && named.isEmpty) && rig.isConnected != isRefused)
+            #expect((rig.board.peers[2].refusal.read() == nil) != isRefused)
+        }
+        rig.board.position.store(57)
+        hello.skipping.named = [58]
+        let answer = try #require(try rig.answer(to: rig.proven(hello, byOther: true), byOther: true))
+        guard case .refused(let refusal) = answer.handshake else {
+            Issue.record("\(answer.handshake)")
+            return
+        }
+        #expect(refusal.reason.hasPrefix("replica 2 skips the command at position 58, replica 0 does not"))
+    }
+
     // MARK: Strangers
 
     /// Who has no proof is not believed, not answered, and not put on record, whatever else it knows: neither where the

@@ -38,6 +38,7 @@ private final class KeyValueRig {
     func execute(_ command: KeyValueStep) -> SessionModel.Expected {
         switch pool.begin(kind: command.kind, session: command.session, sequence: command.sequence) {
         case .answer(let answer): return read(answer)
+        case .skip: return read(pool.refuse(.skipped))
         case .execute:
             while true {
                 let spare = pool.heap.transaction.spare

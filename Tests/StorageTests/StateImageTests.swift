@@ -131,6 +131,30 @@ import Testing
         #expect(pair.files == ["state.pool", "theirs.pool"])
     }
 
+    /// What its giver has skipped is part of a state; where the giver ended is not.
+    @Test func anImageBringsAlongWhatWasSkipped() throws {
+        let pair = try Pair()
+        pair.execute(5, in: pair.theirs)
+        let position = pair.theirs.position + 1
+        _ = pair.theirs.skip([position])
+        guard case .skip = pair.theirs.begin(kind: .submit, session: 0, sequence: 1) else {
+            Issue.record("the position is to be skipped")
+            return
+        }
+        _ = pair.theirs.refuse(.skipped)
+        _ = pair.theirs.begin(kind: .submit, session: 0, sequence: 1)
+        _ = pair.theirs.refuse(.full)
+        _ = pair.theirs.takeUpBreadcrumb()
+        pair.theirs.endInstance(6)
+        let incoming = try pair.incoming()
+        pair.fill(incoming, from: try pair.image())
+        try incoming.finish(as: identity, bootCount: 0)
+        try incoming.install(over: pair.path)
+        try pair.reopen()
+        #expect(pair.ours.breadcrumbs.skipped == [position] && pair.ours.breadcrumbs.lastEnd == nil)
+        #expect(pair.ours.takeUpBreadcrumb() == nil)
+    }
+
     /// A giver that was killed in the middle of a long batch, and cannot go on with it alone, gives what it has.
     @Test func anImageInTheMiddleOfABatch() throws {
         let pair = try Pair()

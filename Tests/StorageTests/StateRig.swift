@@ -53,6 +53,7 @@ final class StateRig {
     func execute(_ command: TestCommand) -> SessionModel.Expected {
         switch pool.begin(kind: command.kind, session: command.session, sequence: command.sequence) {
         case .answer(let answer): return read(answer)
+        case .skip: return read(pool.refuse(.skipped))
         case .execute:
             while true {
                 var reply: [UInt8] = []

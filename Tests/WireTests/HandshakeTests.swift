@@ -7,7 +7,7 @@ import Testing
     static let hello = Handshake.Hello(
         cluster: "ab", replica: 0x0203, incarnation: 0x0102_0304_0506_0708,
         life: Life(bootCount: 7, nonce: 0x99), ancestors: [0x77, 0x66], founding: .founded,
-        ticket: 0x55, proof: 0x44,
+        skipping: Skipping(position: 0x1234, named: [0x39, 0x1300]), ticket: 0x55, proof: 0x44,
         charter: Charter(
             members: [1, 0x0203], maxRequest: 0x11, sessions: 0x2200, stateSize: 0x33_0000, machine: "mc",
             machineVersion: -2),
@@ -39,10 +39,11 @@ import Testing
         let charter: [UInt8] =
             [0x11, 0, 0, 0, 0, 0, 0, 0] + [0, 0x22, 0, 0, 0, 0, 0, 0] + [0, 0, 0x33, 0, 0, 0, 0, 0]
             + [0xFE] + Array(repeating: 0xFF, count: 7) + [2, 0] + Array("mc".utf8)
+        let skipping: [UInt8] = [0x34, 0x12, 0, 0, 0, 0, 0, 0, 2] + word(0x39) + [0, 0x13, 0, 0, 0, 0, 0, 0]
         #expect(
             Array(frame[64...]) == [2, 0] + Array("ab".utf8) + [3, 2] + [8, 7, 6, 5, 4, 3, 2, 1]
                 + word(7) + word(0x99) + [2] + word(0x77) + word(0x66) + [2]
-                + word(0x55) + word(0x44) + [0x11, 0x10, 0x0F, 0x0E, 0x0D, 0x0C, 0x0B, 0x0A] + charter + [2]
+                + skipping + word(0x55) + word(0x44) + [0x11, 0x10, 0x0F, 0x0E, 0x0D, 0x0C, 0x0B, 0x0A] + charter + [2]
                 + [1, 0] + word(0) + word(0) + word(0) + [9, 0] + Array("tcp://h:1".utf8) + [9, 0]
                 + Array("tcp://h:2".utf8)
                 + [3, 2] + word(5) + word(6) + word(0x88) + [1, 0] + Array("p".utf8) + [0, 0])
