@@ -1,6 +1,7 @@
 import CSupport
 import Consensus
 import Dispatch
+import Logging
 import PersistentMemory
 import Queues
 import StateMachines
@@ -54,7 +55,8 @@ private struct Strict: StateMachine {
             executor = Executor(
                 index: 0, machine: Strict(in: pool.heap.transaction), pool: pool, maximumRequest: 1_000, board: board,
                 rings: rings, parkers: Parkers(gateway: parker, engine: parker, links: parker, executor: parker),
-                imageOrder: ImageOrder(), alarm: Alarm(bell: DispatchSemaphore(value: 0)), isVerified: true)
+                imageOrder: ImageOrder(), alarm: Alarm(bell: DispatchSemaphore(value: 0)), isVerified: true, epoch: 0,
+                logger: Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() }))
         }
 
         deinit {
