@@ -7,6 +7,10 @@ final class Link {
     let endpoint: String
     let socket: Socket
     private let frame = Frame()
+    /// Since when it was found without a connection, or was connected anew; nil while there is one.
+    private var downSince: ContinuousClock.Instant?
+    /// libzmq gives up for good on whoever has once broken its protocol, though another process listens there now.
+    private static let reconnectTime = Duration.seconds(5)
 
     /// Requests that libzmq keeps per connection: far more than replicas admit from one client.
     static let queueLength = 65_536
@@ -31,14 +35,28 @@ final class Link {
     /// Queues a request. False: not connected, or the connection is congested.
     func send(_ header: RequestHeader, _ body: [UInt8]) -> Bool {
         guard socket.send(copying: UnsafeRawBufferPointer(start: nil, count: 0), more: true) == .sent else {
+            connectAnew()
             return false
         }
+        downSince = nil
         let headerSent = withUnsafeTemporaryAllocation(byteCount: clientHeaderSize, alignment: 8) { bytes in
             header.encode(into: bytes.baseAddress!)
             return socket.send(copying: UnsafeRawBufferPointer(bytes), more: true) == .sent
         }
         // Refused after the first frame: the connection broke, the message is lost, a retry will follow.
         return headerSent && body.withUnsafeBytes { socket.send(copying: $0, more: false) == .sent }
+    }
+
+    private func connectAnew() {
+        let now = ContinuousClock.now
+        guard let since = downSince else {
+            downSince = now
+            return
+        }
+        guard now - since >= Self.reconnectTime else { return }
+        downSince = now
+        try? socket.disconnect(endpoint)
+        try? socket.connect(endpoint)
     }
 
     /// The next reply that has arrived, or nil. Messages that are no MPX/1 replies are passed over.

@@ -14,9 +14,11 @@ import Wire
 final class CallBack {
     private final class Caller {
         let socket: Socket
-        var usedAt: UInt64 = 0
+        let madeAt: UInt64
+        var usedAt: UInt64
 
-        init(to endpoint: String, in context: Context) throws(MessagingError) {
+        init(to endpoint: String, in context: Context, now: UInt64) throws(MessagingError) {
+            (madeAt, usedAt) = (now, now)
             let socket = try Socket(.dealer, in: context)
             try socket.setIPv6(true)
             try socket.setSendHighWaterMark(CallBack.mostWaiting)
@@ -35,6 +37,9 @@ final class CallBack {
     private static let mostWaiting = 64
     /// Microseconds after which a connection that no call used is closed. A connection takes some round trips.
     private static let idleTime: UInt64 = 10_000_000
+    /// Microseconds after which a connection is made anew over which nobody has answered: libzmq gives up for good on
+    /// whoever has once broken its protocol.
+    private static let answerTime: UInt64 = 5_000_000
 
     private let context: Context
     private let endpoints: [String]
@@ -68,7 +73,8 @@ final class CallBack {
 
     /// Calls the replica at index `peer`. What cannot be sent now is called again at the next HELLO.
     func call(_ peer: Int, ticket: UInt64, along route: Route, sender: Int, now: UInt64) {
-        if callers[peer] == nil { callers[peer] = try? Caller(to: endpoints[peer], in: context) }
+        if let caller = callers[peer], now >= caller.madeAt + Self.answerTime { callers[peer] = nil }
+        if callers[peer] == nil { callers[peer] = try? Caller(to: endpoints[peer], in: context, now: now) }
         guard let caller = callers[peer] else { return }
         caller.usedAt = now
         let call = Handshake.Call(ticket: ticket, challenge: challenge(to: peer, along: route))

@@ -53,7 +53,7 @@ extension Engine {
             alarm.raise(
                 .init(
                     text:
-                        "the state of this replica differs from that of a majority: \(statement(of: members(of: majority), executed)). Its state pool is damaged, or the state machine is not deterministic: keep its pools, see mpaxos dump --verify; the others go on without it"
+                        "the state of this replica differs from that of a majority: \(statement(of: members(of: majority), executed)). Its state pool is damaged, or commands were skipped here and not there (--skip-record), or the state machine is not deterministic: keep its pools, see mpaxos dump --verify; the others go on without it"
                 ))
         case .undecided(let peers):
             guard peers & ~disputed != 0, mayLog(.disputed, of: replica, now: now) else { break }

@@ -100,6 +100,8 @@ extension PeerLinks {
         guard index < settings.index, let link = links[index], link.dealer != nil, call.ticket == link.ticket else {
             return board.strangersRefused.add(1)
         }
+        // A link that stands has its proof: who calls now was told the ticket by another.
+        guard !link.isOpen else { return }
         link.proof = call.challenge
         if link.helloAt != nil { link.helloAt = now }
     }
@@ -130,6 +132,9 @@ extension PeerLinks {
             switch event {
             case .handshakeSucceeded:
                 link.isOpen = false
+                // Whoever listened there before may have heard the old one.
+                link.ticket = .random(in: 1...(.max))
+                link.proof = 0
                 link.helloAt = now
             case .disconnected:
                 if link.isOpen { logger.info("lost the link to replica \(settings.members[index].id)") }
@@ -271,13 +276,23 @@ extension PeerLinks {
         if let disagreement = skipping.disagreement(with: hello.skipping) {
             let ids = [settings.replica, hello.replica]
             let (skips, does) = disagreement.isOwn ? (ids[0], ids[1]) : (ids[1], ids[0])
-            let position = disagreement.position
-            return .init(
-                .skipping,
-                "replica \(skips) skips the command at position \(position), replica \(does) does not and has not passed it: start all replicas with --skip-record \(position) until all have passed it"
-            )
+            return .init(.skipping, Self.words(for: disagreement, skips: skips, does: does))
         }
         return nil
+    }
+
+    private static func words(for disagreement: Skipping.Disagreement, skips: UInt16, does: UInt16) -> String {
+        let places = disagreement.positions.map { String($0) }.joined(separator: ", ")
+        let options = disagreement.positions.map { "--skip-record \($0)" }.joined(separator: " ")
+        if disagreement.isExecuted {
+            return
+                "replica \(skips) is to skip what replica \(does) has executed, at position \(places): start replica \(skips) without \(options)"
+        }
+        let lost =
+            disagreement.isCutShort
+            ? "; it may have skipped others before, which it has forgotten: look for them in its log" : ""
+        return
+            "replica \(skips) skips the command at position \(places), replica \(does) does not and has not passed it: start replica \(does) with \(options) until it has passed it, or, where no log has named that position, replica \(skips) without\(lost)"
     }
 
     private var skipping: Skipping { Skipping(position: board.position.load(), named: settings.skips) }

@@ -45,8 +45,9 @@ final class PeerLinks: Stage {
         }
         /// The peer has said that it is founded.
         var isFounded = false
-        /// DEALER: what tells the peer's CALL from those of strangers, and what that call has left; 0 before.
-        let ticket = UInt64.random(in: 1...(.max))
+        /// DEALER: what tells the peer's CALL over this connection from those of strangers, and what that call has left; 0
+        /// before.
+        var ticket: UInt64 = 0
         var proof: UInt64 = 0
         /// ROUTER: since when, and when last, HELLO came in the peer's name without its proof.
         var unprovenSince: UInt64 = 0
@@ -71,8 +72,11 @@ final class PeerLinks: Stage {
     }
 
     final class Dealer {
+        let endpoint: String
         let socket: Socket
         let monitor: Monitor
+        /// When it was heard of the connection last: while there is none, libzmq tells of each attempt.
+        @exclusivity(unchecked) var eventAt: UInt64 = 0
         var item: Watch.Item?
         var monitorItem: Watch.Item?
 
@@ -90,8 +94,16 @@ final class PeerLinks: Stage {
             try socket.setHeartbeat(intervalMilliseconds: 1000, timeout: 3000)
             let monitor = try Monitor(of: socket)
             try socket.connect(endpoint)
+            self.endpoint = endpoint
             self.socket = socket
             self.monitor = monitor
+        }
+
+        /// Connects anew: libzmq gives up for good on whoever has once broken its protocol, though it be another process
+        /// than the one that listens there now.
+        func reconnect() {
+            try? socket.disconnect(endpoint)
+            try? socket.connect(endpoint)
         }
     }
 
@@ -104,6 +116,9 @@ final class PeerLinks: Stage {
     private static let helloAgain: UInt64 = 100_000
     private static let foundingInterval: UInt64 = 20_000
     private static let keepAlive: UInt64 = 1_000_000
+    /// Microseconds without a word of a connection that does not stand after which it is made anew. An attempt takes a
+    /// second at most.
+    private static let connectingPatience: UInt64 = 3_000_000
     /// Microseconds after which a peer that says nothing, and is to be met for the founding, is taken for gone.
     private static let foundingPatience: UInt64 = 250_000
 
@@ -211,6 +226,11 @@ final class PeerLinks: Stage {
             if let monitorItem = dealer.monitorItem, watch.isReady(monitorItem) {
                 work += readEvents(of: dealer, link, index, now: now)
                 watch.wasEmpty(monitorItem)
+                dealer.eventAt = now
+            }
+            if link.helloAt == nil, now >= dealer.eventAt + Self.connectingPatience {
+                dealer.reconnect()
+                dealer.eventAt = now
             }
             if let helloAt = link.helloAt, now >= helloAt {
                 sayHello(over: link)

@@ -114,7 +114,7 @@ struct Pools {
         do throws(PoolError) {
             acceptor = try acceptor.resized(logSize: logSize, executed: executed)
             return (
-                "\(path): held \(before) of batches, and holds \(acceptor.sizeInWords) from now on, as the topology has log_size = \(wanted)",
+                "\(path): held \(before) of batches, and holds \(acceptor.sizeInWords) from now on, beside its votes, as the topology has log_size = \(wanted)",
                 true
             )
         } catch {

@@ -75,7 +75,9 @@ final class ReplicaLife<Machine: StateMachine> {
             )
         }
         rings = Rings(outstanding: topology.client.maxOutstanding)
-        let largestFrame = PeerHeader.size + pools.acceptor.largestBatch
+        // Also where this replica's log is smaller than that of others: a batch that it has no room for is no reason to
+        // lose the link.
+        let largestFrame = PeerHeader.size + max(pools.acceptor.largestBatch, Self.largestBatchElsewhere)
         do throws(MessagingError) {
             context = try Context(ioThreads: topology.pipeline.ioThreads)
             let clients = try ClientPort.bound(
@@ -169,14 +171,21 @@ final class ReplicaLife<Machine: StateMachine> {
         logger.error("\(text), the same \(end.times) times in a row; if it ends there each time, \(advice)")
     }
 
+    /// Bytes: a batch of one request of the largest `max_request`, 16 MiB, and more than any `batch_bytes`.
+    private static var largestBatchElsewhere: Int { 17 << 20 }
+
     /// - Returns: all positions that the replica names to others.
     private static func skip(_ positions: [UInt64], in state: StatePool, _ logger: Logger) -> [UInt64] {
-        for position in state.skip(positions) {
+        let passed = state.skip(positions)
+        for position in passed {
             logger.notice(
                 "the command at position \(position) is not to be executed, but position \(state.position) is reached already: that does nothing here"
             )
         }
-        return Set(positions + state.breadcrumbs.skipped).sorted()
+        for position in Set(positions).subtracting(passed).sorted() {
+            logger.warning("the command that gets position \(position) will be refused in place of executed")
+        }
+        return Set(positions.filter { !passed.contains($0) } + state.breadcrumbs.skipped).sorted()
     }
 
     deinit {

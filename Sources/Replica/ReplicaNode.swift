@@ -47,7 +47,7 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
     ///   replica or cluster, or in use; `.configuration` when an endpoint cannot be used, or `skipping` not be so.
     public init(topology: Topology, id: UInt16, logger: Logger, skipping: [UInt64] = []) throws(ReplicaError) {
         guard let index = topology.index(of: id) else { throw .noSuchReplica(id, topology) }
-        try AddressSpace.require(for: topology.replicas[index])
+        try ProcessLimits.require(for: topology.replicas[index])
         let positions = Set(skipping).sorted()
         guard positions.count <= Skipping.mostAsked else {
             throw ReplicaError(
@@ -75,12 +75,14 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
         do throws(PoolError) {
             folder = try FolderLock(folderOf: topology.replicas[index].acceptorPool)
         } catch {
+            log.queue.close()
             throw ReplicaError(.refused, error.description)
         }
         do {
             life = try open()
         } catch {
             log.end()
+            log.queue.close()
             throw error
         }
     }

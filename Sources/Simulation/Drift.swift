@@ -81,7 +81,14 @@ extension Simulator {
                 && sound.allSatisfy { replicas[$0].comparison?.disputed ?? 0 == 0 }
         }
         try runUntil(now + 8 * 80 * suspect + transferTime(to: sound + drifted), orWhen: isSettled)
-        guard !isSettled() else { return }
+        guard !isSettled() else {
+            // Who looks after them leaves those down that have stopped: started again they would claim, until they
+            // stop once more, to have decided what nobody is to take from them.
+            for index in indices where !replicas[index].isRunning && replicas[index].executor.committed.isDrifted {
+                replicas[index].stayDown()
+            }
+            return
+        }
         // What the sound ones lack has only one that has drifted: they tell of no instance that it tells of. Who looks
         // after them stops it, and they go on with what they have accepted.
         if sound.contains(where: { replicas[$0].isUp && replicas[$0].core.needsStateTransfer }) {

@@ -26,8 +26,8 @@ extension AcceptorPool {
             && named.st_ino == own.st_ino
     }
 
-    /// Bytes of its batches, for people.
-    package var sizeInWords: String { "\(geometry.arenaSize >> 20) MiB" }
+    /// Bytes of its batches, to the next MiB, for people.
+    package var sizeInWords: String { "\((geometry.arenaSize + 1 << 19) >> 20) MiB" }
 
     /// Makes the pool in its place, as large as a format for `logSize` would make it, and closes this one. The oldest
     /// batches that are executed may not find room in it; all others must. To be called after `settle`, before anything

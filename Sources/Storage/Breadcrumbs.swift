@@ -1,3 +1,4 @@
+import Consensus
 import Invariants
 import PersistentMemory
 import Synchronization
@@ -36,7 +37,7 @@ package struct Breadcrumbs: @unchecked Sendable {
     package static let positionLimit: UInt64 = 1 << 47
     private static let queryBit = positionLimit
     /// Skipped positions that are kept.
-    package static let mostKept = 4
+    package static let mostKept = Skipping.mostKept
     private static let (lastEnd, times, firstSkip) = (2, 3, 4)
 
     private let command: UnsafeMutablePointer<Atomic<UInt64>>

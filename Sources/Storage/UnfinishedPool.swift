@@ -21,8 +21,7 @@ package struct UnfinishedPool {
         }
     }
 
-    /// Removes what a format has made so far, also what has its name already: that was never opened. In such an order
-    /// that, cut short, it leaves no pool with a name whose partner is gone.
+    /// Removes what a format has made so far, also what has its name already: that was never opened.
     package static func discard(_ pools: [UnfinishedPool]) {
         for pool in pools { unlink(pool.target) }
         for pool in pools { unlink(pool.path) }

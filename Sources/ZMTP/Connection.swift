@@ -33,6 +33,9 @@ struct Connection: BitwiseCopyable {
     private(set) var silentSweeps: UInt16 = 0
     private(set) var idleSweeps: UInt16 = 0
     private(set) var unfinishedSweeps: UInt16 = 0
+    /// Bytes of its unfinished message at the last sweep, and those that had come between the two before.
+    private(set) var countAtSweep = 0
+    private(set) var gained = 0
     /// Sweeps of silence after which the peer wants to be dropped.
     var timeToLive = UInt16.max
     /// Its requests that wait for an answer, as the router's owner counts them.
@@ -49,6 +52,13 @@ struct Connection: BitwiseCopyable {
         silentSweeps = min(silentSweeps, .max - 1) + 1
         idleSweeps = min(idleSweeps, .max - 1) + 1
         unfinishedSweeps = input.isEmpty ? 0 : min(unfinishedSweeps, .max - 1) + 1
+        gained = max(0, input.count - countAtSweep)
+        countAtSweep = input.count
+    }
+
+    /// Whether an unfinished message gets on no more: at this rate the rest of it would take its whole time.
+    var isStalled: Bool {
+        unfinishedSweeps > 0 && max(gained, input.count - countAtSweep) < input.count / 64
     }
 
     mutating func wasHeard() {
@@ -57,7 +67,12 @@ struct Connection: BitwiseCopyable {
     }
 
     mutating func hasAsked() { idleSweeps = 0 }
-    mutating func beginsMessage() { unfinishedSweeps = 0 }
+
+    mutating func beginsMessage() {
+        unfinishedSweeps = 0
+        countAtSweep = 0
+        gained = 0
+    }
 
     enum SendOutcome { case done, blocked, lost }
 

@@ -137,17 +137,25 @@ extension Router {
         return true
     }
 
-    /// Drops those whose unfinished messages cost most, in bytes times age, until what all together hold is within the
-    /// bound: not those with small ones, nor those that get on with theirs.
+    /// Drops connections with unfinished messages, until what all together hold is within the bound: first those whose
+    /// messages get on no more, by bytes times age; then of those that began last the largest. Else of many that send slowly each would be
+    /// dropped before its end, and none would come to it.
     func shed() {
-        while held > limits.mostHeldTogether {
-            var place: (index: Int32, cost: Int) = (-1, 0)
-            for index in 0..<capacity where connections[index].state != .free {
-                let cost = connections[index].input.count * (1 + Int(connections[index].unfinishedSweeps))
-                if cost > place.cost { place = (Int32(index), cost) }
+        let bound = limits.mostHeldTogether - limits.mostHeldTogether / 64
+        while held > bound {
+            var stalled: (index: Int32, cost: Int) = (-1, 0)
+            var youngest: (index: Int32, age: Int, count: Int) = (-1, .max, 0)
+            for index in 0..<capacity where connections[index].state != .free && !connections[index].input.isEmpty {
+                let (count, age) = (connections[index].input.count, Int(connections[index].unfinishedSweeps))
+                if connections[index].isStalled {
+                    if count * (1 + age) > stalled.cost { stalled = (Int32(index), count * (1 + age)) }
+                } else if age < youngest.age || age == youngest.age && count > youngest.count {
+                    youngest = (Int32(index), age, count)
+                }
             }
-            invariant(place.index >= 0, "what is held is held for some connection")
-            breach(place.index)
+            let victim = stalled.index >= 0 ? stalled.index : youngest.index
+            invariant(victim >= 0, "what is held is held for some connection")
+            breach(victim)
         }
     }
 

@@ -1,5 +1,6 @@
 import Client
 import Foundation
+import Messaging
 import Synchronization
 import Testing
 import Wire
@@ -26,6 +27,30 @@ import Wire
         private let value = Atomic<UInt64>(0)
         func next() -> UInt64 { value.wrappingAdd(1, ordering: .relaxed).newValue }
         var current: UInt64 { value.load(ordering: .relaxed) }
+    }
+
+    /// Another program listened at the endpoint, of a socket that a client does not fit: libzmq never tries such an endpoint
+    /// again by itself.
+    @Test func whoComesAfterAWrongSocketIsConnectedTo() async throws {
+        let endpoint: String
+        let client: Client
+        do {
+            let wrong = try Socket(.pair, in: Context(ioThreads: 1))
+            let monitor = try Monitor(of: wrong)
+            try wrong.bind("tcp://127.0.0.1:*")
+            endpoint = wrong.lastEndpoint
+            client = try Client(endpoints: [endpoint], options: patient)
+            let end = ContinuousClock.now + .seconds(30)
+            var hasFailed = false
+            while !hasFailed, .now < end {
+                if case .disconnected? = monitor.next() { hasFailed = true }
+                usleep(1000)
+            }
+            #expect(hasFailed)
+        }
+        let replica = try FakeReplica(at: endpoint) { request, _ in .ok(request.body) }
+        defer { replica.stop() }
+        #expect(try await client.query([7]).body == [7])
     }
 
     @Test func manySessionsAtOnce() async throws {

@@ -41,10 +41,10 @@ final class FakeReplica: Sendable {
     var requests: [Request] { seen.withLock { $0 } }
 
     /// - Parameter script: called on the replica's thread with each request and its index, 0 for the first.
-    init(id: UInt16 = 0, _ script: @escaping Script) throws {
+    init(id: UInt16 = 0, at place: String = "tcp://127.0.0.1:*", _ script: @escaping Script) throws {
         context = try Context(ioThreads: 1)
         let router = try Socket(.router, in: context)
-        try router.bind("tcp://127.0.0.1:*")
+        try router.bind(place)
         endpoint = router.lastEndpoint
         let server = Server(router)
         Thread.detachNewThread { [self] in

@@ -35,8 +35,8 @@ import Testing
         #expect(
             shown == [
                 "directory", "log_size", "state_size", "window", "batch_bytes", "batch_delay_us", "heartbeat_ms",
-                "suspect_ms", "sessions", "max_request", "max_outstanding", "socket", "threads", "io_threads",
-                "peer_input", "client_input", "message_s", "silence_s", "http_connections",
+                "suspect_ms", "sessions", "max_request", "max_outstanding", "socket", "peer_input",
+                "client_input", "message_s", "silence_s", "http_connections", "threads", "io_threads",
             ])
     }
 

@@ -259,6 +259,26 @@ import Testing
         #expect(rig.run { old.isClosed } && rig.router.violations == 1 && rig.router.audit() == [])
     }
 
+    /// More clients send slowly than there is room for: those that began first come to their end, and are not dropped just
+    /// before it, one after the other.
+    @Test func slowUploadsComeToTheirEnd() throws {
+        let rig = try RouterRig(limits: Self.limits(held: 1 << 20))
+        rig.answers = false
+        let frame = makeFrame(pattern(200_000))
+        let clients = try (0..<30).map { _ in try rig.open() }
+        for second in 0..<20 {
+            for (index, client) in clients.enumerated() {
+                let part = second - index / 3
+                guard (0..<10).contains(part), !client.isClosed else { continue }
+                let (from, to) = (frame.count * part / 10, frame.count * (part + 1) / 10)
+                client.send(Array(frame[from..<to]))
+                #expect(rig.run { client.unsent == 0 && rig.isAtRest || client.isClosed })
+            }
+            pass(1, rig)
+        }
+        #expect(rig.arrivals.count >= 5 && rig.router.violations > 0 && rig.router.audit() == [])
+    }
+
     /// However much all send, a turn ends, and the next goes on.
     @Test func aTurnHasItsEnd() throws {
         let rig = try RouterRig("tcp://127.0.0.1:0", limits: Self.limits())

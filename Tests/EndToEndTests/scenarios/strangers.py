@@ -1,7 +1,6 @@
 """Who reaches the peer port and knows all that a replica says there: it passes for nobody, and takes no memory."""
 
-import os
-import shutil
+import socket
 import threading
 import time
 
@@ -76,11 +75,13 @@ def replayed(run):
     eventually(lambda: links(cluster, 0) == [True, True], "all are linked")
     client = cluster.client(2).open()
     refused = metric(cluster, 0, REFUSED)
+    linked = cluster.processes[2].log().count("linked to replica 0")
     stranger = Stranger(cluster, 0, hello)
     for n in range(5):
         stranger.go_on(0.8)
         run.equal(links(cluster, 0), [True, True], "the links while a stranger repeats a HELLO")
         run.reply(client.submit(add(b"sum", 1)), "meanwhile", status=OK, body=some(number(n + 1)))
+    run.equal(cluster.processes[2].log().count("linked to replica 0"), linked, "links that replica 2 has made anew")
     run.check(stranger.kinds() <= {0xF2}, f"nobody gets WELCOME but the replica: {stranger.kinds()}")
     for answer in stranger.answers:
         text = answer[64:].decode(errors="replace")
@@ -181,6 +182,35 @@ def crowd(run):
     eventually(lambda: metric(cluster, 0, CUT_OFF) > 100, "most of the crowd was cut off")
     for connection in kept:
         connection.close()
+    cluster.settle()
+
+
+@scenario
+def wrong_socket(run):
+    """While a replica is down a program listens at its peer port that speaks ZeroMQ, and none that fits, or breaks it: libzmq
+    connects never again to such an endpoint by itself. When the replica is back, all are linked, and one of the others may go."""
+    cluster = run.cluster().start_all()
+    for n in range(2):
+        cluster.stop(0)
+        if n == 0:
+            ear = mpx.context.socket(zmq.PUB)
+            ear.bind(f"tcp://127.0.0.1:{cluster.peer_port(0)}")
+            time.sleep(1)
+            ear.close()
+        else:
+            with socket.create_server(("127.0.0.1", cluster.peer_port(0))) as listener:
+                listener.settimeout(10)
+                for _ in range(2):
+                    connection, _ = listener.accept()
+                    connection.sendall(GREETING + ready(b"ROUTER") + b"\x02" + (1 << 40).to_bytes(8, "big") + b"x")
+                    time.sleep(0.3)
+                    connection.close()
+        cluster.start(0)
+        eventually(lambda: all(links(cluster, id) == [True, True] for id in cluster.ids), "all are linked")
+    client = cluster.client(0).open()
+    cluster.kill9(2)
+    run.reply(client.submit(add(b"sum", 1), deadline=30), "through two of three", status=OK, body=some(number(1)))
+    cluster.start(2)
     cluster.settle()
 
 

@@ -1,13 +1,28 @@
 import Glibc
 import Topology
 
-/// The limit of what this process may map (`ulimit -v`). What a replica needs is looked at before it opens anything: the
-/// library of ZeroMQ and Swift's own memory end the process where they get none.
-enum AddressSpace {
+/// The limits of what this process may map (`ulimit -v`) and open (`ulimit -n`). What a replica needs is looked at before it
+/// opens anything: the libraries end the process where they get none.
+enum ProcessLimits {
+    /// Descriptors of a replica alone: pools, lanes, sockets, links to eight others, and some clients.
+    private static let fewestDescriptors = 64
+
+    static func require(for member: Topology.Member) throws(ReplicaError) {
+        try requireAddressSpace(for: member)
+        var limit = rlimit()
+        guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0,
+            limit.rlim_cur < UInt64(fewestDescriptors)
+        else { return }
+        throw ReplicaError(
+            .refused,
+            "a replica takes \(fewestDescriptors) open files at least, besides those of its clients, and this process may have \(limit.rlim_cur): raise the limit (ulimit -n)"
+        )
+    }
+
     /// For rings, the stacks of threads, and all else but pools.
     private static let own = 256 << 20
 
-    static func require(for member: Topology.Member) throws(ReplicaError) {
+    private static func requireAddressSpace(for member: Topology.Member) throws(ReplicaError) {
         var limit = rlimit()
         guard getrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &limit) == 0, limit.rlim_cur != UInt64.max else {
             return
