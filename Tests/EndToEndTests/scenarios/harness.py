@@ -172,8 +172,8 @@ class Cluster:
             "storage": {"directory": os.path.join(self.directory, name), "log_size": "8MiB", "state_size": "32MiB"},
             "protocol": {},
             "client": {},
-            "pipeline": {"threads": run.threads},
             "limits": {},
+            "pipeline": {"threads": run.threads},
         }
         for section, values in sections.items():
             self.sections[section].update(values)
