@@ -197,8 +197,8 @@ def one_differs(run, odd, section, key, written, usual, other):
     cluster.start(odd)
     cluster.settle()
     for id in cluster.ids:
-        refusals = [peer["refusal"] for peer in cluster.status(id)["peers"]]
-        run.equal(refusals, [None, None], f"refusals in STATUS of replica {id} in the end")
+        eventually(lambda: [peer["refusal"] for peer in cluster.status(id)["peers"]] == [None, None],
+                   f"no refusals in STATUS of replica {id} in the end", 5)
 
 
 @scenario
