@@ -45,6 +45,8 @@ final class CallBack {
     private let endpoints: [String]
     private let secret: [UInt64]
     private var callers: [Caller?]
+    /// When to look for connections that were not used for a while; `max`: there are none.
+    @exclusivity(unchecked) private var nextLook = UInt64.max
     private let frame = Frame()
 
     /// - Parameter endpoints: where the members listen for each other, by index.
@@ -77,6 +79,7 @@ final class CallBack {
         if callers[peer] == nil { callers[peer] = try? Caller(to: endpoints[peer], in: context, now: now) }
         guard let caller = callers[peer] else { return }
         caller.usedAt = now
+        nextLook = min(nextLook, now + Self.idleTime)
         let call = Handshake.Call(ticket: ticket, challenge: challenge(to: peer, along: route))
         Handshake.call(call).encode(sender: UInt8(sender)).withUnsafeBytes { frame.rebuild(copying: $0) }
         _ = caller.socket.send(frame, more: false)
@@ -89,8 +92,15 @@ final class CallBack {
 
     /// Closes the connections that were not used for a while.
     func forget(now: UInt64) {
+        guard now >= nextLook else { return }
+        nextLook = .max
         for peer in callers.indices {
-            if let caller = callers[peer], now >= caller.usedAt + Self.idleTime { callers[peer] = nil }
+            guard let caller = callers[peer] else { continue }
+            if now >= caller.usedAt + Self.idleTime {
+                callers[peer] = nil
+            } else {
+                nextLook = min(nextLook, caller.usedAt + Self.idleTime)
+            }
         }
     }
 }
