@@ -9,7 +9,7 @@ final class Link {
     private let frame = Frame()
     /// Since when it was found without a connection, or was connected anew; nil while there is one.
     private var downSince: ContinuousClock.Instant?
-    /// libzmq gives up for good on whoever has once broken its protocol, though another process listens there now.
+    /// How long libzmq is left to connect by itself.
     private static let reconnectTime = Duration.seconds(5)
 
     /// Requests that libzmq keeps per connection: far more than replicas admit from one client.
@@ -55,8 +55,7 @@ final class Link {
         }
         guard now - since >= Self.reconnectTime else { return }
         downSince = now
-        try? socket.disconnect(endpoint)
-        try? socket.connect(endpoint)
+        socket.connectAnew(to: endpoint)
     }
 
     /// The next reply that has arrived, or nil. Messages that are no MPX/1 replies are passed over.

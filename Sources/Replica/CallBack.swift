@@ -37,8 +37,7 @@ final class CallBack {
     private static let mostWaiting = 64
     /// Microseconds after which a connection that no call used is closed. A connection takes some round trips.
     private static let idleTime: UInt64 = 10_000_000
-    /// Microseconds after which a connection is made anew over which nobody has answered: libzmq gives up for good on
-    /// whoever has once broken its protocol.
+    /// Microseconds after which a connection is made anew over which nobody has answered, see `Socket.connectAnew`.
     private static let answerTime: UInt64 = 5_000_000
 
     private let context: Context
@@ -68,7 +67,7 @@ final class CallBack {
         var hasher = Hasher()
         for word in secret { hasher.combine(word) }
         hasher.combine(peer)
-        hasher.combine(route.word)
+        hasher.combine(route)
         // Zero says that there is no proof.
         return UInt64(truncatingIfNeeded: hasher.finalize()) | 1
     }

@@ -396,10 +396,7 @@ extension PeerLinks {
 }
 
 /// The routing id that our ROUTER gave to a connection: a zero and four bytes. A peer cannot choose one of that form.
-struct Route: Equatable {
-    /// Unlike that of any other connection, as long as this one stands.
-    var word: UInt64 { value }
-
+struct Route: Hashable {
     static let none = Route(value: 0)
     private static let size = 5
     private let value: UInt64

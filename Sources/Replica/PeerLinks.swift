@@ -98,13 +98,6 @@ final class PeerLinks: Stage {
             self.socket = socket
             self.monitor = monitor
         }
-
-        /// Connects anew: libzmq gives up for good on whoever has once broken its protocol, though it be another process
-        /// than the one that listens there now.
-        func reconnect() {
-            try? socket.disconnect(endpoint)
-            try? socket.connect(endpoint)
-        }
     }
 
     /// Messages queued per peer: more than the core ever has in flight, few enough to bound memory.
@@ -229,7 +222,7 @@ final class PeerLinks: Stage {
                 dealer.eventAt = now
             }
             if link.helloAt == nil, now >= dealer.eventAt + Self.connectingPatience {
-                dealer.reconnect()
+                dealer.socket.connectAnew(to: dealer.endpoint)
                 dealer.eventAt = now
             }
             if let helloAt = link.helloAt, now >= helloAt {

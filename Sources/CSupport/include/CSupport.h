@@ -103,7 +103,8 @@ struct csupport_standing csupport_stand(struct csupport_standing standing);
 /// most: what went before explains them.
 void csupport_lines_waiting(long change);
 
-/// Writes one line to standard error, unless its reader takes longer than a second: what happened and why, where in the source (a `file` of NULL: not known), and where
+/// Writes one line to standard error, unless its reader takes longer than a second: what happened and why, where in the
+/// source (a `file` of NULL: not known), and where
 /// the one stands that the thread works for. Then aborts. Allocates nothing.
 __attribute__((noreturn, cold, noinline))
 void csupport_last_words(const char *what, const char *why, const char *file, uint32_t line);
