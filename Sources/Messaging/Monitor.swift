@@ -17,8 +17,8 @@ package struct Monitor: ~Copyable, @unchecked Sendable {
         case accepted(endpoint: String, file: Int32)
         /// A connection could not be accepted, for the errno (say, EMFILE).
         case acceptFailed(endpoint: String, code: Int32)
-        /// A connection was made; the handshake follows.
-        case connected(endpoint: String)
+        /// A connection was made, with this file descriptor; the handshake follows.
+        case connected(endpoint: String, file: Int32)
         /// The connection will be tried again after so many milliseconds.
         case connectRetried(endpoint: String, milliseconds: Int)
         /// The ZMTP handshake is done: messages flow.
@@ -83,7 +83,7 @@ package struct Monitor: ~Copyable, @unchecked Sendable {
         case ZMQ_EVENT_BIND_FAILED: .bindFailed(endpoint: endpoint, code: value)
         case ZMQ_EVENT_ACCEPTED: .accepted(endpoint: endpoint, file: value)
         case ZMQ_EVENT_ACCEPT_FAILED: .acceptFailed(endpoint: endpoint, code: value)
-        case ZMQ_EVENT_CONNECTED: .connected(endpoint: endpoint)
+        case ZMQ_EVENT_CONNECTED: .connected(endpoint: endpoint, file: value)
         case ZMQ_EVENT_CONNECT_RETRIED: .connectRetried(endpoint: endpoint, milliseconds: Int(value))
         case ZMQ_EVENT_HANDSHAKE_SUCCEEDED: .handshakeSucceeded(endpoint: endpoint)
         case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL, ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL, ZMQ_EVENT_HANDSHAKE_FAILED_AUTH:

@@ -136,7 +136,8 @@ extension PeerLinks {
                 link.ticket = .random(in: 1...(.max))
                 link.proof = 0
                 link.helloAt = now
-            case .disconnected:
+            case .connected(_, let file): dealer.file = file
+            case .disconnected(_, let file) where file == dealer.file:
                 if link.isOpen { logger.info("lost the link to replica \(settings.members[index].id)") }
                 link.isOpen = false
                 link.helloAt = nil

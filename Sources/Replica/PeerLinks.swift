@@ -77,6 +77,8 @@ final class PeerLinks: Stage {
         let monitor: Monitor
         /// When it was heard of the connection last: while there is none, libzmq tells of each attempt.
         @exclusivity(unchecked) var eventAt: UInt64 = 0
+        /// The descriptor of the connection that was made last; the end of one before it says nothing of that.
+        @exclusivity(unchecked) var file: Int32 = -1
         var item: Watch.Item?
         var monitorItem: Watch.Item?
 
