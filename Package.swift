@@ -80,7 +80,8 @@ let package = Package(
         .testTarget(
             name: "ReplicaTests",
             dependencies: [
-                "Invariants", "Replica", "Client", "StateMachines", "Topology", "Storage", "PersistentMemory", "Consensus", "Wire",
+                "Invariants", "Replica", "Client", "StateMachines", "Topology", "Storage", "PersistentMemory",
+                "Consensus", "Wire",
                 "Messaging", "Queues", "CSupport", .product(name: "Logging", package: "swift-log"),
             ]),
         .testTarget(name: "EndToEndTests", exclude: ["scenarios"]),

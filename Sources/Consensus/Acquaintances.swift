@@ -76,8 +76,9 @@ package struct Acquaintances: Sendable {
     /// By index, this replica's own included.
     package private(set) var records: [Record]
     /// The last life of each member that was refused though it is not before the one that was met, `Life.none` for
-    /// none: it is of another line. Where the life that was met is too long ago to be named, what comes after the refused
-    /// one is refused as well: else pools of an earlier time would be admitted as soon as they were started often enough.
+    /// none: it is of another line. Where the life that was met is too long ago to be named, what comes after the
+    /// refused one is refused as well: else pools of an earlier time would be admitted as soon as they were started
+    /// often enough.
     package private(set) var refused: [Life]
     /// What is to be put on durable record, and what is.
     package private(set) var founding: Founding
@@ -167,8 +168,8 @@ package struct Acquaintances: Sendable {
         return nil
     }
 
-    /// A replica was refused for its life. One before the life that was met may be the very past of that, told late by a
-    /// process that has ended, and is not held against those that come after it.
+    /// A replica was refused for its life. One before the life that was met may be the very past of that, told late by
+    /// a process that has ended, and is not held against those that come after it.
     /// - Returns: whether there is something new to be put on record.
     package mutating func refuse(_ introduction: Introduction, from member: Int) -> Bool {
         let life = introduction.life
@@ -216,7 +217,8 @@ package struct Acquaintances: Sendable {
         return news
     }
 
-    /// A member is not heard any more. Until the record is whole it may come back with other pools, and is to be met again.
+    /// A member is not heard any more. Until the record is whole it may come back with other pools, and is to be met
+    /// again.
     package mutating func lose(_ member: Int) {
         guard founding == .gathering, member != index else { return }
         met &= ~(1 << UInt16(member))

@@ -35,8 +35,8 @@ package struct DigestComparison {
     private static let kept = 16
 
     /// Replicas that were found to differ from this one, since when it has not been settled who is right. What was
-    /// found once stays true when the states move on: it ends with a majority's word, about that instance or a later one, or
-    /// when they are found equal there or later.
+    /// found once stays true when the states move on: it ends with a majority's word, about that instance or a later
+    /// one, or when they are found equal there or later.
     package private(set) var disputed: UInt16 = 0
     package private(set) var disputedSince: UInt64 = .max
     /// All have told of an instance in dispute, and there is no majority: nobody is left who could settle it.

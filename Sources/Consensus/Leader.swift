@@ -36,8 +36,8 @@ extension Core {
         return role == .leader && answered >= quorum
     }
 
-    /// Whether what this replica is rests on a word of late, not older than what makes it suspect who gives it: a leader
-    /// has the answers of a quorum, a follower has heard its leader.
+    /// Whether what this replica is rests on a word of late, not older than what makes it suspect who gives it: a
+    /// leader has the answers of a quorum, a follower has heard its leader.
     package func isInTouch(now: Microseconds) -> Bool {
         guard role == .leader else {
             guard let leader else { return false }

@@ -1,16 +1,16 @@
-/// Views and instances beyond this are refused when they come from the network: nobody lives that long, and the arithmetic
-/// on them cannot overflow.
+/// Views and instances beyond this are refused when they come from the network: nobody lives that long, and the
+/// arithmetic on them cannot overflow.
 package let plausibleLimit: UInt64 = 1 << 62
 
 /// A message moves the promised view up by so many at most; one from beyond is refused, and moves it up by just these.
 /// So what one replica says wrongly spends no more of the views than that, on durable record: all of them would take
-/// 2^46 messages, which a link of 1 Gbit/s carries in more than a year. Honest replicas are never so far apart, as each view
-/// costs an election; and where one was away for more of them than that, the messages of the others take it there in
-/// some steps.
+/// 2^46 messages, which a link of 1 Gbit/s carries in more than a year. Honest replicas are never so far apart, as each
+/// view costs an election; and where one was away for more of them than that, the messages of the others take it there
+/// in some steps.
 package let mostViewsAtOnce: UInt64 = 1 << 16
 
-/// The door for what peers say. A replica trusts the others: one that lies may mislead it. But whatever a message says, no
-/// core stops for it, and it uses up nothing for good.
+/// The door for what peers say. A replica trusts the others: one that lies may mislead it. But whatever a message says,
+/// no core stops for it, and it uses up nothing for good.
 extension Core {
     /// Nobody's view or instance gets near the limit, and leaders alone speak as leaders.
     @inline(__always) func isPlausible(_ message: Message, from: ReplicaIndex) -> Bool {
@@ -37,7 +37,8 @@ extension Core {
         }
     }
 
-    /// Moves up towards the view of a message that came. Returns whether it is there: one from too far beyond is refused.
+    /// Moves up towards the view of a message that came. Returns whether it is there: one from too far beyond is
+    /// refused.
     mutating func reach(_ view: View, now: Microseconds, into effects: inout EffectBuffer) -> Bool {
         adoptView(min(view, promised + mostViewsAtOnce), now: now, into: &effects)
         guard promised < view else { return true }

@@ -47,8 +47,8 @@ package struct Frame: ~Copyable, @unchecked Sendable {
     @inlinable
     package var hasMore: Bool { zmq_msg_more(message) != 0 }
 
-    /// The file descriptor of the connection that the frame was received over; nil where it came over none. The connection
-    /// may have ended since.
+    /// The file descriptor of the connection that the frame was received over; nil where it came over none. The
+    /// connection may have ended since.
     package var sourceFile: Int32? {
         let file = zmq_msg_get(message, ZMQ_SRCFD)
         return file < 0 ? nil : file

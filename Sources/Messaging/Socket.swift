@@ -68,8 +68,8 @@ package struct Socket: ~Copyable, @unchecked Sendable {
         }
     }
 
-    /// Connects to `endpoint` anew: libzmq gives up for good on whoever has once broken its protocol, though it be another
-    /// process than the one that listens there now.
+    /// Connects to `endpoint` anew: libzmq gives up for good on whoever has once broken its protocol, though it be
+    /// another process than the one that listens there now.
     package borrowing func connectAnew(to endpoint: String) {
         // Where it has given up there is nothing to end; and an endpoint that was connected to before is a good one.
         zmq_disconnect(handle, endpoint)

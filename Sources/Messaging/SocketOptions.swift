@@ -89,8 +89,8 @@ extension Socket {
         try set(ZMQ_TCP_KEEPALIVE, to: on ? 1 : 0, named: "TCP keep-alive")
     }
 
-    /// TCP finds out within about so many seconds that the peer's host is gone: by probes when nothing comes, three of them in
-    /// vain, or by bytes that nobody acknowledges.
+    /// TCP finds out within about so many seconds that the peer's host is gone: by probes when nothing comes, three of
+    /// them in vain, or by bytes that nobody acknowledges.
     package borrowing func setTCPKeepAlive(findingDeadAfter seconds: Int) throws(MessagingError) {
         try setTCPKeepAlive(true)
         let (idle, interval) = (Int32(clamping: seconds / 2), Int32(clamping: seconds / 6))

@@ -101,8 +101,8 @@ package final class Pool {
         region.copyMemory(from: image)
     }
 
-    /// A pool without libpmemobj: the region is an unnamed file in memory, with a copy of a region that its owner may be
-    /// changing. Takes as much memory as the region has pages that are not zero.
+    /// A pool without libpmemobj: the region is an unnamed file in memory, with a copy of a region that its owner may
+    /// be changing. Takes as much memory as the region has pages that are not zero.
     /// - Parameters:
     ///   - descriptor: of the pool's file.
     ///   - place: of the region in it.
@@ -274,15 +274,20 @@ extension Pool {
     /// A pool in use is tried again for a fifth of a second: the kernel may still be taking down the process that was
     /// killed while it held the lock, or a child of its owner may be between fork and exec.
     private static func openLocked(path: String, layout: String) throws(PoolError) -> OpaquePointer {
-        var attemptsLeft = 20
+        var attemptsLeft = lockAttempts
         while true {
             if let pool = pmemobj_open(path, layout) { return pool }
             let code = errno
             guard code == EAGAIN, attemptsLeft > 0 else { throw openingError(path: path, code: code) }
             attemptsLeft -= 1
-            usleep(10_000)
+            usleep(lockPause)
         }
     }
+
+    /// How often, and after how many microseconds, a lock is tried again: a second in all, since on a busy machine a fork
+    /// may take long.
+    package static let lockAttempts = 100
+    package static let lockPause: UInt32 = 10_000
 
     private static func findRegion(
         in pool: OpaquePointer, path: String, size: Int

@@ -230,8 +230,8 @@ final class ClientGateway: Stage {
     }
 
     /// Requests that one connection may have outstanding: as many as there is room for more (the dynamic threshold of
-    /// Choudhury and Hahne), so that one alone gets half of the room, two get two thirds, and the next always finds some.
-    /// But a few whatever the others have.
+    /// Choudhury and Hahne), so that one alone gets half of the room, two get two thirds, and the next always finds
+    /// some. But a few whatever the others have.
     private var share: Int {
         max(Self.leastShare, pending.pointee.capacity - pending.pointee.count)
     }

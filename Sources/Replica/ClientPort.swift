@@ -45,7 +45,8 @@ class ClientPort {
         broken("each kind of port has a method of its own")
     }
 
-    /// Requests of the connection in the envelope that are admitted and not answered; 0 where connections are not told apart.
+    /// Requests of the connection in the envelope that are admitted and not answered; 0 where connections are not told
+    /// apart.
     func outstanding(of envelope: UnsafeRawBufferPointer) -> Int { 0 }
 
     /// Counts a request of the connection in the envelope as outstanding, and as answered.

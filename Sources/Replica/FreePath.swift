@@ -2,8 +2,8 @@ import Glibc
 import Messaging
 import ZMTP
 
-/// Throws where a process listens at the path of an `ipc://` endpoint: libzmq would take the path from it, and its clients
-/// or peers would come here. A path that a killed process left is free.
+/// Throws where a process listens at the path of an `ipc://` endpoint: libzmq would take the path from it, and its
+/// clients or peers would come here. A path that a killed process left is free.
 func requireFree(_ endpoint: String) throws(MessagingError) {
     let isTaken: Bool
     do throws(SocketError) {

@@ -123,8 +123,8 @@ final class HTTPExchange: ChannelInboundHandler {
         }
     }
 
-    /// Nothing more is said. What the client still sends is read over for a moment: closed at once, the connection would
-    /// be reset, and the last answer lost.
+    /// Nothing more is said. What the client still sends is read over for a moment: closed at once, the connection
+    /// would be reset, and the last answer lost.
     private func end(_ context: ChannelHandlerContext) {
         context.close(mode: .output, promise: nil)
         allow(Self.lingering, context)

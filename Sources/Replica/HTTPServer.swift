@@ -8,8 +8,8 @@ import NIOPosix
 import Synchronization
 import Topology
 
-/// /metrics, /healthz and /status over HTTP, on a thread of its own that yields to the lanes. It reads the board alone, so
-/// that a scrape never delays a stage.
+/// /metrics, /healthz and /status over HTTP, on a thread of its own that yields to the lanes. It reads the board alone,
+/// so that a scrape never delays a stage.
 ///
 /// What takes its address away, a port in use, a host that is not known yet, a process without descriptors, is said in
 /// the log, and tried again each second: a replica that cannot be looked at still serves its clients.

@@ -65,8 +65,8 @@ final class ImageReceiver {
     private static let longRest: UInt64 = 10_000_000
     /// Microseconds that a giver may take to make its image.
     private static let longestMaking: UInt64 = 600_000_000
-    /// Microseconds that an image is kept for the word of a third replica: of an instance that each tells of when it comes
-    /// there, and else of one that it has told of by now if it was as quiet there as the giver.
+    /// Microseconds that an image is kept for the word of a third replica: of an instance that each tells of when it
+    /// comes there, and else of one that it has told of by now if it was as quiet there as the giver.
     private static let longestComparison: UInt64 = 3_000_000
     private static let shortComparison: UInt64 = 300_000
 

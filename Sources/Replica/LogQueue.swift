@@ -4,8 +4,8 @@ import Foundation
 import Logging
 import Synchronization
 
-/// Lines on their way to where they are written, which may be slow, or stand still for ever. Who adds one never waits: a
-/// thread of the queue's own writes them. What finds no room is dropped and counted, and told of once there is room.
+/// Lines on their way to where they are written, which may be slow, or stand still for ever. Who adds one never waits:
+/// a thread of the queue's own writes them. What finds no room is dropped and counted, and told of once there is room.
 package final class LineQueue<Line: Sendable>: Sendable {
     private struct State {
         var waiting: [(line: Line, bytes: Int)] = []

@@ -255,8 +255,8 @@ extension PeerLinks {
             "replica \(replica) runs from pools of an earlier time, or two processes run on copies of its pools: its boot count is \(life.bootCount), replica \(other) has met \(count); it has forgotten votes that were counted, and may not vote: run it from its newest pools, once, and if they are gone \(acquaintances.isFounded ? "leave it stopped" : "leave it stopped, or, where no replica of this cluster was ever ready, move the pools of all away and format all anew")"
     }
 
-    /// What the two were formatted for, or were told to skip, and is not alike. The sentence names both sides, since it goes into the logs of
-    /// both.
+    /// What the two were formatted for, or were told to skip, and is not alike. The sentence names both sides, since it
+    /// goes into the logs of both.
     private func difference(of hello: Handshake.Hello) -> Handshake.Refusal? {
         let terms = settings.charter.differences(from: hello.charter)
         if !terms.isEmpty {

@@ -9,10 +9,10 @@ import Wire
 ///
 /// This replica binds one ROUTER; to it connect the replicas of higher index. To each replica of lower index it
 /// connects a DEALER of its own. Both directions of a link share the one TCP connection. On a new connection the
-/// connecting side says HELLO; the other calls it back where the topology says that it listens (`CallBack`), and answers
-/// the HELLO that brings the proof with WELCOME or REFUSED; until then nothing else of that connection is used. A
-/// connection becomes a replica's link only by a HELLO that was accepted, never by the routing id it claims: so nobody
-/// who merely reaches the port can pass for a replica, or cut one off.
+/// connecting side says HELLO; the other calls it back where the topology says that it listens (`CallBack`), and
+/// answers the HELLO that brings the proof with WELCOME or REFUSED; until then nothing else of that connection is used.
+/// A connection becomes a replica's link only by a HELLO that was accepted, never by the routing id it claims: so
+/// nobody who merely reaches the port can pass for a replica, or cut one off.
 ///
 /// Links lose messages, never silently: a full or absent peer shows in the outcome of a send and is counted; the core
 /// sends again what matters.
@@ -45,8 +45,8 @@ final class PeerLinks: Stage {
         }
         /// The peer has said that it is founded.
         var isFounded = false
-        /// DEALER: what tells the peer's CALL over this connection from those of strangers, and what that call has left; 0
-        /// before.
+        /// DEALER: what tells the peer's CALL over this connection from those of strangers, and what that call has
+        /// left; 0 before.
         var ticket: UInt64 = 0
         var proof: UInt64 = 0
         /// ROUTER: since when, and when last, HELLO came in the peer's name without its proof.

@@ -39,8 +39,8 @@ final class PeerTraffic {
     /// Parcels that may wait for one peer, and bytes of those that nobody asked for: what a peer keeps for a while.
     static let mostParcels = 64
     private static let mostBytes = 32 << 20
-    /// Answers that may wait for one peer: more than one of the core's has, so that one that asks and does not read costs
-    /// no more than these. The others are as good as lost, and are asked for again.
+    /// Answers that may wait for one peer: more than one of the core's has, so that one that asks and does not read
+    /// costs no more than these. The others are as good as lost, and are asked for again.
     static let mostAnswers = 256
 
     init(

@@ -1,8 +1,8 @@
 import Glibc
 import Topology
 
-/// The limits of what this process may map (`ulimit -v`) and open (`ulimit -n`). What a replica needs is looked at before it
-/// opens anything: the libraries end the process where they get none.
+/// The limits of what this process may map (`ulimit -v`) and open (`ulimit -n`). What a replica needs is looked at
+/// before it opens anything: the libraries end the process where they get none.
 enum ProcessLimits {
     /// Descriptors of a replica alone: pools, lanes, sockets, links to eight others, and some clients.
     private static let fewestDescriptors = 64

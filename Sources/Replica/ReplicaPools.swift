@@ -96,8 +96,8 @@ public enum ReplicaPools {
         }
     }
 
-    /// For a start: one pool without the other is told from a replica that was never formatted, since to format that one
-    /// anew would forget its votes; and a format that was interrupted from both.
+    /// For a start: one pool without the other is told from a replica that was never formatted, since to format that
+    /// one anew would forget its votes; and a format that was interrupted from both.
     static func requireBoth(of member: Topology.Member) throws(ReplicaError) {
         let paths = [member.acceptorPool, member.statePool]
         let present = paths.filter(exists)

@@ -2,8 +2,8 @@ import Invariants
 
 /// How many requests each client has outstanding, by name: a table with open addressing and fixed memory.
 ///
-/// Names are known by a hash of 64 bits with a secret of the process, so that nobody finds another name with the hash of
-/// a client that he wants to harm.
+/// Names are known by a hash of 64 bits with a secret of the process, so that nobody finds another name with the hash
+/// of a client that he wants to harm.
 struct Shares: ~Copyable {
     private struct Slot: BitwiseCopyable {
         var hash: UInt64 = 0

@@ -115,9 +115,9 @@ public protocol StateMachine: SendableMetatype {
     /// wait for nothing, change nothing. Large states are bound by cache misses; this lets those of several commands overlap.
     ///
     /// Called for up to 16 commands ahead, for all of them with step 0, then for all with step 1, when what step 0 fetched is
-    /// there to be followed, then for all with step 2. Unlike the other calls it may meet a body that ``validate(_:as:)``
-    /// rejects. It must not trap on any: no start would name the command, and `--skip-record` does not pass it; only a program
-    /// whose `prefetch` is mended does. The default does nothing.
+    /// there to be followed, then for all with step 2. Unlike the other calls it may meet a body that
+    /// ``validate(_:as:)`` rejects. It must not trap on any: no start would name the command, and `--skip-record` does
+    /// not pass it; only a program whose `prefetch` is mended does. The default does nothing.
     ///
     /// - Parameter hint: the command's own word: 0 at step 0, then what the step before left there.
     func prefetch(_ command: UnsafeRawBufferPointer, step: Int, hint: inout UInt64, in transaction: Transaction)

@@ -91,8 +91,8 @@ extension AcceptorPool {
         new.pool.fenceAll()
     }
 
-    /// From where on the new pool takes everything: from the floor, unless a batch that is executed is damaged, or there
-    /// is too little room, of which a sixteenth is left free.
+    /// From where on the new pool takes everything: from the floor, unless a batch that is executed is damaged, or
+    /// there is too little room, of which a sixteenth is left free.
     private func lowestInstance(
         of votes: [(instance: UInt64, view: UInt64, batch: Batch)], fitting new: AcceptorPool, executed: UInt64
     ) throws(PoolError) -> UInt64 {

@@ -3,8 +3,8 @@ import Invariants
 import PersistentMemory
 import Synchronization
 
-/// What a process leaves behind of what it executes, for the start after it: one line of the state pool's shared mapping,
-/// beside all commits.
+/// What a process leaves behind of what it executes, for the start after it: one line of the state pool's shared
+/// mapping, beside all commits.
 ///
 /// An overflow or a trap in a machine cannot be caught. So before each command its position is stored here, without a
 /// flush: the page cache survives the process; a loss of power is not what this is for. Nothing rests on it but a line

@@ -22,8 +22,8 @@ package final class FolderLock {
                     "\(path): cannot open its folder: \(String(cString: strerror(errno))); name another one, or give the user of this process the right to read and write it"
                 )
         }
-        // As a pool in use, a lock is tried again for a fifth of a second: its owner may have been killed just now.
-        var attemptsLeft = 20
+        // As that of a pool in use, the lock is tried again: its owner may have been killed just now.
+        var attemptsLeft = Pool.lockAttempts
         while flock(descriptor, (shared ? LOCK_SH : LOCK_EX) | LOCK_NB) != 0 {
             if errno == EINTR { continue }
             // A file system without such locks has those of the pools.
@@ -33,7 +33,7 @@ package final class FolderLock {
                 throw PoolError(.inUse, "\(path): another process has it open; stop that one first")
             }
             attemptsLeft -= 1
-            usleep(10_000)
+            usleep(Pool.lockPause)
         }
     }
 

@@ -139,8 +139,8 @@ package final class IncomingImage: @unchecked Sendable {
         state.close()
     }
 
-    /// Puts it in the place of the pool at `state`, which this process has open or nobody, under the lock of its folder.
-    /// Durable on return. Where it throws, look at `isInstalled`.
+    /// Puts it in the place of the pool at `state`, which this process has open or nobody, under the lock of its
+    /// folder. Durable on return. Where it throws, look at `isInstalled`.
     package func install(over state: String) throws(PoolError) {
         guard rename(path, state) == 0 else {
             throw PoolError(

@@ -10,8 +10,8 @@ import Invariants
     @usableFromInline var end = 0
 
     private static let smallest = 1 << 10
-    /// Bytes from which on a block comes from the system and goes back to it at once. An allocator keeps what was freed, and
-    /// most of all that of a thread other than the first: a crowd's unfinished messages would stay for ever.
+    /// Bytes from which on a block comes from the system and goes back to it at once. An allocator keeps what was
+    /// freed, and most of all that of a thread other than the first: a crowd's unfinished messages would stay for ever.
     private static let ownPages = 256 << 10
 
     package init() {}

@@ -172,7 +172,8 @@
     /// A PING command (RFC 37) that sets the peer no time.
     static let ping: [UInt8] = [Flag.command, 7, 4] + Array("PING".utf8) + [0, 0]
 
-    /// A PING's time to live, in tenths of a second, 0 for none; and the PONG that answers it. Nil for any other command.
+    /// A PING's time to live, in tenths of a second, 0 for none; and the PONG that answers it. Nil for any other
+    /// command.
     package static func readPing(_ command: UnsafeRawBufferPointer) -> (timeToLive: UInt16, pong: [UInt8])? {
         guard command.count >= 7, command.count <= 7 + 16, command[0] == 4, command[1..<5].elementsEqual("PING".utf8)
         else { return nil }

@@ -22,8 +22,8 @@ struct Listener: ~Copyable {
         if address.family != AF_UNIX, silenceSeconds < .max { findDead(after: silenceSeconds) }
     }
 
-    /// Connections that are accepted inherit all this: probes when nothing comes, three of them in vain, or bytes that nobody
-    /// acknowledges, end a connection.
+    /// Connections that are accepted inherit all this: probes when nothing comes, three of them in vain, or bytes that
+    /// nobody acknowledges, end a connection.
     private func findDead(after seconds: Int) {
         let tcp = Int32(IPPROTO_TCP)
         let pause = Int32(clamping: max(1, seconds / 6))

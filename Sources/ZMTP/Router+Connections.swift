@@ -114,8 +114,8 @@ extension Router {
 
     // MARK: Who has to go
 
-    /// Ends a connection for the sake of one that waits: of those that shake hands the oldest, else of those that have asked
-    /// nothing for a second or more the one that has longest. False: all are in use.
+    /// Ends a connection for the sake of one that waits: of those that shake hands the oldest, else of those that have
+    /// asked nothing for a second or more the one that has longest. False: all are in use.
     private func makePlace(now: UInt64) -> Bool {
         var place: (index: Int32, rank: UInt64) = (-1, 0)
         for index in 0..<capacity where connections[index].state != .free {
@@ -138,8 +138,8 @@ extension Router {
     }
 
     /// Drops connections with unfinished messages, until what all together hold is within the bound: first those whose
-    /// messages get on no more, by bytes times age; then of those that began last the largest. Else of many that send slowly each would be
-    /// dropped before its end, and none would come to it.
+    /// messages get on no more, by bytes times age; then of those that began last the largest. Else of many that send
+    /// slowly each would be dropped before its end, and none would come to it.
     func shed() {
         let bound = limits.mostHeldTogether - limits.mostHeldTogether / 64
         while held > bound {
@@ -173,8 +173,8 @@ extension Router {
         nextSweep = connectionCount > 0 || released >= Self.worthGivingBack ? now + Self.sweepInterval : .max
     }
 
-    /// Times of silence count in sweeps, and not by the clock: a lane that stood still for long has heard nobody, and must
-    /// not take that for their silence.
+    /// Times of silence count in sweeps, and not by the clock: a lane that stood still for long has heard nobody, and
+    /// must not take that for their silence.
     private func sweep(_ index: Int32, now: UInt64) {
         let connection = connections + Int(index)
         if connection.pointee.state != .up, now >= connection.pointee.since + limits.handshakeTime {

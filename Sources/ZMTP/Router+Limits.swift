@@ -5,9 +5,11 @@ extension Router {
     package struct Limits: Sendable {
         /// Bytes of a message, heads of its frames included: beyond it the connection is dropped.
         package var largestMessage: Int
-        /// Bytes that wait to be sent to one peer: beyond it, further messages for it are refused. An empty queue takes any.
+        /// Bytes that wait to be sent to one peer: beyond it, further messages for it are refused. An empty queue takes
+        /// any.
         package var mostQueued: Int
-        /// The same for all peers together: beyond it, messages are refused for those that do not read, but for a share each.
+        /// The same for all peers together: beyond it, messages are refused for those that do not read, but for a share
+        /// each.
         package var mostQueuedTogether: Int
         /// The share: bytes that may wait for each, whatever waits for the others.
         package var share: Int
@@ -17,9 +19,11 @@ extension Router {
         package var handshakeTime: UInt64
         /// Seconds for the whole of a message, from its first byte on.
         package var messageSeconds: Int
-        /// Seconds of silence after which a peer is taken for dead, if it can be asked whether it lives. TCP asks the others.
+        /// Seconds of silence after which a peer is taken for dead, if it can be asked whether it lives. TCP asks the
+        /// others.
         package var silenceSeconds: Int
-        /// Connections at once: who comes when there are so many takes the place of one that idles, or waits until one ends.
+        /// Connections at once: who comes when there are so many takes the place of one that idles, or waits until one
+        /// ends.
         package var mostConnections: Int
 
         package init(

@@ -2,7 +2,8 @@ import Glibc
 import Invariants
 
 extension Router {
-    /// Room for a message of `count` bytes, heads of frames included, which the caller fills in at once: it leaves with the next
+    /// Room for a message of `count` bytes, heads of frames included, which the caller fills in at once: it leaves with
+    /// the next
     /// `flush`. Nil when the peer is gone, or does not read what it was sent.
     package func reserve(_ count: Int, for peer: Peer) -> UnsafeMutableRawPointer? {
         guard let index = index(of: peer) else { return nil }
@@ -40,7 +41,8 @@ extension Router {
     }
 
     func enqueue(_ bytes: some Collection<UInt8>, to index: Int32) {
-        // Greeting, heartbeats and the answers to commands are few bytes; a peer that asks for many and reads none is cut off.
+        // Greeting, heartbeats and the answers to commands are few bytes; a peer that asks for many and reads none is
+        // cut off.
         let connection = connections + Int(index)
         guard connection.pointee.output.count < limits.mostQueued, !connection.pointee.isEnding,
             !connection.pointee.isBlocked || queued < limits.mostQueuedTogether
@@ -66,8 +68,8 @@ extension Router {
         let before = connection.pointee.output.count
         let outcome = connection.pointee.send()
         if outcome == .lost {
-            // What the peer said before it went has still to be read: a last request is none the less a request. Nothing
-            // more can be said to it, and `read` finds the end.
+            // What the peer said before it went has still to be read: a last request is none the less a request.
+            // Nothing more can be said to it, and `read` finds the end.
             connection.pointee.isEnding = true
             connection.pointee.output.removeAll()
         }

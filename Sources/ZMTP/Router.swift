@@ -7,8 +7,8 @@ import Invariants
 /// The ROUTER's side of ZeroMQ over plain sockets, driven by the thread that works on the messages: no thread between, one `recv`
 /// for all that a client has sent, one `send` for all that it is to get (decision 0006).
 ///
-/// Speaks ZMTP 3.x with the NULL mechanism, and 2.0, to REQ, DEALER and ROUTER sockets of any implementation. A connection's name is this
-/// router's own: routing ids that clients choose are taken and ignored.
+/// Speaks ZMTP 3.x with the NULL mechanism, and 2.0, to REQ, DEALER and ROUTER sockets of any implementation. A
+/// connection's name is this router's own: routing ids that clients choose are taken and ignored.
 ///
 /// Nothing here trusts a length that a peer tells: memory grows with what arrives, up to `Limits`. Nothing is allocated once the
 /// buffers have the size that the load needs. One thread at a time.
@@ -50,7 +50,8 @@ package final class Router {
     @exclusivity(unchecked) var queued = 0
     /// Bytes in the connections' own queues of what has come.
     @exclusivity(unchecked) var held = 0
-    /// Bytes of buffers given back since the allocator was last asked for what it has to spare; and as of the last sweep.
+    /// Bytes of buffers given back since the allocator was last asked for what it has to spare; and as of the last
+    /// sweep.
     @exclusivity(unchecked) var released = 0
     @exclusivity(unchecked) var releasedBefore = 0
 
@@ -64,8 +65,8 @@ package final class Router {
     /// They lie in the connection's own queue, not in `buffer`.
     @exclusivity(unchecked) private var isQueued = false
 
-    /// Bytes since the last flush, for what else there is to do: a thousand connections that send all that they can would keep
-    /// a lane for long.
+    /// Bytes since the last flush, for what else there is to do: a thousand connections that send all that they can
+    /// would keep a lane for long.
     @exclusivity(unchecked) var receivedThisTurn = 0
     private static let mostReceived = 4 << 20
 
@@ -143,7 +144,8 @@ package final class Router {
         nextEvent = 0
     }
 
-    /// The next message; nil when none is whole, or enough was received for one turn. Accepts, shakes hands and goes on sending on the way.
+    /// The next message; nil when none is whole, or enough was received for one turn. Accepts, shakes hands and goes on
+    /// sending on the way.
     package func receive(now: UInt64) -> Message? {
         while true {
             if current >= 0 {
@@ -301,7 +303,8 @@ package final class Router {
         }
     }
 
-    /// Takes a frame that is no part of a message: a command, or what ends a handshake. False when it breaks the protocol.
+    /// Takes a frame that is no part of a message: a command, or what ends a handshake. False when it breaks the
+    /// protocol.
     private func obey(_ body: UnsafeRawBufferPointer, isCommand: Bool, from index: Int32) -> Bool {
         let connection = connections + Int(index)
         // Version 2 has no commands, and an identity in the place of READY, which is taken and ignored.

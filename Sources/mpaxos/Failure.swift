@@ -29,7 +29,8 @@ func say(_ message: String) {
     writeWhole(Array("mpaxos: \(message)\n".utf8), to: STDERR_FILENO)
 }
 
-/// Writes `text` to standard error, and waits a second at most for a reader that is slow: for what is said before the end.
+/// Writes `text` to standard error, and waits a second at most for a reader that is slow: for what is said before the
+/// end.
 func sayBriefly(_ text: String) {
     let done = DispatchSemaphore(value: 0)
     Thread.detachNewThread {
@@ -39,7 +40,8 @@ func sayBriefly(_ text: String) {
     _ = done.wait(timeout: .now() + 1)
 }
 
-/// Writes a line to standard output from a thread of its own: who calls has other things to do than to wait for a reader.
+/// Writes a line to standard output from a thread of its own: who calls has other things to do than to wait for a
+/// reader.
 func printAside(_ line: String) {
     Thread.detachNewThread { Output.announce(line) }
 }

@@ -29,9 +29,9 @@ enum Output {
         )
     }
 
-    /// For all of the process: a reader that went away, or a file that must not grow, shows as an error of a write, where
-    /// it can be dealt with. What the shell has closed is taken, so that no file is opened in its place and written to
-    /// as if it were the terminal; reads find nothing there, and writes fail.
+    /// For all of the process: a reader that went away, or a file that must not grow, shows as an error of a write,
+    /// where it can be dealt with. What the shell has closed is taken, so that no file is opened in its place and
+    /// written to as if it were the terminal; reads find nothing there, and writes fail.
     static func prepare() {
         signal(SIGPIPE, SIG_IGN)
         signal(SIGXFSZ, SIG_IGN)

@@ -2,8 +2,8 @@ import Foundation
 import Glibc
 import Synchronization
 
-/// That a replica was asked to stop: by the first signal, at any moment of its start or its run. A replica that does not
-/// manage to, since its disk does not answer, is ended without it.
+/// That a replica was asked to stop: by the first signal, at any moment of its start or its run. A replica that does
+/// not manage to, since its disk does not answer, is ended without it.
 final class StopRequest: Sendable {
     private struct State {
         var isMade = false

@@ -114,16 +114,22 @@ import Testing
         let endpoint = router.lastEndpoint
         #expect(event(from: server) { $0 == .listening(endpoint: endpoint) } != nil)
         let client: Monitor
+        let file: Int32
         do {
             let dealer = try Socket(.dealer, in: context)
             client = try Monitor(of: dealer)
             try dealer.connect(endpoint)
-            #expect(event(from: client) { $0 == .connected(endpoint: endpoint) } != nil)
+            #expect(event(from: client) { if case .connected(endpoint, _) = $0 { true } else { false } } != nil)
             #expect(event(from: client) { if case .handshakeSucceeded = $0 { true } else { false } } != nil)
-            #expect(event(from: server) { if case .accepted = $0 { true } else { false } } != nil)
+            let accepted = event(from: server) { if case .accepted = $0 { true } else { false } }
+            guard case .accepted(_, let number)? = accepted else {
+                Issue.record("no connection was accepted")
+                return
+            }
+            file = number
         }
         #expect(event(from: client) { $0 == .stopped } != nil)
-        #expect(event(from: server) { if case .disconnected = $0 { true } else { false } } != nil)
+        #expect(event(from: server) { if case .disconnected(_, file) = $0 { true } else { false } } != nil)
         server.stop(router)
     }
 
