@@ -271,7 +271,7 @@ extension Pool {
         return Int(start)
     }
 
-    /// A pool in use is tried again for a fifth of a second: the kernel may still be taking down the process that was
+    /// A pool in use is tried again for a second: the kernel may still be taking down the process that was
     /// killed while it held the lock, or a child of its owner may be between fork and exec.
     private static func openLocked(path: String, layout: String) throws(PoolError) -> OpaquePointer {
         var attemptsLeft = lockAttempts
