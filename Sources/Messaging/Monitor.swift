@@ -25,6 +25,10 @@ package struct Monitor: ~Copyable, @unchecked Sendable {
         case handshakeSucceeded(endpoint: String)
         /// The peer does not speak ZMTP, is of a wrong socket type, or gave up; the code is an errno or one of libzmq's.
         case handshakeFailed(endpoint: String, code: Int32)
+        /// The peer has another mechanism: one side has keys, the other has none.
+        case mechanismsDiffer(endpoint: String)
+        /// The peer does not know this side's key.
+        case keyRefused(endpoint: String)
         /// The connection ended, and its file descriptor is about to be closed.
         case disconnected(endpoint: String, file: Int32)
         /// The socket monitored is gone.
@@ -86,7 +90,10 @@ package struct Monitor: ~Copyable, @unchecked Sendable {
         case ZMQ_EVENT_CONNECTED: .connected(endpoint: endpoint, file: value)
         case ZMQ_EVENT_CONNECT_RETRIED: .connectRetried(endpoint: endpoint, milliseconds: Int(value))
         case ZMQ_EVENT_HANDSHAKE_SUCCEEDED: .handshakeSucceeded(endpoint: endpoint)
-        case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL, ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL, ZMQ_EVENT_HANDSHAKE_FAILED_AUTH:
+        case ZMQ_EVENT_HANDSHAKE_FAILED_AUTH: .keyRefused(endpoint: endpoint)
+        case ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL where value == ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH:
+            .mechanismsDiffer(endpoint: endpoint)
+        case ZMQ_EVENT_HANDSHAKE_FAILED_NO_DETAIL, ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL:
             .handshakeFailed(endpoint: endpoint, code: value)
         case ZMQ_EVENT_DISCONNECTED: .disconnected(endpoint: endpoint, file: value)
         case ZMQ_EVENT_MONITOR_STOPPED: .stopped

@@ -109,6 +109,22 @@ struct TableReader {
         return address
     }
 
+    /// The strings of `key`, which has one or an array of them; none when it is absent.
+    func strings(_ key: String, count: ClosedRange<Int>) throws(TopologyError) -> [String] {
+        guard let value = table[key] else { return [] }
+        if let text = value.string { return [text] }
+        let expected = "a string, or \(count.lowerBound) to \(count.upperBound) of them in brackets"
+        guard let array = value.array else { throw wrongType(key, value, expected: expected) }
+        guard count.contains(array.count) else { throw error(key, "has \(array.count)", expected: expected) }
+        var texts: [String] = []
+        for index in 0..<array.count {
+            let element: TOMLValueConvertible = array[index]
+            guard let text = element.string else { throw wrongType("\(key)[\(index)]", element, expected: "a string") }
+            texts.append(text)
+        }
+        return texts
+    }
+
     /// A table below this one; an empty one when it is absent.
     func table(_ key: String) throws(TopologyError) -> TableReader {
         guard let value = table[key] else {
@@ -119,9 +135,14 @@ struct TableReader {
     }
 
     /// The tables of `[[key]]`, in the order of the file.
-    func tables(_ key: String, count: ClosedRange<Int>) throws(TopologyError) -> [TableReader] {
+    func tables(
+        _ key: String, count: ClosedRange<Int>, isRequired: Bool = true
+    ) throws(TopologyError) -> [TableReader] {
         let expected = "\(count.lowerBound) to \(count.upperBound) tables, [[\(key)]]"
-        guard let value = table[key] else { throw missing(key, expected: expected) }
+        guard let value = table[key] else {
+            if !isRequired { return [] }
+            throw missing(key, expected: expected)
+        }
         guard let array = value.array else { throw wrongType(key, value, expected: expected) }
         guard count.contains(array.count) else {
             throw error(key, "there are \(array.count)", expected: expected)

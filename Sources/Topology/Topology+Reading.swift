@@ -11,7 +11,7 @@ extension Topology {
     package init(parsing bytes: [UInt8], file: String) throws(TopologyError) {
         let table = try TopologyFile.parse(bytes, file: file)
         let top = TableReader(file: file, path: "", table: table)
-        try top.allowOnly(["name", "replica", "storage", "protocol", "client", "pipeline", "limits"])
+        try top.allowOnly(["name", "replica", "storage", "protocol", "client", "pipeline", "limits", "security"])
         let name = try Self.readName(top)
         let storage = try Storage(top.table("storage"), clusterName: name)
         let readers = try top.tables("replica", count: 1...9)
@@ -20,12 +20,15 @@ extension Topology {
             members.append(try Member(reader, directory: storage.directory))
         }
         try Self.checkUniqueness(of: members, readers)
+        try Self.checkKeys(of: members, readers)
         self.file = file
         self.name = name
         self.storage = storage
         replicas = members.sorted { $0.id < $1.id }
         `protocol` = try ProtocolOptions(top.table("protocol"))
-        client = try ClientOptions(top.table("client"), logSize: storage.logSize)
+        security = try Security(top.table("security"))
+        let hasKeys = members.contains { !$0.publicKeys.isEmpty }
+        client = try ClientOptions(top.table("client"), logSize: storage.logSize, hasKeys: hasKeys)
         pipeline = try Pipeline(top.table("pipeline"))
         limits = try Limits(top.table("limits"), maxRequest: client.maxRequest)
     }
@@ -80,7 +83,7 @@ extension Topology {
 }
 
 extension Topology.Member {
-    static let keys = ["id", "peer", "client", "http", "peer_bind", "client_bind", "directory"]
+    static let keys = ["id", "peer", "client", "http", "peer_bind", "client_bind", "directory", "public_key"]
 
     init(_ table: TableReader, directory: String) throws(TopologyError) {
         try table.allowOnly(Self.keys)
@@ -93,6 +96,7 @@ extension Topology.Member {
         peerBind = try table.endpoint("peer_bind") ?? peer
         clientBind = try table.endpoint("client_bind") ?? client
         http = try table.address("http")
+        publicKeys = try table.publicKeys("public_key")
         let ownDirectory = try Topology.Storage.readDirectory(table)
         folder = "\(ownDirectory ?? directory)/\(number)"
     }
@@ -176,8 +180,8 @@ extension Topology.ProtocolOptions {
 }
 
 extension Topology.ClientOptions {
-    init(_ table: TableReader, logSize: Int) throws(TopologyError) {
-        try table.allowOnly(["sessions", "max_request", "max_outstanding", "socket"])
+    init(_ table: TableReader, logSize: Int, hasKeys: Bool) throws(TopologyError) {
+        try table.allowOnly(["sessions", "max_request", "max_outstanding", "socket", "security"])
         sessions = try table.integer("sessions", in: 16...1_048_576) ?? Defaults.sessions
         let limit = try table.size("max_request", in: 1...16 * ByteSize.mebibyte) ?? Defaults.maxRequest
         guard limit <= logSize / 8 else {
@@ -189,6 +193,12 @@ extension Topology.ClientOptions {
         maxRequest = limit
         maxOutstanding = try table.integer("max_outstanding", in: 1...1_048_576) ?? Defaults.maxOutstanding
         socket = try table.choice("socket", Socket.self) ?? Defaults.socket
+        security = try table.choice("security", Security.self) ?? .none
+        guard security == .none || hasKeys else {
+            throw table.error(
+                "security", "is \"curve\", and replicas have no keys that clients could know them by",
+                expected: "a public_key for each [[replica]]")
+        }
     }
 }
 

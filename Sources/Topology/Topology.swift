@@ -1,3 +1,5 @@
+import Keys
+
 /// A cluster as its topology file describes it: one TOML file for all replicas, the same bytes on every host.
 ///
 /// A value of this type has been checked whole: keys known, of the right type and in range, ids and endpoints unique.
@@ -16,6 +18,7 @@ public struct Topology: Sendable {
     public let client: ClientOptions
     public let pipeline: Pipeline
     public let limits: Limits
+    public let security: Security
 
     /// One replica: where others find it, where it binds and where its pools are.
     public struct Member: Sendable {
@@ -31,6 +34,8 @@ public struct Topology: Sendable {
         public let clientBind: Endpoint
         /// Where /metrics, /healthz and /status are served; nil for nowhere.
         public let http: Address?
+        /// What it is known by where the cluster has keys; two while its key is rotated, the one in use first.
+        public let publicKeys: [PublicKey]
         /// The folder of this replica's own pools, `<directory>/<id>`.
         public let folder: String
 
@@ -69,6 +74,15 @@ public struct Topology: Sendable {
         /// Requests a replica has admitted and not answered; beyond it: BUSY.
         public let maxOutstanding: Int
         public let socket: Socket
+        public let security: Security
+
+        /// How clients are told apart from strangers.
+        public enum Security: String, Sendable, CaseIterable {
+            /// Not at all.
+            case none
+            /// By their keys: CURVE, through a socket of libzmq.
+            case curve
+        }
 
         public enum Socket: String, Sendable, CaseIterable {
             /// The asynchronous REP side: many clients at once.

@@ -5,9 +5,11 @@ import TOMLKit
 enum TopologyFile {
     /// Far more than any topology needs; a bound, so that a device or a pool named by mistake is not read whole.
     static let largest = 1 << 20
+    /// The same for a file of client keys, of which there may be many.
+    static let largestKeys = 16 << 20
 
-    /// - Throws: when the file cannot be opened or read, or is too large to be a topology.
-    static func read(_ path: String) throws(TopologyError) -> [UInt8] {
+    /// - Throws: when the file cannot be opened or read, or is too large to be what it should.
+    static func read(_ path: String, largest: Int = largest) throws(TopologyError) -> [UInt8] {
         let descriptor = open(path, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else { throw unreadable(path, errno) }
         defer { close(descriptor) }
@@ -23,7 +25,10 @@ enum TopologyFile {
             count += got
         }
         guard count <= largest else {
-            throw TopologyError(file: path, "is larger than \(ByteSize.describe(largest)): not a topology file")
+            throw TopologyError(
+                file: path,
+                "is larger than \(ByteSize.describe(largest)): not \(largest == self.largest ? "a topology file" : "a file of client keys")"
+            )
         }
         bytes.removeLast(bytes.count - count)
         return bytes
