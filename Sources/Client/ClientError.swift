@@ -11,6 +11,9 @@ public enum ClientError: Error, Sendable, Equatable, CustomStringConvertible {
     case stale(session: UInt64, sequence: UInt64)
     /// The replica does not understand the request, for the reason it gives.
     case malformed(String)
+    /// What the client's key may do does not reach so far, for the reason that the replica gives. Nothing was executed, and a
+    /// session goes on with the next command.
+    case denied(String)
     /// The body exceeds the replicas' `max_request`, in bytes.
     case tooLarge(limit: Int)
     /// The reply to a query would exceed the replicas' `max_request`, in bytes.
@@ -39,6 +42,8 @@ public enum ClientError: Error, Sendable, Equatable, CustomStringConvertible {
         case .stale(let session, let sequence):
             "command \(sequence) of session \(session) was overtaken by a later one and its reply is gone: use a session for one command at a time"
         case .malformed(let reason): "the replica rejects the request: \(reason)"
+        case .denied(let reason):
+            "denied: \(reason); whoever keeps the cluster's clients.toml gives roles to keys"
         case .tooLarge(let limit): "the request is larger than the \(limit) bytes that the cluster takes (max_request)"
         case .replyTooLarge(let limit):
             "the reply would be larger than the \(limit) bytes that the cluster sends (max_request): ask for less"

@@ -44,6 +44,8 @@ enum RetryRule {
             return .finish(.failure(.stale(session: session, sequence: reply.header.sequence)))
         case .malformed:
             return .finish(.failure(.malformed(reply.text)))
+        case .denied:
+            return .finish(.failure(.denied(reply.text)))
         case .tooLarge:
             // A request within the limit was not too large itself: its reply would be.
             let limit = Int(reply.number ?? 0)

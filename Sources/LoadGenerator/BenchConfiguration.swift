@@ -148,6 +148,8 @@ package struct BenchError: Error, CustomStringConvertible, Equatable {
     package enum Kind: Sendable {
         /// The configuration is out of range, or the replicas refuse such requests (exit code 2).
         case usage
+        /// The key may not do what a run needs (exit code 3).
+        case denied
         /// The cluster does not answer (exit code 4).
         case noAnswer
         /// The operating system refuses something.

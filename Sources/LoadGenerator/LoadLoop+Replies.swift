@@ -117,7 +117,7 @@ extension LoadLoop {
             expired(number, now: now)
         case .stale, .full:
             finish(number, isGood: false, now: now)
-        case .malformed, .tooLarge:
+        case .malformed, .tooLarge, .denied:
             reject(header, body)
         }
     }
@@ -215,9 +215,11 @@ extension LoadLoop {
         ask(number, .open, now: now)
     }
 
-    /// MALFORMED and TOO_LARGE would meet every request: the run ends.
+    /// MALFORMED, TOO_LARGE and DENIED would meet every request: the run ends.
     private mutating func reject(_ header: ReplyHeader, _ body: UnsafeRawBufferPointer) {
-        if header.status == .tooLarge {
+        if header.status == .denied {
+            failure = BenchError(.denied, "denied: \(String(decoding: body, as: UTF8.self))")
+        } else if header.status == .tooLarge {
             let limit = body.count == 4 ? UInt32(littleEndian: body.loadUnaligned(as: UInt32.self)) : 0
             failure = BenchError(
                 .usage,

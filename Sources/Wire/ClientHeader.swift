@@ -19,6 +19,8 @@ public enum StatusCode: UInt8, Sendable, BitwiseCopyable, CaseIterable {
     case noLeader = 6
     case tooLarge = 7
     case full = 8
+    /// The role of the connection's key does not reach so far.
+    case denied = 9
 }
 
 /// The flags of a request. A reply echoes all eight bits, known or not.

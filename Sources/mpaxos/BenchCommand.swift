@@ -107,6 +107,7 @@ struct BenchCommand: ParsableCommand {
         } catch {
             switch error.kind {
             case .usage: throw Failure(.usage, error.description)
+            case .denied: throw Failure(.refused, error.description)
             case .noAnswer: throw Failure(.noAnswer, error.description)
             case .system: throw Failure(.notSo, error.description)
             }

@@ -40,6 +40,7 @@ struct KVOptions: ParsableArguments {
     private static func code(for error: ClientError) -> Failure.Code {
         switch error {
         case .malformed, .tooLarge, .setUp: .usage
+        case .denied: .refused
         case .refused, .full, .replyTooLarge: .notSo
         case .unanswered, .sessionExpired, .stale, .unintelligible, .shutDown, .cancelled: .noAnswer
         }

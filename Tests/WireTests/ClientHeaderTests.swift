@@ -31,7 +31,7 @@ import Testing
 
     @Test func codesAreThoseOfTheProtocol() {
         #expect(CommandCode.allCases.map(\.rawValue) == [1, 2, 3, 4, 5, 6])
-        #expect(StatusCode.allCases.map(\.rawValue) == [0, 1, 2, 3, 4, 5, 6, 7, 8])
+        #expect(StatusCode.allCases.map(\.rawValue) == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9])
         #expect(RequestFlags.noForward.rawValue == 1 && RequestFlags.local.rawValue == 2)
     }
 
@@ -49,7 +49,7 @@ import Testing
             #expect(withExactBytes(bytes) { ReplyHeader(decoding: $0) } == nil)
         }
         var unknownStatus = good
-        unknownStatus[4] = 9
+        unknownStatus[4] = 10
         #expect(withExactBytes(unknownStatus) { ReplyHeader(decoding: $0) } == nil)
         #expect(RequestHeader(decoding: UnsafeRawBufferPointer(start: nil, count: 0)) == nil)
     }
