@@ -33,6 +33,22 @@ uint64_t csupport_tcp_received(int fd) {
     return info.tcpi_bytes_received;
 }
 
+uint64_t csupport_tcp_acknowledged(int fd) {
+    struct tcp_info info;
+    socklen_t size = sizeof info;
+    memset(&info, 0, sizeof info);
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return UINT64_MAX;
+    return info.tcpi_bytes_acked;
+}
+
+uint32_t csupport_tcp_silence_ms(int fd) {
+    struct tcp_info info;
+    socklen_t size = sizeof info;
+    memset(&info, 0, sizeof info);
+    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return 0;
+    return info.tcpi_last_data_recv;
+}
+
 int csupport_pin_thread(int core) {
     if (core < 0 || core >= CPU_SETSIZE) return EINVAL;
     cpu_set_t set;

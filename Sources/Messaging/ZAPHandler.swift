@@ -8,8 +8,8 @@ import Synchronization
 /// each handshake. It has a thread of its own.
 ///
 /// libzmq lets everybody in where it finds no handler. So there must be one before the first server of the context is
-/// bound, and it must be stopped after all of them are closed; and whoever serves a connection looks at
-/// `Frame.keyNumber`, which is nil where nobody was asked.
+/// bound; and whoever serves a connection looks at `Frame.keyNumber`, which is nil where nobody was asked. The end of
+/// the handler is that of its context: all of its sockets fail from then on.
 package final class ZAPHandler: Sendable {
     /// Who knocks.
     package struct Caller {
@@ -18,11 +18,16 @@ package final class ZAPHandler: Sendable {
         /// Of the other side, as libzmq tells it: an IP address, without a port.
         package let address: String
         package let key: PublicKey
+
+        package init(domain: String, address: String, key: PublicKey) {
+            self.domain = domain
+            self.address = address
+            self.key = key
+        }
     }
 
     private let context: Context
-    private let judge: @Sendable (Caller) -> Int?
-    private let ended = DispatchSemaphore(value: 0)
+    private let ended: DispatchSemaphore
     private static let endpoint = "inproc://zeromq.zap.01"
 
     /// Begins to answer.
@@ -32,13 +37,13 @@ package final class ZAPHandler: Sendable {
         in context: Context, judge: @escaping @Sendable (Caller) -> Int?
     ) throws(MessagingError) {
         self.context = context
-        self.judge = judge
+        let ended = DispatchSemaphore(value: 0)
+        self.ended = ended
         let socket = try Socket(.rep, in: context)
         try socket.bind(Self.endpoint)
         let owned = Mutex<Socket?>(socket)
-        let thread = Thread { [self] in
-            guard let socket = owned.withLock({ $0.take() }) else { broken("the handler's socket is taken once") }
-            run(socket)
+        let thread = Thread {
+            Self.run(owned.withLock { $0.take() }, judge)
             ended.signal()
         }
         thread.name = "zap"
@@ -46,22 +51,27 @@ package final class ZAPHandler: Sendable {
         thread.start()
     }
 
-    /// Waits for the end of the thread, which comes with that of the context (`Context.shutdown`).
-    package func join() { ended.wait() }
+    deinit {
+        context.shutdown()
+        ended.wait()
+    }
 
-    private func run(_ socket: consuming Socket) {
+    private static func run(_ socket: consuming Socket?, _ judge: (Caller) -> Int?) {
+        guard let socket else { broken("the handler's socket is taken once") }
         var poller = Poller(capacity: 1)
         _ = poller.add(socket)
         let frame = Frame()
         while true {
             _ = poller.wait(timeoutMilliseconds: -1)
             if poller.isTerminated { return }
-            while socket.receive(frame) { answer(frame, over: socket) }
+            while socket.receive(frame) { answer(frame, over: socket, judge) }
         }
     }
 
     /// Version, number, domain, address, routing id, mechanism, and what the mechanism brings: here the key.
-    private func answer(_ frame: borrowing Frame, over socket: borrowing Socket) {
+    private static func answer(
+        _ frame: borrowing Frame, over socket: borrowing Socket, _ judge: (Caller) -> Int?
+    ) {
         var parts = [Array(frame.bytes)]
         while frame.hasMore, parts.count < 7, socket.receive(frame) { parts.append(Array(frame.bytes)) }
         socket.skipRest(of: frame)
@@ -75,12 +85,12 @@ package final class ZAPHandler: Sendable {
                     domain: String(decoding: parts[2], as: UTF8.self),
                     address: String(decoding: parts[3], as: UTF8.self), key: key))
         }
-        let answer: [[UInt8]] = [
+        let reply: [[UInt8]] = [
             Array("1.0".utf8), number, Array((user == nil ? "400" : "200").utf8),
             Array((user == nil ? "unknown key" : "OK").utf8), user.map { Array("\($0)".utf8) } ?? [], [],
         ]
-        for (place, part) in answer.enumerated() {
-            _ = part.withUnsafeBytes { socket.send(copying: $0, more: place < answer.count - 1) }
+        for (place, part) in reply.enumerated() {
+            _ = part.withUnsafeBytes { socket.send(copying: $0, more: place < reply.count - 1) }
         }
     }
 }

@@ -1,4 +1,5 @@
 import Invariants
+import Keys
 import Messaging
 import Wire
 
@@ -17,7 +18,10 @@ final class CallBack {
         let madeAt: UInt64
         var usedAt: UInt64
 
-        init(to endpoint: String, in context: Context, now: UInt64) throws(MessagingError) {
+        /// - Parameter keys: this replica's pair and the callee's key, where replicas have some.
+        init(
+            to endpoint: String, in context: Context, keys: (own: KeyPair, callee: PublicKey)?, now: UInt64
+        ) throws(MessagingError) {
             (madeAt, usedAt) = (now, now)
             let socket = try Socket(.dealer, in: context)
             try socket.setIPv6(true)
@@ -27,7 +31,8 @@ final class CallBack {
             try socket.setMaxMessageSize(512)
             try socket.setReconnectInterval(milliseconds: 5, maximum: 40)
             try socket.setConnectTimeout(milliseconds: 1000)
-            try socket.setHandshakeInterval(milliseconds: 1000)
+            try socket.setHandshakeInterval(milliseconds: keys == nil ? 1000 : 5000)
+            if let keys { try socket.setCurveClient(keys.own, server: keys.callee) }
             try socket.connect(endpoint)
             self.socket = socket
         }
@@ -42,15 +47,19 @@ final class CallBack {
 
     private let context: Context
     private let endpoints: [String]
+    private let pair: KeyPair?
     private let secret: [UInt64]
     private var callers: [Caller?]
     /// When to look for connections that were not used for a while; `max`: there are none.
     @exclusivity(unchecked) private var nextLook = UInt64.max
     private let frame = Frame()
 
-    /// - Parameter endpoints: where the members listen for each other, by index.
-    init(to endpoints: [String], in context: Context) {
+    /// - Parameters:
+    ///   - endpoints: where the members listen for each other, by index.
+    ///   - pair: this replica's own, where replicas have keys.
+    init(to endpoints: [String], in context: Context, pair: KeyPair?) {
         self.context = context
+        self.pair = pair
         self.endpoints = endpoints
         callers = Array(repeating: nil, count: endpoints.count)
         var random = SystemRandomNumberGenerator()
@@ -73,9 +82,14 @@ final class CallBack {
     }
 
     /// Calls the replica at index `peer`. What cannot be sent now is called again at the next HELLO.
-    func call(_ peer: Int, ticket: UInt64, along route: Route, sender: Int, now: UInt64) {
+    /// - Parameter key: with which it came, and which it has as a server, too; nil where replicas have none.
+    func call(_ peer: Int, key: PublicKey?, ticket: UInt64, along route: Route, sender: Int, now: UInt64) {
         if let caller = callers[peer], now >= caller.madeAt + Self.answerTime { callers[peer] = nil }
-        if callers[peer] == nil { callers[peer] = try? Caller(to: endpoints[peer], in: context, now: now) }
+        if callers[peer] == nil {
+            var keys: (own: KeyPair, callee: PublicKey)?
+            if let pair, let key { keys = (pair, key) }
+            callers[peer] = try? Caller(to: endpoints[peer], in: context, keys: keys, now: now)
+        }
         guard let caller = callers[peer] else { return }
         caller.usedAt = now
         nextLook = min(nextLook, now + Self.idleTime)

@@ -2,6 +2,7 @@ import Invariants
 import Messaging
 import Queues
 import StateMachines
+import Topology
 import Wire
 
 /// The stage that talks to clients, as `client-protocol.md` describes it. It validates, admits and remembers requests,
@@ -84,6 +85,8 @@ final class ClientGateway: Stage {
 
     override func register(in watch: Watch) { port.register(in: watch) }
 
+    override func close() { port.close() }
+
     override func poll(budget: Int, now: UInt64) -> Bool {
         var work = 0
         while work < budget, let completion = rings.completions.pop() {
@@ -153,6 +156,7 @@ final class ClientGateway: Stage {
     }
 
     private func serve(_ request: RequestHeader, _ code: CommandCode, now: UInt64) {
+        guard port.rank == Role.admin.rank || port.rank >= code.leastRank else { return deny(request) }
         switch code {
         case .ping:
             answer(request, .ok, body: port.body)
@@ -307,6 +311,13 @@ final class ClientGateway: Stage {
         withUnsafeBytes(of: &value) { answer(request, status, body: $0) }
     }
 
+    private func deny(_ request: RequestHeader) {
+        board.denied.add(1)
+        var reason =
+            port.rank == 0 ? "the key of this client was withdrawn" : "the key of this client is for reading alone"
+        reason.withUTF8 { answer(request, .denied, body: UnsafeRawBufferPointer($0)) }
+    }
+
     private func reject(_ rejection: Rejection) {
         switch rejection.cause {
         case .malformed: board.rejectedMalformed.add(1)
@@ -329,5 +340,15 @@ final class ClientGateway: Stage {
         board.replies.add(1)
         // A client that left, or that does not read, loses its reply here; a retry recovers it (rule 6).
         if !port.reply(to: envelope, header, body) { board.repliesLost.add(1) }
+    }
+}
+
+extension CommandCode {
+    /// The role that a client must have at least, as `Role.rank`.
+    fileprivate var leastRank: UInt8 {
+        switch self {
+        case .ping, .status, .query: Role.read.rank
+        case .open, .submit, .close: Role.write.rank
+        }
     }
 }

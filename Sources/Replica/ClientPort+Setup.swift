@@ -23,13 +23,21 @@ extension ClientPort {
         return max(1, descriptors - min(others, descriptors / 2))
     }
 
-    /// The port that the options ask for, bound.
+    /// Of those whose keys are not known to be good. A handshake has some 500 bytes; a first request may be there
+    /// before the watch has seen that it is over.
+    private static func strangers(_ bounds: Topology.Limits) -> StrangerWatch.Bounds {
+        var strangers = StrangerWatch.Bounds(budget: bounds.clientInput, seconds: bounds.messageSeconds)
+        strangers.all = mostConnections(bounds)
+        return strangers
+    }
+
+    /// The port that the options ask for, bound. With `keys` it is one of libzmq's.
     static func bound(
         to endpoint: String, _ options: Topology.ClientOptions, _ bounds: Topology.Limits, in context: Context,
-        board: StatusBoard
+        keys: KeyRing?, board: StatusBoard
     ) throws(MessagingError) -> ClientPort {
         switch options.socket {
-        case .router:
+        case .router where keys == nil:
             let limits = Router.Limits(
                 largestMessage: largestMessage(options),
                 // What clients that do not read can make us hold; beyond it they lose replies, which a retry recovers.
@@ -43,11 +51,11 @@ extension ClientPort {
             } catch {
                 throw MessagingError("bind", endpoint: endpoint, code: error.code)
             }
-        case .rep, .libzmqRouter:
+        case .router, .rep, .libzmqRouter:
             let isREP = options.socket == .rep
             try requireFree(endpoint)
             let socket = try Socket(isREP ? .rep : .router, in: context)
-            try socket.setMaxMessageSize(largestMessage(options))
+            try socket.setMaxMessageSize(largestMessage(options) + Socket.curveOverhead)
             try socket.setSendHighWaterMark(1000)
             try socket.setReceiveHighWaterMark(1000)
             try socket.setHandshakeInterval(milliseconds: 5000)
@@ -56,8 +64,11 @@ extension ClientPort {
             try socket.setTCPKeepAlive(findingDeadAfter: silence)
             try socket.setBacklog(1024)
             try socket.setIPv6(true)
+            let door = try keys.map { keys throws(MessagingError) in
+                try LibzmqPort.Door(keys, to: socket, strangers(bounds), board)
+            }
             try socket.bind(endpoint)
-            return LibzmqPort(socket, isREP: isREP, outstanding: options.maxOutstanding)
+            return LibzmqPort(socket, isREP: isREP, outstanding: options.maxOutstanding, door: door)
         }
     }
 }

@@ -1,5 +1,6 @@
 import Invariants
 import Messaging
+import Topology
 import Wire
 
 /// Where a gateway's requests come from and its replies go: the asynchronous REP side of ZeroMQ's request-reply pattern
@@ -20,6 +21,9 @@ class ClientPort {
     /// Of the request received last, as far as there are such frames; valid until the next is received.
     @exclusivity(unchecked) final var header = ClientPort.nothing
     @exclusivity(unchecked) final var body = ClientPort.nothing
+
+    /// What the client may do whose request was received last, as `Role.rank`; 0: nothing, since its key was withdrawn.
+    @exclusivity(unchecked) final var rank = Role.admin.rank
 
     static var nothing: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: nil, count: 0) }
 
@@ -55,6 +59,9 @@ class ClientPort {
 
     /// Lets the replies go that were taken in.
     func flush() {}
+
+    /// Ends what the port has begun besides, when its lane stops.
+    func close() {}
 
     /// Microseconds of the monotonic clock at which the port wants to be looked at though nothing arrives.
     var nextDeadline: UInt64 { .max }

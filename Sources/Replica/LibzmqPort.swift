@@ -2,11 +2,28 @@ import Invariants
 import Messaging
 import Wire
 
-/// Clients over a socket of libzmq: its ROUTER (`socket = "libzmq-router"`), or a literal REP (`"rep"`), which holds
-/// one request at a time and keeps the envelope itself.
+/// Clients over a socket of libzmq: its ROUTER (`socket = "libzmq-router"`, and where clients have keys), or a literal
+/// REP (`"rep"`), which holds one request at a time and keeps the envelope itself.
 final class LibzmqPort: ClientPort {
+    /// Where clients come in with keys: who has which, and the watch over those who have none yet.
+    final class Door {
+        let keys: KeyRing
+        let strangers: StrangerWatch
+
+        /// - Parameter socket: not bound yet.
+        init(
+            _ keys: KeyRing, to socket: borrowing Socket, _ bounds: StrangerWatch.Bounds, _ board: StatusBoard
+        ) throws(MessagingError) {
+            self.keys = keys
+            try socket.setCurveServer(keys.pair, domain: KeyRing.clients)
+            strangers = try StrangerWatch(
+                over: socket, bounds: bounds, introduction: .curveHandshake, cutOff: board.clientConnectionsCutOff)
+        }
+    }
+
     private let socket: Socket
     private let isREP: Bool
+    private let door: Door?
     private let routing = Frame()
     private let headerFrame = Frame()
     private let bodyFrame = Frame()
@@ -19,8 +36,9 @@ final class LibzmqPort: ClientPort {
     /// Outstanding requests by connection; a REP has one at a time.
     private let shares: UnsafeMutablePointer<Shares>
 
-    init(_ socket: consuming Socket, isREP: Bool, outstanding: Int) {
+    init(_ socket: consuming Socket, isREP: Bool, outstanding: Int, door: Door? = nil) {
         self.socket = socket
+        self.door = door
         self.isREP = isREP
         shares = .allocate(capacity: 1)
         shares.initialize(to: Shares(capacity: isREP ? 1 : outstanding))
@@ -36,6 +54,13 @@ final class LibzmqPort: ClientPort {
     override func register(in watch: Watch) {
         self.watch = watch
         item = watch.add(socket)
+        door?.strangers.start()
+    }
+
+    override func close() {
+        guard let door else { return }
+        socket.stopMonitoring()
+        door.strangers.join()
     }
 
     override func hold(_ isHeld: Bool) {
@@ -60,12 +85,28 @@ final class LibzmqPort: ClientPort {
             holdsRequest = true
             return .request(frames: receiveContent())
         }
+        repeat {
+            if let reception = receiveRouted(into: envelope) { return reception }
+            envelope.pointee.clear()
+        } while socket.receive(routing)
+        if let watch, let item { watch.wasEmpty(item) }
+        return .nothing
+    }
+
+    /// The message that begins with the frame in `routing`; nil where its sender may do nothing any more.
+    private func receiveRouted(into envelope: UnsafeMutablePointer<Envelope>) -> Reception? {
         while true {
             let isDelimiter = routing.bytes.isEmpty
             guard envelope.pointee.append(UnsafeRawBufferPointer(routing.bytes)) else { break }
             if isDelimiter {
-                if routing.hasMore, socket.receive(headerFrame) { return .request(frames: receiveContent()) }
-                return .probe
+                guard routing.hasMore, socket.receive(headerFrame) else { return .probe }
+                let frames = receiveContent()
+                if let door, rank == 0 {
+                    // Its connection was made when the key was good.
+                    if let file = headerFrame.sourceFile { door.strangers.end(file) }
+                    return nil
+                }
+                return .request(frames: frames)
             }
             guard routing.hasMore, socket.receive(routing) else { break }
         }
@@ -76,6 +117,7 @@ final class LibzmqPort: ClientPort {
     /// The number of frames behind the envelope, the first being in `headerFrame`; the second is read into `bodyFrame`.
     private func receiveContent() -> Int {
         header = UnsafeRawBufferPointer(headerFrame.bytes)
+        if let door { rank = door.keys.rank(of: headerFrame.keyNumber) }
         guard headerFrame.hasMore, socket.receive(bodyFrame) else { return 1 }
         // With more frames than there should be the body is not looked at.
         if bodyFrame.hasMore { return 2 + socket.skipRest(of: bodyFrame) }

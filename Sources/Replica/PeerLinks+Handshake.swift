@@ -16,6 +16,9 @@ extension PeerLinks {
     func newcomer(_ route: Route) {
         // It has a routing id of its own choice, as no replica has.
         guard route != .none else { return board.strangersRefused.add(1) }
+        let holder = keyHolder
+        // Its key is none any more: the connection was made before that.
+        guard settings.keys == nil || holder != nil else { return board.strangersRefused.add(1) }
         let bytes = UnsafeRawBufferPointer(frame.bytes)
         do throws(PeerFrameError) {
             let header = try PeerHeader(decoding: bytes)
@@ -23,7 +26,8 @@ extension PeerLinks {
             let payload = UnsafeRawBufferPointer(rebasing: bytes[PeerHeader.size...])
             switch try Handshake(header: header, payload: payload) {
             case .hello(let hello): judge(hello, along: route)
-            case .call(let call): take(call, from: Int(header.sender))
+            case .call(let call) where holder == nil || holder == Int(header.sender):
+                take(call, from: Int(header.sender))
             default: board.strangersRefused.add(1)
             }
         } catch .version(let version) {
@@ -53,8 +57,21 @@ extension PeerLinks {
             reply(.refused(refusal)) { _ = send($0, along: route) }
             return
         }
+        // Each key belongs to one replica: who has it may speak for that one, and for no other.
+        if settings.keys != nil, keyHolder != index {
+            board.strangersRefused.add(1)
+            let whose = keyHolder.map { "of replica \(settings.members[$0].id)" } ?? "of no replica any more"
+            let refusal = Handshake.Refusal(
+                .replica,
+                "whoever says HELLO as replica \(hello.replica) has the key \(whose): see that each host has the secret key of its own replica"
+            )
+            complain(ofStranger: refusal.reason)
+            reply(.refused(refusal)) { _ = send($0, along: route) }
+            return
+        }
         guard callBack.isProof(hello.proof, of: index, along: route) else {
-            callBack.call(index, ticket: hello.ticket, along: route, sender: settings.index, now: now)
+            let key = settings.keys?.key(of: frame.keyNumber)
+            callBack.call(index, key: key, ticket: hello.ticket, along: route, sender: settings.index, now: now)
             return remark(onHelloWithoutProofFrom: index, link, along: route)
         }
         callBack.end(index)
@@ -75,8 +92,12 @@ extension PeerLinks {
         guard outcome == .sent else { return }
         if link.route != route { link.isOpen = false }
         link.route = route
+        if settings.keys != nil { (link.keyNumber, link.file) = (frame.keyNumber, frame.sourceFile) }
         take(hello, from: index, link)
     }
+
+    /// The index of the replica whose key the connection has that brought what is in `frame`; nil without keys.
+    private var keyHolder: Int? { settings.keys.flatMap { $0.holder(of: frame.keyNumber) } }
 
     /// Says, to both sides, that a HELLO which comes again and again is not from whom it names. Nothing that a replica
     /// knows is told before, nothing of that HELLO is believed.
@@ -132,6 +153,7 @@ extension PeerLinks {
             switch event {
             case .handshakeSucceeded:
                 link.isOpen = false
+                dealer.failures = 0
                 // Whoever listened there before may have heard the old one.
                 link.ticket = .random(in: 1...(.max))
                 link.proof = 0
@@ -141,12 +163,41 @@ extension PeerLinks {
                 if link.isOpen { logger.info("lost the link to replica \(settings.members[index].id)") }
                 link.isOpen = false
                 link.helloAt = nil
-            case .handshakeFailed(let endpoint, _):
-                complain("whoever listens at \(endpoint) does not speak ZeroMQ", about: link)
+            case .handshakeFailed: handshakeFailed(of: dealer, link, index)
+            case .mechanismsDiffer: complain(aboutMechanismOf: dealer, link, index)
+            case .keyRefused:
+                refuse(
+                    "replica \(settings.members[index].id) at \(dealer.endpoint) does not know the key of replica \(settings.replica): name it as public_key in the topology of that host, and send SIGHUP to the replica there",
+                    link)
             default: break
             }
         }
         return count
+    }
+
+    /// libzmq tries again by itself. A CURVE server says nothing to who expects another key of it than it has.
+    private func handshakeFailed(of dealer: Dealer, _ link: Link, _ index: Int) {
+        guard settings.keys != nil else {
+            return complain("whoever listens at \(dealer.endpoint) does not speak ZeroMQ", about: link)
+        }
+        dealer.failures += 1
+        if dealer.hasOtherKey { dealer.connectAnew() }
+        // One that starts or ends breaks off as well.
+        guard dealer.failures > Self.failuresOfOneThatStarts else { return }
+        refuse(
+            "whoever listens at \(dealer.endpoint) breaks off the handshake: it has another key than the topology has for replica \(settings.members[index].id), or none, or does not speak ZeroMQ; compare `mpaxos keys show` there with public_key here",
+            link)
+    }
+
+    private static let failuresOfOneThatStarts = 10
+
+    private func complain(aboutMechanismOf dealer: Dealer, _ link: Link, _ index: Int) {
+        let id = settings.members[index].id
+        refuse(
+            settings.keys == nil
+                ? "replica \(id) at \(dealer.endpoint) has a key, and the topology of replica \(settings.replica) has none: use the same topology file on every host"
+                : "replica \(id) at \(dealer.endpoint) runs without a key, and the topology of replica \(settings.replica) has one for it: use the same topology file on every host",
+            link)
     }
 
     func greet(_ handshake: Handshake, _ index: Int, _ link: Link) {

@@ -30,6 +30,8 @@ final class PeerLinks: Stage {
         var acquaintances: Acquaintances
         /// Positions of commands that this replica skips, or has skipped.
         var skips: [UInt64]
+        /// Nil: links are in the clear.
+        var keys: KeyRing?
     }
 
     /// One peer's end of a link.
@@ -38,6 +40,9 @@ final class PeerLinks: Stage {
         let dealer: Dealer?
         /// The connection at our ROUTER whose HELLO was accepted last.
         var route = Route.none
+        /// ROUTER: of the key and the descriptor of that connection; nil without keys.
+        var keyNumber: Int?
+        var file: Int32?
         let figures: StatusBoard.Peer
         /// Both sides have seen that they belong together.
         var isOpen = false {
@@ -71,39 +76,11 @@ final class PeerLinks: Stage {
         }
     }
 
-    final class Dealer {
-        let endpoint: String
-        let socket: Socket
-        let monitor: Monitor
-        /// When it was heard of the connection last: while there is none, libzmq tells of each attempt.
-        @exclusivity(unchecked) var eventAt: UInt64 = 0
-        /// The descriptor of the connection that was made last; the end of one before it says nothing of that.
-        @exclusivity(unchecked) var file: Int32 = -1
-        var item: Watch.Item?
-        var monitorItem: Watch.Item?
-
-        init(to endpoint: String, in context: Context, largestFrame: Int) throws(MessagingError) {
-            let socket = try Socket(.dealer, in: context)
-            try socket.setImmediate(true)
-            try socket.setIPv6(true)
-            try socket.setSendHighWaterMark(PeerLinks.highWaterMark)
-            try socket.setReceiveHighWaterMark(PeerLinks.highWaterMark)
-            try socket.setReconnectInterval(milliseconds: 5, maximum: 40)
-            try socket.setConnectTimeout(milliseconds: 1000)
-            try socket.setHandshakeInterval(milliseconds: 1000)
-            try socket.setMaxMessageSize(largestFrame)
-            // A host that vanished sends no farewell: without this the connection would seem to stand for minutes.
-            try socket.setHeartbeat(intervalMilliseconds: 1000, timeout: 3000)
-            let monitor = try Monitor(of: socket)
-            try socket.connect(endpoint)
-            self.endpoint = endpoint
-            self.socket = socket
-            self.monitor = monitor
-        }
-    }
-
     /// Messages queued per peer: more than the core ever has in flight, few enough to bound memory.
     static let highWaterMark = 4096
+
+    /// Milliseconds for the handshake of a connection: with keys it takes three round trips in place of one.
+    static func handshakeTime(with keys: KeyRing?) -> Int { keys == nil ? 1000 : 5000 }
 
     /// Microseconds after which HELLO is said again: to a peer that has not answered it, and on a link on which nothing
     /// came for a while, where it finds out whether the other side still takes it for a link, too. Until both sides are
@@ -123,17 +100,19 @@ final class PeerLinks: Stage {
         let strangers: StrangerWatch
 
         init(
-            binding endpoint: String, in context: Context, largestFrame: Int, bounds: StrangerWatch.Bounds,
-            board: StatusBoard
+            binding endpoint: String, in context: Context, keys: KeyRing?, largestFrame: Int,
+            bounds: StrangerWatch.Bounds, board: StatusBoard
         ) throws(MessagingError) {
             let router = try Socket(.router, in: context)
             try router.setRouterMandatory(true)
             try router.setIPv6(true)
             try router.setSendHighWaterMark(PeerLinks.highWaterMark)
             try router.setReceiveHighWaterMark(PeerLinks.highWaterMark)
-            try router.setHandshakeInterval(milliseconds: 1000)
-            try router.setMaxMessageSize(largestFrame)
-            strangers = try StrangerWatch(over: router, bounds: bounds, cutOff: board.connectionsCutOff)
+            try router.setHandshakeInterval(milliseconds: PeerLinks.handshakeTime(with: keys))
+            try router.setMaxMessageSize(largestFrame + Socket.curveOverhead)
+            if let keys { try router.setCurveServer(keys.pair, domain: KeyRing.peers) }
+            strangers = try StrangerWatch(
+                over: router, bounds: bounds, introduction: .word, cutOff: board.connectionsCutOff)
             try requireFree(endpoint)
             try router.bind(endpoint)
             self.router = router
@@ -159,6 +138,8 @@ final class PeerLinks: Stage {
     private var tellsFounding: Bool
     /// Microseconds: of this turn, and from when on the next complaint about a stranger may be logged.
     @exclusivity(unchecked) var now: UInt64 = 0
+    /// Of the keys, as it was looked at last.
+    @exclusivity(unchecked) private var keyGeneration: UInt64 = 0
     var nextStrangerComplaint: UInt64 = 0
     @exclusivity(unchecked) var watch: Watch?
     @exclusivity(unchecked) var routerItem: Watch.Item?
@@ -184,6 +165,7 @@ final class PeerLinks: Stage {
         acquaintances = settings.acquaintances
         toldFounding = acquaintances.founding
         tellsFounding = acquaintances.tellsFounding
+        keyGeneration = settings.keys?.generation ?? 0
         board.awaited = acquaintances.awaited
         links = settings.members.indices.map { index in
             index == settings.index
@@ -213,6 +195,10 @@ final class PeerLinks: Stage {
         self.now = now
         var work = sendDepartures(budget: budget)
         if !tellsFounding { work += lookAtFounding() }
+        if let keys = settings.keys, keys.generation != keyGeneration {
+            keyGeneration = keys.generation
+            dropWithdrawn(keys)
+        }
         callBack.forget(now: now)
         for index in 0..<links.count {
             guard let link = links[index] else { continue }
@@ -224,7 +210,7 @@ final class PeerLinks: Stage {
                 dealer.eventAt = now
             }
             if link.helloAt == nil, now >= dealer.eventAt + Self.connectingPatience {
-                dealer.socket.connectAnew(to: dealer.endpoint)
+                dealer.connectAnew()
                 dealer.eventAt = now
             }
             if let helloAt = link.helloAt, now >= helloAt {

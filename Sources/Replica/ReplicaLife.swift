@@ -19,6 +19,8 @@ final class ReplicaLife<Machine: StateMachine> {
     private let board: StatusBoard
     private let logger: Logger
     private let context: Context
+    /// Nil without keys. Its end is that of the context.
+    private let handler: ZAPHandler?
     private let rings: Rings
     private let lanes: [Lane]
     private let gate: Gate?
@@ -29,13 +31,14 @@ final class ReplicaLife<Machine: StateMachine> {
 
     /// Opens the pools and binds the sockets; nothing runs yet.
     /// - Parameters:
+    ///   - keys: who may come in with which; nil where the topology has none.
     ///   - skipping: positions of commands that are not to be executed.
     ///   - report: what STATUS is answered with; given the durability of the pools.
     ///   - bell: rung when there is work for the node's thread.
     ///   - alarm: for what ends the node.
     init(
-        topology: Topology, index: Int, skipping: [UInt64], board: StatusBoard, report: (Durability) -> StatusReport,
-        bell: DispatchSemaphore, alarm: Alarm, logger: Logger
+        topology: Topology, index: Int, keys: KeyRing?, skipping: [UInt64], board: StatusBoard,
+        report: (Durability) -> StatusReport, bell: DispatchSemaphore, alarm: Alarm, logger: Logger
     ) throws(ReplicaError) {
         let member = topology.replicas[index]
         let ids = topology.replicas.map(\.id)
@@ -79,19 +82,26 @@ final class ReplicaLife<Machine: StateMachine> {
         // lose the link.
         let largestFrame = PeerHeader.size + max(pools.acceptor.largestBatch, Self.largestBatchElsewhere)
         do throws(MessagingError) {
-            context = try Context(ioThreads: topology.pipeline.ioThreads)
+            let context = try Context(ioThreads: topology.pipeline.ioThreads)
+            self.context = context
+            // Before there is a port: libzmq lets everybody in where it finds no handler.
+            handler = try keys.map { keys throws(MessagingError) in
+                try ZAPHandler(in: context) { [keys] in keys.admit($0) }
+            }
             let clients = try ClientPort.bound(
-                to: member.clientBind.description, topology.client, topology.limits, in: context, board: board)
+                to: member.clientBind.description, topology.client, topology.limits, in: context,
+                keys: topology.clientsHaveKeys ? keys : nil, board: board)
             let peerPort = try PeerLinks.Port(
-                binding: member.peerBind.description, in: context, largestFrame: largestFrame,
+                binding: member.peerBind.description, in: context, keys: keys, largestFrame: largestFrame,
                 bounds: .init(budget: topology.limits.peerInput, seconds: topology.limits.messageSeconds),
                 board: board)
             var dealers: [PeerLinks.Dealer?] = []
-            for other in topology.replicas {
+            for (place, other) in topology.replicas.enumerated() {
                 dealers.append(
                     other.id < member.id
                         ? try PeerLinks.Dealer(
-                            to: other.peer.description, in: context, largestFrame: largestFrame) : nil)
+                            to: other.peer.description, of: place, in: context, keys: keys, largestFrame: largestFrame)
+                        : nil)
             }
             let plan = try LanePlan(topology: topology, index: index, durability: durability, board: board)
             lanes = plan.lanes
@@ -135,9 +145,10 @@ final class ReplicaLife<Machine: StateMachine> {
                         Handshake.Member(
                             id: $0.id, incarnation: 0, life: .none,
                             peerEndpoint: $0.peer.description, clientEndpoint: $0.client.description)
-                    }, acquaintances: pools.acquaintances(of: ids, index: index), skips: skips),
+                    }, acquaintances: pools.acquaintances(of: ids, index: index), skips: skips, keys: keys),
                 port: peerPort, dealers: dealers,
-                callBack: CallBack(to: topology.replicas.map(\.peer.description), in: context), board: board,
+                callBack: CallBack(to: topology.replicas.map(\.peer.description), in: context, pair: keys?.pair),
+                board: board,
                 logger: logger, rings: rings, engine: plan.parkers.engine,
                 expelled: {
                     alarm.raise(

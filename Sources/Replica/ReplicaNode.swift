@@ -35,6 +35,8 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
     /// Rung to stop, and when there is work for the thread that runs the node.
     private let bell: DispatchSemaphore
     private let alarm: Alarm
+    /// Nil where the topology has none.
+    private let keys: KeyRing?
     /// Held also while one life follows the other: nobody else gets at the pools meanwhile.
     private let folder: FolderLock
 
@@ -72,6 +74,12 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
         self.logger = Logger(label: logger.label) { _ in log }
         let before = board.stand(for: id)
         defer { csupport_stand(before) }
+        do throws(ReplicaError) {
+            keys = topology.hasKeys ? try KeyRing(topology, id: id, board: board, logger: self.logger) : nil
+        } catch {
+            log.queue.close()
+            throw error
+        }
         do throws(PoolError) {
             folder = try FolderLock(folderOf: topology.replicas[index].acceptorPool)
         } catch {
@@ -91,14 +99,15 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
 
     private func open() throws(ReplicaError) -> ReplicaLife<Machine> {
         try ReplicaLife(
-            topology: topology, index: index, skipping: skipping, board: board, report: report(durability:), bell: bell,
-            alarm: alarm, logger: logger)
+            topology: topology, index: index, keys: keys, skipping: skipping, board: board,
+            report: report(durability:), bell: bell, alarm: alarm, logger: logger)
     }
 
     private func report(durability: Durability) -> StatusReport {
         StatusReport(
             board: board, cluster: topology.name, id: topology.replicas[index].id, durability: durability.rawValue,
-            version: Release.version, started: started)
+            version: Release.version, started: started,
+            security: topology.clientsHaveKeys ? .curve : topology.hasKeys ? .peers : .none)
     }
 
     /// Runs the replica until `stop`. Once: to run it again, make another.
@@ -121,6 +130,7 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
         }
         defer { http?.stop() }
         defer { folder.release() }
+        tellOfSecurity()
         var isAnnounced = false
         // What ended the process before may end this one at its first command: that is told first.
         log.queue.flush(milliseconds: 500)
@@ -165,6 +175,50 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
         board.digest = nil
         life = try open()
         life?.start()
+    }
+
+    private func tellOfSecurity() {
+        guard let keys else {
+            return logger.notice(
+                "in the clear: whoever reaches the ports of this replica may vote, write and read; docs/security.md says how to have keys"
+            )
+        }
+        let counts = keys.counts
+        let clients =
+            topology.clientsHaveKeys
+            ? "\(counts.clients) of clients from \(topology.security.clientKeysFile)"
+            : "clients are in the clear: whoever reaches the client port may write and read"
+        logger.notice("with keys: \(counts.replicas) of replicas; \(clients)")
+    }
+
+    /// Reads the topology file and the file of client keys again, and takes the keys that they name now. Whoever has
+    /// come in with one that is not among them is out. All else in the topology, and this replica's own key, are as
+    /// they were when the node was made. Any thread; what came of it is in the log.
+    ///
+    /// - Throws: when something is wrong with the files; nothing has changed then.
+    public func reloadKeys() throws(ReplicaError) {
+        guard let keys else {
+            throw ReplicaError(
+                .configuration,
+                "\(topology.file): this replica was started without keys, and needs a start to have some")
+        }
+        let topology: Topology
+        do throws(TopologyError) {
+            topology = try Topology(contentsOf: self.topology.file)
+        } catch {
+            throw ReplicaError(.configuration, error.description)
+        }
+        guard topology.replicas.map(\.id) == self.topology.replicas.map(\.id),
+            topology.clientsHaveKeys == self.topology.clientsHaveKeys
+        else {
+            throw ReplicaError(
+                .configuration,
+                "\(topology.file): has other replicas, or another `security` of clients, than when this replica was started: only keys are taken up while it runs"
+            )
+        }
+        try keys.load(topology)
+        let counts = keys.counts
+        logger.notice("keys were read again: \(counts.replicas) of replicas, \(counts.clients) of clients")
     }
 
     /// Makes `run` return, after what was begun is durable. Any thread, any number of times.

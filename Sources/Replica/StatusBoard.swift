@@ -79,6 +79,8 @@ package final class StatusBoard: Sendable {
     package let connectionsSilent: Counter
     /// Idle ones that made place for others.
     package let connectionsEvicted: Counter
+    /// Requests beyond what the role of the client's key allows.
+    package let denied: Counter
 
     // MARK: Engine
 
@@ -157,6 +159,11 @@ package final class StatusBoard: Sendable {
 
     // MARK: Node
 
+    /// Connections whose keys may not come in, at either port.
+    package let peerKeysRefused: Counter
+    package let clientKeysRefused: Counter
+    /// Connections of clients by libzmq that wanted too much, or whose key was withdrawn.
+    let clientConnectionsCutOff: Counter
     /// From other replicas, in the place of this one's.
     package let statesTaken: Counter
     package let votesDroppedTorn: Counter
@@ -198,6 +205,7 @@ package final class StatusBoard: Sendable {
             "client_connections_silent_total", "Connections dropped since the client said nothing for too long")
         connectionsEvicted = builder.counter(
             "client_connections_evicted_total", "Idle connections dropped to make place for others")
+        denied = builder.counter("denied_total", "Requests refused since the client's key does not allow them")
 
         builder.beginSection()
         lanes.append(("engine", builder.hidden()))
@@ -264,6 +272,12 @@ package final class StatusBoard: Sendable {
         peers = builder.peers(members)
 
         builder.beginSection()
+        peerKeysRefused = builder.counter("peer_keys_refused_total", "Connections to the peer port with unknown keys")
+        clientKeysRefused = builder.counter(
+            "client_keys_refused_total", "Connections to the client port with unknown keys")
+        clientConnectionsCutOff = builder.counter(
+            "client_connections_cut_off_total",
+            "With keys: connections to the client port that were strangers or too many, or whose key was withdrawn")
         statesTaken = builder.counter(
             "states_taken_total", "States of other replicas that took the place of this one's")
         votesDroppedTorn = builder.counter(

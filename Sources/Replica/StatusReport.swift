@@ -12,13 +12,24 @@ package struct StatusReport: Sendable {
     let version: String
     /// Microseconds of the monotonic clock at which the process began.
     let started: UInt64
+    let security: Security
+
+    /// Who has keys.
+    package enum Security: String, Sendable {
+        /// Nobody: both ports are in the clear.
+        case none
+        /// Replicas; clients are in the clear.
+        case peers
+        /// Replicas and clients.
+        case curve
+    }
 
     /// - Parameters:
     ///   - durability: of the pools, in the words of STATUS: pmem, emulated or msync.
     ///   - started: microseconds of the monotonic clock at which the process began.
     package init(
         board: StatusBoard, cluster: String, id: UInt16, durability: String, version: String,
-        started: UInt64
+        started: UInt64, security: Security = .none
     ) {
         invariant(board.peers.contains { $0.id == id }, "a replica reports on its own cluster")
         self.board = board
@@ -27,6 +38,7 @@ package struct StatusReport: Sendable {
         self.durability = durability
         self.version = version
         self.started = started
+        self.security = security
     }
 
     /// The STATUS body: the keys of the client protocol, and `pid`, by which tools on the same host find the process.
@@ -53,6 +65,8 @@ package struct StatusReport: Sendable {
         rejected.add("too_large", "\(board.rejectedTooLarge.load())")
         rejected.add("busy", "\(board.rejectedBusy.load())")
         object.add("rejected", rejected.text)
+        object.add("denied", "\(board.denied.load())")
+        object.add("security", quoting: security.rawValue)
         object.add("log_lines_dropped", "\(board.logLinesDropped.load())")
         object.add("votes_dropped_torn", "\(board.votesDroppedTorn.load())")
         object.add("acceptor_pool", Self.pool(board.acceptorPoolUsed, board.acceptorPoolSize))

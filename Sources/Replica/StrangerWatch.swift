@@ -5,12 +5,14 @@ import Invariants
 import Messaging
 import Synchronization
 
-/// Cuts off the connections to the peer port that are no links and want too much, on a thread of its own.
+/// Cuts off the connections to a port of libzmq's that are strangers and want too much, on a thread of its own.
 ///
 /// libzmq reads as fast as a connection sends, and keeps a message until its last part has come: 64 bytes of memory a
-/// part, of which two bytes on the way are enough. It has no bound for that. So this one asks the kernel how much each
-/// connection has sent, and shuts those down that send more than a replica does before its proof, or are no link after
-/// a while, or are too many.
+/// part, of which two bytes on the way are enough. It has no bound for that, nor one for connections. So this one asks
+/// the kernel how much each connection has sent, and shuts those down that send more than one of ours does before it is
+/// known, or are not known after a while, or are too many.
+///
+/// At the peer port a connection is known when it is a link, at the client port when its key was found good.
 final class StrangerWatch: @unchecked Sendable {
     // Unchecked: the monitor is the thread's alone from `start` on; what others touch is behind locks.
 
@@ -21,8 +23,10 @@ final class StrangerWatch: @unchecked Sendable {
         var connections: Int
         /// Microseconds after which a connection that is no link is shut down.
         var time: UInt64
+        /// Connections at once, known ones with them; beyond it those go that have been silent for longest.
+        var all = Int.max
 
-        /// - Parameter budget: bytes of memory for all of them.
+        /// - Parameter budget: bytes of memory for all strangers.
         init(budget: Int, seconds: Int) {
             connections = max(8, budget / (32 * Int(bytes)))
             time = UInt64(seconds) * 1_000_000
@@ -35,20 +39,42 @@ final class StrangerWatch: @unchecked Sendable {
         var isShutDown = false
     }
 
-    /// Milliseconds between two looks while there are strangers.
+    /// How a stranger becomes known.
+    enum Introduction {
+        /// Somebody says so, by `trust`.
+        case word
+        /// It has got more from a CURVE server than those get whose key is not good.
+        case curveHandshake
+    }
+
+    private struct Requests {
+        var trusted: [Int32] = []
+        var unwanted: [Int32] = []
+    }
+
+    /// Milliseconds between two looks while there are strangers, and while there are none that might be unwanted.
     private static let interval = 20
+    private static let longInterval = 500
+    /// What a CURVE server says before it has judged the key: a greeting of 64 bytes and WELCOME of 170. READY has 50
+    /// and more behind that, the ERROR that ends the connection 12 (ZeroMQ RFC 26 and 23).
+    private static let bytesBeforeReady: UInt64 = 64 + 170 + 12
 
     private let monitor: Monitor
     private let bounds: Bounds
+    private let introduction: Introduction
     private let cutOff: Counter
-    private let trusted = Mutex<[Int32]>([])
+    private let requests = Mutex(Requests())
     private let ended = DispatchSemaphore(value: 0)
     private var strangers: [Int32: Stranger] = [:]
+    private var known: Set<Int32> = []
 
-    /// - Parameter router: the peer port, not bound yet.
-    init(over router: borrowing Socket, bounds: Bounds, cutOff: Counter) throws(MessagingError) {
+    /// - Parameter router: the port, not bound yet.
+    init(
+        over router: borrowing Socket, bounds: Bounds, introduction: Introduction, cutOff: Counter
+    ) throws(MessagingError) {
         monitor = try Monitor(of: router)
         self.bounds = bounds
+        self.introduction = introduction
         self.cutOff = cutOff
     }
 
@@ -66,40 +92,68 @@ final class StrangerWatch: @unchecked Sendable {
     /// Waits for the end of the thread.
     func join() { ended.wait() }
 
-    /// The connection of this file descriptor is a link. Any thread.
+    /// The connection of this file descriptor is known. Any thread.
     func trust(_ file: Int32) {
-        trusted.withLock { $0.append(file) }
+        requests.withLock { $0.trusted.append(file) }
+    }
+
+    /// The connection of this file descriptor, if there still is one to the port, is to end. Any thread.
+    func end(_ file: Int32) {
+        requests.withLock { $0.unwanted.append(file) }
     }
 
     private func run() {
         var poller = Poller(capacity: 1)
         _ = monitor.add(to: &poller)
         while true {
-            _ = poller.wait(timeoutMilliseconds: strangers.isEmpty ? -1 : Self.interval)
+            let pause = introduction == .word ? -1 : Self.longInterval
+            _ = poller.wait(timeoutMilliseconds: strangers.isEmpty ? pause : Self.interval)
             if poller.isTerminated { return }
-            // First those that are trusted: what they are trusted after has been told by then.
-            let links = trusted.withLock { files in
-                defer { files.removeAll() }
-                return files
+            // First what was asked for: of which connection that was has been told by then.
+            let requests = requests.withLock { requests in
+                defer { requests = Requests() }
+                return requests
             }
             let now = csupport_monotonic_us()
             while let event = monitor.next() {
                 switch event {
                 case .accepted(_, let file): strangers[file] = Stranger(since: now, host: Self.host(of: file))
-                case .disconnected(_, let file): strangers[file] = nil
+                case .disconnected(_, let file):
+                    strangers[file] = nil
+                    known.remove(file)
                 case .stopped: return
                 default: break
                 }
             }
-            for file in links { strangers[file] = nil }
+            for file in requests.trusted { know(file) }
+            for file in requests.unwanted where strangers[file] != nil || known.contains(file) { shutDown(file) }
             examine(now: now)
         }
     }
 
+    private func know(_ file: Int32) {
+        if strangers.removeValue(forKey: file) != nil { known.insert(file) }
+    }
+
     private func examine(now: UInt64) {
         for (file, stranger) in strangers where !stranger.isShutDown {
-            if csupport_tcp_received(file) > bounds.bytes || now >= stranger.since + bounds.time { shutDown(file) }
+            if introduction == .curveHandshake, csupport_tcp_acknowledged(file) > Self.bytesBeforeReady {
+                know(file)
+            } else if csupport_tcp_received(file) > bounds.bytes || now >= stranger.since + bounds.time {
+                shutDown(file)
+            }
         }
+        let excess = strangers.count + known.count - bounds.all
+        if excess > 0 {
+            let silent = known.map { (file: $0, silence: csupport_tcp_silence_ms($0)) }
+            for connection in silent.sorted(by: { $0.silence > $1.silence }).prefix(excess) {
+                shutDown(connection.file)
+            }
+        }
+        boundStrangers()
+    }
+
+    private func boundStrangers() {
         let standing = strangers.filter { !$0.value.isShutDown }.sorted { $0.value.since > $1.value.since }
         guard standing.count > bounds.connections else { return }
         var hosts = Dictionary(grouping: standing) { $0.value.host }
@@ -115,6 +169,7 @@ final class StrangerWatch: @unchecked Sendable {
     /// The socket is libzmq's: it finds the connection at its end, and closes it.
     private func shutDown(_ file: Int32) {
         strangers[file]?.isShutDown = true
+        known.remove(file)
         cutOff.add(1)
         shutdown(file, Int32(SHUT_RDWR))
     }

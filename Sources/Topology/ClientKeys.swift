@@ -9,9 +9,16 @@ public enum Role: String, Sendable, CaseIterable, Comparable {
     /// Besides, what changes the cluster.
     case admin
 
-    public static func < (a: Role, b: Role) -> Bool {
-        allCases.firstIndex(of: a)! < allCases.firstIndex(of: b)!
+    /// 1 for `read`, and higher for each that may do more; 0 is nobody's.
+    package var rank: UInt8 {
+        switch self {
+        case .read: 1
+        case .write: 2
+        case .admin: 3
+        }
     }
+
+    public static func < (a: Role, b: Role) -> Bool { a.rank < b.rank }
 }
 
 /// Which keys clients may have, and what each may do: a TOML file of its own, which a replica reads again while it runs.

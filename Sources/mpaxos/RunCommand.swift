@@ -50,10 +50,11 @@ struct RunCommand: ParsableCommand {
         let stop = StopRequest()
         let name = "replica \(replica.id)"
         let logger = log.makeLogger(name)
+        let hangUp = HangUp(logger)
         Signals.onRequest { request in
             switch request {
             case .stop: stop.make(of: name)
-            case .hangUp: Self.ignoreHangUp(logger)
+            case .hangUp: hangUp.take()
             }
         }
         if stopWhenInputEnds { Signals.stopWhenInputEnds() }
@@ -62,19 +63,7 @@ struct RunCommand: ParsableCommand {
         let node = try ReplicaNode<KeyValueService>(
             topology: topology, id: member.id, logger: logger, skipping: skipRecord)
         stop.answer { node.stop() }
+        if topology.hasKeys { hangUp.answer { try node.reloadKeys() } }
         try node.run { view, leader in printAside("\(name) ready: view \(view), leader \(leader)") }
-    }
-
-    private static let isTelling = Atomic(false)
-
-    private static func ignoreHangUp(_ logger: Logger) {
-        // The log's reader may be what has hung up: a thread waits for it, and one is enough.
-        guard !isTelling.exchange(true, ordering: .relaxed) else { return }
-        Thread.detachNewThread {
-            defer { isTelling.store(false, ordering: .relaxed) }
-            logger.notice(
-                "SIGHUP is ignored: a replica reads its topology when it starts, and has no other file to read again; SIGTERM stops it"
-            )
-        }
     }
 }

@@ -17,13 +17,10 @@ import Testing
 
     private func complaint(about text: String, mode: Int = 0o600) throws -> String {
         let path = try write(text, mode: mode)
-        do {
-            _ = try KeyFile.read(path)
-            return "none"
-        } catch let error as KeyFileError {
-            #expect(error.description.hasPrefix(path + ": "))
-            return String(error.description.dropFirst(path.count + 2))
-        }
+        let result = Result { () throws(KeyFileError) in try KeyFile.read(path) }
+        guard case .failure(let error) = result else { return "none" }
+        #expect(error.description.hasPrefix(path + ": "))
+        return String(error.description.dropFirst(path.count + 2))
     }
 
     private func certificate(_ lines: String...) -> String {

@@ -1,5 +1,6 @@
 import CSupport
 import Consensus
+import Keys
 import Logging
 import Messaging
 import Queues
@@ -21,10 +22,17 @@ import Wire
         private let caller: Socket
         private let frame = Frame()
         private var now: UInt64 = 1_000_000
+        private let handler: ZAPHandler?
 
-        init() throws {
+        /// - Parameter holder: whose key the socket has that reaches the port; nil: nobody has keys.
+        init(holder: Int? = nil) throws {
             let context = try Context(ioThreads: 1)
+            let board = self.board
+            let keys = holder == nil ? nil : try KeyedTopology()
+            let ring = try keys?.ring(of: 2, board: board, log: ErrorLog())
+            handler = try ring.map { ring in try ZAPHandler(in: context) { ring.admit($0) } }
             callee = try Socket(.router, in: context)
+            if let keys { try callee.setCurveServer(keys.replicas[0], domain: KeyRing.peers) }
             try callee.bind("tcp://127.0.0.1:*")
             let endpoint = callee.lastEndpoint
             let members = [0, 1, 2].map {
@@ -32,6 +40,9 @@ import Wire
                     id: $0, incarnation: UInt64($0) + 10, life: .none,
                     peerEndpoint: $0 == 0 ? endpoint : "inproc://none", clientEndpoint: "")
             }
+            let port = try PeerLinks.Port(
+                binding: keys == nil ? "inproc://port" : "tcp://127.0.0.1:*", in: context, keys: ring,
+                largestFrame: 1 << 20, bounds: .init(budget: 64 << 20, seconds: 30), board: board)
             links = PeerLinks(
                 settings: .init(
                     index: 2, cluster: "c", replica: 2, charter: charter, fingerprint: 1, members: members,
@@ -40,16 +51,19 @@ import Wire
                         records: members.map {
                             .init(incarnation: $0.incarnation, life: $0.id == 2 ? Life(bootCount: 1, nonce: 1) : .none)
                         },
-                        founding: .founded), skips: []),
-                port: try PeerLinks.Port(
-                    binding: "inproc://port", in: context, largestFrame: 1 << 20,
-                    bounds: .init(budget: 64 << 20, seconds: 30), board: board),
-                dealers: [try PeerLinks.Dealer(to: endpoint, in: context, largestFrame: 1 << 20), nil, nil],
-                callBack: CallBack(to: members.map(\.peerEndpoint), in: context), board: board,
+                        founding: .founded), skips: [], keys: ring),
+                port: port,
+                dealers: [
+                    try PeerLinks.Dealer(to: endpoint, of: 0, in: context, keys: ring, largestFrame: 1 << 20), nil, nil,
+                ],
+                callBack: CallBack(to: members.map(\.peerEndpoint), in: context, pair: ring?.pair), board: board,
                 logger: Logger(label: "links", factory: { _ in ErrorLog() }), rings: rings, engine: parker,
                 expelled: { Issue.record("expelled: \($0)") })
             caller = try Socket(.dealer, in: context)
-            try caller.connect("inproc://port")
+            if let keys, let holder {
+                try caller.setCurveClient(keys.replicas[holder], server: keys.replicas[2].publicKey)
+            }
+            try caller.connect(port.router.lastEndpoint)
             links.register(in: watch)
         }
 
@@ -89,8 +103,8 @@ import Wire
         }
     }
 
-    @Test func theChallengeOfWhoKnowsTheTicketIsRepeated() throws {
-        let rig = try Rig()
+    @Test(arguments: [nil, 0]) func theChallengeOfWhoKnowsTheTicketIsRepeated(holder: Int?) throws {
+        let rig = try Rig(holder: holder)
         let first = try #require(try rig.nextHello())
         #expect(first.ticket != 0 && first.proof == 0)
         rig.call(.init(ticket: first.ticket, challenge: 77), as: 0)
@@ -108,6 +122,16 @@ import Wire
         for sender: UInt8 in [1, 2, 8, 255] { rig.call(.init(ticket: hello.ticket, challenge: 77), as: sender) }
         rig.turn { rig.board.strangersRefused.load() == 6 }
         #expect(rig.board.strangersRefused.load() == 6)
+        #expect(try rig.nextHello()?.proof == 0)
+    }
+
+    /// A replica with a key of its own that has heard the ticket of another's connection.
+    @Test func aCallCountsWithTheKeyOfItsSenderAlone() throws {
+        let rig = try Rig(holder: 1)
+        let hello = try #require(try rig.nextHello())
+        rig.call(.init(ticket: hello.ticket, challenge: 77), as: 0)
+        rig.turn { rig.board.strangersRefused.load() == 1 }
+        #expect(rig.board.strangersRefused.load() == 1)
         #expect(try rig.nextHello()?.proof == 0)
     }
 

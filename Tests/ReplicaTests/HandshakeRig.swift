@@ -1,6 +1,7 @@
 import CSupport
 import Consensus
 import Foundation
+import Keys
 import Logging
 import Messaging
 import Queues
@@ -9,7 +10,8 @@ import Wire
 
 @testable import Replica
 
-/// The links of replica 0 of three, the ports of the others, and two sockets that pass for replica 2.
+/// The links of replica 0 of three, the ports of the others, and two sockets that pass for replica 2. With keys each
+/// has its own: the second socket that of replica 2 as well, as a process on a copy of it has, or another's.
 final class HandshakeRig {
     let board = StatusBoard(members: [0, 1, 2])
     let log = ErrorLog()
@@ -26,22 +28,41 @@ final class HandshakeRig {
     private var challenges: [UInt64: UInt64] = [:]
     private var tickets: UInt64 = 0
     private let frame = Frame()
+    private let keys: KeyedTopology?
+    let ring: KeyRing?
+    private let handler: ZAPHandler?
 
     final class Port {
         let socket: Socket
 
-        init(_ endpoint: String, in context: Context) throws {
+        init(_ endpoint: String, in context: Context, _ pair: KeyPair?) throws {
             socket = try Socket(.router, in: context)
+            if let pair { try socket.setCurveServer(pair, domain: KeyRing.peers) }
             try socket.bind(endpoint)
         }
     }
 
-    /// - Parameter skips: positions of commands that replica 0 does not execute.
-    init(isFounded: Bool = true, skips: [UInt64] = []) throws {
+    /// - Parameters:
+    ///   - skips: positions of commands that replica 0 does not execute.
+    ///   - keys: whether replicas have keys.
+    ///   - holder: whose key the second socket has.
+    init(isFounded: Bool = true, skips: [UInt64] = [], keys hasKeys: Bool = false, holder: Int = 2) throws {
         let context = try Context(ioThreads: 1)
+        let keys = hasKeys ? try KeyedTopology() : nil
+        self.keys = keys
+        let log = self.log
+        let board = self.board
+        let ring = try keys?.ring(of: 0, board: board, log: log)
+        self.ring = ring
+        handler = try ring.map { ring in try ZAPHandler(in: context) { ring.admit($0) } }
+        // Nothing is encrypted within a process.
+        ports = try [1, 2].map {
+            try Port(hasKeys ? "tcp://127.0.0.1:*" : "inproc://p\($0)", in: context, keys?.replicas[$0])
+        }
+        let endpoints = ["inproc://p0"] + ports.map { $0.socket.lastEndpoint }
         let members = [0, 1, 2].map {
             Handshake.Member(
-                id: $0, incarnation: isFounded ? UInt64($0) + 10 : 0, life: .none, peerEndpoint: "inproc://p\($0)",
+                id: $0, incarnation: isFounded ? UInt64($0) + 10 : 0, life: .none, peerEndpoint: endpoints[Int($0)],
                 clientEndpoint: "c\($0)")
         }
         let fingerprint = charter.fingerprint(layout: 1)
@@ -49,8 +70,10 @@ final class HandshakeRig {
             cluster: "c", replica: 2, incarnation: 12, life: Life(bootCount: 5, nonce: 55),
             founding: isFounded ? .founded : .gathering, skipping: Skipping(position: 5, named: []),
             charter: charter, fingerprint: fingerprint, members: members)
-        let endpoint = "inproc://handshake"
-        let log = self.log
+        let port = try PeerLinks.Port(
+            binding: hasKeys ? "tcp://127.0.0.1:*" : "inproc://handshake", in: context, keys: ring,
+            largestFrame: 1 << 20, bounds: .init(budget: 64 << 20, seconds: 30), board: board)
+        let endpoint = port.router.lastEndpoint
         links = PeerLinks(
             settings: .init(
                 index: 0, cluster: "c", replica: 0, charter: charter, fingerprint: fingerprint, members: members,
@@ -58,18 +81,19 @@ final class HandshakeRig {
                     index: 0, ancestors: [32, 31],
                     records: [.init(incarnation: 10, life: own)]
                         + members.dropFirst().map { .init(incarnation: $0.incarnation, life: .none) },
-                    founding: isFounded ? .founded : .gathering), skips: skips),
-            port: try PeerLinks.Port(
-                binding: endpoint, in: context, largestFrame: 1 << 20, bounds: .init(budget: 64 << 20, seconds: 30),
-                board: board),
-            dealers: [nil, nil, nil], callBack: CallBack(to: members.map(\.peerEndpoint), in: context),
+                    founding: isFounded ? .founded : .gathering), skips: skips, keys: ring),
+            port: port,
+            dealers: [nil, nil, nil],
+            callBack: CallBack(to: members.map(\.peerEndpoint), in: context, pair: ring?.pair),
             board: board,
             logger: Logger(label: "links", factory: { _ in log }), rings: rings, engine: parker,
             expelled: { _ in Issue.record("who reaches the port cannot stop a replica") })
-        ports = try [1, 2].map { try Port("inproc://p\($0)", in: context) }
         other = try Socket(.dealer, in: context)
+        let server = keys?.replicas[0].publicKey
+        if let keys, let server { try other.setCurveClient(keys.replicas[holder], server: server) }
         try other.connect(endpoint)
         let peer = try Socket(.dealer, in: context)
+        if let keys, let server { try peer.setCurveClient(keys.replicas[2], server: server) }
         try peer.connect(endpoint)
         self.peer = consume peer
         links.register(in: watch)
@@ -173,6 +197,14 @@ final class HandshakeRig {
 
     /// The process of the first socket ends.
     func disconnect() { peer = nil }
+
+    /// The key of a replica is withdrawn, and another named in its place.
+    func withdrawKey(of id: Int) throws {
+        guard let keys, let ring else { return }
+        keys.publicKeys[id] = [try KeyPair.generate().publicKey]
+        try keys.write()
+        try ring.load(try keys.topology())
+    }
 
     var isConnected: Bool { board.peers[2].connected.load() == 1 }
 }

@@ -139,7 +139,7 @@ import Wire
         try vote(1...1, in: 7)
         let bell = DispatchSemaphore(value: 0)
         let life = try ReplicaLife<KeyValueService>(
-            topology: topology, index: 0, skipping: [], board: StatusBoard(members: [0, 1, 2]),
+            topology: topology, index: 0, keys: nil, skipping: [], board: StatusBoard(members: [0, 1, 2]),
             report: {
                 StatusReport(
                     board: StatusBoard(members: [0]), cluster: "", id: 0, durability: $0.rawValue, version: "",

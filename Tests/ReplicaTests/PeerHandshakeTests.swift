@@ -6,8 +6,8 @@ import Wire
 
 /// HELLO at the peer port of a replica: who becomes its link, who is refused, and what is said about it.
 @Suite struct PeerHandshakeTests {
-    @Test func whoWasFormattedAlikeIsLinked() throws {
-        let rig = try HandshakeRig()
+    @Test(arguments: [false, true]) func whoWasFormattedAlikeIsLinked(keys: Bool) throws {
+        let rig = try HandshakeRig(keys: keys)
         let answer = try #require(try rig.answer(to: rig.proven(rig.hello)))
         guard case .welcome(let welcome) = answer.handshake else {
             Issue.record("\(answer.handshake)")
@@ -28,9 +28,10 @@ import Wire
     ]
 
     /// The sentence is in the answer, in the log and in STATUS; once the peer is as it should be, it is linked.
-    @Test(arguments: differences)
-    func whoDiffersIsRefused(what: String, cause: Handshake.Refusal.Cause, ours: String, theirs: String) throws {
-        let rig = try HandshakeRig()
+    @Test(arguments: differences, [false, true])
+    func whoDiffersIsRefused(_ difference: (String, Handshake.Refusal.Cause, String, String), keys: Bool) throws {
+        let (what, cause, ours, theirs) = difference
+        let rig = try HandshakeRig(keys: keys)
         var hello = rig.hello
         switch what {
         case "members":
@@ -62,8 +63,8 @@ import Wire
     }
 
     /// A link that stands is not the one that is refused; it stands as long as its process does.
-    @Test func whoIsRefusedDoesNotDisturbALinkThatStands() throws {
-        let rig = try HandshakeRig()
+    @Test(arguments: [false, true]) func whoIsRefusedDoesNotDisturbALinkThatStands(keys: Bool) throws {
+        let rig = try HandshakeRig(keys: keys)
         _ = try rig.answer(to: rig.proven(rig.hello))
         #expect(rig.isConnected)
         var hello = rig.hello
@@ -80,8 +81,8 @@ import Wire
     }
 
     /// A replica that the topology here does not have is told which members differ, not only that it is a stranger.
-    @Test func aMemberOfAnotherTopologyLearnsWhichMembersDiffer() throws {
-        let rig = try HandshakeRig()
+    @Test(arguments: [false, true]) func aMemberOfAnotherTopologyLearnsWhichMembersDiffer(keys: Bool) throws {
+        let rig = try HandshakeRig(keys: keys)
         var hello = rig.hello
         hello.replica = 3
         hello.members[2].id = 3
@@ -97,8 +98,8 @@ import Wire
     }
 
     /// Until it has passed the command, or skips it as well; and the other way round.
-    @Test func whoWouldExecuteWhatIsSkippedHereIsRefused() throws {
-        let rig = try HandshakeRig(skips: [57])
+    @Test(arguments: [false, true]) func whoWouldExecuteWhatIsSkippedHereIsRefused(keys: Bool) throws {
+        let rig = try HandshakeRig(skips: [57], keys: keys)
         var hello = rig.hello
         let ahead =
             "replica 0 skips the command at position 57, replica 2 does not and has not passed it: start replica 2 with --skip-record 57 until it has passed it, or, where no log has named that position, replica 0 without"
@@ -132,8 +133,8 @@ import Wire
 
     /// Who has no proof is not believed, not answered, and not put on record, whatever else it knows: neither where the
     /// replica that it names is linked, nor where nobody has met it yet.
-    @Test(arguments: [true, false]) func aStrangerPassesForNobody(isFounded: Bool) throws {
-        let rig = try HandshakeRig(isFounded: isFounded)
+    @Test(arguments: [true, false], [false, true]) func aStrangerPassesForNobody(isFounded: Bool, keys: Bool) throws {
+        let rig = try HandshakeRig(isFounded: isFounded, keys: keys)
         var forged = rig.hello
         forged.ticket = 9
         forged.life = Life(bootCount: 1 << 40, nonce: 1)
@@ -155,8 +156,8 @@ import Wire
     }
 
     /// A challenge is for one connection: who reads it over a link of its own cannot use it along another.
-    @Test func aProofIsOfOneConnection() throws {
-        let rig = try HandshakeRig()
+    @Test(arguments: [false, true]) func aProofIsOfOneConnection(keys: Bool) throws {
+        let rig = try HandshakeRig(keys: keys)
         let proven = try rig.proven(rig.hello)
         let calls = rig.calls
         rig.send(proven, byOther: true) { rig.calls > calls }
@@ -166,8 +167,8 @@ import Wire
     }
 
     /// It may be the replica, at another endpoint than the topology has here: both sides get to know.
-    @Test func whoDoesNotAnswerAtItsEndpointIsToldSo() throws {
-        let rig = try HandshakeRig()
+    @Test(arguments: [false, true]) func whoDoesNotAnswerAtItsEndpointIsToldSo(keys: Bool) throws {
+        let rig = try HandshakeRig(keys: keys)
         var hello = rig.hello
         hello.ticket = 9
         let frame = Handshake.hello(hello).encode(sender: 2)
@@ -185,14 +186,14 @@ import Wire
         }
         #expect(refusal.cause == .unproven)
         for text in [refusal.reason, rig.board.peers[2].refusal.read() ?? "", rig.log.errors.last ?? ""] {
-            #expect(text.contains("replica 2 was called at inproc://p2"), "\(text)")
+            #expect(text.contains("replica 2 was called at \(rig.hello.members[2].peerEndpoint)"), "\(text)")
         }
         rig.send(try rig.proven(rig.hello)) { rig.isConnected }
         #expect(rig.isConnected && rig.board.peers[2].refusal.read() == nil)
     }
 
-    @Test func anotherProtocolIsRefusedInItsOwnVersion() throws {
-        let rig = try HandshakeRig()
+    @Test(arguments: [false, true]) func anotherProtocolIsRefusedInItsOwnVersion(keys: Bool) throws {
+        let rig = try HandshakeRig(keys: keys)
         for version in [peerProtocolVersion - 1, peerProtocolVersion + 1] {
             let answer = try #require(
                 try rig.answer(to: Handshake.hello(rig.hello).encode(sender: 2, version: version)))
@@ -205,8 +206,8 @@ import Wire
     }
 
     /// Counted, and not answered.
-    @Test func aMalformedHelloIsCounted() throws {
-        let rig = try HandshakeRig()
+    @Test(arguments: [false, true]) func aMalformedHelloIsCounted(keys: Bool) throws {
+        let rig = try HandshakeRig(keys: keys)
         var longName = rig.hello
         longName.charter.machine = String(repeating: "m", count: 256)
         var lines = rig.hello
@@ -226,9 +227,11 @@ import Wire
     }
 
     /// It gets to know which life of it was met, by which it judges itself.
-    @Test(arguments: [Life(bootCount: 4, nonce: 44), Life(bootCount: 5, nonce: 56), Life(bootCount: 6, nonce: 56)])
-    func aPeerOfAnEarlierLifeOrOfACopyIsRefused(life: Life) throws {
-        let rig = try HandshakeRig()
+    @Test(
+        arguments: [Life(bootCount: 4, nonce: 44), Life(bootCount: 5, nonce: 56), Life(bootCount: 6, nonce: 56)],
+        [false, true])
+    func aPeerOfAnEarlierLifeOrOfACopyIsRefused(life: Life, keys: Bool) throws {
+        let rig = try HandshakeRig(keys: keys)
         _ = try rig.answer(to: rig.proven(rig.hello))
         rig.disconnect()
         var hello = rig.hello
@@ -259,8 +262,8 @@ import Wire
     }
 
     /// The process that goes on is not disturbed by one on a copy of its pools.
-    @Test func aCopyDoesNotCutOffWhoItIsACopyOf() throws {
-        let rig = try HandshakeRig()
+    @Test(arguments: [false, true]) func aCopyDoesNotCutOffWhoItIsACopyOf(keys: Bool) throws {
+        let rig = try HandshakeRig(keys: keys)
         _ = try rig.answer(to: rig.proven(rig.hello))
         var hello = rig.hello
         hello.life.nonce += 1
@@ -270,9 +273,11 @@ import Wire
 
     /// Who merely reaches the port cannot stop a replica by saying that it is of an earlier life: it is no link, and
     /// said.
-    @Test(arguments: [Life(bootCount: 4, nonce: 44), Life(bootCount: 3, nonce: 34), Life(bootCount: 2, nonce: 30)])
-    func aPeerThatMetALaterLifeOfThisReplicaIsNotLinked(met: Life) throws {
-        let rig = try HandshakeRig()
+    @Test(
+        arguments: [Life(bootCount: 4, nonce: 44), Life(bootCount: 3, nonce: 34), Life(bootCount: 2, nonce: 30)],
+        [false, true])
+    func aPeerThatMetALaterLifeOfThisReplicaIsNotLinked(met: Life, keys: Bool) throws {
+        let rig = try HandshakeRig(keys: keys)
         var hello = rig.hello
         hello.members[0].life = met
         let answer = try #require(try rig.answer(to: rig.proven(hello)))
@@ -289,8 +294,8 @@ import Wire
     }
 
     /// What one peer has met of another counts here, too.
-    @Test func hearsayOfALaterLifeCounts() throws {
-        let rig = try HandshakeRig()
+    @Test(arguments: [false, true]) func hearsayOfALaterLifeCounts(keys: Bool) throws {
+        let rig = try HandshakeRig(keys: keys, holder: 1)
         var other = rig.hello
         other.replica = 1
         other.incarnation = 11
@@ -307,8 +312,8 @@ import Wire
 
     /// What a replica tells of others is what it has on durable record; it is founded when all others have said that
     /// they have all.
-    @Test func theFoundingTakesTheWordOfAll() throws {
-        let rig = try HandshakeRig(isFounded: false)
+    @Test(arguments: [false, true]) func theFoundingTakesTheWordOfAll(keys: Bool) throws {
+        let rig = try HandshakeRig(isFounded: false, keys: keys, holder: 1)
         var hellos = [1, 2].map { id in
             var hello = rig.hello
             hello.replica = UInt16(id)
@@ -351,8 +356,8 @@ import Wire
     }
 
     /// A member that was met and is not heard any more may have lost its pools meanwhile: it is to be met again.
-    @Test func whoFallsSilentBeforeTheRecordIsWholeIsAwaitedAgain() throws {
-        let rig = try HandshakeRig(isFounded: false)
+    @Test(arguments: [false, true]) func whoFallsSilentBeforeTheRecordIsWholeIsAwaitedAgain(keys: Bool) throws {
+        let rig = try HandshakeRig(isFounded: false, keys: keys)
         _ = try rig.answer(to: rig.proven(rig.hello))
         rig.board.peers[2].recorded.storeReleasing(12)
         rig.turn()
@@ -367,8 +372,10 @@ import Wire
 
     /// Before the founding pools may be formatted again; who has others than those on record is refused after it, and
     /// by whoever has met all.
-    @Test(arguments: [false, true]) func otherPoolsAreRefusedOnceAllAreOnRecord(isFounded: Bool) throws {
-        let rig = try HandshakeRig(isFounded: isFounded)
+    @Test(arguments: [false, true], [false, true]) func otherPoolsAreRefusedOnceAllAreOnRecord(
+        isFounded: Bool, keys: Bool
+    ) throws {
+        let rig = try HandshakeRig(isFounded: isFounded, keys: keys)
         _ = try rig.answer(to: rig.proven(rig.hello))
         var hello = rig.hello
         hello.incarnation = 99
@@ -394,8 +401,8 @@ import Wire
 
     /// Whoever comes after a life that was refused is refused, also where the life that was met is too long ago to be
     /// named.
-    @Test func whatComesAfterARefusedLifeIsRefused() throws {
-        let rig = try HandshakeRig()
+    @Test(arguments: [false, true]) func whatComesAfterARefusedLifeIsRefused(keys: Bool) throws {
+        let rig = try HandshakeRig(keys: keys)
         _ = try rig.answer(to: rig.proven(rig.hello))
         rig.disconnect()
         var hello = rig.hello

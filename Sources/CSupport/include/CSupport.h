@@ -70,6 +70,10 @@ void csupport_eventfd_clear(int fd);
 
 /// Bytes that have come over a TCP connection so far, read or not (tcp(7), TCP_INFO); 0 for any other descriptor.
 uint64_t csupport_tcp_received(int fd);
+/// Bytes sent over a TCP connection that the other side has acknowledged; all ones where the descriptor is none of TCP.
+uint64_t csupport_tcp_acknowledged(int fd);
+/// Milliseconds since something was last received over a TCP connection; 0 where the descriptor is none of TCP.
+uint32_t csupport_tcp_silence_ms(int fd);
 
 /// Binds the calling thread to one core. 0 or an errno.
 int csupport_pin_thread(int core);
