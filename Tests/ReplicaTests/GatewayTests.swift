@@ -46,7 +46,7 @@ import Wire
             _ = [client].withUnsafeBytes { envelope.pointee.append($0) }
             memory.copyBytes(from: frame)
             header = UnsafeRawBufferPointer(rebasing: memory[..<frame.count])
-            let hasBody = ![CommandCode.open.rawValue, CommandCode.close.rawValue].contains(frame[4])
+            let hasBody = ![CommandCode.open, .close, .status].map(\.rawValue).contains(frame[4])
             body = UnsafeRawBufferPointer(rebasing: memory[1_024..<(hasBody ? 1_034 : 1_024)])
             return .request(frames: 2)
         }
@@ -161,6 +161,33 @@ import Wire
         rig.board.founding = .founded
         rig.ask(sequence: 2)
         #expect(rig.submissions.count == 1)
+    }
+
+    /// What each role may do, by its rank; with 0 the key was withdrawn.
+    @Test(arguments: 0...3 as ClosedRange<UInt8>) func whatARoleAllows(rank: UInt8) throws {
+        let rig = Rig()
+        rig.port.rank = rank
+        let requests: [(CommandCode, UInt64, RequestFlags, UInt8)] = [
+            (.ping, 0, [], 1), (.status, 0, [], 1), (.query, 0, .local, 1), (.query, 0, [], 1),
+            (.open, 0, [], 2), (.submit, 9, [], 2), (.submit, 0, [], 2), (.close, 9, [], 2), (.open, 0, .noForward, 2),
+        ]
+        for (place, (code, session, flags, least)) in requests.enumerated() {
+            let sequence = UInt64(place) + 1
+            rig.port.ask(RequestHeader(code, flags: flags, session: session, sequence: sequence), client: 1)
+            rig.turn()
+            let reply = rig.port.replies.last { $0.header.sequence == sequence }
+            guard rank < least else {
+                #expect(reply?.header.status != .denied)
+                continue
+            }
+            #expect(reply?.header.status == .denied && reply?.header.session == session)
+            let text = String(decoding: try #require(reply).body, as: UTF8.self)
+            #expect(text.contains(rank == 0 ? "was withdrawn" : "for reading alone"))
+        }
+        let denied = requests.count { rank < $0.3 }
+        #expect(rig.board.denied.load() == UInt64(denied))
+        // Nothing of what was denied has gone on.
+        #expect(rig.submissions.count == [0, 1, 5, 5][Int(rank)])
     }
 
     /// What an OPEN is ordered with makes the id of its session; no two have the same, and none has nothing.

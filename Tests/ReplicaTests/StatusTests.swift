@@ -110,9 +110,9 @@ import Topology
         let status = try object(report)
         #expect(
             status.keys.sorted() == [
-                "acceptor_pool", "cluster", "decided", "digest", "durability", "executed", "founded", "id",
+                "acceptor_pool", "cluster", "decided", "denied", "digest", "durability", "executed", "founded", "id",
                 "leader", "log_lines_dropped", "outstanding", "peers", "pid", "position", "ready", "rejected", "role",
-                "sessions",
+                "security", "sessions",
                 "state_pool", "uptime_s", "verification", "version", "view", "votes_dropped_torn", "waiting_for",
             ])
         #expect(status["id"] as? Int == 4)
