@@ -23,10 +23,8 @@ extension ClientPort {
         return max(1, descriptors - min(others, descriptors / 2))
     }
 
-    /// Of those whose keys are not known to be good. A handshake has some 500 bytes; a first request may be there
-    /// before the watch has seen that it is over.
     private static func strangers(_ bounds: Topology.Limits) -> StrangerWatch.Bounds {
-        var strangers = StrangerWatch.Bounds(budget: bounds.clientInput, seconds: bounds.messageSeconds)
+        var strangers = StrangerWatch.Bounds.ofHandshakes(budget: bounds.clientInput, seconds: bounds.messageSeconds)
         strangers.all = mostConnections(bounds)
         return strangers
     }

@@ -19,8 +19,8 @@ final class ReplicaLife<Machine: StateMachine> {
     private let board: StatusBoard
     private let logger: Logger
     private let context: Context
-    /// Nil without keys. Its end is that of the context.
-    private let handler: ZAPHandler?
+    /// None without keys. Their end is that of the contexts.
+    private let handlers: [ZAPHandler]
     private let rings: Rings
     private let lanes: [Lane]
     private let gate: Gate?
@@ -84,12 +84,19 @@ final class ReplicaLife<Machine: StateMachine> {
         do throws(MessagingError) {
             let context = try Context(ioThreads: topology.pipeline.ioThreads)
             self.context = context
+            // Clients with keys have a thread of libzmq's of their own: a handshake costs more than a request, whoever
+            // comes, and the links between replicas must not wait for those of strangers.
+            let clientContext = topology.clientsHaveKeys ? try Context(ioThreads: 1) : context
             // Before there is a port: libzmq lets everybody in where it finds no handler.
-            handler = try keys.map { keys throws(MessagingError) in
-                try ZAPHandler(in: context) { [keys] in keys.admit($0) }
+            var handlers: [ZAPHandler] = []
+            if let keys {
+                for context in clientContext === context ? [context] : [context, clientContext] {
+                    handlers.append(try ZAPHandler(in: context) { keys.admit($0) })
+                }
             }
+            self.handlers = handlers
             let clients = try ClientPort.bound(
-                to: member.clientBind.description, topology.client, topology.limits, in: context,
+                to: member.clientBind.description, topology.client, topology.limits, in: clientContext,
                 keys: topology.clientsHaveKeys ? keys : nil, board: board)
             let peerPort = try PeerLinks.Port(
                 binding: member.peerBind.description, in: context, keys: keys, largestFrame: largestFrame,

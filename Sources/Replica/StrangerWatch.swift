@@ -26,6 +26,17 @@ final class StrangerWatch: @unchecked Sendable {
         /// Connections at once, known ones with them; beyond it those go that have been silent for longest.
         var all = Int.max
 
+        init(bytes: UInt64, connections: Int, time: UInt64) {
+            (self.bytes, self.connections, self.time) = (bytes, connections, time)
+        }
+
+        /// For handshakes of CURVE, which have some 700 bytes. libzmq looks at each message before it reads on, so that
+        /// nothing gathers, and many clients may come at once.
+        static func ofHandshakes(budget: Int, seconds: Int) -> Bounds {
+            // What has been sent, libzmq's buffer of 8 KiB, and what it knows of the connection.
+            Bounds(bytes: 4 << 10, connections: max(64, budget / (16 << 10)), time: UInt64(seconds) * 1_000_000)
+        }
+
         /// - Parameter budget: bytes of memory for all strangers.
         init(budget: Int, seconds: Int) {
             connections = max(8, budget / (32 * Int(bytes)))
