@@ -20,7 +20,7 @@ import Testing
         do {
             _ = try KeyFile.read(path)
             return "none"
-        } catch let error as KeyFileError {
+        } catch {
             #expect(error.description.hasPrefix(path + ": "))
             return String(error.description.dropFirst(path.count + 2))
         }
