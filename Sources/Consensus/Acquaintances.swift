@@ -22,7 +22,7 @@ package struct Acquaintances: Sendable {
     }
 
     /// What is known of a member.
-    package struct Record: Equatable, Sendable, BitwiseCopyable {
+    package struct Record: Hashable, Sendable, BitwiseCopyable {
         /// Of its pools; 0 for a member never met.
         package var incarnation: UInt64
         /// The last life in which it was met.
@@ -59,8 +59,30 @@ package struct Acquaintances: Sendable {
         }
     }
 
+    /// To whom the key belongs that a connection was made with. That much a connection proves by itself, whatever is
+    /// said over it.
+    package enum Holder: Equatable, Sendable {
+        /// The cluster has no keys: a connection proves nothing.
+        case nobody
+        case member(Int)
+        /// The key is no member's, or not any more.
+        case stranger
+
+        /// Whether what is said in the name of `member` may be from that one.
+        package func maySpeak(for member: Int) -> Bool {
+            switch self {
+            case .nobody: true
+            case .member(let holder): holder == member
+            case .stranger: false
+            }
+        }
+    }
+
     /// Why a replica does not take up with another.
     package enum Objection: Equatable, Sendable {
+        /// The connection belongs to somebody else than the one that the other says it is: nothing of what it says is
+        /// believed, or put on record.
+        case foreignKey(of: Holder)
         /// The other has other pools than those on record.
         case incarnation(known: UInt64)
         /// The two know a member, perhaps this replica, by different pools.
@@ -137,7 +159,13 @@ package struct Acquaintances: Sendable {
 
     // MARK: Meetings
 
-    package func objection(to introduction: Introduction, from member: Int) -> Objection? {
+    /// - Parameters:
+    ///   - member: whom the introduction names.
+    ///   - holder: of the key of the connection that it came over.
+    package func objection(
+        to introduction: Introduction, from member: Int, keyOf holder: Holder
+    ) -> Objection? {
+        guard holder.maySpeak(for: member) else { return .foreignKey(of: holder) }
         let known = records[member]
         if founding >= .whole, known.incarnation != introduction.incarnation {
             return .incarnation(known: known.incarnation)
@@ -180,9 +208,10 @@ package struct Acquaintances: Sendable {
 
     /// Takes up with a replica that there is no objection to.
     /// - Returns: the members of which there is something new to be put on record, bit i for replica i.
-    package mutating func meet(_ introduction: Introduction, from member: Int) -> UInt16 {
+    package mutating func meet(_ introduction: Introduction, from member: Int, keyOf holder: Holder) -> UInt16 {
         invariant(
-            objection(to: introduction, from: member) == nil, "a replica takes up with whom it has no objection to")
+            objection(to: introduction, from: member, keyOf: holder) == nil,
+            "a replica takes up with whom it has no objection to")
         var news: UInt16 = 0
         met |= 1 << UInt16(member)
         let record = Record(incarnation: introduction.incarnation, life: introduction.life)

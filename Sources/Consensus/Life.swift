@@ -4,7 +4,7 @@
 /// A replica that runs from pools of an earlier time has forgotten votes that were counted, and two that run from
 /// copies of one replica's pools would have two votes. Peers remember the last life that they met, and take up with no
 /// other that does not come after it.
-package struct Life: Equatable, Sendable, BitwiseCopyable {
+package struct Life: Hashable, Sendable, BitwiseCopyable {
     /// No start at all: a replica that was only formatted, or was never met.
     package static let none = Life(bootCount: 0, nonce: 0)
 

@@ -1,7 +1,7 @@
 /// Deliberate mistakes that a test switches on, to show that the simulator finds them.
 package struct PlantedBugs: OptionSet, Hashable, Sendable {
-    package let rawValue: UInt32
-    package init(rawValue: UInt32) { self.rawValue = rawValue }
+    package let rawValue: UInt64
+    package init(rawValue: UInt64) { self.rawValue = rawValue }
 
     // MARK: In the core
 
@@ -69,6 +69,9 @@ package struct PlantedBugs: OptionSet, Hashable, Sendable {
     /// A fenced vote in which a bit has flipped is dropped as one that was being written.
     package static var damageTakenForTear: PlantedBugs { PlantedBugs(rawValue: 1 << 30) }
 
+    /// Nobody looks to whom the key of a connection belongs.
+    package static var keysUnchecked: PlantedBugs { PlantedBugs(rawValue: 1 << 32) }
+
     /// Replicas do not tell each other the digests of their states.
     package static var digestsNotCompared: PlantedBugs { PlantedBugs(rawValue: 1 << 31) }
 
@@ -88,6 +91,7 @@ package struct PlantedBugs: OptionSet, Hashable, Sendable {
             ("foundedByMajority", .foundedByMajority), ("livesUnchecked", .livesUnchecked),
             ("noncesUnchecked", .noncesUnchecked), ("poolsNotCompared", .poolsNotCompared),
             ("damageTakenForTear", .damageTakenForTear), ("digestsNotCompared", .digestsNotCompared),
+            ("keysUnchecked", .keysUnchecked),
         ]
     }
 }

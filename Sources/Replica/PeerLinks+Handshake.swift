@@ -249,8 +249,14 @@ extension PeerLinks {
                 ))
         }
         if let refusal = difference(of: hello) { return Objection(words: refusal) }
-        switch acquaintances.objection(to: hello.introduction, from: index) {
+        switch acquaintances.objection(to: hello.introduction, from: index, keyOf: .nobody) {
         case nil: return nil
+        case .foreignKey:
+            return Objection(
+                words: .init(
+                    .unproven,
+                    "it says it is replica \(member.id), and the key of its connection is not that replica's: compare the public keys in the topology files"
+                ))
         case .incarnation(let known):
             return Objection(
                 words: .init(
@@ -354,7 +360,7 @@ extension PeerLinks {
     private func take(_ hello: Handshake.Hello, from index: Int, _ link: Link) {
         link.introducedAt = now
         let refused = acquaintances.refused[index]
-        let news = acquaintances.meet(hello.introduction, from: index)
+        let news = acquaintances.meet(hello.introduction, from: index, keyOf: .nobody)
         if acquaintances.refused[index] != refused { announce(.refused, index, life: acquaintances.refused[index]) }
         let isNews = !link.isOpen || news & 1 << UInt16(index) != 0
         link.isFounded = hello.founding == .founded

@@ -21,6 +21,7 @@ extension Simulator {
             return
         }
         replica.pointee.open(random: &random)
+        chronicle.begins(replica.pointee.acquaintances.own, of: index)
         if replica.pointee.takesPart {
             try startCore(index)
         } else {

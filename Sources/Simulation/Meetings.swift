@@ -57,17 +57,17 @@ extension Simulator {
             hideLife(in: &one, of: a, from: b)
             hideLife(in: &other, of: b, from: a)
         }
-        let objection = replicas[a].acquaintances.objection(to: other, from: b)
-        let objectionOfOther = replicas[b].acquaintances.objection(to: one, from: a)
+        let objection = replicas[a].acquaintances.objection(to: other, from: b, keyOf: proof(of: b))
+        let objectionOfOther = replicas[b].acquaintances.objection(to: one, from: a, keyOf: proof(of: a))
         if objection != nil || objectionOfOther != nil {
             try part(a, objection, of: b)
             try part(b, objectionOfOther, of: a)
             return false
         }
-        replicas[b].take(up: one, of: a)
+        try take(up: one, of: a, at: b, keyOf: proof(of: a))
         // Who dials says HELLO; the connection may break before the answer.
         let isAnswered = !(isFaulty && random.chance(perMille: 50))
-        if isAnswered { replicas[a].take(up: other, of: b) }
+        if isAnswered { try take(up: other, of: b, at: a, keyOf: proof(of: b)) }
         guard replicas[a].storage.members.hasUnfenced || replicas[b].storage.members.hasUnfenced else {
             if !isAnswered { scheduleLink(a, b, at: now + 1 + random.below(10_000)) }
             return isAnswered
@@ -78,6 +78,20 @@ extension Simulator {
         // Storage that is stuck has no such time: when it goes on they try again.
         if time < .max { scheduleLink(a, b, at: max(time, now) + 1) }
         return false
+    }
+
+    /// What a connection that was made with the key of a replica proves.
+    func proof(of index: ReplicaIndex) -> Acquaintances.Holder {
+        hasKeys && !options.plantedBugs.contains(.keysUnchecked) ? .member(index) : .nobody
+    }
+
+    /// A replica has no objection, and takes note of what another says: that must be so.
+    func take(
+        up introduction: Acquaintances.Introduction, of peer: ReplicaIndex, at index: ReplicaIndex,
+        keyOf holder: Acquaintances.Holder
+    ) throws(SimulationFailure) {
+        replicas[index].take(up: introduction, of: peer, keyOf: holder)
+        try check(chronicle.contradiction(to: replicas[index].acquaintances.records, of: index))
     }
 
     /// Planted bug: nobody looks at the life of another, or at what another says of its own.
@@ -95,7 +109,7 @@ extension Simulator {
 
     /// A replica does not take up with another, and ends for good when it hears that its own life is an earlier one:
     /// from an endpoint that it dials, as the node, where anybody may come to its own port.
-    private func part(
+    func part(
         _ index: ReplicaIndex, _ objection: Acquaintances.Objection?, of peer: ReplicaIndex
     ) throws(SimulationFailure) {
         guard let objection else { return }
@@ -103,6 +117,8 @@ extension Simulator {
         trace("\(index) does not take up with \(peer): \(objection)")
         let isOneLost = replicas[index].isLost || replicas[peer].isLost
         switch objection {
+        case .foreignKey:
+            throw failure("replica \(index) does not believe \(peer), which has its own key: \(objection)")
         case .incarnation, .otherRecord:
             let isOneFounded = replicas[index].acquaintances.isFounded || replicas[peer].acquaintances.isFounded
             guard isOneLost || !isOneFounded else {

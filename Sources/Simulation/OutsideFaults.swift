@@ -30,9 +30,11 @@ extension Simulator {
 
     /// Pools without a memory of anything.
     func format(_ index: ReplicaIndex) {
+        let incarnation = random.next() | 1
         replicas[index].format(
             sessionCount: sessionCount,
-            members: MemberRecords(index: index, of: replicaCount, incarnation: random.next() | 1))
+            members: MemberRecords(index: index, of: replicaCount, incarnation: incarnation))
+        chronicle.isFormatted(index, incarnation: incarnation)
         replicas[index].copy = nil
         forget(index)
     }

@@ -183,8 +183,10 @@ struct SimulatedReplica: ~Copyable {
         return 2 * storage.members.records.count { $0.incarnation != 0 } > storage.members.records.count
     }
 
-    mutating func take(up introduction: Acquaintances.Introduction, of peer: ReplicaIndex) {
-        let news = acquaintances.meet(introduction, from: peer)
+    mutating func take(
+        up introduction: Acquaintances.Introduction, of peer: ReplicaIndex, keyOf holder: Acquaintances.Holder
+    ) {
+        let news = acquaintances.meet(introduction, from: peer, keyOf: holder)
         for member in acquaintances.records.indices where news >> UInt16(member) & 1 != 0 {
             storage.members.write(acquaintances.records[member], of: member)
         }

@@ -18,11 +18,13 @@ package struct SimulationOptions: Sendable {
     /// Whether replicas talk over links that take their time, in place of a network that loses and repeats; nil: by the
     /// seed.
     package var links: Bool?
+    /// Whether replicas have keys, and some of them lie about whose theirs are; nil: by the seed.
+    package var keys: Bool?
 
     package init(
         replicaCount: Int, plantedBugs: PlantedBugs = [], duration: Microseconds = 2_000_000,
         invariantInterval: Int = 1, trace: Bool = false, faults: Set<Int>? = nil, clientLimit: Int = .max,
-        links: Bool? = nil
+        links: Bool? = nil, keys: Bool? = nil
     ) {
         self.replicaCount = replicaCount
         self.plantedBugs = plantedBugs
@@ -32,6 +34,7 @@ package struct SimulationOptions: Sendable {
         self.faults = faults
         self.clientLimit = clientLimit
         self.links = links
+        self.keys = keys
     }
 }
 
@@ -54,6 +57,9 @@ package struct SimulationReport: Sendable {
     package var objections = 0
     /// Replicas that ended since they heard of a later life of theirs.
     package var expulsions = 0
+    /// What was said in the name of another, and how much of it to a replica that had not founded its cluster.
+    package var lies = 0
+    package var earlyLies = 0
     /// Starts that a replica refused on account of its pools.
     package var refusedStarts = 0
     /// Replicas whose states had drifted, and that stopped for it.
@@ -98,6 +104,7 @@ package final class Simulator {
     @exclusivity(unchecked) var spare = Buffer<Int>()
     @exclusivity(unchecked) var replies = Buffer<Answer>()
     @exclusivity(unchecked) var checker: Checker
+    @exclusivity(unchecked) var chronicle: Chronicle
     @exclusivity(unchecked) var history: History
     @exclusivity(unchecked) var queue = EventQueue()
     @exclusivity(unchecked) var now: Microseconds = 0
@@ -111,6 +118,9 @@ package final class Simulator {
     var rotation: UInt64 = 0
     /// Whether the replicas are first started by and by: nobody has met anybody.
     let beginsUnfounded: Bool
+    /// Whether each replica has a key: then who it is is not only what it says.
+    let hasKeys: Bool
+    @exclusivity(unchecked) var liars: Liars
     /// Whether a new cluster elects at once, as the node does.
     var standsFirst = false
     let sessionCount: Int
@@ -135,6 +145,11 @@ package final class Simulator {
             count: options.replicaCount,
             plan: hasLinks ? LinkPlan(random: &random, count: options.replicaCount, suspect: suspect) : LinkPlan())
         checker = Checker(count: options.replicaCount)
+        chronicle = Chronicle(count: options.replicaCount)
+        liars = Liars(seed: seed)
+        let hasKeysBySeed = liars.random.chance(perMille: 500)
+        hasKeys = options.keys ?? hasKeysBySeed
+        if !hasKeys || options.replicaCount < 3 { liars.nextAt = .max }
         sessionCount = 2 + random.index(6)
         history = History(replicaCount: options.replicaCount, sessionCount: sessionCount)
         report = SimulationReport(seed: seed)
@@ -170,6 +185,7 @@ package final class Simulator {
                     members: beginsUnfounded
                         ? MemberRecords(index: index, of: options.replicaCount, incarnation: incarnations[index])
                         : MemberRecords(index: index, founders: incarnations)))
+            chronicle.isFormatted(index, incarnation: incarnations[index])
             replicas[index].saysFull = hasLinks || saysFull
             replicas[index].digestInterval = digestInterval
         }
@@ -212,6 +228,7 @@ package final class Simulator {
         while !isDone() {
             guard let due = queue.nextTime, due <= end, let (time, event) = queue.next() else { break }
             now = max(now, time)
+            if now >= liars.nextAt { try lie() }
             try handle(event)
         }
     }

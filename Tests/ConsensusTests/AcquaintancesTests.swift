@@ -21,10 +21,11 @@ import Testing
 
         func meet(_ other: Member) -> Acquaintances.Objection? {
             let introduction = other.acquaintances.introduction
-            if let objection = acquaintances.objection(to: introduction, from: other.acquaintances.index) {
+            let index = other.acquaintances.index
+            if let objection = acquaintances.objection(to: introduction, from: index, keyOf: .nobody) {
                 return objection
             }
-            _ = acquaintances.meet(introduction, from: other.acquaintances.index)
+            _ = acquaintances.meet(introduction, from: index, keyOf: .nobody)
             return nil
         }
 
@@ -206,6 +207,48 @@ import Testing
         }
     }
 
+    // MARK: Keys
+
+    /// Whoever has a key may say who he likes to be: nothing but the key is looked at.
+    @Test(arguments: [Acquaintances.Holder.member(2), .member(0), .stranger])
+    func whatIsSaidOverAConnectionOfAnotherIsNotBelieved(holder: Acquaintances.Holder) {
+        let all = members(3)
+        assemble(all)
+        let word = all[1].acquaintances.introduction
+        var later = word
+        later.life = Life(bootCount: 9, nonce: 99)
+        var other = word
+        other.incarnation = 77
+        var otherRecord = word
+        otherRecord.records[0].incarnation = 77
+        var earlier = word
+        earlier.life = Life(bootCount: 1, nonce: 12)
+        var ownIsEarlier = word
+        ownIsEarlier.records[0].life = Life(bootCount: 9, nonce: 99)
+        for said in [word, later, other, otherRecord, earlier, ownIsEarlier] {
+            #expect(
+                all[0].acquaintances.objection(to: said, from: 1, keyOf: holder) == .foreignKey(of: holder),
+                "the key comes before what is said")
+            let isFine = said == word || said == later
+            #expect((all[0].acquaintances.objection(to: said, from: 1, keyOf: .member(1)) == nil) == isFine)
+            #expect(
+                all[0].acquaintances.objection(to: said, from: 1, keyOf: .nobody)
+                    == all[0].acquaintances.objection(to: said, from: 1, keyOf: .member(1)),
+                "a key of its own makes nothing of it more true")
+        }
+    }
+
+    /// Before the founding a member is known by what it says first: that must be itself.
+    @Test func aLiarFoundsNothing() {
+        let all = members(3)
+        for holder in [Acquaintances.Holder.member(1), .stranger] {
+            let objection = all[0].acquaintances.objection(
+                to: all[2].acquaintances.introduction, from: 2, keyOf: holder)
+            #expect(objection == .foreignKey(of: holder))
+        }
+        #expect(all[0].acquaintances.awaited == 0b110)
+    }
+
     // MARK: Lives
 
     @Test func aLifeBeforeTheOneThatWasMetIsRefused() {
@@ -215,7 +258,7 @@ import Testing
         all[1].restart()
         #expect(all[0].meet(all[1]) == nil)
         #expect(
-            all[0].acquaintances.objection(to: introduction, from: 1)
+            all[0].acquaintances.objection(to: introduction, from: 1, keyOf: .nobody)
                 == .earlierLife(met: Life(bootCount: 2, nonce: 111)))
     }
 
@@ -226,7 +269,7 @@ import Testing
         let past = all[1].acquaintances.introduction
         all[1].restart()
         #expect(all[0].meet(all[1]) == nil)
-        #expect(all[0].acquaintances.objection(to: past, from: 1) != nil)
+        #expect(all[0].acquaintances.objection(to: past, from: 1, keyOf: .nobody) != nil)
         let isNews = all[0].acquaintances.refuse(past, from: 1)
         #expect(!isNews, "there is nothing to be put on record")
         for _ in 0..<40 {
@@ -246,7 +289,8 @@ import Testing
             other.life = Life(bootCount: count, nonce: 1000 + count)
             other.ancestors = Array(nonces.prefix(Life.mostAncestors))
             nonces.insert(other.life.nonce, at: 0)
-            #expect(knows.objection(to: other, from: 1) == .earlierLife(met: Life(bootCount: 1, nonce: 11)))
+            let objection = knows.objection(to: other, from: 1, keyOf: .nobody)
+            #expect(objection == .earlierLife(met: Life(bootCount: 1, nonce: 11)))
             let isNews = knows.refuse(other, from: 1)
             #expect(isNews)
         }
@@ -260,19 +304,19 @@ import Testing
         var copy = all[1].acquaintances.introduction
         copy.life = Life(bootCount: 2, nonce: 222)
         copy.ancestors = [11]
-        _ = knows.meet(copy, from: 1)
+        _ = knows.meet(copy, from: 1, keyOf: .nobody)
         // The newest pools, which know nothing of that start.
         var newest = copy
         newest.life = Life(bootCount: 5, nonce: 55)
         newest.ancestors = [44, 33, 21, 11]
-        #expect(knows.objection(to: newest, from: 1) == .earlierLife(met: copy.life))
+        #expect(knows.objection(to: newest, from: 1, keyOf: .nobody) == .earlierLife(met: copy.life))
         _ = knows.refuse(newest, from: 1)
         var hearsay = all[2].acquaintances.introduction
         hearsay.records[1].life = newest.life
-        _ = knows.meet(hearsay, from: 2)
+        _ = knows.meet(hearsay, from: 2, keyOf: .nobody)
         for count in 5...80 as ClosedRange<UInt64> {
-            #expect(knows.objection(to: newest, from: 1) == nil, "start \(count)")
-            _ = knows.meet(newest, from: 1)
+            #expect(knows.objection(to: newest, from: 1, keyOf: .nobody) == nil, "start \(count)")
+            _ = knows.meet(newest, from: 1, keyOf: .nobody)
             newest.ancestors = Array(([newest.life.nonce] + newest.ancestors).prefix(Life.mostAncestors))
             newest.life = Life(bootCount: count + 1, nonce: 1000 + count)
         }
@@ -297,7 +341,7 @@ import Testing
         all[1].restart()
         #expect(all[0].meet(all[1]) == nil)
         #expect(
-            earlier.objection(to: all[0].acquaintances.introduction, from: 0)
+            earlier.objection(to: all[0].acquaintances.introduction, from: 0, keyOf: .nobody)
                 == .ownLifeIsEarlier(met: Life(bootCount: 2, nonce: 111)))
     }
 
@@ -308,6 +352,6 @@ import Testing
         all[1].restart()
         #expect(all[0].meet(all[1]) == nil)
         #expect(all[2].meet(all[0]) == nil)
-        #expect(all[2].acquaintances.objection(to: earlier, from: 1) != nil)
+        #expect(all[2].acquaintances.objection(to: earlier, from: 1, keyOf: .nobody) != nil)
     }
 }

@@ -76,6 +76,28 @@ import Testing
         #expect(total.refusedStarts > 0 && total.driftsFound > 0)
     }
 
+    /// What a member with a key says in the name of another is as if it had not been said: before the founding and after.
+    @Test(arguments: [3, 5]) func liesAreWithoutEffect(replicaCount: Int) {
+        var (lies, earlyLies) = (0, 0)
+        for seed in 0..<40 as Range<UInt64> {
+            var reports: [SimulationReport] = []
+            for keys in [true, false] {
+                let options = SimulationOptions(
+                    replicaCount: replicaCount, duration: 500_000, invariantInterval: 0, keys: keys)
+                var report = Simulator(seed: seed, options: options).run()
+                if let failure = report.failure { Issue.record("\(failure)") }
+                lies += report.lies
+                earlyLies += report.earlyLies
+                if !keys { #expect(report.lies == 0) }
+                (report.lies, report.earlyLies) = (0, 0)
+                reports.append(report)
+            }
+            #expect("\(reports[0])" == "\(reports[1])", "seed \(seed)")
+        }
+        print("\(replicaCount) replicas: \(lies) lies, \(earlyLies) before the founding")
+        #expect(lies > 400 && earlyLies > 0)
+    }
+
     @Test(arguments: [true, false])
     func aSeedAlwaysGivesTheSameRun(links: Bool) {
         for seed in 0..<5 as Range<UInt64> {
