@@ -17,8 +17,8 @@ extension PeerLinks {
         // It has a routing id of its own choice, as no replica has.
         guard route != .none else { return board.strangersRefused.add(1) }
         let holder = keyHolder
-        // Its key is none any more: the connection was made before that.
-        guard settings.keys == nil || holder != nil else { return board.strangersRefused.add(1) }
+        // Its key was withdrawn: the connection was made before that.
+        guard holder != .stranger else { return board.strangersRefused.add(1) }
         let bytes = UnsafeRawBufferPointer(frame.bytes)
         do throws(PeerFrameError) {
             let header = try PeerHeader(decoding: bytes)
@@ -26,7 +26,7 @@ extension PeerLinks {
             let payload = UnsafeRawBufferPointer(rebasing: bytes[PeerHeader.size...])
             switch try Handshake(header: header, payload: payload) {
             case .hello(let hello): judge(hello, along: route)
-            case .call(let call) where holder == nil || holder == Int(header.sender):
+            case .call(let call) where holder.maySpeak(for: Int(header.sender)):
                 take(call, from: Int(header.sender))
             default: board.strangersRefused.add(1)
             }
@@ -57,14 +57,11 @@ extension PeerLinks {
             reply(.refused(refusal)) { _ = send($0, along: route) }
             return
         }
-        // Each key belongs to one replica: who has it may speak for that one, and for no other.
-        if settings.keys != nil, keyHolder != index {
+        let holder = keyHolder
+        // Before anything that it says is looked at.
+        guard holder.maySpeak(for: index) else {
             board.strangersRefused.add(1)
-            let whose = keyHolder.map { "of replica \(settings.members[$0].id)" } ?? "of no replica any more"
-            let refusal = Handshake.Refusal(
-                .replica,
-                "whoever says HELLO as replica \(hello.replica) has the key \(whose): see that each host has the secret key of its own replica"
-            )
+            let refusal = foreignKey(of: holder, as: hello.replica)
             complain(ofStranger: refusal.reason)
             reply(.refused(refusal)) { _ = send($0, along: route) }
             return
@@ -76,7 +73,7 @@ extension PeerLinks {
         }
         callBack.end(index)
         if !link.isOpen || link.route != route, let file = frame.sourceFile { port.strangers.trust(file) }
-        if let refusal = objection(to: hello, from: index) {
+        if let refusal = objection(to: hello, from: index, keyOf: holder) {
             if refusal.life == .theirs { note(refused: hello, from: index) }
             reply(answer(to: hello, from: index, refusal)) { _ = send($0, along: route) }
             // The link that stands, if there is one, is another connection's, and goes on: unless the process that had
@@ -93,11 +90,23 @@ extension PeerLinks {
         if link.route != route { link.isOpen = false }
         link.route = route
         if settings.keys != nil { (link.keyNumber, link.file) = (frame.keyNumber, frame.sourceFile) }
-        take(hello, from: index, link)
+        take(hello, from: index, link, keyOf: holder)
     }
 
-    /// The index of the replica whose key the connection has that brought what is in `frame`; nil without keys.
-    private var keyHolder: Int? { settings.keys.flatMap { $0.holder(of: frame.keyNumber) } }
+    /// To whom the key belongs of the connection that brought what is in `frame`.
+    private var keyHolder: Acquaintances.Holder {
+        guard let keys = settings.keys else { return .nobody }
+        return keys.holder(of: frame.keyNumber).map { .member($0) } ?? .stranger
+    }
+
+    private func foreignKey(of holder: Acquaintances.Holder, as replica: UInt16) -> Handshake.Refusal {
+        var whose = "of no replica any more"
+        if case .member(let index) = holder { whose = "of replica \(settings.members[index].id)" }
+        return .init(
+            .unproven,
+            "whoever says that it is replica \(replica) has the key \(whose): see that each host has the secret key of its own replica"
+        )
+    }
 
     /// Says, to both sides, that a HELLO which comes again and again is not from whom it names. Nothing that a replica
     /// knows is told before, nothing of that HELLO is believed.
@@ -204,7 +213,9 @@ extension PeerLinks {
         switch handshake {
         case .hello(let hello) where link.dealer == nil: judge(hello, along: link.route)
         case .welcome(let hello) where link.dealer != nil:
-            if let refusal = objection(to: hello, from: index) {
+            // Connected to by its key.
+            let holder = settings.keys == nil ? Acquaintances.Holder.nobody : .member(index)
+            if let refusal = objection(to: hello, from: index, keyOf: holder) {
                 link.isOpen = false
                 if refusal.life == .theirs { note(refused: hello, from: index) }
                 refuse("will not talk to replica \(settings.members[index].id): \(refusal.words.reason)", link)
@@ -214,7 +225,7 @@ extension PeerLinks {
                 // merely reaches its port, or answers REFUSED, cannot.
                 if refusal.life == .own { expelled(refusal.words.reason) }
             } else {
-                take(hello, from: index, link)
+                take(hello, from: index, link, keyOf: holder)
             }
         case .refused(let refusal):
             link.isOpen = false
@@ -232,7 +243,9 @@ extension PeerLinks {
         var life: Whose?
     }
 
-    func objection(to hello: Handshake.Hello, from index: Int) -> Objection? {
+    func objection(
+        to hello: Handshake.Hello, from index: Int, keyOf holder: Acquaintances.Holder
+    ) -> Objection? {
         let member = settings.members[index]
         if hello.cluster != settings.cluster {
             return Objection(
@@ -249,14 +262,9 @@ extension PeerLinks {
                 ))
         }
         if let refusal = difference(of: hello) { return Objection(words: refusal) }
-        switch acquaintances.objection(to: hello.introduction, from: index, keyOf: .nobody) {
+        switch acquaintances.objection(to: hello.introduction, from: index, keyOf: holder) {
         case nil: return nil
-        case .foreignKey:
-            return Objection(
-                words: .init(
-                    .unproven,
-                    "it says it is replica \(member.id), and the key of its connection is not that replica's: compare the public keys in the topology files"
-                ))
+        case .foreignKey(let holder): return Objection(words: foreignKey(of: holder, as: hello.replica))
         case .incarnation(let known):
             return Objection(
                 words: .init(
@@ -357,10 +365,12 @@ extension PeerLinks {
 
     /// The peer said HELLO or WELCOME, and there is no objection: the link opens, if it is not open yet, and what the
     /// peer knows is taken note of.
-    private func take(_ hello: Handshake.Hello, from index: Int, _ link: Link) {
+    private func take(
+        _ hello: Handshake.Hello, from index: Int, _ link: Link, keyOf holder: Acquaintances.Holder
+    ) {
         link.introducedAt = now
         let refused = acquaintances.refused[index]
-        let news = acquaintances.meet(hello.introduction, from: index, keyOf: .nobody)
+        let news = acquaintances.meet(hello.introduction, from: index, keyOf: holder)
         if acquaintances.refused[index] != refused { announce(.refused, index, life: acquaintances.refused[index]) }
         let isNews = !link.isOpen || news & 1 << UInt16(index) != 0
         link.isFounded = hello.founding == .founded

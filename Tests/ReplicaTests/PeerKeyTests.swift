@@ -24,7 +24,7 @@ import Wire
                 Issue.record("REFUSED is expected, not \(answer.handshake)")
                 continue
             }
-            #expect(refusal.reason.contains("says HELLO as replica 2 has the key of replica 1"))
+            #expect(refusal.reason.contains("says that it is replica 2 has the key of replica 1"))
         }
         #expect(rig.calls == 0, "nobody is called for a liar")
         #expect(!rig.isConnected)
