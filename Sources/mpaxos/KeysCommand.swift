@@ -32,7 +32,7 @@ struct KeysCommand: ParsableCommand {
             let pair = try KeyPair.generate()
             try KeyFile.write(pair, named: name, to: path)
             sayBriefly(
-                "\(path) has the secret key, for this host alone; the public key, below, goes into the topology of all hosts (public_key of a replica) or into the clients' file\n"
+                "\(path) has the secret key: it stays with whom it belongs to; the public key, on standard output, goes into the topology on all hosts (a replica's) or into the file of clients\n"
             )
             try Output.line("\(pair.publicKey)")
         }
