@@ -1,5 +1,6 @@
 import ArgumentParser
 import Glibc
+import Keys
 import PersistentMemory
 import Replica
 import Topology
@@ -17,7 +18,8 @@ struct MPaxos: ParsableCommand {
         version: Release.version,
         subcommands: [
             FormatCommand.self, RunCommand.self, ClusterCommand.self, StatusCommand.self, KVCommand.self,
-            BenchCommand.self, DumpCommand.self, DigestCommand.self, SimulateCommand.self,
+            BenchCommand.self, DumpCommand.self, DigestCommand.self, KeysCommand.self,
+            SimulateCommand.self,
         ])
 }
 
@@ -42,6 +44,7 @@ struct MPaxos: ParsableCommand {
         case let topology as TopologyError: end(.usage, topology.description)
         case let replica as ReplicaError: end(replica.kind == .configuration ? .usage : .refused, replica.description)
         case let pool as PoolError: end(.refused, pool.description)
+        case let key as KeyFileError: end(.refused, key.description)
         default: break
         }
         let code = MPaxos.exitCode(for: error)

@@ -104,13 +104,15 @@ import Testing
             "storage.directory: missing, expected one, as the cluster's name is no name for a folder"),
         .replacing(
             "name", with: "name = \"x\"\nnames = 1",
-            "names: unknown key, expected one of name, replica, storage, protocol, client, pipeline, limits"),
+            "names: unknown key, expected one of name, replica, storage, protocol, client, pipeline, limits, security"),
         .replacing(
             "name", with: "name = \"x\"\n\"a\\nb\" = 1",
-            "\"a\\nb\": unknown key, expected one of name, replica, storage, protocol, client, pipeline, limits"),
+            "\"a\\nb\": unknown key, expected one of name, replica, storage, protocol, client, pipeline, limits, security"
+        ),
         .appended(
             "port = 1",
-            "replica[0].port: unknown key, expected one of id, peer, client, http, peer_bind, client_bind, directory"),
+            "replica[0].port: unknown key, expected one of id, peer, client, http, peer_bind, client_bind, directory, public_key"
+        ),
         .appended(
             "[storage]\nlogsize = 1", "storage.logsize: unknown key, expected one of directory, log_size, state_size"),
         .appended("[pipeline]\nthread = 1", "pipeline.thread: unknown key, expected one of threads, io_threads"),

@@ -35,15 +35,16 @@ import Testing
         #expect(
             shown == [
                 "directory", "log_size", "state_size", "window", "batch_bytes", "batch_delay_us", "heartbeat_ms",
-                "suspect_ms", "sessions", "max_request", "max_outstanding", "socket", "peer_input",
-                "client_input", "message_s", "silence_s", "http_connections", "threads", "io_threads",
+                "suspect_ms", "sessions", "max_request", "max_outstanding", "socket", "security", "peer_input",
+                "client_input", "message_s", "silence_s", "http_connections", "threads", "io_threads", "keys",
+                "client_keys",
             ])
     }
 
     private func settings(of topology: Topology) -> [String] {
         [
             "\(topology.storage)", "\(topology.protocol)", "\(topology.client)", "\(topology.pipeline)",
-            "\(topology.limits)", "\(topology.replicas)",
+            "\(topology.limits)", "\(topology.security)", "\(topology.replicas)",
         ]
     }
 }

@@ -33,6 +33,16 @@ import Testing
                 client_input = "32 MiB"
                 silence_s = 5
                 """).utf8)
+        seeds["keys"] = Array(
+            (TopologyTests.smallest + """
+
+                public_key = ["rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7", "Yne@$w-vo<fVvi]a<NY6T1ed:M$fCG*[IaLV{hID"]
+                [client]
+                security = "curve"
+                [security]
+                keys = "secrets"
+                client_keys = "/etc/clients.toml"
+                """).utf8)
         #expect(try Corpus.differences("topology", from: seeds) == [])
     }
 }

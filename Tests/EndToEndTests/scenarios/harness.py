@@ -23,6 +23,7 @@ import time
 import traceback
 
 import mpx
+from keyring import Keyring
 
 ROOT = os.path.abspath(os.path.join(os.path.dirname(__file__), "..", "..", ".."))
 EXECUTABLE = os.environ.get("MPAXOS_EXECUTABLE") or os.path.join(ROOT, ".build", "debug", "mpaxos")
@@ -158,9 +159,11 @@ def toml(value):
 
 
 class Cluster:
-    """Replicas on this host, made from one topology file. To be closed, which looks at how they end."""
+    """Replicas on this host, made from one topology file. To be closed, which looks at how they end.
 
-    def __init__(self, run, replicas=3, ids=None, name="e2e", http=False, ipc=False, prepare=True, **sections):
+    `keys`: True for a cluster in which replicas and clients have keys, "peers" for one in which replicas alone have them."""
+
+    def __init__(self, run, replicas=3, ids=None, name="e2e", http=False, ipc=False, prepare=True, keys=False, **sections):
         self.run = run
         self.name = name
         self.ids = ids or list(range(replicas))
@@ -175,8 +178,12 @@ class Cluster:
             "limits": {},
             "pipeline": {"threads": run.threads},
         }
+        self.keys = Keyring(os.path.join(self.directory, "keys"), self.ids) if keys else None
+        self.clients_have_keys = keys is True
+        if self.clients_have_keys:
+            self.sections["client"]["security"] = "curve"
         for section, values in sections.items():
-            self.sections[section].update(values)
+            self.sections.setdefault(section, {}).update(values)
         self.processes = {}
         self.history = []
         self.write_topology()
@@ -190,6 +197,8 @@ class Cluster:
         for id in self.ids:
             lines += ["", "[[replica]]", f"id = {id}"]
             lines += [f"{key} = {toml(value)}" for key, value in self.topology_endpoints(id).items()]
+            if self.keys:
+                lines += [f"public_key = {toml(self.keys.pinned[id])}"]
         for section, values in self.sections.items():
             lines += ["", f"[{section}]"] + [f"{key} = {toml(value)}" for key, value in values.items()]
         with open(self.topology, "w") as file:
@@ -298,7 +307,7 @@ class Cluster:
     # Looking at them.
 
     def status(self, id, timeout=10.0):
-        with mpx.Link(self.endpoint(id)) as link:
+        with mpx.Link(self.endpoint(id), curve=self.curve(id, "admin")) as link:
             reply = link.call(mpx.STATUS, timeout=timeout)
         if reply.status != mpx.OK:
             raise AssertionError(f"STATUS of replica {id}: {reply}")
@@ -340,13 +349,20 @@ class Cluster:
             raise AssertionError(f"replicas at one position differ: {found}")
         return next(iter(found.values()))[0], values.pop()
 
-    def client(self, start=0, **options):
-        client = mpx.Client(self.endpoints, start, **options)
+    def curve(self, id, key="writer"):
+        """What a link to a replica takes where clients have keys: a `Curve`, else None. `key`: the name of a client, or a pair."""
+        if not self.clients_have_keys or key is None:
+            return None
+        pair = self.keys.pairs[key] if isinstance(key, str) else key
+        return mpx.Curve(pair.public, pair.secret, self.keys.replicas[id].public)
+
+    def client(self, start=0, key="writer", **options):
+        client = mpx.Client(self.endpoints, start, curves=[self.curve(id, key) for id in self.ids], **options)
         self.run.cleanup.callback(client.close)
         return client
 
-    def link(self, id, kind="req", **options):
-        link = mpx.Link(self.endpoint(id), kind, **options)
+    def link(self, id, kind="req", key="writer", **options):
+        link = mpx.Link(self.endpoint(id), kind, curve=self.curve(id, key), **options)
         self.run.cleanup.callback(link.close)
         return link
 
@@ -391,6 +407,12 @@ class Run:
 
     def cluster(self, **options):
         return Cluster(self, **options)
+
+    def folder(self, prefix):
+        """An empty one, gone when the run ends."""
+        path = tempfile.mkdtemp(prefix=f"mpaxos-e2e-{prefix}", dir=SHARED_MEMORY)
+        self.cleanup.callback(shutil.rmtree, path, ignore_errors=True)
+        return path
 
     def fail(self, message):
         self.failures.append(message)

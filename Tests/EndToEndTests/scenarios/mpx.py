@@ -11,9 +11,9 @@ except ImportError:
     sys.exit(f"{sys.executable} has no ZeroMQ: scripts/setup installs python3-zmq; MPAXOS_PYTHON names an interpreter that has it")
 
 OPEN, SUBMIT, QUERY, CLOSE, STATUS, PING = range(1, 7)
-OK, REDIRECT, BUSY, STALE, EXPIRED, MALFORMED, NO_LEADER, TOO_LARGE, FULL = range(9)
+OK, REDIRECT, BUSY, STALE, EXPIRED, MALFORMED, NO_LEADER, TOO_LARGE, FULL, DENIED = range(10)
 NO_FORWARD, LOCAL = 1, 2
-STATUS_NAMES = ["OK", "REDIRECT", "BUSY", "STALE", "EXPIRED", "MALFORMED", "NO_LEADER", "TOO_LARGE", "FULL"]
+STATUS_NAMES = ["OK", "REDIRECT", "BUSY", "STALE", "EXPIRED", "MALFORMED", "NO_LEADER", "TOO_LARGE", "FULL", "DENIED"]
 
 HEADER = struct.Struct("<4sBBHQQQ")
 context = zmq.Context()
@@ -59,11 +59,24 @@ def decode(frames):
     return Reply(status, flags, replica, session, sequence, position, frames[1])
 
 
-class Link:
-    """A socket to one replica. `kind`: "req", "correlate" (REQ with RELAXED and CORRELATE) or "dealer"."""
+@dataclass(frozen=True)
+class Curve:
+    """The keys of a connection, each 40 bytes of Z85: the client's own pair, and the public half of the replica's."""
 
-    def __init__(self, endpoint, kind="req", **options):
-        self.endpoint, self.kind, self.options = endpoint, kind, options
+    public: bytes
+    secret: bytes
+    server: bytes
+
+    def apply(self, socket):
+        socket.curve_publickey, socket.curve_secretkey, socket.curve_serverkey = self.public, self.secret, self.server
+
+
+class Link:
+    """A socket to one replica. `kind`: "req", "correlate" (REQ with RELAXED and CORRELATE) or "dealer". `curve`: its keys, where clients
+    have some."""
+
+    def __init__(self, endpoint, kind="req", curve=None, **options):
+        self.endpoint, self.kind, self.curve, self.options = endpoint, kind, curve, options
         self.socket = None
         self.connect()
 
@@ -76,6 +89,8 @@ class Link:
             self.socket.setsockopt(zmq.REQ_CORRELATE, 1)
         for name, value in self.options.items():
             self.socket.setsockopt(getattr(zmq, name), value)
+        if self.curve:
+            self.curve.apply(self.socket)
         self.socket.setsockopt(zmq.LINGER, 0)
         self.socket.setsockopt(zmq.RECONNECT_IVL, 20)
         self.socket.setsockopt(zmq.RECONNECT_IVL_MAX, 200)
@@ -133,8 +148,10 @@ class Failed(Exception):
 class Client:
     """Any replica, whatever has to be retried, always with the same sequence. One thread; one request at a time."""
 
-    def __init__(self, endpoints, start=0, patience=1.5, kind="req"):
+    def __init__(self, endpoints, start=0, patience=1.5, kind="req", curves=None):
+        """`curves`: the keys for each of the endpoints."""
         self.endpoints = list(endpoints)
+        self.curves = list(curves) if curves else [None] * len(self.endpoints)
         self.at = start % len(self.endpoints)
         self.patience = patience
         self.kind = kind
@@ -150,7 +167,7 @@ class Client:
 
     def link(self, index):
         if index not in self.links:
-            self.links[index] = Link(self.endpoints[index], self.kind)
+            self.links[index] = Link(self.endpoints[index], self.kind, self.curves[index])
         return self.links[index]
 
     def request(self, command, body=b"", *, session=0, sequence=0, flags=0, position=0, deadline=60.0):
