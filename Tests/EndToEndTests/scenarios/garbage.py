@@ -31,7 +31,8 @@ class Others:
 
     def work(self):
         try:
-            clients = [mpx.Client([endpoint], patience=5).open() for endpoint in self.cluster.endpoints]
+            clients = [
+                mpx.Client([self.cluster.endpoint(id)], patience=5, curves=[self.cluster.curve(id)]).open() for id in self.cluster.ids]
             while not self.stopping.is_set():
                 for client in clients:
                     begin = time.monotonic()
