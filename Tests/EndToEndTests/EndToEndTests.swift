@@ -491,26 +491,6 @@ struct EndToEndTests {
         }
     }
 
-    /// Clusters in which replicas and clients are known by keys.
-    @Suite("Keys", .serialized)
-    struct Keys {
-        @Test func keysCommand() async throws {
-            try await Scenario(script: "keys", name: "keys-command").run()
-        }
-
-        @Test func keysCheck() async throws {
-            try await Scenario(script: "keys", name: "keys-check").run()
-        }
-
-        @Test func clientsOfOtherLibraries() async throws {
-            try await Scenario(script: "security", name: "interop").run()
-        }
-
-        @Test func clientsInJava() async throws {
-            try await Scenario(script: "security", name: "interop-java").run()
-        }
-    }
-
     @Suite("The command line", .serialized)
     struct CommandLineInterface {
         @Test func keyValue() async throws {

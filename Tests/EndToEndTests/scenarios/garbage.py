@@ -25,25 +25,43 @@ class Others:
     def __init__(self, run, cluster):
         self.run, self.cluster = run, cluster
         self.stopping = threading.Event()
+        # Replicas that are not to be asked, and the lock under which one is.
+        self.paused, self.asking, self.clients = set(), threading.Lock(), {}
         self.count, self.slowest, self.error = 0, 0.0, None
         self.thread = threading.Thread(target=self.work, daemon=True)
         self.thread.start()
 
     def work(self):
         try:
-            clients = [
-                mpx.Client([self.cluster.endpoint(id)], patience=5, curves=[self.cluster.curve(id)]).open() for id in self.cluster.ids]
             while not self.stopping.is_set():
-                for client in clients:
-                    begin = time.monotonic()
-                    client.submit(add(b"others", 1), deadline=self.bound)
-                    client.query(get(b"others"), deadline=self.bound)
-                    self.slowest = max(self.slowest, time.monotonic() - begin)
-                    self.count += 1
-            for client in clients:
+                for id in self.cluster.ids:
+                    with self.asking:
+                        if id in self.paused:
+                            continue
+                        if id not in self.clients:
+                            self.clients[id] = self.client(id)
+                        begin = time.monotonic()
+                        self.clients[id].submit(add(b"others", 1), deadline=self.bound)
+                        self.clients[id].query(get(b"others"), deadline=self.bound)
+                        self.slowest = max(self.slowest, time.monotonic() - begin)
+                        self.count += 1
+            for client in self.clients.values():
                 client.close()
         except Exception as error:
-            self.error = repr(error)
+            self.error = f"replica {id}: {error!r}"
+
+    def client(self, id):
+        return mpx.Client([self.cluster.endpoint(id)], patience=5, curves=[self.cluster.curve(id)]).open()
+
+    def pause(self, id):
+        """Replica `id` is asked nothing from now on; what it was asked is done."""
+        with self.asking:
+            self.paused.add(id)
+            self.clients.pop(id, None)
+
+    def resume(self, id):
+        """It is asked again, over a new connection."""
+        self.paused.discard(id)
 
     def go_on(self, count=6):
         goal = self.count + count
