@@ -46,22 +46,16 @@ final class Handshakes {
     }
 
     private func note(_ event: Monitor.Event) {
+        if let problem = event.handshakeProblem(at: endpoint, own: own.publicKey) { obstacle = problem }
         switch event {
         case .connected:
             hasMet = true
         case .handshakeSucceeded:
             obstacle = nil
             connectAt = nil
-        case .keyRefused:
-            obstacle =
-                "\(endpoint) does not let in the key \(own.publicKey): whoever keeps the cluster's clients.toml can enter it there"
-            retry(after: Self.pause)
-        case .mechanismsDiffer:
-            obstacle = "\(endpoint) speaks without keys, and the topology says that clients have some"
+        case .keyRefused, .mechanismsDiffer:
             retry(after: Self.pause)
         case .handshakeFailed:
-            obstacle =
-                "\(endpoint) closes the connection in the handshake: it may have another key than the topology says"
             if keys.count > 1, connectAt == nil {
                 place = (place + 1) % keys.count
                 retry(after: Self.otherKeyPause)

@@ -78,6 +78,9 @@ package struct Monitor: ~Copyable, @unchecked Sendable {
         zmq_socket_monitor(subject.handle, nil, 0)
     }
 
+    /// As a socket's.
+    package var fileDescriptor: Int32 { socket.fileDescriptor }
+
     /// Adds the monitor to a watch.
     package borrowing func add(to watch: Watch) -> Watch.Item { watch.add(socket) }
 
