@@ -31,7 +31,7 @@ extension Monitor.Event {
             "\(endpoint) does not let in the key \(own): whoever keeps the cluster's clients.toml can enter it there"
         case .mechanismsDiffer: "\(endpoint) speaks without keys, and the topology says that clients have some"
         case .handshakeFailed:
-            "\(endpoint) closes the connection in the handshake: it may have another key than the topology says"
+            "\(endpoint) closes the connection in the handshake: it may have another key than the topology says, or none"
         case .listening, .bindFailed, .accepted, .acceptFailed, .connected, .connectRetried, .handshakeSucceeded,
             .disconnected, .stopped:
             nil

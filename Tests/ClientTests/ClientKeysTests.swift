@@ -88,7 +88,7 @@ import Wire
         let pinned = [replica.endpoint: [replicaPair.publicKey]]
         let client = try Client(endpoints: [replica.endpoint], options: options(pinned, timeout: .seconds(1)))
         let expected =
-            "\(replica.endpoint) closes the connection in the handshake: it may have another key than the topology says"
+            "\(replica.endpoint) closes the connection in the handshake: it may have another key than the topology says, or none"
         let error = await #expect(throws: ClientError.self) { try await client.query([7]) }
         #expect(reason(error) == "no replica takes a connection; \(expected)")
         let connection = try Connection(to: replica.endpoint, keys: ClusterKeys(own: own, replicas: pinned))
@@ -125,8 +125,11 @@ import Wire
         let pinned = [endpoint: [replicaPair.publicKey]]
         let client = try Client(endpoints: [endpoint], options: options(pinned, timeout: .seconds(1)))
         let error = await #expect(throws: ClientError.self) { try await client.query([7]) }
+        // Who closes first decides what libzmq tells.
+        let sentence = reason(error)
         #expect(
-            reason(error).hasSuffix("\(endpoint) speaks without keys, and the topology says that clients have some"))
+            sentence.hasSuffix("\(endpoint) speaks without keys, and the topology says that clients have some")
+                || sentence.hasSuffix("or none"), "\(sentence)")
         #expect(replica.requests.isEmpty)
         replica.stop()
         let after = try echo(at: endpoint, Door(replicaPair, own))

@@ -140,7 +140,9 @@ import Wire
         var configuration = configuration(replica)
         configuration.timeout = 0.3
         let error = failure(configuration)
-        #expect(error?.description.contains("speaks without keys") == true, "\(String(describing: error))")
+        // Who closes first decides what libzmq tells.
+        let sentence = "\(String(describing: error))"
+        #expect(sentence.contains("speaks without keys") || sentence.contains("or none"), "\(sentence)")
         #expect(replica.record.requests.isEmpty)
     }
 
