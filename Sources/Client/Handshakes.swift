@@ -51,8 +51,7 @@ final class Handshakes {
         case .connected:
             hasMet = true
         case .handshakeSucceeded:
-            obstacle = nil
-            connectAt = nil
+            stands()
         case .keyRefused, .mechanismsDiffer:
             retry(after: Self.pause)
         case .handshakeFailed:
@@ -75,9 +74,9 @@ final class Handshakes {
     /// Connects anew when it is time to; to be called now and then while no connection stands.
     func connectIfDue(_ socket: borrowing Socket) {
         if watch == nil {
-            // Whatever has happened meanwhile, nobody has seen it.
+            // Nobody has seen what happened meanwhile: libzmq may be at it, or have given up.
             watch = try? HandshakeWatch(of: socket)
-            connectAt = .now
+            retry(after: Self.pause)
         }
         look()
         guard let due = connectAt, due <= .now else { return }
@@ -86,6 +85,12 @@ final class Handshakes {
         // The options were taken before.
         try? socket.setCurveClient(own, server: keys[place])
         socket.connectAnew(to: endpoint)
+    }
+
+    /// Something was sent: a connection stands.
+    func stands() {
+        obstacle = nil
+        connectAt = nil
     }
 
     /// For who does not look for a while: nothing gathers from now on.

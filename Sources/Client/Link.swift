@@ -75,6 +75,7 @@ final class Link {
             return false
         }
         downSince = nil
+        handshakes?.stands()
         let headerSent = withUnsafeTemporaryAllocation(byteCount: clientHeaderSize, alignment: 8) { bytes in
             header.encode(into: bytes.baseAddress!)
             return socket.send(copying: UnsafeRawBufferPointer(bytes), more: true) == .sent
