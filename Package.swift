@@ -81,7 +81,7 @@ let package = Package(
         .testTarget(name: "StorageTests", dependencies: ["Storage", "StateMachines", "PersistentMemory", "Consensus"]),
         .testTarget(name: "StateMachinesTests", dependencies: ["StateMachines", "PersistentMemory"]),
         .testTarget(name: "TopologyTests", dependencies: ["Keys", "Topology"]),
-        .testTarget(name: "ClientTests", dependencies: ["Client", "Keys", "Wire", "Messaging"]),
+        .testTarget(name: "ClientTests", dependencies: ["Client", "Keys", "Wire", "Messaging", "Topology"]),
         .testTarget(name: "LoadGeneratorTests", dependencies: ["LoadGenerator", "Keys", "Wire", "Messaging", "ZMTP"]),
         .testTarget(
             name: "ReplicaTests",

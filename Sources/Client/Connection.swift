@@ -1,4 +1,5 @@
 import Foundation
+import Keys
 import Messaging
 import Synchronization
 import Wire
@@ -11,20 +12,22 @@ public final class Connection {
     private var poller: Poller
     private let item: Int
     private var lastNumber = FreeNumber.firstBit
+    private static let lookInterval: UInt64 = 20_000_000
 
     /// The replica's client endpoint.
     public var endpoint: String { link.endpoint }
 
     /// Connects to a replica's client endpoint, as in "tcp://127.0.0.1:7200"; returns before the connection is made.
-    public convenience init(to endpoint: String) throws(ClientError) {
+    /// - Parameter keys: where clients of the cluster have keys; the endpoint's must be among them.
+    public convenience init(to endpoint: String, keys: ClusterKeys? = nil) throws(ClientError) {
         let context: Context
         do { context = try Context(ioThreads: 1) } catch { throw .setUp(error) }
-        try self.init(to: endpoint, in: context)
+        try self.init(to: endpoint, keys: keys, in: context)
     }
 
     /// The same, on the I/O threads of `context`.
-    package init(to endpoint: String, in context: Context) throws(ClientError) {
-        let link = try Link(to: endpoint, in: context)
+    package init(to endpoint: String, keys: ClusterKeys?, in context: Context) throws(ClientError) {
+        let link = try Link(to: endpoint, keys: keys, in: context)
         var poller = Poller(capacity: 1)
         item = poller.add(link.socket)
         self.link = link
@@ -44,9 +47,12 @@ public final class Connection {
     ) throws(ClientError) -> ClientReply {
         let deadline = monotonicNanoseconds() + timeout.nanoseconds
         poller.watch(item, reading: true, writing: true)
+        defer { link.stopLooking() }
         while !link.send(header, body) {
-            guard wait(until: deadline) else {
-                throw .unanswered(reason: "\(endpoint) takes no connection", uncertain: false)
+            // What libzmq gives up on, it does in silence.
+            let pause = link.hasKeys ? min(deadline, monotonicNanoseconds() + Self.lookInterval) : deadline
+            guard wait(until: pause) || monotonicNanoseconds() < deadline else {
+                throw .unanswered(reason: link.obstacle ?? "\(endpoint) takes no connection", uncertain: false)
             }
         }
         poller.watch(item, reading: true)
@@ -70,20 +76,21 @@ public final class Connection {
     /// The replica's status, as JSON.
     public func status(timeout: Duration = .seconds(10)) throws(ClientError) -> [UInt8] {
         let reply = try request(RequestHeader(.status, sequence: freeSequence()), timeout: timeout)
+        if reply.header.status == .denied { throw .denied(reply.text) }
         guard reply.header.status == .ok else { throw .unintelligible("status \(reply.header.status) to STATUS") }
         return reply.body
     }
 
     /// The status of every replica, asked all at once; results in the order of `endpoints`. Takes `timeout` when one is away.
     public static func statuses(
-        of endpoints: [String], timeout: Duration = .seconds(2)
+        of endpoints: [String], keys: ClusterKeys? = nil, timeout: Duration = .seconds(2)
     ) throws(ClientError) -> [Result<[UInt8], ClientError>] {
         let context: Context
         do { context = try Context(ioThreads: 1) } catch { throw .setUp(error) }
         let results = Mutex([Result<[UInt8], ClientError>](repeating: .failure(.cancelled), count: endpoints.count))
         DispatchQueue.concurrentPerform(iterations: endpoints.count) { index in
             let result = Result { () throws(ClientError) in
-                try Connection(to: endpoints[index], in: context).status(timeout: timeout)
+                try Connection(to: endpoints[index], keys: keys, in: context).status(timeout: timeout)
             }
             results.withLock { $0[index] = result }
         }

@@ -1,18 +1,23 @@
 import Foundation
+import Keys
 import Messaging
 import Synchronization
 import Wire
 
-/// How long a client tries.
+/// How long a client tries, and who it is.
 public struct ClientOptions: Sendable {
     /// For a request altogether, retries included.
     public var timeout: Duration
     /// For one attempt, before the next replica is tried with the same sequence.
     public var attempt: Duration
+    /// Where clients of the cluster have keys: the client's own, and those of the replicas; nil: connections are in the clear.
+    /// Replicas that a redirect names are connected to only when their keys are among these.
+    public var keys: ClusterKeys?
 
-    public init(timeout: Duration = .seconds(10), attempt: Duration = .seconds(1)) {
+    public init(timeout: Duration = .seconds(10), attempt: Duration = .seconds(1), keys: ClusterKeys? = nil) {
         self.timeout = timeout
         self.attempt = attempt
+        self.keys = keys
     }
 }
 

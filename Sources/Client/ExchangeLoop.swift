@@ -31,6 +31,7 @@ final class ExchangeLoop {
         var waiting: Bool
         /// An attempt may have been executed.
         var uncertain = false
+        /// What became of the last attempt.
         var trouble = "no replica takes a connection"
     }
 
@@ -64,14 +65,15 @@ final class ExchangeLoop {
         do { context = try Context(ioThreads: 1) } catch { throw .setUp(error) }
         self.options = options
         self.inbox = inbox
-        for endpoint in endpoints { links.append(try Link(to: endpoint, in: context)) }
+        for endpoint in endpoints { links.append(try Link(to: endpoint, keys: options.keys, in: context)) }
         watchLinks()
     }
 
     private func watchLinks() {
-        poller = Poller(capacity: links.count + 1)
+        // With keys each link has a monitor besides.
+        poller = Poller(capacity: 2 * links.count + 1)
         _ = poller.add(fileDescriptor: inbox.readEnd)
-        for link in links { _ = poller.add(link.socket) }
+        for link in links { _ = link.add(to: &poller) }
     }
 
     func run() {
@@ -86,6 +88,7 @@ final class ExchangeLoop {
             }
             if closed { break }
             for link in links.indices {
+                links[link].look()
                 while let reply = links[link].receive() { settle(reply, from: link) }
             }
             let later = monotonicNanoseconds()
@@ -223,13 +226,21 @@ final class ExchangeLoop {
         }
     }
 
-    /// The link to an endpoint that a redirect named; nil when it is none that can be connected to.
+    /// The link to an endpoint that a redirect named; nil when it is none that can be connected to, or none of a replica whose
+    /// key is known.
     private func link(to endpoint: String) -> Int? {
         if let known = links.firstIndex(where: { $0.endpoint == endpoint }) { return known }
-        guard links.count < ExchangeLoop.mostLinks, let link = try? Link(to: endpoint, in: context) else { return nil }
+        guard links.count < ExchangeLoop.mostLinks,
+            let link = try? Link(to: endpoint, keys: options.keys, in: context)
+        else { return nil }
         links.append(link)
         watchLinks()
         return links.count - 1
+    }
+
+    /// With what keeps links from being made, as far as it is known.
+    private func explained(_ trouble: String) -> String {
+        ([trouble] + links.compactMap(\.obstacle)).joined(separator: "; ")
     }
 
     /// Sends what is due, gives up what is overdue, and finds out when to look again.
@@ -239,7 +250,8 @@ final class ExchangeLoop {
             guard var request = pending[key] else { continue }
             if now >= request.deadline {
                 let uncertain = request.uncertain || !request.waiting
-                let trouble = request.waiting ? request.trouble : "\(links[request.link].endpoint) sent no reply"
+                let trouble =
+                    request.waiting ? explained(request.trouble) : "\(links[request.link].endpoint) sent no reply"
                 finish(key, .failure(.unanswered(reason: trouble, uncertain: uncertain)))
                 continue
             }

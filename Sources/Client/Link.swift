@@ -1,4 +1,5 @@
 import Invariants
+import Keys
 import Messaging
 import Wire
 
@@ -7,6 +8,8 @@ final class Link {
     let endpoint: String
     let socket: Socket
     private let frame = Frame()
+    /// With keys only: without them nobody asks who is there.
+    private let handshakes: Handshakes?
     /// Since when it was found without a connection, or was connected anew; nil while there is one.
     private var downSince: ContinuousClock.Instant?
     /// How long libzmq is left to connect by itself.
@@ -15,8 +18,10 @@ final class Link {
     /// Requests that libzmq keeps per connection: far more than replicas admit from one client.
     static let queueLength = 65_536
 
-    init(to endpoint: String, in context: Context) throws(ClientError) {
+    /// - Parameter keys: with them the endpoint must have one.
+    init(to endpoint: String, keys: ClusterKeys?, in context: Context) throws(ClientError) {
         self.endpoint = endpoint
+        let isKnown: Bool
         do throws(MessagingError) {
             let socket = try Socket(.dealer, in: context)
             // Nothing is queued for a replica that is away: a retry goes elsewhere, and no flood meets the replica when it is back.
@@ -25,11 +30,42 @@ final class Link {
             try socket.setReconnectInterval(milliseconds: 20, maximum: 500)
             try socket.setSendHighWaterMark(Link.queueLength)
             try socket.setReceiveHighWaterMark(Link.queueLength)
-            try socket.connect(endpoint)
+            if let keys {
+                handshakes = try Handshakes(of: socket, to: endpoint, keys)
+                isKnown = handshakes != nil
+            } else {
+                handshakes = nil
+                isKnown = true
+            }
+            if isKnown { try socket.connect(endpoint) }
             self.socket = socket
         } catch {
             throw .setUp(error)
         }
+        guard isKnown else {
+            throw .setUp("the key of the replica at \(endpoint) is not known: the topology has none for it")
+        }
+    }
+
+    deinit {
+        // A monitor must not outlive its socket.
+        if handshakes != nil { socket.stopMonitoring() }
+    }
+
+    var hasKeys: Bool { handshakes != nil }
+    /// Why no connection stands, as far as libzmq tells.
+    var obstacle: String? { handshakes?.obstacle }
+
+    /// Takes in what happened to the connection.
+    func look() { handshakes?.look() }
+
+    /// For who does not look for a while.
+    func stopLooking() { handshakes?.stopLooking(at: socket) }
+
+    func add(to poller: inout Poller) -> Int {
+        let item = poller.add(socket)
+        handshakes?.addMonitor(to: &poller)
+        return item
     }
 
     /// Queues a request. False: not connected, or the connection is congested.
@@ -39,6 +75,7 @@ final class Link {
             return false
         }
         downSince = nil
+        handshakes?.stands()
         let headerSent = withUnsafeTemporaryAllocation(byteCount: clientHeaderSize, alignment: 8) { bytes in
             header.encode(into: bytes.baseAddress!)
             return socket.send(copying: UnsafeRawBufferPointer(bytes), more: true) == .sent
@@ -48,6 +85,7 @@ final class Link {
     }
 
     private func connectAnew() {
+        handshakes?.connectIfDue(socket)
         let now = ContinuousClock.now
         guard let since = downSince else {
             downSince = now

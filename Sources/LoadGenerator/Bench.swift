@@ -24,9 +24,10 @@ package final class Bench: Sendable {
         if let problem = configuration.problem { throw BenchError(.usage, problem) }
         var endpoints: [Endpoint] = []
         for text in configuration.endpoints { endpoints.append(try Endpoint(text)) }
-        let replicas = try meetReplicas(endpoints)
+        let dialer = try configuration.clusterKeys.map { (keys) throws(BenchError) in try CurveDialer(keys) }
+        let replicas = try meetReplicas(endpoints, dialer)
 
-        var loop = try LoadLoop(configuration, endpoints: endpoints, leader: replicas.leader)
+        var loop = try LoadLoop(configuration, endpoints: endpoints, dialer: dialer, leader: replicas.leader)
         var reporter = Reporter(interval: configuration.interval)
         try openSessions(&loop, &reporter, progress)
 
@@ -83,11 +84,16 @@ package final class Bench: Sendable {
     }
 
     /// Asks all replicas for their STATUS until one answers and, for `--to leader`, a leader that answers is known.
-    private func meetReplicas(_ endpoints: [Endpoint]) throws(BenchError) -> Replicas {
+    private func meetReplicas(
+        _ endpoints: [Endpoint], _ dialer: CurveDialer?
+    ) throws(BenchError) -> Replicas {
         let deadline = MonotonicClock.now() + UInt64(configuration.timeout * 1e9)
         var answered = false
         repeat {
-            let statuses = endpoints.map { StatusProbe.ask($0, milliseconds: 1000) }
+            let statuses = endpoints.map { endpoint in
+                if let dialer { return StatusProbe.ask(endpoint, by: dialer, milliseconds: 1000) }
+                return StatusProbe.ask(endpoint, milliseconds: 1000)
+            }
             let leader = statuses.lazy.compactMap { $0?.leader }.first.flatMap { id in
                 statuses.firstIndex { $0?.id == id }
             }
@@ -103,8 +109,9 @@ package final class Bench: Sendable {
             nanosleep(&pause, nil)
         } while MonotonicClock.now() < deadline && !isStopped.load(ordering: .relaxed)
         let names = endpoints.map(\.text).joined(separator: ", ")
+        let reason = dialer?.obstacle.map { ": \($0)" } ?? ""
         throw BenchError(
-            .noAnswer, answered ? "no replica of \(names) knows a leader" : "no replica answers at \(names)")
+            .noAnswer, answered ? "no replica of \(names) knows a leader" : "no replica answers at \(names)\(reason)")
     }
 
     private func openSessions(
@@ -115,9 +122,10 @@ package final class Bench: Sendable {
             $0.openSessions == $0.sessionCount
         }
         guard loop.openSessions == loop.sessionCount else {
+            let reason = loop.dialer?.obstacle.map { ": \($0)" } ?? ""
             throw BenchError(
                 .noAnswer,
-                "\(loop.openSessions) of \(loop.sessionCount) sessions could be opened in \(configuration.timeout) s"
+                "\(loop.openSessions) of \(loop.sessionCount) sessions could be opened in \(configuration.timeout) s\(reason)"
             )
         }
     }

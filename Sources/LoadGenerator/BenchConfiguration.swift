@@ -1,3 +1,5 @@
+import Keys
+
 /// What a run of the load generator does.
 package struct BenchConfiguration: Sendable {
     package enum Load: Sendable, Equatable {
@@ -33,6 +35,8 @@ package struct BenchConfiguration: Sendable {
 
     /// Client endpoints of all replicas (`tcp://host:port` or `ipc://path`), by ascending id.
     package var endpoints: [String]
+    /// Where replicas know their clients by keys, and clients the replicas: nil: connections are in the clear.
+    package var clusterKeys: ClusterKeys?
     /// Sessions, each with at most one request outstanding. In an open loop: the most that are outstanding at once.
     package var sessions = 100
     /// TCP connections that the sessions share evenly; nil: as many as sessions, up to 100.
@@ -85,6 +89,9 @@ package struct BenchConfiguration: Sendable {
     /// The first value out of its range, in words for the user; nil when all is well.
     package var problem: String? {
         if endpoints.isEmpty { return "no client endpoints to send to" }
+        if let clusterKeys, let unknown = endpoints.first(where: { clusterKeys.replicas[$0, default: []].isEmpty }) {
+            return "the key of the replica at \(unknown) is not known: the topology has none for it"
+        }
         if sessions < 1 || sessions > Session.largestCount {
             return "clients: \(sessions) given, 1 to \(Session.largestCount) expected"
         }

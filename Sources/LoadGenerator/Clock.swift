@@ -28,3 +28,6 @@ enum ProcessorTime {
         return MonotonicClock.nanoseconds(of: clock)
     }
 }
+
+/// Processors of this host.
+func processorCount() -> Int { max(1, sysconf(Int32(_SC_NPROCESSORS_ONLN))) }

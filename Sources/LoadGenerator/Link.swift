@@ -19,12 +19,16 @@ struct Link {
     enum ReceiveOutcome { case nothing, received, lost }
 
     private(set) var file: Int32 = -1
+    /// In place of `file` where replicas know their clients by keys. Owned.
+    private var encrypted: Unmanaged<CurveConnection>?
     var state = State.down
     var endpoint: Int
     var input = ByteQueue()
     var output = ByteQueue()
     private var waitsForRoom = false
     var isDirty = false
+    /// By CURVE: has something to receive, and no event tells of it.
+    var isUnsignalled = false
     /// It was up before.
     var hasStood = false
     /// Nanoseconds before which no connection is attempted.
@@ -71,6 +75,17 @@ struct Link {
         return true
     }
 
+    var curve: CurveConnection? { encrypted?.takeUnretainedValue() }
+
+    /// The same by CURVE: the connection was begun.
+    mutating func connect(_ connection: CurveConnection, number: Int, poller: borrowing Epoll, now: UInt64) {
+        invariant(state == .down, "a link connects only when it is down")
+        encrypted = Unmanaged.passRetained(connection)
+        lastHeard = now
+        state = .connecting
+        for file in connection.fileDescriptors { poller.add(file, number: UInt64(number), writable: false) }
+    }
+
     /// To be called when a connecting link becomes writable; false when the connection was refused.
     mutating func finishConnecting() -> Bool {
         var error: Int32 = 0
@@ -83,6 +98,8 @@ struct Link {
     mutating func disconnect() {
         if file >= 0 { Glibc.close(file) }
         file = -1
+        encrypted?.release()
+        encrypted = nil
         state = .down
         waitsForRoom = false
         leaderlessSince = 0

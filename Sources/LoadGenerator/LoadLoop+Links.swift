@@ -9,6 +9,10 @@ extension LoadLoop {
     /// Begins to connect a link that is down to its endpoint.
     mutating func connect(_ number: Int, now: UInt64) {
         let link = links + number
+        if let dialer {
+            if !dial(number, by: dialer, now: now) { postpone(number, now: now) }
+            return
+        }
         let endpoint = endpoints[link.pointee.endpoint]
         if !link.pointee.connect(to: endpoint, number: number, poller: poller, now: now) {
             postpone(number, now: now)
@@ -20,6 +24,10 @@ extension LoadLoop {
         let link = links + number
         // An event of a connection that an earlier event of the same turn has ended.
         if link.pointee.state == .down { return }
+        if let curve = link.pointee.curve {
+            handleCurve(number, curve)
+            return
+        }
         if link.pointee.state == .connecting && !link.pointee.finishConnecting() {
             lose(number, now: MonotonicClock.now())
             return
@@ -48,6 +56,10 @@ extension LoadLoop {
     mutating func flush(_ number: Int, now: UInt64) {
         let link = links + number
         guard link.pointee.state == .up else { return }
+        if let curve = link.pointee.curve {
+            flushCurve(number, curve, now: now)
+            return
+        }
         if !link.pointee.flush(number: number, poller: poller) { lose(number, now: now) }
     }
 
@@ -81,6 +93,11 @@ extension LoadLoop {
         let link = links + number
         if let known = endpoints.firstIndex(where: { $0.text == text }) {
             link.pointee.endpoint = known
+        } else if let dialer, !dialer.knows(text) {
+            failure = BenchError(
+                .usage,
+                "\(endpoints[link.pointee.endpoint].text) redirects to '\(text)', whose key the topology does not have")
+            return
         } else if let endpoint = try? Endpoint(text) {
             endpoints.append(endpoint)
             link.pointee.endpoint = endpoints.count - 1

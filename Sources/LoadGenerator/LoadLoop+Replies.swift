@@ -3,7 +3,7 @@ import ZMTP
 
 extension LoadLoop {
     /// Larger than any body of a reply.
-    private static let largestFrame = 64 << 20
+    static let largestFrame = 64 << 20
 
     /// Takes all that is whole out of a link's input.
     mutating func understand(_ number: Int, now: UInt64) {

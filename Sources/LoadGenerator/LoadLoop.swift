@@ -31,6 +31,10 @@ struct LoadLoop: ~Copyable {
     var idle: NumberQueue
     /// Links with output that is not yet sent.
     var dirty: NumberQueue
+    /// Links by CURVE with something to receive of which no event tells.
+    var unsignalled: NumberQueue
+    /// Where replicas know their clients by keys.
+    let dialer: CurveDialer?
 
     var phase = Phase.opening
     var openSessions = 0
@@ -93,10 +97,15 @@ struct LoadLoop: ~Copyable {
         Histogram(lowestDiscernibleValue: 1, highestTrackableValue: 3_600_000_000_000)
     }
 
-    /// - Parameter leader: index of the endpoint to begin with when the load goes to the leader.
-    init(_ configuration: BenchConfiguration, endpoints: [Endpoint], leader: Int) throws(BenchError) {
+    /// - Parameters:
+    ///   - dialer: where replicas know their clients by keys.
+    ///   - leader: index of the endpoint to begin with when the load goes to the leader.
+    init(
+        _ configuration: BenchConfiguration, endpoints: [Endpoint], dialer: CurveDialer?, leader: Int
+    ) throws(BenchError) {
         self.configuration = configuration
         self.endpoints = endpoints
+        self.dialer = dialer
         poller = try LoadLoop.makePoller()
         let linkCount = configuration.connectionCount
         let sessionCount = configuration.sessions
@@ -115,6 +124,7 @@ struct LoadLoop: ~Copyable {
         takesTurns = configuration.outstanding.map { $0 < configuration.sessions } ?? false
         idle = NumberQueue(capacity: sessionCount)
         dirty = NumberQueue(capacity: linkCount)
+        unsignalled = NumberQueue(capacity: linkCount)
         latencies = LoadLoop.emptyHistogram()
     }
 
@@ -133,6 +143,7 @@ struct LoadLoop: ~Copyable {
         templates.release()
         idle.release()
         dirty.release()
+        unsignalled.release()
     }
 
     // MARK: The phases
@@ -203,11 +214,16 @@ struct LoadLoop: ~Copyable {
         startDue(now)
         flushDirty(now)
         var wake = min(deadline, nextSweep)
+        if !unsignalled.isEmpty { wake = now }
         if let schedule, !idle.isEmpty { wake = min(wake, schedule.next) }
         let events = poller.wait(nanoseconds: wake > now ? wake - now : 0)
         for index in 0..<events {
             let event = poller.event(index)
             handle(Int(event.number), readable: event.readable, writable: event.writable)
+            if failure != nil { return }
+        }
+        if !unsignalled.isEmpty {
+            handleUnsignalled()
             if failure != nil { return }
         }
         now = MonotonicClock.now()

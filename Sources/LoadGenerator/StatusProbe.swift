@@ -39,10 +39,68 @@ enum StatusProbe {
                 hasAsked = true
                 guard sendAll(file, request()) else { return nil }
             case .bad: return nil
-            case .body(let body): return try? JSONDecoder().decode(ReplicaStatus.self, from: Data(body))
+            case .body(let body): return decode(body)
             }
         }
         return nil
+    }
+
+    /// The same by CURVE.
+    static func ask(_ endpoint: Endpoint, by dialer: CurveDialer, milliseconds: Int) -> ReplicaStatus? {
+        let deadline = MonotonicClock.now() + UInt64(milliseconds) * 1_000_000
+        while let connection = dialer.dial(endpoint.text) {
+            guard wait(for: connection, until: deadline) else {
+                let hasAnotherKey = dialer.hasAnotherKey(after: connection)
+                dialer.failed(connection)
+                if hasAnotherKey { continue }
+                return nil
+            }
+            dialer.succeeded()
+            return ask(over: connection, until: deadline)
+        }
+        return nil
+    }
+
+    /// Waits until the connection is made; false when it cannot be.
+    private static func wait(for connection: CurveConnection, until deadline: UInt64) -> Bool {
+        repeat {
+            switch connection.progress() {
+            case .up: return true
+            case .failed: return false
+            case .pending: break
+            }
+        } while sleep(over: connection, until: deadline)
+        return false
+    }
+
+    private static func ask(over connection: CurveConnection, until deadline: UInt64) -> ReplicaStatus? {
+        var (output, input) = (ByteQueue(), ByteQueue())
+        defer {
+            output.release()
+            input.release()
+        }
+        output.append(request())
+        guard connection.send(&output) else { return nil }
+        repeat {
+            while connection.receive(into: &input) {
+                if input.count > largestReply { return nil }
+                switch message(in: input.bytes, at: 0) {
+                case .incomplete, .ready: continue
+                case .bad: return nil
+                case .body(let body): return decode(body)
+                }
+            }
+        } while connection.state.isUp && sleep(over: connection, until: deadline)
+        return nil
+    }
+
+    /// Until something happens to the connection; false when the time is over.
+    private static func sleep(over connection: CurveConnection, until deadline: UInt64) -> Bool {
+        let now = MonotonicClock.now()
+        guard now < deadline else { return false }
+        var files = connection.fileDescriptors.map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
+        _ = poll(&files, nfds_t(files.count), Int32(clamping: (deadline - now) / 1_000_000 + 1))
+        return true
     }
 
     private enum Outcome {
@@ -61,29 +119,38 @@ enum StatusProbe {
             case .bad, .old: return .bad
             case .good: break
             }
-            var offset = Codec.greetingSize
-            var frames: [Range<Int>] = []
-            var isReady = false
-            while true {
-                switch Codec.frame(bytes, at: offset, limit: largestReply) {
-                case .incomplete: return isReady ? .ready : .incomplete
-                case .bad: return .bad
-                case .frame(let head):
-                    offset = head.bodyOffset + head.bodyCount
-                    if head.isCommand {
-                        isReady = true
-                        continue
-                    }
-                    frames.append(head.bodyOffset..<offset)
-                    if head.hasMore { continue }
-                    guard frames.count == 3, frames[0].isEmpty,
-                        let header = ReplyHeader(decoding: UnsafeRawBufferPointer(rebasing: bytes[frames[1]])),
-                        header.status == .ok
-                    else { return .bad }
-                    return .body(Array(bytes[frames[2]]))
+            return message(in: bytes, at: Codec.greetingSize)
+        }
+    }
+
+    /// The same of what follows the greeting.
+    private static func message(in bytes: UnsafeRawBufferPointer, at start: Int) -> Outcome {
+        var offset = start
+        var frames: [Range<Int>] = []
+        var isReady = false
+        while true {
+            switch Codec.frame(bytes, at: offset, limit: largestReply) {
+            case .incomplete: return isReady ? .ready : .incomplete
+            case .bad: return .bad
+            case .frame(let head):
+                offset = head.bodyOffset + head.bodyCount
+                if head.isCommand {
+                    isReady = true
+                    continue
                 }
+                frames.append(head.bodyOffset..<offset)
+                if head.hasMore { continue }
+                guard frames.count == 3, frames[0].isEmpty,
+                    let header = ReplyHeader(decoding: UnsafeRawBufferPointer(rebasing: bytes[frames[1]])),
+                    header.status == .ok
+                else { return .bad }
+                return .body(Array(bytes[frames[2]]))
             }
         }
+    }
+
+    private static func decode(_ body: [UInt8]) -> ReplicaStatus? {
+        try? JSONDecoder().decode(ReplicaStatus.self, from: Data(body))
     }
 
     private static func request() -> [UInt8] {

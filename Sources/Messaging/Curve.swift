@@ -23,6 +23,22 @@ extension Socket {
     }
 }
 
+extension Monitor.Event {
+    /// Why no connection to `endpoint` came about with the key `own`, as a sentence; nil where nothing is wrong with keys.
+    package func handshakeProblem(at endpoint: String, own: PublicKey) -> String? {
+        switch self {
+        case .keyRefused:
+            "\(endpoint) does not let in the key \(own): whoever keeps the cluster's clients.toml can enter it there"
+        case .mechanismsDiffer: "\(endpoint) speaks without keys, and the topology says that clients have some"
+        case .handshakeFailed:
+            "\(endpoint) closes the connection in the handshake: it may have another key than the topology says, or none"
+        case .listening, .bindFailed, .accepted, .acceptFailed, .connected, .connectRetried, .handshakeSucceeded,
+            .disconnected, .stopped:
+            nil
+        }
+    }
+}
+
 extension Frame {
     /// The number that the `ZAPHandler` gave to the key of the connection that the frame was received over; nil where
     /// the connection has no key.

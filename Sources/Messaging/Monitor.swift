@@ -1,5 +1,6 @@
 import CZeroMQ
 import Invariants
+import Synchronization
 
 /// What happens to a socket's connections, for logs and for knowing that a peer is there. Off the hot path: events are strings.
 ///
@@ -37,11 +38,13 @@ package struct Monitor: ~Copyable, @unchecked Sendable {
 
     private let socket: Socket
     private let frame = Frame()
+    private static let lastNumber = Atomic<UInt64>(0)
 
     /// Watches `subject` from now on: set it up before `bind` and `connect`. A socket has one monitor at a time.
     package init(of subject: borrowing Socket) throws(MessagingError) {
-        // The address of the socket makes the name unique within the process.
-        let endpoint = "inproc://monitor-\(UInt(bitPattern: subject.handle))"
+        // Unique within the process: the name of a monitor that was ended is taken for some time yet.
+        let number = Self.lastNumber.wrappingAdd(1, ordering: .relaxed).newValue
+        let endpoint = "inproc://monitor-\(number)"
         let events =
             ZMQ_EVENT_LISTENING | ZMQ_EVENT_BIND_FAILED | ZMQ_EVENT_ACCEPTED | ZMQ_EVENT_ACCEPT_FAILED
             | ZMQ_EVENT_CONNECTED | ZMQ_EVENT_CONNECT_RETRIED | ZMQ_EVENT_HANDSHAKE_SUCCEEDED
@@ -74,6 +77,9 @@ package struct Monitor: ~Copyable, @unchecked Sendable {
     package consuming func stop(_ subject: borrowing Socket) {
         zmq_socket_monitor(subject.handle, nil, 0)
     }
+
+    /// As a socket's.
+    package var fileDescriptor: Int32 { socket.fileDescriptor }
 
     /// Adds the monitor to a watch.
     package borrowing func add(to watch: Watch) -> Watch.Item { watch.add(socket) }

@@ -18,6 +18,7 @@ struct BenchCommand: ParsableCommand {
     enum Reads: String, ExpressibleByArgument, CaseIterable { case query, local, ordered }
 
     @OptionGroup var topology: TopologyOptions
+    @OptionGroup var key: KeyOptions
 
     @Option(
         help: ArgumentHelp("Sessions, each with at most one request outstanding.", valueName: "n,..."))
@@ -92,8 +93,10 @@ struct BenchCommand: ParsableCommand {
             throw Failure(.usage, "--clients has several numbers, one expected with --rate")
         }
         let topology = try topology.read()
-        let configuration = configuration(for: topology)
+        var configuration = configuration(for: topology)
+        configuration.clusterKeys = try key.read(for: topology)
         let bench = Bench(configuration)
+        let steps = configuration.levels.count
         Signals.block()
         Signals.onRequest { _ in bench.stop() }
         let shows = progress || isatty(STDERR_FILENO) == 1
@@ -101,7 +104,7 @@ struct BenchCommand: ParsableCommand {
         do throws(BenchError) {
             result = try bench.run { progress in
                 guard shows else { return }
-                let line = BenchReport.line(of: progress, steps: configuration.levels.count)
+                let line = BenchReport.line(of: progress, steps: steps)
                 writeWhole(Array((line + "\n").utf8), to: STDERR_FILENO)
             }
         } catch {

@@ -20,15 +20,17 @@ struct KVCommand: ParsableCommand {
 /// What all operations take.
 struct KVOptions: ParsableArguments {
     @OptionGroup var topology: TopologyOptions
+    @OptionGroup var key: KeyOptions
     @OptionGroup var timeout: TimeoutOptions
 
     /// Has the cluster execute `command`, once, whatever has to be retried.
     func execute(_ command: KeyValueCommand) throws -> KeyValueReply {
         let topology = try topology.read()
+        let keys = try key.read(for: topology)
         do throws(ClientError) {
             let client = try ClusterClient(
                 endpoints: topology.replicas.map(\.client.description),
-                options: ClientOptions(timeout: .seconds(timeout.timeout)))
+                options: ClientOptions(timeout: .seconds(timeout.timeout), keys: keys))
             let reply = try client.perform(command)
             if case .refused(let reason) = reply { throw .refused(reason) }
             return reply

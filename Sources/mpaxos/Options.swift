@@ -1,4 +1,7 @@
 import ArgumentParser
+import Client
+import Glibc
+import Keys
 import Logging
 import Topology
 
@@ -9,6 +12,41 @@ struct TopologyOptions: ParsableArguments {
 
     /// - Throws: `TopologyError`, which ends the program with code 2.
     func read() throws -> Topology { try Topology(contentsOf: Arguments.text(of: file)) }
+}
+
+/// Who a command is to a cluster whose clients have keys.
+struct KeyOptions: ParsableArguments {
+    private static let variable = "MPAXOS_KEY"
+
+    @Option(
+        name: .customLong("key"),
+        help: ArgumentHelp(
+            "The file of the key pair to ask with, where clients of the cluster have keys. (default: $\(variable), or operator.key in the folder of the host's keys)",
+            valueName: "file"))
+    var file: String?
+
+    /// The keys for `topology`; nil where its clients have none.
+    func read(for topology: Topology) throws -> ClusterKeys? {
+        guard topology.clientsHaveKeys else { return nil }
+        guard let path = try path(for: topology) else {
+            throw Failure(
+                .usage,
+                "clients of \(topology.name) need a key: name the file of one with --key or in \(Self.variable), or have it at \(topology.operatorKeyFile); `mpaxos keys new` makes one"
+            )
+        }
+        do throws(KeyFileError) {
+            return ClusterKeys(own: try KeyFile.read(path), topology: topology)
+        } catch {
+            throw Failure(.refused, error.description)
+        }
+    }
+
+    private func path(for topology: Topology) throws -> String? {
+        if let file { return try Arguments.text(of: file) }
+        if let value = getenv(Self.variable), value.pointee != 0 { return String(cString: value) }
+        // One that is there and cannot be read is refused with a sentence.
+        return access(topology.operatorKeyFile, F_OK) == 0 ? topology.operatorKeyFile : nil
+    }
 }
 
 /// One replica of a topology.

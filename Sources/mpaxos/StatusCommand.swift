@@ -9,6 +9,7 @@ struct StatusCommand: ParsableCommand {
         discussion: "Exit code 0 when one answers, 1 when the states of replicas differ, 4 when none answers.")
 
     @OptionGroup var topology: TopologyOptions
+    @OptionGroup var key: KeyOptions
 
     @Flag(help: "Print one JSON array: the STATUS body of each replica, or what it is not up for.")
     var json = false
@@ -17,9 +18,11 @@ struct StatusCommand: ParsableCommand {
 
     func run() throws {
         let topology = try topology.read()
-        let answers = StatusQuery(members: topology.replicas, timeout: timeout.timeout).ask()
+        let query = StatusQuery(
+            members: topology.replicas, keys: try key.read(for: topology), timeout: timeout.timeout)
+        let answers = query.ask()
         let rows = zip(topology.replicas, answers).map { member, answer in Row(id: member.id, answer: answer) }
-        try Output.line(json ? Self.array(of: rows) : Self.table(of: rows))
+        try Output.line(json ? Self.array(of: rows) : Self.table(of: rows, named: topology.name))
         guard rows.contains(where: { $0.status != nil }) else {
             throw Failure(.noAnswer, "no replica of \(topology.name) answers")
         }
@@ -82,7 +85,8 @@ struct StatusCommand: ParsableCommand {
         return "[" + elements.joined(separator: ",\n ") + "]"
     }
 
-    private static func table(of rows: [Row]) -> String {
+    /// - Parameter name: the cluster's.
+    private static func table(of rows: [Row], named name: String) -> String {
         let decided = rows.compactMap { $0.status?.decided }.max() ?? 0
         var cells = [
             [
@@ -124,7 +128,23 @@ struct StatusCommand: ParsableCommand {
             return
                 "the cluster is not founded yet and serves nobody: replica \(row.id) waits for \(others) to have met all the others"
         }
-        return ([Table.aligned(cells)] + foundings + refusals).joined(separator: "\n")
+        return ([Table.aligned(cells)] + foundings + refusals + openness(of: rows, named: name)).joined(separator: "\n")
+    }
+
+    /// Who of the cluster can be taken for another, as a line; none where nobody can, or nobody tells.
+    private static func openness(of rows: [Row], named name: String) -> [String] {
+        let levels = Set(rows.compactMap { $0.status?.security })
+        if levels.contains("none") {
+            return [
+                "replicas and clients of \(name) are in the clear: whoever reaches a port may vote, write and read; see docs/security.md"
+            ]
+        }
+        if levels.contains("peers") {
+            return [
+                "clients of \(name) are in the clear: whoever reaches a client port may write and read; see docs/security.md"
+            ]
+        }
+        return []
     }
 
     private static func duration(_ seconds: Double) -> String {
@@ -182,9 +202,11 @@ private struct ReplicaStatus: Decodable {
     /// Whether the replica belongs to a founded cluster, and whom the founding waits for; nil where it does not tell.
     let founded: Bool?
     let waitingFor: [UInt16]?
+    /// Who has keys: nobody ("none"), replicas ("peers"), clients, too ("curve"); nil where it does not tell.
+    let security: String?
 
     enum CodingKeys: String, CodingKey {
-        case role, view, leader, decided, executed, sessions, digest, peers, founded
+        case role, view, leader, decided, executed, sessions, digest, peers, founded, security
         case acceptorPool = "acceptor_pool"
         case statePool = "state_pool"
         case uptime = "uptime_s"

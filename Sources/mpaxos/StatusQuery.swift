@@ -1,6 +1,7 @@
 import Client
 import Foundation
 import Glibc
+import Keys
 import Topology
 
 /// Asks all replicas for their STATUS at once.
@@ -13,7 +14,12 @@ struct StatusQuery {
     /// A live replica answers STATUS at once, whatever it is at: once one has answered, the others have this long, in seconds.
     private static let grace = 2.0
 
+    /// With keys: seconds between looks at what keeps a connection from being made.
+    private static let attempt = 0.5
+
     let members: [Topology.Member]
+    /// Where clients of the cluster have keys.
+    let keys: ClusterKeys?
     /// Seconds.
     let timeout: Double
 
@@ -23,22 +29,41 @@ struct StatusQuery {
         let answers = Answers(count: members.count)
         for (index, member) in members.enumerated() {
             // Abandoned when it is too slow: the process ends soon.
-            Thread.detachNewThread { [timeout] in answers.fill(index, Self.ask(member, timeout: timeout)) }
+            Thread.detachNewThread { [keys, timeout] in
+                let answer = Self.ask(member, keys: keys, timeout: timeout) { answers.suppose(index, $0) }
+                answers.fill(index, answer)
+            }
         }
         answers.wait(until: Date(timeIntervalSinceNow: timeout), grace: Self.grace)
         return answers.all.map { $0 ?? silent }
     }
 
-    private static func ask(_ member: Topology.Member, timeout: Double) -> Result<String, Problem> {
+    /// - Parameter suppose: called with what stands in the way so far.
+    private static func ask(
+        _ member: Topology.Member, keys: ClusterKeys?, timeout: Double, suppose: (Problem) -> Void
+    ) -> Result<String, Problem> {
         if nobodyListens(at: member.client) {
             return .failure(Problem(description: "nobody listens at \(member.client)"))
         }
         do throws(ClientError) {
-            let body = try Connection(to: member.client.description).status(timeout: .seconds(timeout))
-            return .success(String(decoding: body, as: UTF8.self))
+            let connection = try Connection(to: member.client.description, keys: keys)
+            let end = Date(timeIntervalSinceNow: timeout)
+            // Why a handshake fails is known early, and is better told than the silence of it.
+            while keys != nil, end.timeIntervalSinceNow > attempt {
+                do throws(ClientError) {
+                    return .success(try body(of: connection, within: attempt))
+                } catch .unanswered(let reason, _) {
+                    suppose(Problem(description: reason))
+                }
+            }
+            return .success(try body(of: connection, within: max(0.001, end.timeIntervalSinceNow)))
         } catch {
             return .failure(Problem(description: error.description))
         }
+    }
+
+    private static func body(of connection: Connection, within seconds: Double) throws(ClientError) -> String {
+        String(decoding: try connection.status(timeout: .seconds(seconds)), as: UTF8.self)
     }
 
     /// Whether the host says so by itself. ZeroMQ would try again and again in silence.
@@ -66,8 +91,19 @@ private final class Answers: @unchecked Sendable {
     // Unchecked: everything is behind the condition's lock.
     private let condition = NSCondition()
     private var slots: [Result<String, StatusQuery.Problem>?]
+    private var supposed: [StatusQuery.Problem?]
 
-    init(count: Int) { slots = Array(repeating: nil, count: count) }
+    init(count: Int) {
+        slots = Array(repeating: nil, count: count)
+        supposed = Array(repeating: nil, count: count)
+    }
+
+    /// What the answer would be if none came.
+    func suppose(_ index: Int, _ problem: StatusQuery.Problem) {
+        condition.lock()
+        supposed[index] = problem
+        condition.unlock()
+    }
 
     func fill(_ index: Int, _ answer: Result<String, StatusQuery.Problem>) {
         condition.lock()
@@ -94,6 +130,6 @@ private final class Answers: @unchecked Sendable {
     var all: [Result<String, StatusQuery.Problem>?] {
         condition.lock()
         defer { condition.unlock() }
-        return slots
+        return zip(slots, supposed).map { slot, problem in slot ?? problem.map { .failure($0) } }
     }
 }

@@ -136,6 +136,7 @@ private let quick = ClientOptions(timeout: .seconds(30), attempt: .milliseconds(
         (FakeReplica.Answer(status: .stale), .stale(session: 4, sequence: 1)),
         (FakeReplica.Answer(status: .malformed, body: [UInt8]("no".utf8)), .malformed("no")),
         (FakeReplica.Answer(status: .tooLarge, body: [0, 0, 0, 0]), .tooLarge(limit: 0)),
+        (FakeReplica.Answer(status: .denied, body: [110, 111]), .denied("no")),
         (FakeReplica.Answer(status: .full, body: [UInt8]("limit".utf8)), .full("limit")),
     ])
     func finalRefusalsAreNotRetried(answer: FakeReplica.Answer, error: ClientError) throws {

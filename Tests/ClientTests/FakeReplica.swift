@@ -1,5 +1,6 @@
 import Client
 import Foundation
+import Keys
 import Messaging
 import Synchronization
 import Wire
@@ -40,11 +41,19 @@ final class FakeReplica: Sendable {
     /// Everything received so far, in order.
     var requests: [Request] { seen.withLock { $0 } }
 
-    /// - Parameter script: called on the replica's thread with each request and its index, 0 for the first.
-    init(id: UInt16 = 0, at place: String = "tcp://127.0.0.1:*", _ script: @escaping Script) throws {
+    /// - Parameters:
+    ///   - door: with it clients need a key.
+    ///   - script: called on the replica's thread with each request and its index, 0 for the first.
+    init(
+        id: UInt16 = 0, at place: String = "tcp://127.0.0.1:*", door: Door? = nil, _ script: @escaping Script
+    ) throws {
         context = try Context(ioThreads: 1)
         let router = try Socket(.router, in: context)
-        try router.bind(place)
+        if let door {
+            _ = try ZAPHandler(in: context) { door.lets($0.key) ? 1 : nil }
+            try router.setCurveServer(door.pair, domain: "clients")
+        }
+        try Self.bind(router, at: place)
         endpoint = router.lastEndpoint
         let server = Server(router)
         Thread.detachNewThread { [self] in
@@ -57,6 +66,19 @@ final class FakeReplica: Sendable {
                 var header = ReplyHeader(answer.status, to: request.header, replica: id, position: answer.position)
                 if let session = answer.session { header.session = session }
                 return ClientReply(header: header, body: answer.body)
+            }
+        }
+    }
+
+    /// A port that was given up is free a moment later.
+    private static func bind(_ router: borrowing Socket, at place: String) throws {
+        let end = ContinuousClock.now + .seconds(10)
+        while true {
+            do {
+                return try router.bind(place)
+            } catch {
+                guard .now < end else { throw error }
+                usleep(1000)
             }
         }
     }
@@ -97,6 +119,20 @@ final class FakeReplica: Sendable {
             }
         }
     }
+}
+
+/// Who a replica is, and whom it lets in.
+final class Door: Sendable {
+    let pair: KeyPair
+    private let guests: Mutex<Set<PublicKey>>
+
+    init(_ pair: KeyPair, _ guests: KeyPair...) {
+        self.pair = pair
+        self.guests = Mutex(Set(guests.map(\.publicKey)))
+    }
+
+    func lets(_ key: PublicKey) -> Bool { guests.withLock { $0.contains(key) } }
+    func admit(_ guest: KeyPair) { guests.withLock { _ = $0.insert(guest.publicKey) } }
 }
 
 /// No second attempts for want of an answer: on a busy machine a test that counts requests would count those.

@@ -1,4 +1,5 @@
 import Foundation
+import Keys
 import Messaging
 import Synchronization
 import Wire
@@ -14,6 +15,8 @@ final class FakeReplica: Sendable {
         var redirect: String?
         /// Answers NO_LEADER to all that is ordered.
         var isLeaderless = false
+        /// Answers DENIED to all SUBMITs.
+        var denies = false
         var busyEvery = 0
         var ignoreEvery = 0
         /// Forgets the session of the SUBMIT with this number, once.
@@ -50,11 +53,14 @@ final class FakeReplica: Sendable {
     let id: Int
     let endpoint: String
     private let shared: Mutex<(script: Script, record: Record)>
+    private let door: Door?
     private let isStopping = Atomic<Bool>(false)
     private let stopped = DispatchSemaphore(value: 0)
 
-    init(id: Int = 0, _ script: Script) throws {
+    /// - Parameter door: with it clients need a key.
+    init(id: Int = 0, door: Door? = nil, _ script: Script) throws {
         self.id = id
+        self.door = door
         var record = Record()
         // As in a cluster, an id is given once: what one replica opened, the other does not.
         record.lastSession = UInt64(id + 1) * 1000
@@ -91,6 +97,13 @@ final class FakeReplica: Sendable {
             guard let context = try? Context(ioThreads: 1), let socket = try? Socket(.router, in: context) else {
                 return
             }
+            if let door {
+                guard (try? ZAPHandler(in: context, judge: { door.lets($0.key) ? 1 : nil })) != nil,
+                    (try? socket.setCurveServer(door.pair, domain: "clients")) != nil
+                else { return }
+            }
+            // A handler's thread ends with its context.
+            defer { context.shutdown() }
             // The port may still be held for a moment by the socket that was closed.
             while (try? socket.bind(endpoint)) == nil {
                 if isStopping.load(ordering: .relaxed) { return }
@@ -194,6 +207,7 @@ final class FakeReplica: Sendable {
             record.executed += 1
             return reply(.ok, script.reply(body), position: 1)
         case .submit:
+            if script.denies { return reply(.denied, Array("the key may read".utf8)) }
             return submit(header, body, &script, &record, reply)
         }
     }
@@ -252,4 +266,17 @@ final class FakeReplica: Sendable {
         default: if body.count != 21 { record.violations.append("a \(operation) with a value") }
         }
     }
+}
+
+/// Who a replica is, and whom it lets in.
+struct Door: Sendable {
+    let pair: KeyPair
+    let guests: Set<PublicKey>
+
+    init(_ pair: KeyPair, _ guests: KeyPair...) {
+        self.pair = pair
+        self.guests = Set(guests.map(\.publicKey))
+    }
+
+    func lets(_ key: PublicKey) -> Bool { guests.contains(key) }
 }
