@@ -98,9 +98,10 @@ def state_size(keys, value_size):
 
 
 class Cluster:
-    """Replicas that run until the `with` block ends. `sections` are those of the topology file, as dictionaries."""
+    """Replicas that run until the `with` block ends. `sections` are those of the topology file, as dictionaries. `keys`: "peers" for replicas
+    with keys, "curve" for clients with keys as well."""
 
-    def __init__(self, mpaxos, replicas=3, durability="emulated", disk="/var/tmp", **sections):
+    def __init__(self, mpaxos, replicas=3, durability="emulated", disk="/var/tmp", keys=None, **sections):
         self.mpaxos = mpaxos
         self.size = replicas
         self.durability = durability
@@ -108,13 +109,24 @@ class Cluster:
         self.topology = os.path.join(self.folder, "cluster.toml")
         self.processes = {}
         sections.setdefault("storage", {})["directory"] = os.path.join(self.folder, "pools")
+        public = {id: self.make_key(f"replica-{id}") for id in range(replicas)} if keys else {}
+        if keys == "curve":
+            sections.setdefault("client", {})["security"] = "curve"
+            with open(os.path.join(self.folder, "keys", "clients.toml"), "w") as file:
+                print(f'[[client]]\nname = "operator"\nrole = "admin"\npublic_key = {json.dumps(self.make_key("operator"))}', file=file)
         with open(self.topology, "w") as file:
             print(f'name = "{os.path.basename(self.folder)}"', file=file)
             for id in range(replicas):
                 endpoints = [f"{key} = {json.dumps(value)}" for key, value in self.endpoints(id).items()]
+                if id in public:
+                    endpoints.append(f"public_key = {json.dumps(public[id])}")
                 print(f"[[replica]]\nid = {id}", *endpoints, sep="\n", file=file)
             for name, section in sections.items():
                 print(f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in section.items()), sep="\n", file=file)
+
+    def make_key(self, name):
+        """A file with a new key pair; its public half."""
+        return output(self.mpaxos, "keys", "new", os.path.join(self.folder, "keys", name + ".key")).strip()
 
     def __enter__(self):
         try:
