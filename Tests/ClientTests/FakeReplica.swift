@@ -36,6 +36,7 @@ final class FakeReplica: Sendable {
 
     let endpoint: String
     private let context: Context
+    private let handler: ZAPHandler?
     private let seen = Mutex<[Request]>([])
 
     /// Everything received so far, in order.
@@ -47,10 +48,11 @@ final class FakeReplica: Sendable {
     init(
         id: UInt16 = 0, at place: String = "tcp://127.0.0.1:*", door: Door? = nil, _ script: @escaping Script
     ) throws {
-        context = try Context(ioThreads: 1)
+        let context = try Context(ioThreads: 1)
+        self.context = context
         let router = try Socket(.router, in: context)
+        handler = try door.map { door in try ZAPHandler(in: context) { door.lets($0.key) ? 1 : nil } }
         if let door {
-            _ = try ZAPHandler(in: context) { door.lets($0.key) ? 1 : nil }
             try router.setCurveServer(door.pair, domain: "clients")
         }
         try Self.bind(router, at: place)

@@ -97,13 +97,14 @@ final class FakeReplica: Sendable {
             guard let context = try? Context(ioThreads: 1), let socket = try? Socket(.router, in: context) else {
                 return
             }
-            if let door {
-                guard (try? ZAPHandler(in: context, judge: { door.lets($0.key) ? 1 : nil })) != nil,
-                    (try? socket.setCurveServer(door.pair, domain: "clients")) != nil
-                else { return }
+            let handler = door.flatMap { door in
+                try? ZAPHandler(in: context) { door.lets($0.key) ? 1 : nil }
             }
-            // A handler's thread ends with its context.
-            defer { context.shutdown() }
+            // Its end is that of the context.
+            defer { withExtendedLifetime(handler) {} }
+            if let door {
+                guard handler != nil, (try? socket.setCurveServer(door.pair, domain: "clients")) != nil else { return }
+            }
             // The port may still be held for a moment by the socket that was closed.
             while (try? socket.bind(endpoint)) == nil {
                 if isStopping.load(ordering: .relaxed) { return }
