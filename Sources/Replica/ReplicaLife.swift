@@ -84,9 +84,10 @@ final class ReplicaLife<Machine: StateMachine> {
         do throws(MessagingError) {
             let context = try Context(ioThreads: topology.pipeline.ioThreads)
             self.context = context
-            // Clients with keys have a thread of libzmq's of their own: a handshake costs more than a request, whoever
+            // Clients with keys have threads of libzmq's of their own: a handshake costs more than a request, whoever
             // comes, and the links between replicas must not wait for those of strangers.
-            let clientContext = topology.clientsHaveKeys ? try Context(ioThreads: 1) : context
+            let clientContext =
+                topology.clientsHaveKeys ? try Context(ioThreads: topology.pipeline.ioThreads) : context
             // Before there is a port: libzmq lets everybody in where it finds no handler.
             var handlers: [ZAPHandler] = []
             if let keys {
