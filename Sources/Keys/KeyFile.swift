@@ -69,6 +69,15 @@ public enum KeyFile {
 
     /// The text of a file that nobody but its owner may be able to open: a key, or a token.
     package static func readSecret(_ path: String) throws(KeyFileError) -> String {
+        try read(path, isSecret: true)
+    }
+
+    /// The text of a file that anybody may read: a certificate.
+    package static func readPublic(_ path: String) throws(KeyFileError) -> String {
+        try read(path, isSecret: false)
+    }
+
+    private static func read(_ path: String, isSecret: Bool) throws(KeyFileError) -> String {
         let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
         guard descriptor >= 0 else {
             throw KeyFileError(path, "cannot be read: \(String(cString: strerror(errno)))")
@@ -78,14 +87,14 @@ public enum KeyFile {
         guard fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
             throw KeyFileError(path, "is no file")
         }
-        guard status.st_mode & 0o077 == 0 else {
+        guard !isSecret || status.st_mode & 0o077 == 0 else {
             let mode = String(status.st_mode & 0o777, radix: 8)
             throw KeyFileError(
                 path,
                 "its mode is \(mode), so that others than its owner can open it: `chmod 600` it, and where others may have read it, put a new one in its place"
             )
         }
-        guard status.st_size <= largest else { throw KeyFileError(path, "is too large for a secret") }
+        guard status.st_size <= largest else { throw KeyFileError(path, "is too large for what it should be") }
         var bytes = [UInt8](repeating: 0, count: largest)
         var count = 0
         while count < bytes.count {

@@ -1,6 +1,7 @@
 import CSupport
 import NIOCore
 import NIOHTTP1
+import NIOSSL
 
 /// One HTTP connection: requests in, answers out, one at a time and each within its time.
 final class HTTPExchange: ChannelInboundHandler {
@@ -25,6 +26,7 @@ final class HTTPExchange: ChannelInboundHandler {
     private static let lingering = TimeAmount.seconds(1)
 
     private let report: StatusReport
+    private let secrets: HTTPSecrets
     private let crowd: HTTPCrowd
     private var head: HTTPRequestHead?
     private var bodyBytes = 0
@@ -34,11 +36,13 @@ final class HTTPExchange: ChannelInboundHandler {
     private var answeredAt = NIODeadline.distantPast
     private var deadline: Scheduled<Void>?
 
-    init(report: StatusReport, crowd: HTTPCrowd) {
+    init(report: StatusReport, secrets: HTTPSecrets, crowd: HTTPCrowd) {
         self.report = report
+        self.secrets = secrets
         self.crowd = crowd
     }
 
+    /// With TLS, too, that is when the connection is there: its handshake is in the same crowd and has the same time.
     func channelActive(context: ChannelHandlerContext) {
         crowd.enter(context.channel)
         allow(Self.patience, context)
@@ -80,7 +84,7 @@ final class HTTPExchange: ChannelInboundHandler {
 
     /// A client that breaks the protocol has had its answer from the pipeline, and one that is gone needs none.
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        guard error is HTTPParserError else { return context.close(promise: nil) }
+        guard error is HTTPParserError else { return context.channel.cut() }
         isEnding = true
         end(context)
     }
@@ -105,6 +109,7 @@ final class HTTPExchange: ChannelInboundHandler {
     ) {
         var headers: HTTPHeaders = ["Content-Length": "\(body.utf8.count)"]
         if let type { headers.add(name: "Content-Type", value: type) }
+        if status == .unauthorized { headers.add(name: "WWW-Authenticate", value: "Bearer") }
         context.write(
             wrapOutboundOut(.head(HTTPResponseHead(version: .http1_1, status: status, headers: headers))), promise: nil)
         if !body.isEmpty {
@@ -116,7 +121,7 @@ final class HTTPExchange: ChannelInboundHandler {
         let bound = NIOLoopBound((self, context), eventLoop: context.eventLoop)
         context.writeAndFlush(wrapOutboundOut(.end(nil))).whenComplete { result in
             let (exchange, context) = bound.value
-            guard case .success = result else { return context.close(promise: nil) }
+            guard case .success = result else { return context.channel.cut() }
             guard keepAlive else { return exchange.end(context) }
             exchange.crowd.touch(context.channel)
             exchange.allow(exchange.crowd.silence, context)
@@ -133,12 +138,18 @@ final class HTTPExchange: ChannelInboundHandler {
     /// The connection has this long for what comes next.
     private func allow(_ time: TimeAmount, _ context: ChannelHandlerContext) {
         deadline?.cancel()
-        deadline = context.eventLoop.assumeIsolated().scheduleTask(in: time) { context.close(promise: nil) }
+        deadline = context.eventLoop.assumeIsolated().scheduleTask(in: time) { context.channel.cut() }
     }
 
     private func response(to head: HTTPRequestHead) -> (HTTPResponseStatus, type: String?, body: String) {
         let path = head.uri.prefix { $0 != "?" }.split(separator: "/")
-        guard head.method == .GET, path.count == 1 else { return (.notFound, nil, "") }
+        let isKnown = head.method == .GET && path.count == 1
+        // Balancers ask for health, and have no token.
+        if let token = secrets.current.token, !(isKnown && path[0] == "healthz"), !token.isIn(head.headers) {
+            report.board.httpRequestsDenied.add(1)
+            return (.unauthorized, nil, "")
+        }
+        guard isKnown else { return (.notFound, nil, "") }
         switch path[0] {
         case "metrics": return (.ok, "text/plain; version=0.0.4; charset=utf-8", report.prometheus())
         case "status": return (.ok, "application/json", report.json())
@@ -170,7 +181,7 @@ final class HTTPCrowd {
         lastSigns[ObjectIdentifier(channel)] = (channel, signs)
         guard lastSigns.count > most, let oldest = lastSigns.values.min(by: { $0.sign < $1.sign }) else { return }
         leave(oldest.channel)
-        oldest.channel.close(promise: nil)
+        oldest.channel.cut()
     }
 
     /// A request of it was answered.
@@ -180,4 +191,14 @@ final class HTTPCrowd {
     }
 
     func leave(_ channel: Channel) { lastSigns[ObjectIdentifier(channel)] = nil }
+}
+
+extension Channel {
+    /// Closes it at once: TLS would keep the descriptor until its client has said goodbye. The event loop's alone.
+    fileprivate func cut() {
+        guard let tls = try? pipeline.syncOperations.context(handlerType: NIOSSLServerHandler.self) else {
+            return close(promise: nil)
+        }
+        tls.close(promise: nil)
+    }
 }

@@ -5,6 +5,7 @@ import Logging
 import NIOCore
 import NIOHTTP1
 import NIOPosix
+import NIOSSL
 import Synchronization
 import Topology
 
@@ -23,6 +24,7 @@ package final class StatusServer: Sendable {
 
     private let address: Address
     private let report: StatusReport
+    private let secrets: HTTPSecrets
     private let logger: Logger
     private let group: MultiThreadedEventLoopGroup
     private let loop: any EventLoop
@@ -34,9 +36,12 @@ package final class StatusServer: Sendable {
     private static let niceness: Int32 = 3
 
     /// Serves from now on, as soon as it can have the address.
-    package init(address: Address, limits: Topology.Limits, report: StatusReport, logger: Logger) {
+    package init(
+        address: Address, limits: Topology.Limits, report: StatusReport, secrets: HTTPSecrets, logger: Logger
+    ) {
         self.address = address
         self.report = report
+        self.secrets = secrets
         self.logger = logger
         group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         loop = group.next()
@@ -67,7 +72,7 @@ package final class StatusServer: Sendable {
         } catch {
             return tryAgain("its host is unknown")
         }
-        let (report, crowd) = (report, crowd)
+        let (report, secrets, crowd) = (report, secrets, crowd)
         ServerBootstrap(group: group)
             .serverChannelOption(.backlog, value: 256)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
@@ -81,9 +86,10 @@ package final class StatusServer: Sendable {
                 channel.eventLoop.makeCompletedFuture {
                     try Self.closeOnExec(channel)
                     let pipeline = channel.pipeline.syncOperations
+                    if let tls = secrets.current.tls { try pipeline.addHandler(NIOSSLServerHandler(context: tls)) }
                     try pipeline.configureHTTPServerPipeline(
                         withEncoderConfiguration: .init(), withDecoderLimitConfiguration: HTTPExchange.headerLimits)
-                    try pipeline.addHandler(HTTPExchange(report: report, crowd: crowd.value))
+                    try pipeline.addHandler(HTTPExchange(report: report, secrets: secrets, crowd: crowd.value))
                 }
             }
             .bind(to: resolved)

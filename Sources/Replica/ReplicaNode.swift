@@ -37,6 +37,7 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
     private let alarm: Alarm
     /// Nil where the topology has none.
     private let keys: KeyRing?
+    private let secrets: HTTPSecrets
     /// Held also while one life follows the other: nobody else gets at the pools meanwhile.
     private let folder: FolderLock
 
@@ -46,7 +47,8 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
     ///   whoever tries: up to 8. They are refused, and their clients get FULL. To be named on all replicas until all
     ///   have passed them; see docs/operations.md.
     /// - Throws: `ReplicaError` with a sentence on what to do: `.refused` when a pool is missing, damaged, of another
-    ///   replica or cluster, or in use; `.configuration` when an endpoint cannot be used, or `skipping` not be so.
+    ///   replica or cluster, or in use, or a file of keys or of HTTP is not as it must be; `.configuration` when an
+    ///   endpoint cannot be used, or `skipping` not be so.
     public init(topology: Topology, id: UInt16, logger: Logger, skipping: [UInt64] = []) throws(ReplicaError) {
         guard let index = topology.index(of: id) else { throw .noSuchReplica(id, topology) }
         try ProcessLimits.require(for: topology.replicas[index])
@@ -76,6 +78,7 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
         defer { csupport_stand(before) }
         do throws(ReplicaError) {
             keys = topology.hasKeys ? try KeyRing(topology, id: id, board: board, logger: self.logger) : nil
+            secrets = try HTTPSecrets(topology.replicas[index].http == nil ? nil : topology.http)
         } catch {
             log.queue.close()
             throw error
@@ -126,7 +129,8 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
         }
         let http = topology.replicas[index].http.map {
             StatusServer(
-                address: $0, limits: topology.limits, report: report(durability: durability), logger: logger)
+                address: $0, limits: topology.limits, report: report(durability: durability), secrets: secrets,
+                logger: logger)
         }
         defer { http?.stop() }
         defer { folder.release() }
@@ -191,23 +195,24 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
         logger.notice("with keys: \(counts.replicas) of replicas; \(clients)")
     }
 
-    /// Reads the topology file and the file of client keys again, and takes the keys that they name now. Whoever has
-    /// come in with one that is not among them is out. All else in the topology, and this replica's own key, are as
-    /// they were when the node was made. Any thread; what came of it is in the log.
+    /// Whether there is something for `reloadKeys` to read.
+    public var hasKeysToReload: Bool { keys != nil || secrets.current.words != nil }
+
+    /// Reads the topology file, the file of client keys, and the certificate and the token of HTTP again, and takes
+    /// what they name and hold now. Whoever has come in with a key that is not among them is out; HTTP connections
+    /// that stand keep the certificate that they began with. All else in the topology, and this replica's own key, are
+    /// as they were when the node was made. Any thread; what came of it is in the log.
     ///
     /// - Throws: when something is wrong with the files; nothing has changed then.
     public func reloadKeys() throws(ReplicaError) {
-        guard let keys else {
-            throw ReplicaError(
-                .configuration,
-                "\(topology.file): this replica was started without keys, and needs a start to have some")
-        }
+        guard hasKeysToReload else { throw startedWithoutKeys }
         let topology: Topology
         do throws(TopologyError) {
             topology = try Topology(contentsOf: self.topology.file)
         } catch {
             throw ReplicaError(.configuration, error.description)
         }
+        guard keys != nil || !topology.hasKeys else { throw startedWithoutKeys }
         guard topology.replicas.map(\.id) == self.topology.replicas.map(\.id),
             topology.clientsHaveKeys == self.topology.clientsHaveKeys
         else {
@@ -216,9 +221,20 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
                 "\(topology.file): has other replicas, or another `security` of clients, than when this replica was started: only keys are taken up while it runs"
             )
         }
-        try keys.load(topology)
-        let counts = keys.counts
-        logger.notice("keys were read again: \(counts.replicas) of replicas, \(counts.clients) of clients")
+        let http = try secrets.read(
+            self.topology.replicas[index].http == nil ? nil : topology.http, of: topology.file)
+        try keys?.load(topology)
+        secrets.replace(by: http)
+        if let counts = keys?.counts {
+            logger.notice("keys were read again: \(counts.replicas) of replicas, \(counts.clients) of clients")
+        }
+        if let words = http.words { logger.notice("read again: \(words)") }
+    }
+
+    private var startedWithoutKeys: ReplicaError {
+        ReplicaError(
+            .configuration,
+            "\(topology.file): this replica was started without keys, and needs a start to have some")
     }
 
     /// Makes `run` return, after what was begun is durable. Any thread, any number of times.

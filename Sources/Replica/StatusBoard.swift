@@ -82,6 +82,11 @@ package final class StatusBoard: Sendable {
     /// Requests beyond what the role of the client's key allows.
     package let denied: Counter
 
+    // MARK: HTTP
+
+    /// Requests without the token.
+    package let httpRequestsDenied: Counter
+
     // MARK: Engine
 
     package let view: Gauge
@@ -278,6 +283,8 @@ package final class StatusBoard: Sendable {
         clientConnectionsCutOff = builder.counter(
             "client_connections_cut_off_total",
             "With keys: connections to the client port that were strangers or too many, or whose key was withdrawn")
+        httpRequestsDenied = builder.counter(
+            "http_requests_denied_total", "HTTP requests refused since they had no token, or a wrong one")
         statesTaken = builder.counter(
             "states_taken_total", "States of other replicas that took the place of this one's")
         votesDroppedTorn = builder.counter(

@@ -105,7 +105,8 @@ public struct Address: Hashable, Sendable, CustomStringConvertible {
     }
 
     var isLoopback: Bool {
-        host == "localhost" || host == "::1" || host.hasPrefix("127.")
+        host == "localhost" || host == "::1"
+            || host.hasPrefix("127.") && host.utf8.allSatisfy { $0 == UInt8(ascii: ".") || 0x30...0x39 ~= $0 }
     }
 }
 

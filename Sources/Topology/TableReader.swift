@@ -101,14 +101,6 @@ struct TableReader {
         return endpoint
     }
 
-    func address(_ key: String) throws(TopologyError) -> Address? {
-        guard let text = try string(key) else { return nil }
-        guard let address = Address(text) else {
-            throw error(key, "\"\(text)\" is not an address", expected: "HOST:PORT")
-        }
-        return address
-    }
-
     /// The strings of `key`, which has one or an array of them; none when it is absent.
     func strings(_ key: String, count: ClosedRange<Int>) throws(TopologyError) -> [String] {
         guard let value = table[key] else { return [] }

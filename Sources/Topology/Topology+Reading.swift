@@ -11,7 +11,9 @@ extension Topology {
     package init(parsing bytes: [UInt8], file: String) throws(TopologyError) {
         let table = try TopologyFile.parse(bytes, file: file)
         let top = TableReader(file: file, path: "", table: table)
-        try top.allowOnly(["name", "replica", "storage", "protocol", "client", "pipeline", "limits", "security"])
+        try top.allowOnly([
+            "name", "replica", "storage", "protocol", "client", "pipeline", "limits", "http", "security",
+        ])
         let name = try Self.readName(top)
         let storage = try Storage(top.table("storage"), clusterName: name)
         let readers = try top.tables("replica", count: 1...9)
@@ -28,6 +30,8 @@ extension Topology {
         `protocol` = try ProtocolOptions(top.table("protocol"))
         security = try Security(top.table("security"))
         let hasKeys = members.contains { !$0.publicKeys.isEmpty }
+        http = try HTTPOptions(top.table("http"))
+        try Self.checkHTTP(of: members, readers, http, hasKeys: hasKeys)
         client = try ClientOptions(top.table("client"), logSize: storage.logSize, hasKeys: hasKeys)
         pipeline = try Pipeline(top.table("pipeline"))
         limits = try Limits(top.table("limits"), maxRequest: client.maxRequest)
@@ -95,7 +99,7 @@ extension Topology.Member {
         client = try Self.readEndpoint(table, "client")
         peerBind = try table.endpoint("peer_bind") ?? peer
         clientBind = try table.endpoint("client_bind") ?? client
-        http = try table.address("http")
+        http = try table.httpAddress("http")
         publicKeys = try table.publicKeys("public_key")
         let ownDirectory = try Topology.Storage.readDirectory(table)
         folder = "\(ownDirectory ?? directory)/\(number)"

@@ -18,6 +18,7 @@ public struct Topology: Sendable {
     public let client: ClientOptions
     public let pipeline: Pipeline
     public let limits: Limits
+    public let http: HTTPOptions
     public let security: Security
 
     /// One replica: where others find it, where it binds and where its pools are.

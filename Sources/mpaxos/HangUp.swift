@@ -2,7 +2,7 @@ import Foundation
 import Logging
 import Synchronization
 
-/// SIGHUP: a replica with keys reads them again, another one says that there is nothing to be read.
+/// SIGHUP: a replica with keys, or with files of HTTP, reads them again, another one says that there is nothing to be read.
 final class HangUp: Sendable {
     private struct State {
         var action: (@Sendable () throws -> Void)?

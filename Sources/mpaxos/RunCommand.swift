@@ -63,7 +63,7 @@ struct RunCommand: ParsableCommand {
         let node = try ReplicaNode<KeyValueService>(
             topology: topology, id: member.id, logger: logger, skipping: skipRecord)
         stop.answer { node.stop() }
-        if topology.hasKeys { hangUp.answer { try node.reloadKeys() } }
+        if node.hasKeysToReload { hangUp.answer { try node.reloadKeys() } }
         try node.run { view, leader in printAside("\(name) ready: view \(view), leader \(leader)") }
     }
 }

@@ -22,6 +22,7 @@ import Testing
         "Replica": [
             "Invariants", "CSupport", "Consensus", "Flow", "Wire", "Queues", "Keys", "Messaging", "ZMTP",
             "PersistentMemory", "Storage", "StateMachines", "Topology", "Logging", "NIOCore", "NIOHTTP1", "NIOPosix",
+            "NIOSSL",
         ],
         "Client": ["Invariants", "Wire", "Keys", "Messaging", "Topology"],
         "MPaxosSM": ["Client", "Keys", "Logging", "Replica", "StateMachines", "Topology"],

@@ -450,6 +450,14 @@ struct EndToEndTests {
             try await Scenario(script: "observing", name: "http-fuzz").run()
         }
 
+        @Test func certificateOfHTTP() async throws {
+            try await Scenario(script: "https", name: "https").run()
+        }
+
+        @Test func tokenOfHTTP() async throws {
+            try await Scenario(script: "https", name: "http-token").run()
+        }
+
         @Test(arguments: Scenario.Threads.allCases)
         func logsThatNobodyReads(threads: Scenario.Threads) async throws {
             try await Scenario(script: "observing", name: "stalled-log").run(threads)

@@ -278,8 +278,9 @@ import Topology
         let report = StatusReport(
             board: board, cluster: "c", id: 0, durability: "msync", version: "0", started: 0)
         let limits = try limits()
-        let server = StatusServer(
-            address: Address(host: "localhost", port: 0), limits: limits, report: report, logger: Logger(label: "test"))
+        let server = try StatusServer(
+            address: Address(host: "localhost", port: 0), limits: limits, report: report, secrets: HTTPSecrets(nil),
+            logger: Logger(label: "test"))
         let port = try await port(of: server)
 
         let unready = try get("/healthz", port: port)
@@ -298,7 +299,7 @@ import Topology
         #expect(unknown.hasPrefix("HTTP/1.1 404"), "\(unknown)")
 
         server.stop()
-        #expect(throws: ConnectionRefused.self) { try get("/healthz", port: port) }
+        #expect(throws: HTTPProbe.ConnectionRefused.self) { try get("/healthz", port: port) }
     }
 
     private func limits() throws -> Topology.Limits {
@@ -318,15 +319,17 @@ import Topology
         let report = StatusReport(
             board: StatusBoard(members: [0]), cluster: "c", id: 0, durability: "msync", version: "0", started: 0)
         let limits = try limits()
-        let first = StatusServer(
-            address: Address(host: "127.0.0.1", port: 0), limits: limits, report: report, logger: Logger(label: "test"))
+        let first = try StatusServer(
+            address: Address(host: "127.0.0.1", port: 0), limits: limits, report: report, secrets: HTTPSecrets(nil),
+            logger: Logger(label: "test"))
         let port = try await port(of: first)
         let said = Said()
-        let second = StatusServer(
-            address: Address(host: "127.0.0.1", port: port), limits: limits, report: report, logger: said.logger)
-        let lost = StatusServer(
-            address: Address(host: "no-such-host.invalid", port: 1), limits: limits, report: report,
+        let second = try StatusServer(
+            address: Address(host: "127.0.0.1", port: port), limits: limits, report: report, secrets: HTTPSecrets(nil),
             logger: said.logger)
+        let lost = try StatusServer(
+            address: Address(host: "no-such-host.invalid", port: 1), limits: limits, report: report,
+            secrets: HTTPSecrets(nil), logger: said.logger)
         #expect(await said.awaits("no HTTP at 127.0.0.1:\(port): Address already in use"))
         #expect(await said.awaits("no HTTP at no-such-host.invalid:1: its host is unknown"))
         first.stop()
@@ -337,30 +340,5 @@ import Topology
         lost.stop()
     }
 
-    struct ConnectionRefused: Error {}
-
-    /// The whole answer to one GET over a connection of its own.
-    private func get(_ path: String, port: UInt16) throws -> String {
-        let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-        try #require(descriptor >= 0)
-        defer { close(descriptor) }
-        var address = sockaddr_in()
-        address.sin_family = sa_family_t(AF_INET)
-        address.sin_port = port.bigEndian
-        address.sin_addr.s_addr = UInt32(0x7F00_0001).bigEndian
-        let connected = withUnsafeBytes(of: &address) {
-            connect(descriptor, $0.assumingMemoryBound(to: sockaddr.self).baseAddress, socklen_t($0.count))
-        }
-        guard connected == 0 else { throw ConnectionRefused() }
-        let request = "GET \(path) HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-        try #require(send(descriptor, request, request.utf8.count, 0) == request.utf8.count)
-        var answer: [UInt8] = []
-        var buffer = [UInt8](repeating: 0, count: 4096)
-        while true {
-            let count = recv(descriptor, &buffer, buffer.count, 0)
-            guard count > 0 else { break }
-            answer += buffer[..<count]
-        }
-        return String(decoding: answer, as: UTF8.self)
-    }
+    private func get(_ path: String, port: UInt16) throws -> String { try HTTPProbe.get(path, port: port) }
 }

@@ -71,7 +71,8 @@ import Testing
             "replica[0].client_bind: \"*:7200\" is not an endpoint, expected tcp://HOST:PORT or ipc://PATH"),
         .replacing(
             "client", with: "client = \"tcp://127.0.0.1:7200\"\nhttp = \"tcp://127.0.0.1:7300\"",
-            "replica[0].http: \"tcp://127.0.0.1:7300\" is not an address, expected HOST:PORT"),
+            "replica[0].http: \"tcp://127.0.0.1:7300\" is not an address, expected HOST:PORT, or PORT for one of 127.0.0.1"
+        ),
         .replacing(
             "client", with: "client = \"tcp://127.0.0.1:7200\"\nhttp = \"127.0.0.1:7200\"",
             "replica[0].http: is taken by replica[0].client_bind, expected a unique endpoint"),
@@ -104,10 +105,11 @@ import Testing
             "storage.directory: missing, expected one, as the cluster's name is no name for a folder"),
         .replacing(
             "name", with: "name = \"x\"\nnames = 1",
-            "names: unknown key, expected one of name, replica, storage, protocol, client, pipeline, limits, security"),
+            "names: unknown key, expected one of name, replica, storage, protocol, client, pipeline, limits, http, security"
+        ),
         .replacing(
             "name", with: "name = \"x\"\n\"a\\nb\" = 1",
-            "\"a\\nb\": unknown key, expected one of name, replica, storage, protocol, client, pipeline, limits, security"
+            "\"a\\nb\": unknown key, expected one of name, replica, storage, protocol, client, pipeline, limits, http, security"
         ),
         .appended(
             "port = 1",

@@ -42,6 +42,10 @@ import Testing
                 [security]
                 keys = "secrets"
                 client_keys = "/etc/clients.toml"
+                [http]
+                certificate = "cert.pem"
+                private_key = "/etc/key.pem"
+                token = "http.token"
                 """).utf8)
         #expect(try Corpus.differences("topology", from: seeds) == [])
     }

@@ -161,9 +161,10 @@ def toml(value):
 class Cluster:
     """Replicas on this host, made from one topology file. To be closed, which looks at how they end.
 
-    `keys`: True for a cluster in which replicas and clients have keys, "peers" for one in which replicas alone have them."""
+    `keys`: True for a cluster in which replicas and clients have keys, "peers" for one in which replicas alone have them. `http`: whether
+    replicas serve it; `http_files`: the table [http]."""
 
-    def __init__(self, run, replicas=3, ids=None, name="e2e", http=False, ipc=False, prepare=True, keys=False, **sections):
+    def __init__(self, run, replicas=3, ids=None, name="e2e", http=False, ipc=False, prepare=True, keys=False, http_files=None, **sections):
         self.run = run
         self.name = name
         self.ids = ids or list(range(replicas))
@@ -182,7 +183,7 @@ class Cluster:
         self.clients_have_keys = keys is True
         if self.clients_have_keys:
             self.sections["client"]["security"] = "curve"
-        for section, values in sections.items():
+        for section, values in {**sections, **({"http": http_files} if http_files else {})}.items():
             self.sections.setdefault(section, {}).update(values)
         self.processes = {}
         self.history = []
