@@ -10,7 +10,7 @@ public enum KeyFile {
     /// The key pair in the file at `path`, which nobody but its owner may be able to open.
     /// - Throws: when there is none, it is not kept secret, or holds no pair of keys; with a sentence.
     public static func read(_ path: String) throws(KeyFileError) -> KeyPair {
-        let text = try readSecret(path)
+        let (text, mode) = try content(of: path)
         let (publicText, secretText) = (value(of: "public-key", in: text), value(of: "secret-key", in: text))
         guard let secretText else {
             throw publicText == nil
@@ -18,6 +18,8 @@ public enum KeyFile {
                     path, "is no key file: it has no line `secret-key = \"...\"`; `mpaxos keys new` makes one")
                 : KeyFileError(path, "has a public key, where a secret one belongs: name the file that has both")
         }
+        // Only now: of a file that holds no secret, its mode is not what is wrong.
+        try requireSecret(path, mode)
         guard secretText.utf8.count == PublicKey.textLength else {
             throw KeyFileError(
                 path,
@@ -69,15 +71,25 @@ public enum KeyFile {
 
     /// The text of a file that nobody but its owner may be able to open: a key, or a token.
     package static func readSecret(_ path: String) throws(KeyFileError) -> String {
-        try read(path, isSecret: true)
+        let (text, mode) = try content(of: path)
+        try requireSecret(path, mode)
+        return text
     }
 
     /// The text of a file that anybody may read: a certificate.
     package static func readPublic(_ path: String) throws(KeyFileError) -> String {
-        try read(path, isSecret: false)
+        try content(of: path).text
     }
 
-    private static func read(_ path: String, isSecret: Bool) throws(KeyFileError) -> String {
+    private static func requireSecret(_ path: String, _ mode: mode_t) throws(KeyFileError) {
+        guard mode & 0o077 != 0 else { return }
+        throw KeyFileError(
+            path,
+            "its mode is \(String(mode, radix: 8)), so that others than its owner can open it: `chmod 600` it, and where others may have read it, put a new one in its place"
+        )
+    }
+
+    private static func content(of path: String) throws(KeyFileError) -> (text: String, mode: mode_t) {
         let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
         guard descriptor >= 0 else {
             throw KeyFileError(path, "cannot be read: \(String(cString: strerror(errno)))")
@@ -86,13 +98,6 @@ public enum KeyFile {
         var status = stat()
         guard fstat(descriptor, &status) == 0, status.st_mode & S_IFMT == S_IFREG else {
             throw KeyFileError(path, "is no file")
-        }
-        guard !isSecret || status.st_mode & 0o077 == 0 else {
-            let mode = String(status.st_mode & 0o777, radix: 8)
-            throw KeyFileError(
-                path,
-                "its mode is \(mode), so that others than its owner can open it: `chmod 600` it, and where others may have read it, put a new one in its place"
-            )
         }
         guard status.st_size <= largest else { throw KeyFileError(path, "is too large for what it should be") }
         var bytes = [UInt8](repeating: 0, count: largest)
@@ -107,7 +112,7 @@ public enum KeyFile {
         guard let text = String(validating: bytes[..<count], as: UTF8.self) else {
             throw KeyFileError(path, "is not UTF-8 text")
         }
-        return text
+        return (text, status.st_mode & 0o777)
     }
 
     /// What follows `name =` in one of the lines, without its quotes.

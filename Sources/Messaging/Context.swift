@@ -1,4 +1,5 @@
 import CZeroMQ
+import Glibc
 import Invariants
 import Synchronization
 
@@ -12,6 +13,7 @@ package final class Context: Sendable {
     /// - Parameter ioThreads: threads that do the socket I/O, 1 or more.
     package init(ioThreads: Int) throws(MessagingError) {
         invariant(ioThreads >= 1 && ioThreads <= 64, "a context has 1 to 64 I/O threads")
+        Self.seedNames
         guard let handle = zmq_ctx_new() else {
             throw MessagingError("create a messaging context", code: lastError())
         }
@@ -20,6 +22,11 @@ package final class Context: Sendable {
         // libzmq's default of 1023 sockets is less than a load generator may want.
         try set(ZMQ_MAX_SOCKETS, to: min(65535, zmq_ctx_get(handle, ZMQ_SOCKET_LIMIT)), named: "the socket limit")
     }
+
+    /// libzmq names connections that do not name themselves by a counter, which begins at what rand() gives, and ends
+    /// the process when the next name is one that somebody has claimed. It never seeds rand(): without this the names
+    /// would be the same in each process, and known to everybody.
+    private static let seedNames: Void = srand(UInt32.random(in: 0...UInt32.max))
 
     private func set(_ option: Int32, to value: Int32, named name: String) throws(MessagingError) {
         if zmq_ctx_set(handle, option, value) != 0 {

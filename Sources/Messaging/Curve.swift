@@ -8,11 +8,16 @@ extension Socket {
     /// Bytes by which an encrypted frame is larger than its content: what `setMaxMessageSize` has to allow besides.
     package static let curveOverhead = 64
 
+    /// ZMQ_ZAP_ENFORCE_DOMAIN, which libzmq 4.3 takes, and its header has only among its drafts.
+    private static let enforceDomain: Int32 = 93
+
     /// Lets in who has a key that the context's `ZAPHandler` knows in `domain`.
     package borrowing func setCurveServer(_ pair: KeyPair, domain: String) throws(MessagingError) {
         try set(ZMQ_CURVE_SERVER, to: 1, named: "the side of CURVE")
         try set(ZMQ_CURVE_SECRETKEY, toBytes: pair.secret, named: "the secret key")
         try set(ZMQ_ZAP_DOMAIN, toBytes: Array(domain.utf8), named: "the domain of authentication")
+        // Nobody comes in where nobody is asked. Some builds of libzmq do not know that; there the handler is what counts.
+        try? set(Self.enforceDomain, to: 1, named: "that the domain counts")
     }
 
     /// Connects as who has `pair`, to who has the secret half of `server` and to nobody else.

@@ -7,9 +7,9 @@ import Synchronization
 /// Says which keys may come in, for all CURVE servers of a context (ZeroMQ RFC 27, ZAP): libzmq asks it in the middle of
 /// each handshake. It has a thread of its own.
 ///
-/// libzmq lets everybody in where it finds no handler. So there must be one before the first server of the context is
-/// bound; and whoever serves a connection looks at `Frame.keyNumber`, which is nil where nobody was asked. The end of
-/// the handler is that of its context: all of its sockets fail from then on.
+/// libzmq lets everybody in where it finds no handler, and then a connection has whatever number it claims. So there
+/// must be a handler before the first server of the context is bound, and the end of the handler is that of its
+/// context: all of its sockets fail from then on.
 package final class ZAPHandler: Sendable {
     /// Who knocks.
     package struct Caller {
@@ -31,23 +31,29 @@ package final class ZAPHandler: Sendable {
     private static let endpoint = "inproc://zeromq.zap.01"
 
     /// Begins to answer.
-    /// - Parameter judge: the number of a key that may come in, which is not negative; nil for one that may not. Called
-    ///   on the handler's thread.
+    /// - Parameters:
+    ///   - named: the domain in which connections get names of the handler's (`ConnectionName`), whatever they call
+    ///     themselves.
+    ///   - judge: the number of a key that may come in, which is not negative; nil for one that may not. Called on the
+    ///     handler's thread.
     package init(
-        in context: Context, judge: @escaping @Sendable (Caller) -> Int?
+        in context: Context, naming named: String? = nil, judge: @escaping @Sendable (Caller) -> Int?
     ) throws(MessagingError) {
-        self.context = context
         let ended = DispatchSemaphore(value: 0)
-        self.ended = ended
-        let socket = try Socket(.rep, in: context)
+        let socket = try Socket(.router, in: context)
         try socket.bind(Self.endpoint)
         let owned = Mutex<Socket?>(socket)
         let thread = Thread {
-            Self.run(owned.withLock { $0.take() }, judge)
+            guard let socket = owned.withLock({ $0.take() }) else { broken("the handler's socket is taken once") }
+            var loop = ZAPLoop(socket, named: named, judge)
+            loop.run()
             ended.signal()
         }
         thread.name = "zap"
         thread.stackSize = 1 << 20
+        // Only now is there something that `deinit` has to end.
+        self.context = context
+        self.ended = ended
         thread.start()
     }
 
@@ -55,42 +61,93 @@ package final class ZAPHandler: Sendable {
         context.shutdown()
         ended.wait()
     }
+}
 
-    private static func run(_ socket: consuming Socket?, _ judge: (Caller) -> Int?) {
-        guard let socket else { broken("the handler's socket is taken once") }
+/// What a `ZAPHandler` calls a connection, which ROUTER and REP then know it by: nobody else can claim the name of another.
+package enum ConnectionName {
+    private static let mark: UInt8 = 1
+    private static let size = 9
+
+    static func new() -> [UInt8] {
+        [mark] + withUnsafeBytes(of: UInt64.random(in: 0...(.max))) { Array($0) }
+    }
+
+    /// Whether `name`, the first frame of a message, is one of these.
+    package static func isOne(_ name: UnsafeRawBufferPointer) -> Bool { name.count == size && name[0] == mark }
+}
+
+/// The handler's thread: requests in, answers out, some of them a little later.
+private struct ZAPLoop: ~Copyable {
+    private struct Answer {
+        let due: ContinuousClock.Instant
+        let parts: [[UInt8]]
+    }
+
+    /// A name counts only when it comes after what the client calls itself. libzmq reads that right after it has asked
+    /// here, on another thread: by then it has.
+    private static let namingPause = Duration.milliseconds(5)
+
+    private let socket: Socket
+    private let named: String?
+    private let judge: (ZAPHandler.Caller) -> Int?
+    private var waiting: [Answer] = []
+    private let frame = Frame()
+
+    init(_ socket: consuming Socket, named: String?, _ judge: @escaping (ZAPHandler.Caller) -> Int?) {
+        self.socket = socket
+        self.named = named
+        self.judge = judge
+    }
+
+    mutating func run() {
         var poller = Poller(capacity: 1)
         _ = poller.add(socket)
-        let frame = Frame()
         while true {
-            _ = poller.wait(timeoutMilliseconds: -1)
+            _ = poller.wait(timeoutMilliseconds: waiting.isEmpty ? -1 : 1)
             if poller.isTerminated { return }
-            while socket.receive(frame) { answer(frame, over: socket, judge) }
+            while socket.receive(frame) { take() }
+            let now = ContinuousClock.now
+            let due = waiting.prefix { $0.due <= now }
+            for answer in due { send(answer.parts) }
+            waiting.removeFirst(due.count)
         }
     }
 
-    /// Version, number, domain, address, routing id, mechanism, and what the mechanism brings: here the key.
-    private static func answer(
-        _ frame: borrowing Frame, over socket: borrowing Socket, _ judge: (Caller) -> Int?
-    ) {
+    /// Who asks, an empty frame, version, number, domain, address, routing id, mechanism, and what the mechanism brings:
+    /// here the key.
+    private mutating func take() {
         var parts = [Array(frame.bytes)]
-        while frame.hasMore, parts.count < 7, socket.receive(frame) { parts.append(Array(frame.bytes)) }
+        while frame.hasMore, parts.count < 9, socket.receive(frame) { parts.append(Array(frame.bytes)) }
         socket.skipRest(of: frame)
-        let number = parts.count > 1 ? parts[1] : []
+        guard parts.count > 3 else { return }
         var user: Int?
-        if parts.count == 7, parts[0] == Array("1.0".utf8), parts[5] == Array("CURVE".utf8),
-            let key = PublicKey(bytes: parts[6])
+        var name: [UInt8] = []
+        if parts.count == 9, parts[2] == Array("1.0".utf8), parts[7] == Array("CURVE".utf8),
+            let key = PublicKey(bytes: parts[8])
         {
+            let domain = String(decoding: parts[4], as: UTF8.self)
             user = judge(
-                Caller(
-                    domain: String(decoding: parts[2], as: UTF8.self),
-                    address: String(decoding: parts[3], as: UTF8.self), key: key))
+                ZAPHandler.Caller(domain: domain, address: String(decoding: parts[5], as: UTF8.self), key: key))
+            if user != nil, domain == named { name = ConnectionName.new() }
         }
-        let reply: [[UInt8]] = [
-            Array("1.0".utf8), number, Array((user == nil ? "400" : "200").utf8),
-            Array((user == nil ? "unknown key" : "OK").utf8), user.map { Array("\($0)".utf8) } ?? [], [],
+        let answer: [[UInt8]] = [
+            parts[0], [], Array("1.0".utf8), parts[3], Array((user == nil ? "400" : "200").utf8),
+            Array((user == nil ? "unknown key" : "OK").utf8), user.map { Array("\($0)".utf8) } ?? [],
+            name.isEmpty ? [] : Self.metadata("Identity", name),
         ]
-        for (place, part) in reply.enumerated() {
-            _ = part.withUnsafeBytes { socket.send(copying: $0, more: place < reply.count - 1) }
+        if name.isEmpty { return send(answer) }
+        waiting.append(Answer(due: .now + Self.namingPause, parts: answer))
+    }
+
+    private func send(_ parts: [[UInt8]]) {
+        for (place, part) in parts.enumerated() {
+            _ = part.withUnsafeBytes { socket.send(copying: $0, more: place < parts.count - 1) }
         }
+    }
+
+    /// A property of a connection (ZeroMQ RFC 23, "metadata").
+    private static func metadata(_ name: String, _ value: [UInt8]) -> [UInt8] {
+        [UInt8(name.utf8.count)] + Array(name.utf8)
+            + withUnsafeBytes(of: UInt32(value.count).bigEndian) { Array($0) } + value
     }
 }

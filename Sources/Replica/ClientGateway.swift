@@ -135,7 +135,7 @@ final class ClientGateway: Stage {
     private func receiveRequest(now: UInt64) -> Bool {
         switch port.receive(into: envelope, now: now) {
         case .nothing: return false
-        case .probe: break
+        case .probe, .unwelcome: break
         case .unanswerable:
             board.requests.add(1)
             board.rejectedMalformed.add(1)

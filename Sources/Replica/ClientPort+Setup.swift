@@ -23,12 +23,6 @@ extension ClientPort {
         return max(1, descriptors - min(others, descriptors / 2))
     }
 
-    private static func strangers(_ bounds: Topology.Limits) -> StrangerWatch.Bounds {
-        var strangers = StrangerWatch.Bounds.ofHandshakes(budget: bounds.clientInput, seconds: bounds.messageSeconds)
-        strangers.all = mostConnections(bounds)
-        return strangers
-    }
-
     /// The port that the options ask for, bound. With `keys` it is one of libzmq's.
     static func bound(
         to endpoint: String, _ options: Topology.ClientOptions, _ bounds: Topology.Limits, in context: Context,
@@ -63,7 +57,12 @@ extension ClientPort {
             try socket.setBacklog(1024)
             try socket.setIPv6(true)
             let door = try keys.map { keys throws(MessagingError) in
-                try LibzmqPort.Door(keys, to: socket, strangers(bounds), board)
+                try LibzmqPort.Door(
+                    keys, to: socket,
+                    .ofHandshakes(
+                        budget: bounds.clientInput, seconds: bounds.messageSeconds,
+                        descriptors: mostConnections(bounds)),
+                    board)
             }
             try socket.bind(endpoint)
             return LibzmqPort(socket, isREP: isREP, outstanding: options.maxOutstanding, door: door)

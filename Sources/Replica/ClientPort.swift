@@ -14,6 +14,8 @@ class ClientPort {
         case request(frames: Int)
         /// A message that asks nothing: an envelope alone, as ZMQ_PROBE_ROUTER sends it. A REP drops it silently.
         case probe
+        /// A message of a client whose key was withdrawn.
+        case unwelcome
         /// A message without a delimiter, or with an envelope beyond the limits: nobody to answer.
         case unanswerable
     }

@@ -28,13 +28,15 @@ final class KeyRing: Sendable {
         var memberKeys: [[PublicKey]] = []
         /// By number.
         var members: [Int: Int] = [:]
-        var clientCount = 0
+        var clients: [ClientKeys.Entry] = []
         var nextComplaint: UInt64 = 0
         var refusedSince = 0
     }
 
     /// Numbers that there can be: keys that were ever named in the life of a process.
     private static let most = 1 << 17
+    /// Clients that one line of the log names.
+    private static let mostNamed = 10
     /// Microseconds between two lines of the log about keys that were refused.
     private static let complaintPause: UInt64 = 10_000_000
 
@@ -77,8 +79,10 @@ final class KeyRing: Sendable {
     }
 
     /// Takes the keys that `topology` and its file of client keys name now, in place of those before.
+    /// - Returns: which clients have other rights than before, for people; empty when none has.
     /// - Throws: when something is wrong with them; nothing has changed then.
-    func load(_ topology: Topology) throws(ReplicaError) {
+    @discardableResult
+    func load(_ topology: Topology) throws(ReplicaError) -> String {
         guard topology.replicas.contains(where: { $0.id == id && $0.publicKeys.contains(pair.publicKey) }) else {
             throw ReplicaError(
                 .configuration,
@@ -86,10 +90,16 @@ final class KeyRing: Sendable {
             )
         }
         let clients = try clients(of: topology)
-        let added = state.withLock { state in
+        guard !clients.isEmpty || state.withLock(\.clients).isEmpty else {
+            throw ReplicaError(
+                .configuration,
+                "\(topology.security.clientKeysFile): names no client, so that nobody could come in any more: name those that may; to shut all out, stop the replicas"
+            )
+        }
+        let change = state.withLock { state -> String? in
             let memberKeys = topology.replicas.map(\.publicKeys)
             let news = Set(memberKeys.joined()).union(clients.map(\.publicKey)).filter { state.numbers[$0] == nil }
-            guard state.named.count + news.count <= Self.most else { return false }
+            guard state.named.count + news.count <= Self.most else { return nil }
             for key in news {
                 state.numbers[key] = state.named.count
                 state.named.append(key)
@@ -102,16 +112,31 @@ final class KeyRing: Sendable {
             var newRanks = [UInt8](repeating: 0, count: state.numbers.count)
             for client in clients { newRanks[state.numbers[client.publicKey]!] = client.role.rank }
             for (number, rank) in newRanks.enumerated() { ranks[number].store(rank, ordering: .relaxed) }
-            state.clientCount = clients.count
-            return true
+            defer { state.clients = clients }
+            return Self.change(from: state.clients, to: clients)
         }
-        guard added else {
+        guard let change else {
             throw ReplicaError(
                 .configuration,
                 "\(topology.security.clientKeysFile): more than \(Self.most) keys were named since this replica began: start it again"
             )
         }
         changes.add(1, ordering: .releasing)
+        return change
+    }
+
+    private static func change(from before: [ClientKeys.Entry], to now: [ClientKeys.Entry]) -> String {
+        let roles = Dictionary(uniqueKeysWithValues: before.map { ($0.publicKey, $0.role) })
+        let rest = Set(now.map(\.publicKey))
+        let parts = [
+            ("new", now.filter { roles[$0.publicKey] == nil }),
+            ("with another role", now.filter { roles[$0.publicKey] ?? $0.role != $0.role }),
+            ("withdrawn", before.filter { !rest.contains($0.publicKey) }),
+        ]
+        return parts.filter { !$0.1.isEmpty }.map { what, clients in
+            let names = clients.prefix(mostNamed).map(\.name) + (clients.count > mostNamed ? ["..."] : [])
+            return "\(what): \(names.joined(separator: ", "))"
+        }.joined(separator: "; ")
     }
 
     private func clients(of topology: Topology) throws(ReplicaError) -> [ClientKeys.Entry] {
@@ -138,7 +163,7 @@ final class KeyRing: Sendable {
 
     /// How many keys replicas and clients have.
     var counts: (replicas: Int, clients: Int) {
-        state.withLock { ($0.members.count, $0.clientCount) }
+        state.withLock { ($0.members.count, $0.clients.count) }
     }
 
     /// Keys of the member, the one in use first, if it is known which that is.

@@ -17,7 +17,8 @@ final class LibzmqPort: ClientPort {
             self.keys = keys
             try socket.setCurveServer(keys.pair, domain: KeyRing.clients)
             strangers = try StrangerWatch(
-                over: socket, bounds: bounds, introduction: .curveHandshake, cutOff: board.clientConnectionsCutOff)
+                over: socket, bounds: bounds, introduction: .curveHandshake, endsKnown: true,
+                cutOff: board.clientConnectionsCutOff)
         }
     }
 
@@ -85,26 +86,17 @@ final class LibzmqPort: ClientPort {
             holdsRequest = true
             return .request(frames: receiveContent())
         }
-        repeat {
-            if let reception = receiveRouted(into: envelope) { return reception }
-            envelope.pointee.clear()
-        } while socket.receive(routing)
-        if let watch, let item { watch.wasEmpty(item) }
-        return .nothing
-    }
-
-    /// The message that begins with the frame in `routing`; nil where its sender may do nothing any more.
-    private func receiveRouted(into envelope: UnsafeMutablePointer<Envelope>) -> Reception? {
+        let isNamed = door == nil || ConnectionName.isOne(UnsafeRawBufferPointer(routing.bytes))
         while true {
             let isDelimiter = routing.bytes.isEmpty
             guard envelope.pointee.append(UnsafeRawBufferPointer(routing.bytes)) else { break }
             if isDelimiter {
                 guard routing.hasMore, socket.receive(headerFrame) else { return .probe }
                 let frames = receiveContent()
-                if let door, rank == 0 {
-                    // Its connection was made when the key was good.
+                if let door, rank == 0 || !isNamed {
+                    // Its connection was made when the key was good; or it has a name that another may have, too.
                     if let file = headerFrame.sourceFile { door.strangers.end(file) }
-                    return nil
+                    return .unwelcome
                 }
                 return .request(frames: frames)
             }

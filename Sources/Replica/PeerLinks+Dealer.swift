@@ -8,8 +8,8 @@ extension PeerLinks {
         let endpoint: String
         let socket: Socket
         let monitor: Monitor
-        /// When it was heard of the connection last: while there is none, libzmq tells of each attempt.
-        @exclusivity(unchecked) var eventAt: UInt64 = 0
+        /// When to connect anew while no connection stands: libzmq tells of each of its attempts, until it gives up.
+        @exclusivity(unchecked) var retryAt: UInt64 = 0
         /// The descriptor of the connection that was made last; the end of one before it says nothing of that.
         @exclusivity(unchecked) var file: Int32 = -1
         var item: Watch.Item?
@@ -49,8 +49,15 @@ extension PeerLinks {
             self.key = key
         }
 
+        /// Something was heard of the connection. An attempt takes a second at most, and then the handshake.
+        func heard(now: UInt64) { retryAt = now + UInt64(2000 + PeerLinks.handshakeTime(with: keys)) * 1000 }
+
+        /// libzmq has given up, on who may take this side in a moment.
+        func wasRefused(now: UInt64) { retryAt = now + 1_000_000 }
+
         /// Connects anew, to who has the key that is named after the one that was tried last.
-        func connectAnew() {
+        func connectAnew(now: UInt64) {
+            heard(now: now)
             if let keys {
                 let named = keys.keys(of: member)
                 let place = key.flatMap(named.firstIndex) ?? -1
@@ -82,8 +89,7 @@ extension PeerLinks {
                 }
                 link.isOpen = false
                 link.helloAt = nil
-                dealer.connectAnew()
-                dealer.eventAt = now
+                dealer.connectAnew(now: now)
             } else if let number = link.keyNumber, keys.holder(of: number) != index {
                 logger.notice("the key of replica \(settings.members[index].id) was withdrawn: ends the link to it")
                 link.isOpen = false

@@ -159,6 +159,7 @@ extension PeerLinks {
         var count = 0
         while let event = dealer.monitor.next() {
             count += 1
+            dealer.heard(now: now)
             switch event {
             case .handshakeSucceeded:
                 link.isOpen = false
@@ -173,8 +174,11 @@ extension PeerLinks {
                 link.isOpen = false
                 link.helloAt = nil
             case .handshakeFailed: handshakeFailed(of: dealer, link, index)
-            case .mechanismsDiffer: complain(aboutMechanismOf: dealer, link, index)
+            case .mechanismsDiffer:
+                dealer.wasRefused(now: now)
+                complain(aboutMechanismOf: dealer, link, index)
             case .keyRefused:
+                dealer.wasRefused(now: now)
                 refuse(
                     "replica \(settings.members[index].id) at \(dealer.endpoint) does not know the key of replica \(settings.replica): name it as public_key in the topology of that host, and send SIGHUP to the replica there",
                     link)
@@ -190,7 +194,7 @@ extension PeerLinks {
             return complain("whoever listens at \(dealer.endpoint) does not speak ZeroMQ", about: link)
         }
         dealer.failures += 1
-        if dealer.hasOtherKey { dealer.connectAnew() }
+        if dealer.hasOtherKey { dealer.connectAnew(now: now) }
         // One that starts or ends breaks off as well.
         guard dealer.failures > Self.failuresOfOneThatStarts else { return }
         refuse(

@@ -88,9 +88,6 @@ final class PeerLinks: Stage {
     private static let helloAgain: UInt64 = 100_000
     private static let foundingInterval: UInt64 = 20_000
     private static let keepAlive: UInt64 = 1_000_000
-    /// Microseconds without a word of a connection that does not stand after which it is made anew. An attempt takes a
-    /// second at most.
-    private static let connectingPatience: UInt64 = 3_000_000
     /// Microseconds after which a peer that says nothing, and is to be met for the founding, is taken for gone.
     private static let foundingPatience: UInt64 = 250_000
 
@@ -112,7 +109,8 @@ final class PeerLinks: Stage {
             try router.setMaxMessageSize(largestFrame + Socket.curveOverhead)
             if let keys { try router.setCurveServer(keys.pair, domain: KeyRing.peers) }
             strangers = try StrangerWatch(
-                over: router, bounds: bounds, introduction: .word, cutOff: board.connectionsCutOff)
+                over: router, bounds: bounds, introduction: .word, endsKnown: keys != nil,
+                cutOff: board.connectionsCutOff)
             try requireFree(endpoint)
             try router.bind(endpoint)
             self.router = router
@@ -207,12 +205,8 @@ final class PeerLinks: Stage {
             if let monitorItem = dealer.monitorItem, watch.isReady(monitorItem) {
                 work += readEvents(of: dealer, link, index, now: now)
                 watch.wasEmpty(monitorItem)
-                dealer.eventAt = now
             }
-            if link.helloAt == nil, now >= dealer.eventAt + Self.connectingPatience {
-                dealer.connectAnew()
-                dealer.eventAt = now
-            }
+            if link.helloAt == nil, now >= dealer.retryAt { dealer.connectAnew(now: now) }
             if let helloAt = link.helloAt, now >= helloAt {
                 sayHello(over: link)
                 link.helloAt = now + helloInterval(on: link)

@@ -92,7 +92,7 @@ final class ReplicaLife<Machine: StateMachine> {
             var handlers: [ZAPHandler] = []
             if let keys {
                 for context in clientContext === context ? [context] : [context, clientContext] {
-                    handlers.append(try ZAPHandler(in: context) { keys.admit($0) })
+                    handlers.append(try ZAPHandler(in: context, naming: KeyRing.clients) { keys.admit($0) })
                 }
             }
             self.handlers = handlers

@@ -213,20 +213,22 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
             throw ReplicaError(.configuration, error.description)
         }
         guard keys != nil || !topology.hasKeys else { throw startedWithoutKeys }
-        guard topology.replicas.map(\.id) == self.topology.replicas.map(\.id),
+        guard topology.name == self.topology.name, topology.replicas.map(\.id) == self.topology.replicas.map(\.id),
             topology.clientsHaveKeys == self.topology.clientsHaveKeys
         else {
             throw ReplicaError(
                 .configuration,
-                "\(topology.file): has other replicas, or another `security` of clients, than when this replica was started: only keys are taken up while it runs"
+                "\(topology.file): has another name, other replicas, or another `security` of clients, than when this replica was started: only keys are taken up while it runs"
             )
         }
         let http = try secrets.read(
             self.topology.replicas[index].http == nil ? nil : topology.http, of: topology.file)
-        try keys?.load(topology)
+        let change = try keys?.load(topology)
         secrets.replace(by: http)
-        if let counts = keys?.counts {
-            logger.notice("keys were read again: \(counts.replicas) of replicas, \(counts.clients) of clients")
+        if let counts = keys?.counts, let change {
+            logger.notice(
+                "keys were read again: \(counts.replicas) of replicas, \(counts.clients) of clients\(change.isEmpty ? "" : " (\(change))")"
+            )
         }
         if let words = http.words { logger.notice("read again: \(words)") }
     }

@@ -23,8 +23,9 @@ final class StrangerWatch: @unchecked Sendable {
         var connections: Int
         /// Microseconds after which a connection that is no link is shut down.
         var time: UInt64
-        /// Connections at once, known ones with them; beyond it those go that have been silent for longest.
-        var all = Int.max
+        /// Known connections at once; beyond it those go that have been silent for longest. Strangers do not count: they
+        /// take no place from who is known.
+        var known = Int.max
 
         init(bytes: UInt64, connections: Int, time: UInt64) {
             (self.bytes, self.connections, self.time) = (bytes, connections, time)
@@ -32,9 +33,14 @@ final class StrangerWatch: @unchecked Sendable {
 
         /// For handshakes of CURVE, which have some 700 bytes. libzmq looks at each message before it reads on, so that
         /// nothing gathers, and many clients may come at once.
-        static func ofHandshakes(budget: Int, seconds: Int) -> Bounds {
+        ///
+        /// - Parameter descriptors: those that the process has for strangers and known ones together.
+        static func ofHandshakes(budget: Int, seconds: Int, descriptors: Int) -> Bounds {
             // What has been sent, libzmq's buffer of 8 KiB, and what it knows of the connection.
-            Bounds(bytes: 4 << 10, connections: max(64, budget / (16 << 10)), time: UInt64(seconds) * 1_000_000)
+            let strangers = min(max(64, budget / (16 << 10)), max(1, descriptors / 4))
+            var bounds = Bounds(bytes: 4 << 10, connections: strangers, time: UInt64(seconds) * 1_000_000)
+            bounds.known = max(1, descriptors - strangers)
+            return bounds
         }
 
         /// - Parameter budget: bytes of memory for all strangers.
@@ -60,7 +66,8 @@ final class StrangerWatch: @unchecked Sendable {
 
     private struct Requests {
         var trusted: [Int32] = []
-        var unwanted: [Int32] = []
+        /// With the time at which each was asked for.
+        var unwanted: [(file: Int32, at: UInt64)] = []
     }
 
     /// Milliseconds between two looks while there are strangers, and while there are none that might be unwanted.
@@ -77,12 +84,18 @@ final class StrangerWatch: @unchecked Sendable {
     private let requests = Mutex(Requests())
     private let ended = DispatchSemaphore(value: 0)
     private var strangers: [Int32: Stranger] = [:]
-    private var known: Set<Int32> = []
+    /// Since when each connection is there.
+    private var known: [Int32: UInt64] = [:]
+    /// Whether anybody asks for the end of a connection.
+    private let endsKnown: Bool
 
-    /// - Parameter router: the port, not bound yet.
+    /// - Parameters:
+    ///   - router: the port, not bound yet.
+    ///   - endsKnown: whether `end` may be called.
     init(
-        over router: borrowing Socket, bounds: Bounds, introduction: Introduction, cutOff: Counter
+        over router: borrowing Socket, bounds: Bounds, introduction: Introduction, endsKnown: Bool, cutOff: Counter
     ) throws(MessagingError) {
+        self.endsKnown = endsKnown
         monitor = try Monitor(of: router)
         self.bounds = bounds
         self.introduction = introduction
@@ -108,16 +121,17 @@ final class StrangerWatch: @unchecked Sendable {
         requests.withLock { $0.trusted.append(file) }
     }
 
-    /// The connection of this file descriptor, if there still is one to the port, is to end. Any thread.
+    /// The connection that has this file descriptor now is to end, if it is to the port. One that was made a moment
+    /// ago may be missed. Any thread.
     func end(_ file: Int32) {
-        requests.withLock { $0.unwanted.append(file) }
+        requests.withLock { $0.unwanted.append((file, csupport_monotonic_us())) }
     }
 
     private func run() {
         var poller = Poller(capacity: 1)
         _ = monitor.add(to: &poller)
         while true {
-            let pause = introduction == .word ? -1 : Self.longInterval
+            let pause = endsKnown ? Self.longInterval : -1
             _ = poller.wait(timeoutMilliseconds: strangers.isEmpty ? pause : Self.interval)
             if poller.isTerminated { return }
             // First what was asked for: of which connection that was has been told by then.
@@ -131,19 +145,22 @@ final class StrangerWatch: @unchecked Sendable {
                 case .accepted(_, let file): strangers[file] = Stranger(since: now, host: Self.host(of: file))
                 case .disconnected(_, let file):
                     strangers[file] = nil
-                    known.remove(file)
+                    known[file] = nil
                 case .stopped: return
                 default: break
                 }
             }
             for file in requests.trusted { know(file) }
-            for file in requests.unwanted where strangers[file] != nil || known.contains(file) { shutDown(file) }
+            for (file, time) in requests.unwanted {
+                // A later connection may have the same descriptor.
+                if let since = strangers[file]?.since ?? known[file], since < time { shutDown(file) }
+            }
             examine(now: now)
         }
     }
 
     private func know(_ file: Int32) {
-        if strangers.removeValue(forKey: file) != nil { known.insert(file) }
+        if let stranger = strangers.removeValue(forKey: file) { known[file] = stranger.since }
     }
 
     private func examine(now: UInt64) {
@@ -154,12 +171,10 @@ final class StrangerWatch: @unchecked Sendable {
                 shutDown(file)
             }
         }
-        let excess = strangers.count + known.count - bounds.all
-        if excess > 0 {
-            let silent = known.map { (file: $0, silence: csupport_tcp_silence_ms($0)) }
-            for connection in silent.sorted(by: { $0.silence > $1.silence }).prefix(excess) {
-                shutDown(connection.file)
-            }
+        if known.count > bounds.known {
+            let silent = known.keys.map { (file: $0, silence: csupport_tcp_silence_ms($0)) }
+                .sorted { $0.silence > $1.silence }
+            for connection in silent.prefix(known.count - bounds.known) { shutDown(connection.file) }
         }
         boundStrangers()
     }
@@ -180,7 +195,7 @@ final class StrangerWatch: @unchecked Sendable {
     /// The socket is libzmq's: it finds the connection at its end, and closes it.
     private func shutDown(_ file: Int32) {
         strangers[file]?.isShutDown = true
-        known.remove(file)
+        known[file] = nil
         cutOff.add(1)
         shutdown(file, Int32(SHUT_RDWR))
     }

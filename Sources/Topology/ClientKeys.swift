@@ -48,6 +48,7 @@ public struct ClientKeys: Sendable {
     /// Reads and checks the file at `path`.
     /// - Throws: the first thing that is wrong, as one line.
     public init(contentsOf path: String) throws(TopologyError) {
+        try TopologyFile.requireGuarded(path)
         try self.init(parsing: try TopologyFile.read(path, largest: TopologyFile.largestKeys), file: path)
     }
 

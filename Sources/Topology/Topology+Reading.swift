@@ -5,6 +5,7 @@ extension Topology {
     /// - Throws: the first thing that is wrong, as one line.
     public init(contentsOf path: String) throws(TopologyError) {
         try self.init(parsing: try TopologyFile.read(path), file: path)
+        if hasKeys { try TopologyFile.requireGuarded(path) }
     }
 
     /// Checks `bytes` as if they had been read from `file`.

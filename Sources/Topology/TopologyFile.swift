@@ -7,19 +7,38 @@ enum TopologyFile {
     static let largest = 1 << 20
     /// The same for a file of client keys, of which there may be many.
     static let largestKeys = 16 << 20
+    /// Milliseconds that are waited for more of a pipe.
+    private static let patience: Int32 = 5_000
+
+    /// - Throws: when a file that says who may come in can be written by everybody.
+    static func requireGuarded(_ path: String) throws(TopologyError) {
+        var status = stat()
+        guard stat(path, &status) == 0, status.st_mode & S_IFMT == S_IFREG, status.st_mode & 0o002 != 0 else { return }
+        throw TopologyError(
+            file: path,
+            "its mode is \(String(status.st_mode & 0o777, radix: 8)), so that everybody on this host can let himself in with a key: `chmod o-w` it, and see that its keys are those that you know"
+        )
+    }
 
     /// - Throws: when the file cannot be opened or read, or is too large to be what it should.
     static func read(_ path: String, largest: Int = largest) throws(TopologyError) -> [UInt8] {
-        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+        // A pipe that nobody writes into must not hold up a replica: it is opened at once, and waited for a while.
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
         guard descriptor >= 0 else { throw unreadable(path, errno) }
         defer { close(descriptor) }
         var bytes = [UInt8](repeating: 0, count: largest + 1)
         var count = 0
         while count < bytes.count {
+            var ready = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+            let isReady = poll(&ready, 1, patience)
+            if isReady < 0 && errno == EINTR { continue }
+            guard isReady > 0 else {
+                throw TopologyError(file: path, "cannot be read: it is a pipe into which nobody writes")
+            }
             let got = bytes.withUnsafeMutableBytes { buffer in
                 Glibc.read(descriptor, buffer.baseAddress! + count, buffer.count - count)
             }
-            if got < 0 && errno == EINTR { continue }
+            if got < 0 && (errno == EINTR || errno == EAGAIN) { continue }
             guard got >= 0 else { throw unreadable(path, errno) }
             if got == 0 { break }
             count += got

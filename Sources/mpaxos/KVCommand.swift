@@ -1,5 +1,6 @@
 import ArgumentParser
 import Client
+import Keys
 import Topology
 import Wire
 
@@ -35,8 +36,14 @@ struct KVOptions: ParsableArguments {
             if case .refused(let reason) = reply { throw .refused(reason) }
             return reply
         } catch {
-            throw Failure(Self.code(for: error), error.description)
+            throw Failure(Self.code(for: error), error.description + Self.hint(at: keys, error))
         }
+    }
+
+    /// Replicas with keys are silent to clients without.
+    private static func hint(at keys: ClusterKeys?, _ error: ClientError) -> String {
+        guard keys == nil, case .unanswered(_, uncertain: false) = error else { return "" }
+        return " (where replicas have keys, the topology has to name them)"
     }
 
     private static func code(for error: ClientError) -> Failure.Code {

@@ -1,6 +1,7 @@
 import Foundation
 import Glibc
 import Keys
+import Replica
 import Topology
 
 /// What this host has of a cluster's keys, and what is wrong with it.
@@ -9,6 +10,8 @@ struct KeyCheck {
     struct Finding {
         let line: String
         let isGood: Bool
+        /// Whether it is about something that this host has.
+        var isFound = true
 
         static func good(_ path: String, _ what: String) -> Finding {
             Finding(line: "\(path): ok, \(what)", isGood: true)
@@ -30,11 +33,21 @@ struct KeyCheck {
         checkTopology()
         let members = topology.replicas.filter { required == nil || $0.id == required }
         let local = members.filter { required != nil || Self.isThere(topology.secretKeyFile(of: $0.id)) }
-        for member in local { check(member) }
+        for member in members {
+            if local.contains(where: { $0.id == member.id }) {
+                check(member)
+            } else {
+                findings.append(
+                    Finding(
+                        line: "\(topology.secretKeyFile(of: member.id)): not on this host", isGood: true, isFound: false
+                    ))
+            }
+        }
         let clients = checkClients(isNeeded: topology.clientsHaveKeys && !local.isEmpty)
         if Self.isThere(topology.operatorKeyFile) { checkOperator(clients) }
-        if findings.isEmpty {
-            findings.append(.bad(topology.security.folder, "has no key of this cluster, and no file of clients"))
+        checkHTTP(isNeeded: !local.isEmpty)
+        if !findings.contains(where: { $0.isFound }) {
+            findings = [.bad(topology.security.folder, "has no key of this cluster, and no file of clients")]
         }
     }
 
@@ -62,7 +75,8 @@ struct KeyCheck {
             } else if let other = topology.replicas.first(where: { $0.publicKeys.contains(key) }) {
                 findings.append(
                     .bad(path, "has the key of replica \(other.id): put the file of replica \(member.id) there"))
-            } else {
+            } else if !member.publicKeys.contains(where: { fileWhoseSecret(is: $0) != nil }) {
+                // Else it was said what to do about the topology.
                 findings.append(
                     .bad(
                         path,
@@ -87,6 +101,10 @@ struct KeyCheck {
             guard problems.isEmpty else {
                 findings += problems.map { .bad(path, $0) }
                 return nil
+            }
+            guard !clients.isEmpty else {
+                findings.append(.bad(path, "names no client: nobody can come in"))
+                return clients
             }
             let roles = Role.allCases.map { role in "\(role.rawValue) \(clients.count { $0.role == role })" }
             findings.append(
@@ -121,11 +139,31 @@ struct KeyCheck {
             } else if let client = clients?.first(where: { $0.publicKey == key }) {
                 findings.append(.good(path, "client \"\(client.name)\", role \(client.role.rawValue)"))
             } else if clients == nil {
-                findings.append(.good(path, "but no file of clients here that says what it may do"))
+                let isThere = Self.isThere(topology.security.clientKeysFile)
+                findings.append(
+                    .good(
+                        path,
+                        isThere
+                            ? "but the file of clients, which says what it may do, has a fault"
+                            : "but no file of clients here that says what it may do"))
             } else {
                 findings.append(
                     .bad(path, "its public key is \(key), which no client in \(topology.security.clientKeysFile) has"))
             }
+        } catch {
+            findings.append(.bad(error.description))
+        }
+    }
+
+    /// The certificate, its key and the token, which a replica of this host with HTTP reads.
+    private mutating func checkHTTP(isNeeded: Bool) {
+        guard isNeeded, topology.http.hasFiles else { return }
+        do throws(ReplicaError) {
+            _ = try HTTPSecrets(topology.http)
+            if let certificate = topology.http.certificate {
+                findings.append(.good(certificate.chain, "with \(certificate.privateKey)"))
+            }
+            if let token = topology.http.token { findings.append(.good(token, "the token of HTTP")) }
         } catch {
             findings.append(.bad(error.description))
         }

@@ -429,7 +429,7 @@ struct EndToEndTests {
     /// Who knows all that a replica says, and is none.
     @Suite("Strangers", .serialized)
     struct Strangers {
-        @Test(arguments: ["replayed", "first-to-come", "endless-parts", "crowd", "wrong-socket"])
+        @Test(arguments: ["replayed", "first-to-come", "endless-parts", "crowd", "wrong-socket", "claimed-names"])
         func strangers(name: String) async throws {
             try await Scenario(script: "strangers", name: name).run()
         }

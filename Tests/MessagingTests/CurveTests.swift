@@ -112,14 +112,68 @@ import Testing
         #expect(other.event { if case .mechanismsDiffer = $0 { true } else { false } })
     }
 
-    /// libzmq lets everybody in where nobody says who may come: by then there is no number.
-    @Test func withoutAHandlerNobodyHasANumber() throws {
+    /// As it would be if a handler had gone before its server.
+    @Test func withoutAHandlerNobodyComesIn() throws {
         let server = try Server(hasHandler: false)
         let client = try Client(.generate(), to: server.pair.publicKey, at: server.router.socket.lastEndpoint)
-        #expect(sendEventually([[1]], to: client.socket) == true)
-        let frame = Frame()
-        #expect(receive(frame, from: server.router.socket) == true)
-        #expect(frame.keyNumber == nil)
+        #expect(
+            client.event {
+                switch $0 {
+                case .keyRefused, .handshakeFailed, .disconnected: true
+                default: false
+                }
+            })
+        #expect(server.router.socket.receive(Frame()) == false)
+    }
+
+    /// Another process would have other names: who knows the next one can claim it, and end the process.
+    @Test func connectionsHaveNamesThatNobodyKnows() throws {
+        let context = try Context(ioThreads: 1)
+        let router = try Socket(.router, in: context)
+        try router.bind("tcp://127.0.0.1:*")
+        let client = try Socket(.dealer, in: context)
+        try client.connect(router.lastEndpoint)
+        #expect(sendEventually([[1]], to: client) == true)
+        let message = receiveMessage(from: router)
+        let name = message?.first
+        let unseeded: [UInt8] = [0, 0xF4, 0xB0, 0xDC]
+        #expect(name.map { Array($0.prefix(4)) } != unseeded)
+    }
+
+    /// Who calls himself as another does, or as the socket calls nobody yet, takes nothing from anybody.
+    @Test func noClientCanClaimTheNameOfAnother() throws {
+        let context = try Context(ioThreads: 1)
+        let (pair, friend) = (try KeyPair.generate(), try KeyPair.generate())
+        let handler = try ZAPHandler(in: context, naming: "door") { _ in 0 }
+        let router = try Socket(.router, in: context)
+        try router.setCurveServer(pair, domain: "door")
+        try router.bind("tcp://127.0.0.1:*")
+        final class Box {
+            let socket: Socket
+            init(_ socket: consuming Socket) { self.socket = socket }
+        }
+        var clients: [Box] = []
+        var names: Set<[UInt8]> = []
+        for number in 0..<60 {
+            let socket = try Socket(.dealer, in: context)
+            if number % 3 > 0 { try socket.setRoutingID(Array("billing-1".utf8)) }
+            try socket.setCurveClient(friend, server: pair.publicKey)
+            try socket.connect(router.lastEndpoint)
+            #expect(sendEventually([[UInt8(number)]], to: socket) == true)
+            clients.append(Box(socket))
+            guard let message = receiveMessage(from: router), let name = message.first else {
+                Issue.record("client \(number) is not heard")
+                continue
+            }
+            #expect(message.last == [UInt8(number)])
+            #expect(name.withUnsafeBytes { ConnectionName.isOne($0) })
+            names.insert(name)
+            #expect(send([name, [7]], to: router) == .sent)
+            let answer = receiveMessage(from: clients[number].socket)
+            #expect(answer == [[7]])
+        }
+        #expect(names.count == clients.count)
+        withExtendedLifetime(handler) {}
     }
 
     /// The largest frame that the limit is for still gets through with what encryption adds.

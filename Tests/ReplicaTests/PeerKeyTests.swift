@@ -122,7 +122,7 @@ import Wire
         let writer = keys.clients[.write]!.publicKey
         let good = try String(contentsOfFile: keys.clientsFile, encoding: .utf8)
         let wrong = [
-            "nonsense", good + good, good.replacing("\"write\"", with: "\"boss\""),
+            "nonsense", "", good + good, good.replacing("\"write\"", with: "\"boss\""),
             good.replacing("\(writer)", with: "\(keys.replicas[1].publicKey)"),
             good.replacing("\(writer)", with: "short"),
         ]

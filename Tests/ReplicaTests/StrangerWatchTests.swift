@@ -33,7 +33,7 @@ import Testing
             socket = try Holder(in: context)
             try socket.socket.setCurveServer(pair, domain: "clients")
             watch = try StrangerWatch(
-                over: socket.socket, bounds: bounds, introduction: .curveHandshake,
+                over: socket.socket, bounds: bounds, introduction: .curveHandshake, endsKnown: true,
                 cutOff: board.clientConnectionsCutOff)
             try socket.socket.bind("tcp://127.0.0.1:*")
             endpoint = socket.socket.lastEndpoint
@@ -133,7 +133,7 @@ import Testing
 
     @Test func beyondTheBoundOfAllTheSilentGo() throws {
         var bounds = StrangerWatch.Bounds(bytes: 32 << 10, connections: 64, time: 30_000_000)
-        bounds.all = 6
+        bounds.known = 6
         let port = try Port(bounds)
         var friends: [Friend] = []
         for number in 0..<9 {

@@ -1,3 +1,4 @@
+import Foundation
 import Keys
 import Testing
 
@@ -28,6 +29,45 @@ import Testing
     private static func key(_ keys: String...) -> String {
         let texts = keys.map { "\"\($0)\"" }
         return "public_key = " + (texts.count == 1 ? texts[0] : "[\(texts.joined(separator: ", "))]")
+    }
+
+    /// Who may come in is said by files that not everybody can write.
+    @Test func filesThatEverybodyCanWriteAreRefused() throws {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("mpaxos-guard-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let plain = """
+            name = "test"
+            [[replica]]
+            id = 0
+            peer = "tcp://127.0.0.1:7100"
+            client = "tcp://127.0.0.1:7200"
+
+            """
+        let clients = "[[client]]\nname = \"a\"\nrole = \"read\"\npublic_key = \"\(Self.first)\"\n"
+        let texts = ["t.toml": plain + Self.key(Self.second), "plain.toml": plain, "clients.toml": clients]
+        for (name, text) in texts {
+            try text.write(to: folder.appendingPathComponent(name), atomically: false, encoding: .utf8)
+        }
+        for (mode, isRefused) in [(0o644, false), (0o664, false), (0o666, true), (0o602, true)] {
+            for name in texts.keys {
+                let path = folder.appendingPathComponent(name).path
+                try FileManager.default.setAttributes([.posixPermissions: mode], ofItemAtPath: path)
+                let result = Result {
+                    if name == "clients.toml" {
+                        _ = try ClientKeys(contentsOf: path)
+                    } else {
+                        _ = try Topology(contentsOf: path)
+                    }
+                }
+                guard case .failure(let error) = result else {
+                    #expect(!isRefused || name == "plain.toml", "\(name) of mode \(String(mode, radix: 8))")
+                    continue
+                }
+                #expect(isRefused && name != "plain.toml")
+                #expect("\(error)".hasPrefix("\(path): its mode is \(String(mode, radix: 8)), so that everybody"))
+            }
+        }
     }
 
     @Test func keysOfAll() throws {

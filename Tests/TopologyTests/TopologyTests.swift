@@ -1,3 +1,5 @@
+import Foundation
+import Glibc
 import Testing
 
 @testable import Topology
@@ -128,6 +130,16 @@ import Testing
         }
         #expect(throws: TopologyError(file: "/dev/zero", "is larger than 1 MiB: not a topology file")) {
             try Topology(contentsOf: "/dev/zero")
+        }
+    }
+
+    /// It is waited for a while, and not for ever: a replica that reads its files again has other things to do.
+    @Test func aPipeThatNobodyWritesIntoIsAnError() throws {
+        let path = NSTemporaryDirectory() + "mpaxos-pipe-\(UInt32.random(in: 0...UInt32.max))"
+        #expect(mkfifo(path, 0o600) == 0)
+        defer { unlink(path) }
+        #expect(throws: TopologyError(file: path, "cannot be read: it is a pipe into which nobody writes")) {
+            try Topology(contentsOf: path)
         }
     }
 

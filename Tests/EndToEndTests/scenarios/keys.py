@@ -74,6 +74,7 @@ def keys_command(run):
         show(file(whole, mode), 3, f"its mode is {mode:o}")
     show(file(f'curve\n    public-key = "{pair.text}"\n'), 3, "has a public key, where a secret one belongs")
     show(file("name = 1\n"), 3, "is no key file")
+    show(file("name = 1\n", mode=0o644), 3, "is no key file")
     show(file(""), 3, "is no key file")
     show(file(halves.format(pair.text, pair.secret.decode()[:39])), 3, "has 39 characters, a key has 40")
     show(file(halves.format(pair.text, other.secret.decode())), 3, "not to the one beside it")
@@ -112,7 +113,7 @@ def keys_check(run):
 
     # Keys of other hosts are not here, unless they are named.
     os.rename(ring.replica_file(2), ring.replica_file(2) + ".away")
-    check(0, *sound[:2], clients, operator)
+    check(0, *sound[:2], replica(2, "not on this host"), clients, operator)
     check(3, replica(2, "No such file"), clients, operator, id=2)
     os.rename(ring.replica_file(2) + ".away", ring.replica_file(2))
 
@@ -143,10 +144,10 @@ def keys_check(run):
     cluster.write_topology()
     check(0, replica(0, "ok, replica 0's, number 2 of its two in the topology"), *sound[1:])
 
-    # A secret in the file that all hosts share. It is no key of a replica any more, so the pair does not fit either.
+    # A secret in the file that all hosts share.
     ring.pinned[0] = ring.replicas[0].secret.decode()
     cluster.write_topology()
-    check(3, (cluster.topology, "is the secret key of " + ring.replica_file(0)), replica(0, "its public key is"), *sound[1:])
+    check(3, (cluster.topology, "is the secret key of " + ring.replica_file(0)), *sound[1:])
     ring.pinned[0] = ring.replicas[0].text
     cluster.write_topology()
 
@@ -158,14 +159,14 @@ def keys_check(run):
         ring.clients = kept
         ring.write_clients()
 
-    unknown = (ring.operator_file, "ok, but no file of clients here")
+    unknown = (ring.operator_file, "ok, but the file of clients, which says what it may do, has a fault")
     with_clients([("a", ring.replicas[1].text, "read")], (ring.clients_file, "client[0].public_key is that of replica 1"), unknown)
     with_clients([("a", ring.pairs["writer"].secret.decode(), "read")],
                  (ring.clients_file, "client[0].public_key is the secret key of " + ring.client_file("writer")), unknown)
     with_clients([("a", stranger.text, "owner")], (ring.clients_file, "client[0].role"), unknown)
     with_clients([("a", stranger.text, "read")], (ring.clients_file, "ok, 1 client: read 1"), (ring.operator_file, "which no client"))
     os.remove(ring.clients_file)
-    check(3, *sound[:3], (ring.clients_file, "cannot be read"), unknown)
+    check(3, *sound[:3], (ring.clients_file, "cannot be read"), (ring.operator_file, "ok, but no file of clients here"))
     ring.write_clients()
     check(0, *sound)
 

@@ -243,6 +243,17 @@ def mixed(run):
     cluster.stop(2)
     cluster.start(2)
     eventually(lambda: [peer["connected"] for peer in cluster.status(2)["peers"]] == [True, True], "all are linked")
+    # The key with which replica 2 runs is withdrawn by the others: its links end, and it is told why.
+    good, keys.pinned[2] = keys.pinned[2], Pair.new().text
+    cluster.write_topology()
+    reload(cluster, 0, 1)
+    eventually(lambda: [peer["connected"] for peer in cluster.status(2)["peers"]] == [False, False], "its links end")
+    eventually(lambda: "does not know the key of replica 2" in cluster.processes[2].log(), "it says why")
+    run.reply(client.submit(add(b"n", 1)), "the others go on", status=OK)
+    keys.pinned[2] = good
+    cluster.write_topology()
+    reload(cluster, 0, 1)
+    eventually(lambda: [peer["connected"] for peer in cluster.status(2)["peers"]] == [True, True], "all are linked again")
     cluster.settle()
 
 

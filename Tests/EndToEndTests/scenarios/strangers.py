@@ -1,6 +1,8 @@
 """Who reaches the peer port and knows all that a replica says there: it passes for nobody, and takes no memory."""
 
+import ctypes
 import socket
+import struct
 import threading
 import time
 
@@ -123,6 +125,39 @@ def first_to_come(run):
     run.check(stranger.kinds() <= {0xF2}, f"nobody gets WELCOME but the replica: {stranger.kinds()}")
     stranger.close()
     cluster.settle()
+
+
+@scenario
+def claimed_names(run):
+    """libzmq names connections that do not name themselves by a counter, and ends the process when somebody has claimed the next name: nobody
+    can know which that is. It begins at what rand() gives, and rand() begins alike where nobody seeds it."""
+    libc = ctypes.CDLL(None)
+    libc.srand(1)
+    starts = [(libc.rand() | libc.rand() << 31) & 0xFFFFFFFF for _ in range(12)]
+    for what, options in (("peer", {}), ("client", {"client": {"socket": "libzmq-router"}}), ("client", {"keys": True})):
+        cluster = run.cluster(name=f"e2e-{what}-{len(run.clusters)}", **options).start_all()
+        endpoint = f"tcp://127.0.0.1:{cluster.peer_port(0)}" if what == "peer" else cluster.endpoint(0)
+
+        def come(name=None):
+            link = mpx.context.socket(zmq.DEALER)
+            link.linger = 0
+            if name:
+                link.setsockopt(zmq.IDENTITY, name)
+            if cluster.keys:
+                cluster.curve(0, "reader").apply(link)
+            link.connect(endpoint)
+            return link
+
+        for first in range(0, len(starts), 6):
+            kept = [come(b"\0" + struct.pack(">I", (start + n) & 0xFFFFFFFF)) for start in starts[first : first + 6] for n in range(2 + first, 10 + first)]
+            time.sleep(0.3)  # The names are claimed when the handshakes are done, which nothing tells.
+            kept += [come() for _ in range(14)]
+            time.sleep(0.3)
+            for link in kept:
+                link.close()
+        cluster.check_running()
+        cluster.client(1).open().submit(add(b"n", 1))
+        cluster.stop(*cluster.ids)
 
 
 @scenario
