@@ -80,7 +80,7 @@ final class CurveConnection {
         try socket.setReceiveHighWaterMark(0)
         try socket.setIPv6(true)
         try socket.setReconnectInterval(milliseconds: Self.reconnectInterval)
-        try socket.setMaxMessageSize(LoadLoop.largestFrame)
+        try socket.setMaxMessageSize(LoadLoop.largestFrame + Socket.curveOverhead)
         try socket.setCurveClient(own, server: replica)
         watch = try ConnectionWatch(of: socket)
         try socket.connect(endpoint)

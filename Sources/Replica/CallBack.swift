@@ -31,7 +31,7 @@ final class CallBack {
             try socket.setMaxMessageSize(512)
             try socket.setReconnectInterval(milliseconds: 5, maximum: 40)
             try socket.setConnectTimeout(milliseconds: 1000)
-            try socket.setHandshakeInterval(milliseconds: keys == nil ? 1000 : 5000)
+            try socket.setHandshakeInterval(milliseconds: PeerLinks.handshakeTime(hasKeys: keys != nil))
             if let keys { try socket.setCurveClient(keys.own, server: keys.callee) }
             try socket.connect(endpoint)
             self.socket = socket

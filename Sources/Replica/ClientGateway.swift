@@ -156,7 +156,7 @@ final class ClientGateway: Stage {
     }
 
     private func serve(_ request: RequestHeader, _ code: CommandCode, now: UInt64) {
-        guard port.rank == Role.admin.rank || port.rank >= code.leastRank else { return deny(request) }
+        guard port.rank >= code.leastRank else { return deny(request) }
         switch code {
         case .ping:
             answer(request, .ok, body: port.body)

@@ -64,7 +64,11 @@ extension ClientPort {
                         descriptors: mostConnections(bounds)),
                     board)
             }
-            try socket.bind(endpoint)
+            if let door {
+                try door.strangers.bind(socket, to: endpoint)
+            } else {
+                try socket.bind(endpoint)
+            }
             return LibzmqPort(socket, isREP: isREP, outstanding: options.maxOutstanding, door: door)
         }
     }

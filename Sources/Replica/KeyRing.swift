@@ -20,6 +20,21 @@ final class KeyRing: Sendable {
     /// The replica's own.
     let pair: KeyPair
 
+    private struct Complaint {
+        var next: UInt64 = 0
+        /// Since the last one.
+        var refused = 0
+
+        /// How many there were since the last complaint, when it is time for one; else 0.
+        mutating func count(now: UInt64) -> Int {
+            refused += 1
+            guard now >= next else { return 0 }
+            next = now + KeyRing.complaintPause
+            defer { refused = 0 }
+            return refused
+        }
+    }
+
     private struct State {
         var numbers: [PublicKey: Int] = [:]
         /// By number.
@@ -29,8 +44,8 @@ final class KeyRing: Sendable {
         /// By number.
         var members: [Int: Int] = [:]
         var clients: [ClientKeys.Entry] = []
-        var nextComplaint: UInt64 = 0
-        var refusedSince = 0
+        /// About those who came to the peer port, and to the client port.
+        var complaints = (peers: Complaint(), clients: Complaint())
     }
 
     /// Numbers that there can be: keys that were ever named in the life of a process.
@@ -197,11 +212,7 @@ final class KeyRing: Sendable {
             {
                 return (number, 0)
             }
-            state.refusedSince += 1
-            guard now >= state.nextComplaint else { return (nil, 0) }
-            state.nextComplaint = now + Self.complaintPause
-            defer { state.refusedSince = 0 }
-            return (nil, state.refusedSince)
+            return (nil, isPeer ? state.complaints.peers.count(now: now) : state.complaints.clients.count(now: now))
         }
         if admitted == nil { (isPeer ? board.peerKeysRefused : board.clientKeysRefused).add(1) }
         if refused > 0 {

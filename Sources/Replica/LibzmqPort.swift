@@ -84,32 +84,49 @@ final class LibzmqPort: ClientPort {
         }
         if isREP {
             holdsRequest = true
-            return .request(frames: receiveContent())
+            let frames = receiveContent()
+            judge(headerFrame)
+            // A REP has to answer.
+            if rank == 0 { sendAway(headerFrame) }
+            return .request(frames: frames)
         }
+        guard envelope.pointee.append(UnsafeRawBufferPointer(routing.bytes)) else { return .unanswerable }
         let isNamed = door == nil || ConnectionName.isOne(UnsafeRawBufferPointer(routing.bytes))
-        while true {
+        var isFirst = true
+        while routing.hasMore, socket.receive(routing) {
+            if isFirst {
+                judge(routing)
+                // Its connection was made when its key was good; or it has a name that another may have, too.
+                if rank == 0 || !isNamed {
+                    sendAway(routing)
+                    socket.skipRest(of: routing)
+                    return .unwelcome
+                }
+            }
+            isFirst = false
             let isDelimiter = routing.bytes.isEmpty
             guard envelope.pointee.append(UnsafeRawBufferPointer(routing.bytes)) else { break }
             if isDelimiter {
                 guard routing.hasMore, socket.receive(headerFrame) else { return .probe }
-                let frames = receiveContent()
-                if let door, rank == 0 || !isNamed {
-                    // Its connection was made when the key was good; or it has a name that another may have, too.
-                    if let file = headerFrame.sourceFile { door.strangers.end(file) }
-                    return .unwelcome
-                }
-                return .request(frames: frames)
+                return .request(frames: receiveContent())
             }
-            guard routing.hasMore, socket.receive(routing) else { break }
         }
         socket.skipRest(of: routing)
         return .unanswerable
     }
 
+    /// What the client may do that a frame came from, by its key.
+    private func judge(_ frame: borrowing Frame) {
+        if let door { rank = door.keys.rank(of: frame.keyNumber) }
+    }
+
+    private func sendAway(_ frame: borrowing Frame) {
+        if let door, let file = frame.sourceFile { door.strangers.end(file) }
+    }
+
     /// The number of frames behind the envelope, the first being in `headerFrame`; the second is read into `bodyFrame`.
     private func receiveContent() -> Int {
         header = UnsafeRawBufferPointer(headerFrame.bytes)
-        if let door { rank = door.keys.rank(of: headerFrame.keyNumber) }
         guard headerFrame.hasMore, socket.receive(bodyFrame) else { return 1 }
         // With more frames than there should be the body is not looked at.
         if bodyFrame.hasMore { return 2 + socket.skipRest(of: bodyFrame) }

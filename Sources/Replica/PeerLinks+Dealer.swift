@@ -21,6 +21,10 @@ extension PeerLinks {
         private(set) var key: PublicKey?
         /// Handshakes that ended without a word, one after the other.
         var failures = 0
+        /// When to try the other key.
+        private var changeAt: UInt64 = .max
+        /// Microseconds before that.
+        private static let changePause: UInt64 = 50_000
 
         /// - Parameter member: the index of the replica that listens at `endpoint`.
         init(
@@ -33,7 +37,7 @@ extension PeerLinks {
             try socket.setReceiveHighWaterMark(PeerLinks.highWaterMark)
             try socket.setReconnectInterval(milliseconds: 5, maximum: 40)
             try socket.setConnectTimeout(milliseconds: 1000)
-            try socket.setHandshakeInterval(milliseconds: PeerLinks.handshakeTime(with: keys))
+            try socket.setHandshakeInterval(milliseconds: PeerLinks.handshakeTime(hasKeys: keys != nil))
             try socket.setMaxMessageSize(largestFrame + Socket.curveOverhead)
             // A host that vanished sends no farewell: without this the connection would seem to stand for minutes.
             try socket.setHeartbeat(intervalMilliseconds: 1000, timeout: 3000)
@@ -50,14 +54,28 @@ extension PeerLinks {
         }
 
         /// Something was heard of the connection. An attempt takes a second at most, and then the handshake.
-        func heard(now: UInt64) { retryAt = now + UInt64(2000 + PeerLinks.handshakeTime(with: keys)) * 1000 }
+        func heard(now: UInt64) { retryAt = now + UInt64(2000 + PeerLinks.handshakeTime(hasKeys: keys != nil)) * 1000 }
 
         /// libzmq has given up, on who may take this side in a moment.
         func wasRefused(now: UInt64) { retryAt = now + 1_000_000 }
 
+        func isDue(now: UInt64) -> Bool { now >= min(retryAt, changeAt) }
+
+        /// The other side may have another key than the one that was tried last.
+        func changeKey(now: UInt64) {
+            if changeAt == .max, (keys?.keys(of: member).count ?? 0) > 1 { changeAt = now + Self.changePause }
+        }
+
+        /// The handshake is done.
+        func stands() {
+            failures = 0
+            changeAt = .max
+        }
+
         /// Connects anew, to who has the key that is named after the one that was tried last.
         func connectAnew(now: UInt64) {
             heard(now: now)
+            changeAt = .max
             if let keys {
                 let named = keys.keys(of: member)
                 let place = key.flatMap(named.firstIndex) ?? -1
@@ -68,9 +86,6 @@ extension PeerLinks {
             }
             socket.connectAnew(to: endpoint)
         }
-
-        /// Whether the other side may have another key than the one that was tried last.
-        var hasOtherKey: Bool { (keys?.keys(of: member).count ?? 0) > 1 }
 
         var isWithdrawn: Bool {
             guard let keys, let key else { return false }

@@ -17,8 +17,11 @@ extension PeerLinks {
         // It has a routing id of its own choice, as no replica has.
         guard route != .none else { return board.strangersRefused.add(1) }
         let holder = keyHolder
-        // Its key was withdrawn: the connection was made before that.
-        guard holder != .stranger else { return board.strangersRefused.add(1) }
+        guard holder != .stranger else {
+            // Its key was withdrawn: the connection was made before that.
+            if let file = frame.sourceFile { port.strangers.end(file) }
+            return board.strangersRefused.add(1)
+        }
         let bytes = UnsafeRawBufferPointer(frame.bytes)
         do throws(PeerFrameError) {
             let header = try PeerHeader(decoding: bytes)
@@ -163,7 +166,7 @@ extension PeerLinks {
             switch event {
             case .handshakeSucceeded:
                 link.isOpen = false
-                dealer.failures = 0
+                dealer.stands()
                 // Whoever listened there before may have heard the old one.
                 link.ticket = .random(in: 1...(.max))
                 link.proof = 0
@@ -194,7 +197,7 @@ extension PeerLinks {
             return complain("whoever listens at \(dealer.endpoint) does not speak ZeroMQ", about: link)
         }
         dealer.failures += 1
-        if dealer.hasOtherKey { dealer.connectAnew(now: now) }
+        dealer.changeKey(now: now)
         // One that starts or ends breaks off as well.
         guard dealer.failures > Self.failuresOfOneThatStarts else { return }
         refuse(

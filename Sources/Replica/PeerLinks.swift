@@ -80,7 +80,7 @@ final class PeerLinks: Stage {
     static let highWaterMark = 4096
 
     /// Milliseconds for the handshake of a connection: with keys it takes three round trips in place of one.
-    static func handshakeTime(with keys: KeyRing?) -> Int { keys == nil ? 1000 : 5000 }
+    static func handshakeTime(hasKeys: Bool) -> Int { hasKeys ? 5000 : 1000 }
 
     /// Microseconds after which HELLO is said again: to a peer that has not answered it, and on a link on which nothing
     /// came for a while, where it finds out whether the other side still takes it for a link, too. Until both sides are
@@ -105,14 +105,14 @@ final class PeerLinks: Stage {
             try router.setIPv6(true)
             try router.setSendHighWaterMark(PeerLinks.highWaterMark)
             try router.setReceiveHighWaterMark(PeerLinks.highWaterMark)
-            try router.setHandshakeInterval(milliseconds: PeerLinks.handshakeTime(with: keys))
+            try router.setHandshakeInterval(milliseconds: PeerLinks.handshakeTime(hasKeys: keys != nil))
             try router.setMaxMessageSize(largestFrame + Socket.curveOverhead)
             if let keys { try router.setCurveServer(keys.pair, domain: KeyRing.peers) }
             strangers = try StrangerWatch(
                 over: router, bounds: bounds, introduction: .word, endsKnown: keys != nil,
                 cutOff: board.connectionsCutOff)
             try requireFree(endpoint)
-            try router.bind(endpoint)
+            try strangers.bind(router, to: endpoint)
             self.router = router
         }
     }
@@ -206,7 +206,7 @@ final class PeerLinks: Stage {
                 work += readEvents(of: dealer, link, index, now: now)
                 watch.wasEmpty(monitorItem)
             }
-            if link.helloAt == nil, now >= dealer.retryAt { dealer.connectAnew(now: now) }
+            if link.helloAt == nil, dealer.isDue(now: now) { dealer.connectAnew(now: now) }
             if let helloAt = link.helloAt, now >= helloAt {
                 sayHello(over: link)
                 link.helloAt = now + helloInterval(on: link)

@@ -38,6 +38,8 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
     /// Nil where the topology has none.
     private let keys: KeyRing?
     private let secrets: HTTPSecrets
+    /// Who reads files last is to be believed.
+    private let reloading = Mutex(())
     /// Held also while one life follows the other: nobody else gets at the pools meanwhile.
     private let folder: FolderLock
 
@@ -205,10 +207,14 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
     ///
     /// - Throws: when something is wrong with the files; nothing has changed then.
     public func reloadKeys() throws(ReplicaError) {
+        try reloading.withLock { _ throws(ReplicaError) in try readKeysAgain() }
+    }
+
+    private func readKeysAgain() throws(ReplicaError) {
         guard hasKeysToReload else { throw startedWithoutKeys }
         let topology: Topology
         do throws(TopologyError) {
-            topology = try Topology(contentsOf: self.topology.file)
+            topology = try Topology.readAgain(self.topology.file)
         } catch {
             throw ReplicaError(.configuration, error.description)
         }

@@ -36,8 +36,8 @@ final class StrangerWatch: @unchecked Sendable {
         ///
         /// - Parameter descriptors: those that the process has for strangers and known ones together.
         static func ofHandshakes(budget: Int, seconds: Int, descriptors: Int) -> Bounds {
-            // What has been sent, libzmq's buffer of 8 KiB, and what it knows of the connection.
-            let strangers = min(max(64, budget / (16 << 10)), max(1, descriptors / 4))
+            // 27 KiB were measured, 50 for those that claim to send much.
+            let strangers = min(max(64, budget / (64 << 10)), max(1, descriptors / 4))
             var bounds = Bounds(bytes: 4 << 10, connections: strangers, time: UInt64(seconds) * 1_000_000)
             bounds.known = max(1, descriptors - strangers)
             return bounds
@@ -102,6 +102,17 @@ final class StrangerWatch: @unchecked Sendable {
         self.cutOff = cutOff
     }
 
+    /// Binds the port that is watched. With a monitor libzmq loses the reason for which it cannot, which the monitor tells.
+    func bind(_ router: borrowing Socket, to endpoint: String) throws(MessagingError) {
+        do throws(MessagingError) {
+            try router.bind(endpoint)
+        } catch {
+            var reason = error.code
+            while let event = monitor.next() { if case .bindFailed(_, let code) = event { reason = code } }
+            throw MessagingError(error.operation, endpoint: endpoint, code: reason)
+        }
+    }
+
     /// Until the port is not monitored any more.
     func start() {
         let thread = Thread { [self] in
@@ -153,7 +164,8 @@ final class StrangerWatch: @unchecked Sendable {
             for file in requests.trusted { know(file) }
             for (file, time) in requests.unwanted {
                 // A later connection may have the same descriptor.
-                if let since = strangers[file]?.since ?? known[file], since < time { shutDown(file) }
+                guard let since = strangers[file]?.since ?? known[file], since < time else { continue }
+                if strangers[file]?.isShutDown != true { shutDown(file) }
             }
             examine(now: now)
         }
@@ -195,7 +207,10 @@ final class StrangerWatch: @unchecked Sendable {
     /// The socket is libzmq's: it finds the connection at its end, and closes it.
     private func shutDown(_ file: Int32) {
         strangers[file]?.isShutDown = true
-        known[file] = nil
+        if let since = known.removeValue(forKey: file) {
+            // Until libzmq has closed it.
+            strangers[file] = Stranger(since: since, host: "", isShutDown: true)
+        }
         cutOff.add(1)
         shutdown(file, Int32(SHUT_RDWR))
     }

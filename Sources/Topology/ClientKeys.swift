@@ -49,7 +49,8 @@ public struct ClientKeys: Sendable {
     /// - Throws: the first thing that is wrong, as one line.
     public init(contentsOf path: String) throws(TopologyError) {
         try TopologyFile.requireGuarded(path)
-        try self.init(parsing: try TopologyFile.read(path, largest: TopologyFile.largestKeys), file: path)
+        try self.init(
+            parsing: try TopologyFile.read(path, largest: TopologyFile.largestKeys, isPatient: false), file: path)
     }
 
     /// Checks `bytes` as if they had been read from `file`.

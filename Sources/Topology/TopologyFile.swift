@@ -20,36 +20,36 @@ enum TopologyFile {
         )
     }
 
+    /// - Parameter isPatient: a pipe is waited for, as it is by other commands; else for some seconds, so that one into
+    ///   which nobody writes does not hold up a replica that runs.
     /// - Throws: when the file cannot be opened or read, or is too large to be what it should.
-    static func read(_ path: String, largest: Int = largest) throws(TopologyError) -> [UInt8] {
-        // A pipe that nobody writes into must not hold up a replica: it is opened at once, and waited for a while.
-        let descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK)
+    static func read(
+        _ path: String, largest: Int = largest, isPatient: Bool = true
+    ) throws(TopologyError) -> [UInt8] {
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC | (isPatient ? 0 : O_NONBLOCK))
         guard descriptor >= 0 else { throw unreadable(path, errno) }
         defer { close(descriptor) }
-        var bytes = [UInt8](repeating: 0, count: largest + 1)
-        var count = 0
-        while count < bytes.count {
+        var bytes: [UInt8] = []
+        var part = [UInt8](repeating: 0, count: 64 << 10)
+        while bytes.count <= largest {
             var ready = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
-            let isReady = poll(&ready, 1, patience)
+            let isReady = poll(&ready, 1, isPatient ? -1 : patience)
             if isReady < 0 && errno == EINTR { continue }
             guard isReady > 0 else {
                 throw TopologyError(file: path, "cannot be read: it is a pipe into which nobody writes")
             }
-            let got = bytes.withUnsafeMutableBytes { buffer in
-                Glibc.read(descriptor, buffer.baseAddress! + count, buffer.count - count)
-            }
+            let got = part.withUnsafeMutableBytes { Glibc.read(descriptor, $0.baseAddress, $0.count) }
             if got < 0 && (errno == EINTR || errno == EAGAIN) { continue }
             guard got >= 0 else { throw unreadable(path, errno) }
             if got == 0 { break }
-            count += got
+            bytes += part[..<got]
         }
-        guard count <= largest else {
+        guard bytes.count <= largest else {
             throw TopologyError(
                 file: path,
                 "is larger than \(ByteSize.describe(largest)): not \(largest == self.largest ? "a topology file" : "a file of client keys")"
             )
         }
-        bytes.removeLast(bytes.count - count)
         return bytes
     }
 

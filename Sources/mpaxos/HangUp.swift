@@ -6,6 +6,8 @@ import Synchronization
 final class HangUp: Sendable {
     private struct State {
         var action: (@Sendable () throws -> Void)?
+        /// Whether it is known what is to be done. What comes before is kept until then: files may have been read already.
+        var isSettled = false
         var isBusy = false
         /// It came while it was answered: what was changed meanwhile may not have been read.
         var isDue = false
@@ -16,16 +18,27 @@ final class HangUp: Sendable {
 
     init(_ logger: Logger) { self.logger = logger }
 
-    /// - Parameter action: what a SIGHUP asks for, from now on.
-    func answer(_ action: @escaping @Sendable () throws -> Void) { state.withLock { $0.action = action } }
+    /// - Parameter action: what a SIGHUP asks for, from now on; nil where there is nothing to be read.
+    func answer(_ action: (@Sendable () throws -> Void)?) {
+        let isDue = state.withLock { state in
+            state.action = action
+            state.isSettled = true
+            defer { state.isDue = false }
+            return state.isDue
+        }
+        if isDue { take() }
+    }
 
     /// A SIGHUP has come. Files, and a log whose reader has hung up, take their time: a thread waits for them, and one
     /// is enough.
     func take() {
         let isFirst = state.withLock { state in
-            defer { state.isBusy = true }
-            state.isDue = state.isBusy
-            return !state.isBusy
+            guard state.isSettled, !state.isBusy else {
+                state.isDue = true
+                return false
+            }
+            state.isBusy = true
+            return true
         }
         guard isFirst else { return }
         Thread.detachNewThread { [self] in

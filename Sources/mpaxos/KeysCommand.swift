@@ -51,7 +51,12 @@ struct KeysCommand: ParsableCommand {
                 try FileManager.default.createDirectory(
                     atPath: folder, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
             } catch {
-                throw Failure(.refused, "\(folder): the folder cannot be made: \(error.localizedDescription)")
+                let isThere = FileManager.default.fileExists(atPath: folder)
+                throw Failure(
+                    .refused,
+                    isThere
+                        ? "\(folder): is no folder: choose another one, or move that file away"
+                        : "\(folder): the folder cannot be made: \(error.localizedDescription)")
             }
         }
     }

@@ -63,7 +63,8 @@ struct RunCommand: ParsableCommand {
         let node = try ReplicaNode<KeyValueService>(
             topology: topology, id: member.id, logger: logger, skipping: skipRecord)
         stop.answer { node.stop() }
-        if node.hasKeysToReload { hangUp.answer { try node.reloadKeys() } }
+        let reload: @Sendable () throws -> Void = { try node.reloadKeys() }
+        hangUp.answer(node.hasKeysToReload ? reload : nil)
         try node.run { view, leader in printAside("\(name) ready: view \(view), leader \(leader)") }
     }
 }

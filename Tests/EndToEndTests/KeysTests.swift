@@ -29,6 +29,10 @@ extension EndToEndTests {
             try await Scenario(script: "security", name: "withdrawn").run()
         }
 
+        @Test func aKeyIsWithdrawnDuringAStart() async throws {
+            try await Scenario(script: "security", name: "withdrawn-at-the-start").run()
+        }
+
         @Test(arguments: Scenario.Threads.allCases)
         func keysOfReplicasAreRotated(threads: Scenario.Threads) async throws {
             try await Scenario(script: "security", name: "rotated").run(threads)
@@ -45,6 +49,14 @@ extension EndToEndTests {
         @Test(arguments: Scenario.Threads.allCases)
         func forgedFramesWithoutAKey(threads: Scenario.Threads) async throws {
             try await Scenario(script: "keyless", name: "fuzz").run(threads)
+        }
+
+        @Test func aStateIsTakenWithKeys() async throws {
+            try await Scenario(script: "transfer", name: "with-keys").run()
+        }
+
+        @Test func aCrowdWithoutKeys() async throws {
+            try await Scenario(script: "keyless", name: "crowd").run()
         }
 
         @Test func keysThatAreGoodForSomethingElse() async throws {

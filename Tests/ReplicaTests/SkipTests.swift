@@ -116,7 +116,7 @@ import Wire
         try cluster.start(0, as: Successor.self, log: later)
         try ask(cluster, session: session)
         cluster.stop()
-        #expect(later.errors == [])
+        #expect(later.errors.filter { !$0.hasPrefix("in the clear") } == [])
         let state = try report(cluster)
         #expect(state.executing == nil && state.lastEnd == nil && state.skipped == [3])
     }
@@ -150,8 +150,9 @@ import Wire
             RequestHeader(.query, sequence: connection.freeSequence()), body: [8], timeout: .seconds(30))
         #expect(reply.header.status == .ok && reply.body == [9])
         cluster.stop()
-        #expect(log.errors.count == 1)
-        #expect(log.errors.first?.contains("while it answered a query at position 1") == true, "\(log.errors)")
+        let told = log.errors.filter { !$0.hasPrefix("in the clear") }
+        #expect(told.count == 1)
+        #expect(told.first?.contains("while it answered a query at position 1") == true, "\(log.errors)")
     }
 
     /// Three of which one is not told: it stays out until it is; then all skip alike.

@@ -139,7 +139,10 @@ import Testing
         #expect(mkfifo(path, 0o600) == 0)
         defer { unlink(path) }
         #expect(throws: TopologyError(file: path, "cannot be read: it is a pipe into which nobody writes")) {
-            try Topology(contentsOf: path)
+            try Topology.readAgain(path)
+        }
+        #expect(throws: TopologyError(file: path, "cannot be read: it is a pipe into which nobody writes")) {
+            try ClientKeys(contentsOf: path)
         }
     }
 

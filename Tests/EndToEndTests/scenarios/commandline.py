@@ -86,7 +86,8 @@ def status(run):
         return run.finished(execute("status", "--topology", cluster.topology, *options), f"status {options}", code)
 
     table = ask().output.splitlines()
-    run.equal(len(table), 4, "a heading and a line for each replica")
+    run.equal(len(table), 5, "a heading, a line for each replica, and one below")
+    run.check(table[4].startswith("replicas and clients of e2e are in the clear"), f"the line below the table: {table[4]!r}")
     for id in cluster.ids:
         row = table[id + 1].split()
         run.equal((row[0], row[1], row[2]), (str(id), "up", "leader" if id == leader else "follower"), f"row of replica {id}")

@@ -1,6 +1,7 @@
 """Who has no key that counts gets nothing but the handshake's refusal, at either port, and has no effect on others."""
 
 import os
+import resource
 import socket
 import time
 
@@ -148,6 +149,49 @@ def fuzz(run):
         log = cluster.processes[id].log()
         run.check("forged" not in log and "MPX1" not in log, f"no byte of theirs is in the log of replica {id}")
     print(f"{forger.frames} frames, {forger.bytes / MIB:.0f} MiB over {forger.connections} connections in {seconds:.1f} s: {forger.answers}", flush=True)
+    cluster.settle()
+
+
+@scenario
+def crowd(run):
+    """More connections without a key than a replica has descriptors: clients that are in are not cut off, and others come in."""
+    limit = 512
+    cluster = run.cluster(keys=True, http=True)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    cluster.start_all()
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 8192)), hard))
+    clients = {id: cluster.client(id) for id in cluster.ids}
+    for client in clients.values():
+        client.open()
+    standing = cluster.link(0, kind="dealer")
+    news = standing.socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+    standing.exchange([mpx.header(PING), b""])
+    kept = []
+    port = cluster.client_port(0)
+    end = time.monotonic() + 6
+    count = 0
+    while time.monotonic() < end:
+        for _ in range(40):
+            try:
+                connection = socket.create_connection(("127.0.0.1", port), timeout=1)
+                connection.sendall(greeting(mechanism=b"CURVE"))
+                kept.append(connection)
+            except OSError:
+                pass
+        count += 1
+        for id, client in clients.items():
+            begin = time.monotonic()
+            client.submit(add(b"n", 1), deadline=5)
+            run.check(time.monotonic() - begin < 3, f"a request through replica {id} takes {time.monotonic() - begin:.1f} s beside a crowd")
+        for connection in kept[:-600]:
+            connection.close()
+        del kept[:-600]
+    run.equal(cluster.client(0).query(mpx.get(b"n")).body, some(number(3 * count)), "what clients did, and a new one comes in")
+    run.check(not news.poll(0), "a client that is in, and says nothing, stays in")
+    for connection in kept:
+        connection.close()
+    run.check(metric(cluster, 0, "mpaxos_client_connections_cut_off_total") > 0, "strangers are cut off")
     cluster.settle()
 
 

@@ -20,7 +20,7 @@ class Worker(threading.Thread):
         self.reads = []  # (position, sum)
         self.swaps = 0
         self.error = None
-        self.client = mpx.Client(load.endpoints, number)
+        self.client = mpx.Client(load.endpoints, number, curves=[load.cluster.curve(id) for id in load.cluster.ids])
 
     def run(self):
         try:
@@ -162,6 +162,6 @@ class Load:
                 continue
             kind, body, reply = worker.done[-1]
             for id in self.cluster.ids:
-                with mpx.Link(self.cluster.endpoint(id)) as link:
+                with mpx.Link(self.cluster.endpoint(id), curve=self.cluster.curve(id)) as link:
                     again = link.call(mpx.SUBMIT, body, session=reply.session, sequence=reply.sequence)
                     self.run.equal(again.kept, reply.kept, f"a retry of the last {kind} of worker {worker.number} at replica {id}")

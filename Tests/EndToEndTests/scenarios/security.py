@@ -9,6 +9,9 @@ import subprocess
 import sys
 import time
 
+import zmq
+import zmq.utils.z85
+
 import mpx
 from garbage import Others, metric
 from harness import Skipped, eventually, execute, main, scenario
@@ -152,6 +155,37 @@ def silent(link):
 
 
 @scenario
+def withdrawn_at_the_start(run):
+    """A key is withdrawn while a replica starts that has read the file of clients already: SIGHUP counts then, too."""
+    cluster = run.cluster(replicas=1, keys=True)
+    keys = cluster.keys
+    late = Pair.new()
+    keys.pairs["late"] = late
+    # So many that they take a while.
+    keys.clients += [(f"client {n}", zmq.utils.z85.encode(os.urandom(32)).decode(), "read") for n in range(20_000)]
+    keys.clients.append(("late", late.text, "write"))
+    keys.write_clients()
+    size = os.path.getsize(keys.clients_file)
+    cluster.launch(0)
+    pid = cluster.processes[0].pid
+
+    def has_read():
+        with open(f"/proc/{pid}/status") as status, open(f"/proc/{pid}/io") as io:
+            blocked = next(int(line.split()[1], 16) for line in status if line.startswith("SigBlk:"))
+            read = next(int(line.split()[1]) for line in io if line.startswith("rchar:"))
+        return blocked & 1 << signal.SIGHUP - 1 and read >= size
+
+    eventually(has_read, "the replica has read the file", pause=0.001)
+    del keys.clients[3:]
+    keys.write_clients()
+    cluster.processes[0].signal(signal.SIGHUP)
+    cluster.await_ready(0)
+    eventually(lambda: "keys were read again: 1 of replicas, 3 of clients" in cluster.processes[0].log(), "the keys are read again")
+    run.check(silent(cluster.link(0, key="late")), "a key that was withdrawn during the start")
+    run.reply(cluster.link(0).call(PING), "another", status=OK)
+
+
+@scenario
 def rotated(run):
     """Each replica gets another key while the cluster serves: others lose no request, and in the end the old keys are good for nothing."""
     cluster = run.cluster(keys=True, http=True).start_all()
@@ -189,6 +223,8 @@ def rotated(run):
     cluster.start(2)
     others.resume(2)
     others.finish()
+    for id in cluster.ids:
+        run.equal(metric(cluster, id, "mpaxos_client_connections_cut_off_total"), 0, f"connections that replica {id} cut off")
     cluster.settle()
 
 

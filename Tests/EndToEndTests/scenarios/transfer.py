@@ -7,7 +7,9 @@ import signal
 import time
 import urllib.request
 
+import mpx
 from harness import eventually, execute, main, scenario
+from keyring import Pair
 from load import Load
 from mpx import OK, SUBMIT, get, put, some
 
@@ -93,6 +95,26 @@ def catches_up(run):
     process = cluster.launch(away)
     cluster.await_ready(away)
     run.check(giver(process.log()) != leader, "the state of a follower is taken, not that of the leader")
+    run.check(process.running(), "the process goes on")
+    all_are_one(run, cluster, load, away)
+
+
+@scenario
+def with_keys(run):
+    """Where replicas and clients have keys: the sockets are made anew when the state has changed, and so is who says who may come in."""
+    cluster, load, (away,) = prepare(run, keys=True)
+    process = cluster.launch(away)
+    cluster.await_ready(away)
+    says(cluster, away, "takes the state of replica")
+    run.reply(cluster.link(away, key="reader").call(mpx.PING), "a client with its key", status=mpx.OK)
+    run.reply(cluster.link(away, key="reader").call(mpx.OPEN), "and no more rights than before", status=mpx.DENIED)
+    stranger = cluster.link(away, key=Pair.new())
+    stranger.socket.sndtimeo = 500
+    try:
+        stranger.call(mpx.PING, timeout=0.5)
+        run.check(False, "a stranger is not answered")
+    except (mpx.Silent, mpx.zmq.Again):
+        pass
     run.check(process.running(), "the process goes on")
     all_are_one(run, cluster, load, away)
 
