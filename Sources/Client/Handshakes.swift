@@ -12,7 +12,7 @@ final class Handshakes {
     /// Of the replica: tried in turn.
     private let keys: [PublicKey]
     private var place = 0
-    private var watch: HandshakeWatch?
+    private var watch: MonitorReference?
     /// A connection was made since libzmq last began to make one.
     private var hasMet = false
     private var connectAt: ContinuousClock.Instant?
@@ -33,7 +33,7 @@ final class Handshakes {
         self.own = clusterKeys.own
         self.keys = keys
         try socket.setCurveClient(own, server: keys[0])
-        watch = try HandshakeWatch(of: socket)
+        watch = try MonitorReference(of: socket)
     }
 
     func addMonitor(to poller: inout Poller) {
@@ -75,7 +75,7 @@ final class Handshakes {
     func connectIfDue(_ socket: borrowing Socket) {
         if watch == nil {
             // Nobody has seen what happened meanwhile: libzmq may be at it, or have given up.
-            watch = try? HandshakeWatch(of: socket)
+            watch = try? MonitorReference(of: socket)
             retry(after: Self.pause)
         }
         look()
@@ -99,11 +99,4 @@ final class Handshakes {
         socket.stopMonitoring()
         watch = nil
     }
-}
-
-/// A monitor behind a reference, which can be absent.
-private final class HandshakeWatch {
-    let monitor: Monitor
-
-    init(of socket: borrowing Socket) throws(MessagingError) { monitor = try Monitor(of: socket) }
 }

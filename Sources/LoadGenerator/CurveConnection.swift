@@ -59,7 +59,7 @@ final class CurveConnection {
     private let own: PublicKey
     private let socket: Socket
     /// While the connection is being made.
-    private var watch: ConnectionWatch?
+    private var watch: MonitorReference?
     private let frame = Frame()
 
     /// Received bytes that are taken in at a time; links take turns.
@@ -82,7 +82,7 @@ final class CurveConnection {
         try socket.setReconnectInterval(milliseconds: Self.reconnectInterval)
         try socket.setMaxMessageSize(LoadLoop.largestFrame + Socket.curveOverhead)
         try socket.setCurveClient(own, server: replica)
-        watch = try ConnectionWatch(of: socket)
+        watch = try MonitorReference(of: socket)
         try socket.connect(endpoint)
     }
 
@@ -138,11 +138,4 @@ final class CurveConnection {
         }
         return input.count > before
     }
-}
-
-/// A monitor behind a reference, which can be absent.
-private final class ConnectionWatch {
-    let monitor: Monitor
-
-    init(of socket: borrowing Socket) throws(MessagingError) { monitor = try Monitor(of: socket) }
 }

@@ -107,3 +107,10 @@ package struct Monitor: ~Copyable, @unchecked Sendable {
         }
     }
 }
+
+/// A monitor behind a reference, for who has one at times only.
+package final class MonitorReference {
+    package let monitor: Monitor
+
+    package init(of socket: borrowing Socket) throws(MessagingError) { monitor = try Monitor(of: socket) }
+}
