@@ -21,6 +21,10 @@ extension PeerLinks {
         private(set) var key: PublicKey?
         /// Handshakes that ended without a word, one after the other.
         var failures = 0
+        /// The other side has refused this one, since it was connected to last.
+        private var isRefused = false
+        /// Microseconds before it is connected to again.
+        static let refusedPause: UInt64 = 1_000_000
         /// When to try the other key.
         private var changeAt: UInt64 = .max
         /// Microseconds before that.
@@ -54,10 +58,17 @@ extension PeerLinks {
         }
 
         /// Something was heard of the connection. An attempt takes a second at most, and then the handshake.
-        func heard(now: UInt64) { retryAt = now + UInt64(2000 + PeerLinks.handshakeTime(hasKeys: keys != nil)) * 1000 }
+        func heard(now: UInt64) {
+            // The end of the connection that was refused is heard of, too.
+            guard !isRefused else { return }
+            retryAt = now + UInt64(2000 + PeerLinks.handshakeTime(hasKeys: keys != nil)) * 1000
+        }
 
         /// libzmq has given up, on who may take this side in a moment.
-        func wasRefused(now: UInt64) { retryAt = now + 1_000_000 }
+        func wasRefused(now: UInt64) {
+            isRefused = true
+            retryAt = now + Self.refusedPause
+        }
 
         func isDue(now: UInt64) -> Bool { now >= min(retryAt, changeAt) }
 
@@ -74,6 +85,7 @@ extension PeerLinks {
 
         /// Connects anew, to who has the key that is named after the one that was tried last.
         func connectAnew(now: UInt64) {
+            isRefused = false
             heard(now: now)
             changeAt = .max
             if let keys {
