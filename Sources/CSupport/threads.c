@@ -25,28 +25,26 @@ void csupport_eventfd_clear(int fd) {
     while (read(fd, &count, sizeof count) < 0 && errno == EINTR) {}
 }
 
+/// 0 where the descriptor is none of TCP.
+static int read_tcp_info(int fd, struct tcp_info *info) {
+    socklen_t size = sizeof *info;
+    memset(info, 0, sizeof *info);
+    return getsockopt(fd, IPPROTO_TCP, TCP_INFO, info, &size) == 0;
+}
+
 uint64_t csupport_tcp_received(int fd) {
     struct tcp_info info;
-    socklen_t size = sizeof info;
-    memset(&info, 0, sizeof info);
-    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return 0;
-    return info.tcpi_bytes_received;
+    return read_tcp_info(fd, &info) ? info.tcpi_bytes_received : 0;
 }
 
 uint64_t csupport_tcp_acknowledged(int fd) {
     struct tcp_info info;
-    socklen_t size = sizeof info;
-    memset(&info, 0, sizeof info);
-    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return UINT64_MAX;
-    return info.tcpi_bytes_acked;
+    return read_tcp_info(fd, &info) ? info.tcpi_bytes_acked : UINT64_MAX;
 }
 
 uint32_t csupport_tcp_silence_ms(int fd) {
     struct tcp_info info;
-    socklen_t size = sizeof info;
-    memset(&info, 0, sizeof info);
-    if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) return 0;
-    return info.tcpi_last_data_recv;
+    return read_tcp_info(fd, &info) ? info.tcpi_last_data_recv : 0;
 }
 
 int csupport_pin_thread(int core) {

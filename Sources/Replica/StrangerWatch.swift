@@ -17,11 +17,11 @@ final class StrangerWatch: @unchecked Sendable {
     // Unchecked: the monitor is the thread's alone from `start` on; what others touch is behind locks.
 
     struct Bounds {
-        /// Bytes that a connection may send before it is a link. A HELLO has some hundred; a few are said.
+        /// Bytes that a connection may send before it is known. A HELLO has some hundred; a few are said.
         var bytes: UInt64 = 32 << 10
         /// Connections at once. What each has sent takes 32 times that at most.
         var connections: Int
-        /// Microseconds after which a connection that is no link is shut down.
+        /// Microseconds after which a connection that is not known is shut down.
         var time: UInt64
         /// Known connections at once; beyond it those go that have been silent for longest. Strangers do not count: they
         /// take no place from who is known.

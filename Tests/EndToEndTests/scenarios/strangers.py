@@ -145,15 +145,23 @@ def claimed_names(run):
                 link.setsockopt(zmq.IDENTITY, name)
             if cluster.keys:
                 cluster.curve(0, "reader").apply(link)
+            greeted = link.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED)
             link.connect(endpoint)
-            return link
+            return link, greeted
+
+        def await_handshakes(links):
+            """Of all that are let in: beyond the bound of strangers some are cut off."""
+            end = time.monotonic() + 2
+            while time.monotonic() < end and not all(greeted.poll(20) for _, greeted in links):
+                pass
 
         for first in range(0, len(starts), 6):
             kept = [come(b"\0" + struct.pack(">I", (start + n) & 0xFFFFFFFF)) for start in starts[first : first + 6] for n in range(2 + first, 10 + first)]
-            time.sleep(0.3)  # The names are claimed when the handshakes are done, which nothing tells.
+            await_handshakes(kept)
             kept += [come() for _ in range(14)]
-            time.sleep(0.3)
-            for link in kept:
+            await_handshakes(kept)
+            for link, _ in kept:
+                link.disable_monitor()
                 link.close()
         cluster.check_running()
         cluster.client(1).open().submit(add(b"n", 1))
