@@ -1,8 +1,37 @@
 // swift-tools-version: 6.2
 import PackageDescription
 
+/// SwiftPM refuses two targets of one name among a package and all that it depends on. So that a package with a
+/// `Client` or a `Storage` of its own can depend on this one, each module here has a prefix that its folder has not:
+/// `Sources/Wire` is the module `MPaxosWire`.
+func ours(_ names: [String]) -> [Target.Dependency] { names.map { .byName(name: "MPaxos" + $0) } }
+
+func module(
+    _ name: String, _ modules: [String] = [], _ products: [Target.Dependency] = [], settings: [SwiftSetting] = []
+) -> Target {
+    .target(
+        name: "MPaxos" + name, dependencies: ours(modules) + products, path: "Sources/" + name, swiftSettings: settings)
+}
+
+func systemLibrary(_ name: String) -> Target { .systemLibrary(name: "MPaxos" + name, path: "Sources/" + name) }
+
+func tests(
+    of name: String, with modules: [String] = [], _ products: [Target.Dependency] = [], exclude: [String] = []
+) -> Target {
+    .testTarget(name: name + "Tests", dependencies: ours(modules) + products, exclude: exclude)
+}
+
 /// For `InPlace`.
 let inPlace: [SwiftSetting] = [.enableExperimentalFeature("RawLayout")]
+
+let argumentParser = Target.Dependency.product(name: "ArgumentParser", package: "swift-argument-parser")
+let histogram = Target.Dependency.product(name: "Histogram", package: "hdrhistogram-swift")
+let logging = Target.Dependency.product(name: "Logging", package: "swift-log")
+let nioCore = Target.Dependency.product(name: "NIOCore", package: "swift-nio")
+let nioHTTP = Target.Dependency.product(name: "NIOHTTP1", package: "swift-nio")
+let nioPosix = Target.Dependency.product(name: "NIOPosix", package: "swift-nio")
+let nioSSL = Target.Dependency.product(name: "NIOSSL", package: "swift-nio-ssl")
+let toml = Target.Dependency.product(name: "TOMLKit", package: "TOMLKit")
 
 let package = Package(
     name: "mPaxosSM",
@@ -19,83 +48,64 @@ let package = Package(
         .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
     ],
     targets: [
-        .systemLibrary(name: "CZeroMQ"),
-        .systemLibrary(name: "CPersistentMemory"),
-        .systemLibrary(name: "CEpoll"),
-        .target(name: "CSupport"),
+        systemLibrary("CZeroMQ"),
+        systemLibrary("CPersistentMemory"),
+        systemLibrary("CEpoll"),
+        module("CSupport"),
 
-        .target(name: "Invariants", dependencies: ["CSupport"]),
-        .target(name: "Consensus", dependencies: ["Invariants"], swiftSettings: inPlace),
-        .target(name: "Flow", dependencies: ["Invariants"], swiftSettings: inPlace),
-        .target(name: "Wire", dependencies: ["Invariants", "Consensus"]),
-        .target(name: "Queues", dependencies: ["Invariants", "CSupport"]),
-        .target(name: "Keys", dependencies: ["Invariants", "CZeroMQ"]),
-        .target(name: "Messaging", dependencies: ["Invariants", "Keys", "CZeroMQ"]),
-        .target(name: "ZMTP", dependencies: ["Invariants", "CEpoll"]),
-        .target(name: "PersistentMemory", dependencies: ["Invariants", "CPersistentMemory", "CSupport"]),
-        .target(name: "Storage", dependencies: ["Invariants", "PersistentMemory", "Consensus"]),
-        .target(name: "StateMachines", dependencies: ["Invariants", "PersistentMemory"]),
-        .target(name: "Topology", dependencies: ["Keys", .product(name: "TOMLKit", package: "TOMLKit")]),
-        .target(name: "Simulation", dependencies: ["Invariants", "CSupport", "Consensus", "Flow"]),
-        .target(name: "Client", dependencies: ["Invariants", "Wire", "Keys", "Messaging", "Topology"]),
-        .target(
-            name: "LoadGenerator",
-            dependencies: [
-                "Invariants", "Keys", "Messaging", "Wire", "ZMTP",
-                .product(name: "Histogram", package: "hdrhistogram-swift"),
-            ]),
-        .target(
-            name: "Replica",
-            dependencies: [
+        module("Invariants", ["CSupport"]),
+        module("Consensus", ["Invariants"], settings: inPlace),
+        module("Flow", ["Invariants"], settings: inPlace),
+        module("Wire", ["Invariants", "Consensus"]),
+        module("Queues", ["Invariants", "CSupport"]),
+        module("Keys", ["Invariants", "CZeroMQ"]),
+        module("Messaging", ["Invariants", "Keys", "CZeroMQ"]),
+        module("ZMTP", ["Invariants", "CEpoll"]),
+        module("PersistentMemory", ["Invariants", "CPersistentMemory", "CSupport"]),
+        module("Storage", ["Invariants", "PersistentMemory", "Consensus"]),
+        module("StateMachines", ["Invariants", "PersistentMemory"]),
+        module("Topology", ["Keys"], [toml]),
+        module("Simulation", ["Invariants", "CSupport", "Consensus", "Flow"]),
+        module("Client", ["Invariants", "Wire", "Keys", "Messaging", "Topology"]),
+        module("LoadGenerator", ["Invariants", "Keys", "Messaging", "Wire", "ZMTP"], [histogram]),
+        module(
+            "Replica",
+            [
                 "Invariants", "Consensus", "Flow", "Wire", "Queues", "Keys", "Messaging", "ZMTP", "PersistentMemory",
                 "Storage", "StateMachines", "Topology", "CSupport",
-                .product(name: "Logging", package: "swift-log"),
-                .product(name: "NIOCore", package: "swift-nio"),
-                .product(name: "NIOPosix", package: "swift-nio"),
-                .product(name: "NIOHTTP1", package: "swift-nio"),
-                .product(name: "NIOSSL", package: "swift-nio-ssl"),
-            ]),
+            ], [logging, nioCore, nioPosix, nioHTTP, nioSSL]),
         .target(
             name: "MPaxosSM",
-            dependencies: [
-                "Replica", "StateMachines", "Client", "Keys", "Topology",
-                .product(name: "Logging", package: "swift-log"),
-            ]),
+            dependencies: ours(["Replica", "StateMachines", "Client", "Keys", "Topology"]) + [logging]),
         .executableTarget(
             name: "mpaxos",
-            dependencies: [
+            dependencies: ours([
                 "Invariants", "Replica", "Client", "LoadGenerator", "Simulation", "Topology", "Storage",
                 "StateMachines", "PersistentMemory", "Keys", "Wire",
-                .product(name: "ArgumentParser", package: "swift-argument-parser"),
-                .product(name: "Logging", package: "swift-log"),
-            ]),
+            ]) + [argumentParser, logging]),
 
-        .testTarget(name: "ArchitectureTests"),
-        .testTarget(name: "InvariantsTests", dependencies: ["Invariants", "CSupport"]),
-        .testTarget(name: "ConsensusTests", dependencies: ["Consensus", "Simulation"]),
-        .testTarget(name: "FlowTests", dependencies: ["Flow"]),
-        .testTarget(name: "WireTests", dependencies: ["Wire", "Consensus"]),
-        .testTarget(name: "QueuesTests", dependencies: ["Queues"]),
-        .testTarget(name: "KeysTests", dependencies: ["Keys"]),
-        .testTarget(name: "MessagingTests", dependencies: ["Keys", "Messaging"]),
-        .testTarget(name: "ZMTPTests", dependencies: ["ZMTP", "Messaging"]),
-        .testTarget(name: "PersistentMemoryTests", dependencies: ["PersistentMemory"]),
-        .testTarget(name: "StorageTests", dependencies: ["Storage", "StateMachines", "PersistentMemory", "Consensus"]),
-        .testTarget(name: "StateMachinesTests", dependencies: ["StateMachines", "PersistentMemory"]),
-        .testTarget(name: "TopologyTests", dependencies: ["Keys", "Topology"]),
-        .testTarget(name: "ClientTests", dependencies: ["Client", "Keys", "Wire", "Messaging", "Topology"]),
-        .testTarget(name: "LoadGeneratorTests", dependencies: ["LoadGenerator", "Keys", "Wire", "Messaging", "ZMTP"]),
-        .testTarget(
-            name: "ReplicaTests",
-            dependencies: [
+        tests(of: "Architecture"),
+        tests(of: "Invariants", with: ["Invariants", "CSupport"]),
+        tests(of: "Consensus", with: ["Consensus", "Simulation"]),
+        tests(of: "Flow", with: ["Flow"]),
+        tests(of: "Wire", with: ["Wire", "Consensus"]),
+        tests(of: "Queues", with: ["Queues"]),
+        tests(of: "Keys", with: ["Keys"]),
+        tests(of: "Messaging", with: ["Keys", "Messaging"]),
+        tests(of: "ZMTP", with: ["ZMTP", "Messaging"]),
+        tests(of: "PersistentMemory", with: ["PersistentMemory"]),
+        tests(of: "Storage", with: ["Storage", "StateMachines", "PersistentMemory", "Consensus"]),
+        tests(of: "StateMachines", with: ["StateMachines", "PersistentMemory"]),
+        tests(of: "Topology", with: ["Keys", "Topology"]),
+        tests(of: "Client", with: ["Client", "Keys", "Wire", "Messaging", "Topology"]),
+        tests(of: "LoadGenerator", with: ["LoadGenerator", "Keys", "Wire", "Messaging", "ZMTP"]),
+        tests(
+            of: "Replica",
+            with: [
                 "Invariants", "Replica", "Client", "StateMachines", "Topology", "Storage", "PersistentMemory",
                 "Consensus", "Wire", "Keys", "Messaging", "Queues", "CSupport",
-                .product(name: "Logging", package: "swift-log"),
-                .product(name: "NIOCore", package: "swift-nio"),
-                .product(name: "NIOPosix", package: "swift-nio"),
-                .product(name: "NIOSSL", package: "swift-nio-ssl"),
-            ]),
-        .testTarget(name: "EndToEndTests", exclude: ["scenarios"]),
+            ], [logging, nioCore, nioPosix, nioSSL]),
+        tests(of: "EndToEnd", exclude: ["scenarios"]),
     ],
     swiftLanguageModes: [.v6]
 )

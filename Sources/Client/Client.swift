@@ -1,5 +1,5 @@
-import Invariants
-import Wire
+import MPaxosInvariants
+import MPaxosWire
 
 /// A client of a cluster for Swift concurrency: any number of sessions and queries under way at once over one connection to each
 /// replica. It retries with the same sequence, changes replicas when one fails, and follows redirects.

@@ -1,5 +1,5 @@
-import Messaging
-import Wire
+import MPaxosMessaging
+import MPaxosWire
 
 /// Why a request got no result. Its description is a sentence for the person.
 public enum ClientError: Error, Sendable, Equatable, CustomStringConvertible {

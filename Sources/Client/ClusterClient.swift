@@ -1,6 +1,6 @@
 import Foundation
-import Invariants
-import Wire
+import MPaxosInvariants
+import MPaxosWire
 
 /// A blocking client of a cluster: tries its replicas in turn until one gives a final answer or the time is over. For tools and
 /// simple programs; each call waits.

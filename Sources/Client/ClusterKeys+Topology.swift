@@ -1,5 +1,5 @@
-import Keys
-import Topology
+import MPaxosKeys
+import MPaxosTopology
 
 extension ClusterKeys {
     /// The keys of the topology's replicas, for a client with the pair `own`.

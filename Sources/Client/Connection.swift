@@ -1,8 +1,8 @@
 import Foundation
-import Keys
-import Messaging
+import MPaxosKeys
+import MPaxosMessaging
 import Synchronization
-import Wire
+import MPaxosWire
 
 /// A blocking connection to one replica: one request, one reply. It neither retries nor goes elsewhere; see `ClusterClient`.
 ///

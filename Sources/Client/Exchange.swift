@@ -1,8 +1,8 @@
 import Foundation
-import Keys
-import Messaging
+import MPaxosKeys
+import MPaxosMessaging
 import Synchronization
-import Wire
+import MPaxosWire
 
 /// How long a client tries, and who it is.
 public struct ClientOptions: Sendable {

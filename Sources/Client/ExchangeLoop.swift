@@ -1,7 +1,7 @@
 import Foundation
-import Invariants
-import Messaging
-import Wire
+import MPaxosInvariants
+import MPaxosMessaging
+import MPaxosWire
 
 /// The exchange's thread: links to all replicas, requests under way, their retries. One request of a session is under way at a
 /// time; more wait their turn here.

@@ -1,5 +1,5 @@
-import Keys
-import Messaging
+import MPaxosKeys
+import MPaxosMessaging
 
 /// The CURVE handshakes of one link: by which key the replica is known now, why no connection stands, and when to connect
 /// anew where libzmq would not, or not by the other key.

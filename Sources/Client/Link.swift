@@ -1,7 +1,7 @@
-import Invariants
-import Keys
-import Messaging
-import Wire
+import MPaxosInvariants
+import MPaxosKeys
+import MPaxosMessaging
+import MPaxosWire
 
 /// A DEALER to one replica's client endpoint, and MPX/1 framing on it. Belongs to one thread at a time.
 final class Link {

@@ -1,4 +1,4 @@
-import Wire
+import MPaxosWire
 
 /// What a client does with an answer: the column "what the client does" of the protocol's table of statuses. Pure.
 enum RetryRule {

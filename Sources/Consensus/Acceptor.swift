@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 /// Promises and acceptances, and what follows for the learner.
 extension Core {

@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 /// Whom a replica has met, and with whom it may form a cluster: the rules of the handshake, without its words and
 /// frames.

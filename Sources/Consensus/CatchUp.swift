@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 /// Fetching decided values that proposals did not bring, by asking for them.
 extension Core {

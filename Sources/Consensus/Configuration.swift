@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 /// What a core is told about the cluster and its own limits. The same on every replica but for `replica` and `seed`.
 package struct Configuration: Sendable {

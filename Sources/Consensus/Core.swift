@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 /// What a replica is busy with.
 @usableFromInline package enum Role: UInt8, Sendable, BitwiseCopyable {

@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 /// Something to make durable. Records of one buffer may be made durable in any order, and any subset of them may survive a
 /// crash: the core never lets one record rest on another that has not been reported durable.

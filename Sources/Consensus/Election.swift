@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 /// A value that a candidate learnt from promises.
 struct Adopted: BitwiseCopyable {

@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 /// Proposals, their votes, and the flow to each follower.
 extension Core {

@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 /// The core's view of one log entry.
 package struct Entry: BitwiseCopyable, Hashable, Sendable {

@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 /// xorshift64*: small, fast and the same everywhere. Only for timeouts.
 struct Random: BitwiseCopyable {

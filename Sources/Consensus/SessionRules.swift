@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 /// The kinds of ordered commands that concern the sessions. The codes are those of the client protocol.
 @usableFromInline package enum OrderedKind: UInt8, Sendable, BitwiseCopyable {

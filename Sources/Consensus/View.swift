@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 /// A view number. 0 means "none": no replica leads it. Each later view has exactly one leader, see `leadingReplica(of:among:)`.
 @usableFromInline package typealias View = UInt64

@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 /// What one replica may have under way to one peer, in bytes, and what it has.
 ///

@@ -1,4 +1,4 @@
-import CSupport
+import MPaxosCSupport
 
 /// Stops the process unless `condition` holds, in every build: what comes after relies on it, and what is written down
 /// is persistent. For what only a fault of the program can bring about; what a peer, a client, a file or an operator

@@ -1,4 +1,4 @@
-import CZeroMQ
+import MPaxosCZeroMQ
 import Glibc
 
 /// Files of keys, in the form of CZMQ's certificates (ZeroMQ RFC 4, ZPL): pyzmq's `zmq.auth.load_certificate`, czmq's

@@ -1,5 +1,5 @@
-import CZeroMQ
-import Invariants
+import MPaxosCZeroMQ
+import MPaxosInvariants
 
 /// A CURVE key pair: who has the secret half can prove that the public one is its own.
 ///

@@ -1,4 +1,4 @@
-import CZeroMQ
+import MPaxosCZeroMQ
 
 /// The public half of a CURVE key pair: 32 bytes, for people 40 characters of Z85 (ZeroMQ RFC 32, as CurveZMQ, RFC 26,
 /// takes it).

@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 /// When the requests of an open loop are meant to start.
 struct ArrivalSchedule {

@@ -1,4 +1,4 @@
-import Keys
+import MPaxosKeys
 
 /// What a run of the load generator does.
 package struct BenchConfiguration: Sendable {

@@ -1,6 +1,6 @@
-import Keys
-import Messaging
-import ZMTP
+import MPaxosKeys
+import MPaxosMessaging
+import MPaxosZMTP
 
 /// What connections to replicas that know their clients by keys are made with. Used by one thread.
 final class CurveDialer {

@@ -1,5 +1,5 @@
 import Glibc
-import ZMTP
+import MPaxosZMTP
 
 /// A client endpoint and the socket address behind it, looked up once.
 struct Endpoint: Sendable {

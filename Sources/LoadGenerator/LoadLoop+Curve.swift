@@ -1,4 +1,4 @@
-import ZMTP
+import MPaxosZMTP
 
 /// Links by CURVE: what differs from plain sockets.
 extension LoadLoop {

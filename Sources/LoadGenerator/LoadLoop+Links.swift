@@ -1,4 +1,4 @@
-import Wire
+import MPaxosWire
 
 extension LoadLoop {
     private static let reconnectDelay: UInt64 = 20_000_000

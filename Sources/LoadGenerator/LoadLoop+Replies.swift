@@ -1,5 +1,5 @@
-import Wire
-import ZMTP
+import MPaxosWire
+import MPaxosZMTP
 
 extension LoadLoop {
     /// Larger than any body of a reply.

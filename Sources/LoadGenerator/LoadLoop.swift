@@ -1,7 +1,7 @@
 import Histogram
-import Invariants
-import Wire
-import ZMTP
+import MPaxosInvariants
+import MPaxosWire
+import MPaxosZMTP
 
 /// The generator at work: one thread, one epoll set, sessions and links in raw memory. What handles replies is in
 /// `LoadLoop+Replies.swift`, what handles connections in `LoadLoop+Links.swift`.

@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 /// A first-in, first-out queue of small numbers with room for a fixed count, in memory that its owner releases.
 struct NumberQueue {

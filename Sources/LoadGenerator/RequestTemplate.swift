@@ -1,4 +1,4 @@
-import Wire
+import MPaxosWire
 
 /// One request as it goes over the connection, delimiter and both frames, of which only session, sequence, position,
 /// key and the length of the value differ from one sending to the next.

@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 /// A session of the cluster and its one outstanding request.
 ///

@@ -1,7 +1,7 @@
 import FoundationEssentials
 import Glibc
-import Wire
-import ZMTP
+import MPaxosWire
+import MPaxosZMTP
 
 /// The parts of a STATUS body that the generator looks at.
 struct ReplicaStatus: Decodable, Equatable, Sendable {

@@ -1,5 +1,5 @@
 import Glibc
-import Invariants
+import MPaxosInvariants
 
 /// Draws ranks from 0 that follow Zipf's law: rank k with a weight of 1 / (k + 1)^exponent.
 ///

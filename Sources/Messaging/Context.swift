@@ -1,6 +1,6 @@
-import CZeroMQ
+import MPaxosCZeroMQ
 import Glibc
-import Invariants
+import MPaxosInvariants
 import Synchronization
 
 /// libzmq's context: its I/O threads and in-process endpoints. Sockets keep theirs alive.

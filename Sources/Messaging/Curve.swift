@@ -1,6 +1,6 @@
-import CZeroMQ
-import Invariants
-import Keys
+import MPaxosCZeroMQ
+import MPaxosInvariants
+import MPaxosKeys
 
 /// CURVE, the mechanism by which libzmq encrypts and authenticates connections (ZeroMQ RFC 26). To be set before `bind`
 /// and `connect`: it holds for what is bound and connected later.

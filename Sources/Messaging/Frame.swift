@@ -1,5 +1,5 @@
-import CZeroMQ
-import Invariants
+import MPaxosCZeroMQ
+import MPaxosInvariants
 
 /// One message frame, over a zmq_msg_t that is allocated once and used again and again: its address, and with it the data pointer
 /// of short messages (up to 33 bytes live inside zmq_msg_t), stays put.

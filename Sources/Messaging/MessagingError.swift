@@ -1,4 +1,4 @@
-import CZeroMQ
+import MPaxosCZeroMQ
 
 /// What libzmq refused at set-up, as a sentence for the person: what, at which endpoint, why, what to do.
 package struct MessagingError: Error, CustomStringConvertible, Equatable {

@@ -1,5 +1,5 @@
-import CZeroMQ
-import Invariants
+import MPaxosCZeroMQ
+import MPaxosInvariants
 import Synchronization
 
 /// What happens to a socket's connections, for logs and for knowing that a peer is there. Off the hot path: events are strings.

@@ -1,5 +1,5 @@
-import CZeroMQ
-import Invariants
+import MPaxosCZeroMQ
+import MPaxosInvariants
 
 /// zmq_poll over sockets and plain file descriptors; its items are allocated once. (libzmq keeps up to 16 items on the stack
 /// while it polls, more it allocates each time.)

@@ -1,5 +1,5 @@
-import CZeroMQ
-import Invariants
+import MPaxosCZeroMQ
+import MPaxosInvariants
 
 /// What became of a frame given to `send`.
 package enum SendOutcome: UInt8, Sendable {

@@ -1,5 +1,5 @@
-import CZeroMQ
-import Invariants
+import MPaxosCZeroMQ
+import MPaxosInvariants
 
 /// Options of a socket, to be set before `bind` and `connect`: most take effect for later connections only.
 extension Socket {

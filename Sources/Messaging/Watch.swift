@@ -1,5 +1,5 @@
 import Glibc
-import Invariants
+import MPaxosInvariants
 
 /// Which of a thread's sockets may have something to receive, learned with one system call for all of them.
 ///

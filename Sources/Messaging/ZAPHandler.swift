@@ -1,7 +1,7 @@
-import CZeroMQ
+import MPaxosCZeroMQ
 import Foundation
-import Invariants
-import Keys
+import MPaxosInvariants
+import MPaxosKeys
 import Synchronization
 
 /// Says which keys may come in, for all CURVE servers of a context (ZeroMQ RFC 27, ZAP): libzmq asks it in the middle of

@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 /// Which share of the heap a block is charged to.
 package enum AllocationClass: Sendable {

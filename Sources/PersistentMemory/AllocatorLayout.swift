@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 /// The allocator's own records, at offsets from `HeapLayout.allocator`: counters, the map of filled first levels and
 /// the sum of all its words on one line, then a map of second levels for each first level, then the heads of the free

@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 /// Bytes that lie in a block of the heap.
 public struct BlockSlice: BitwiseCopyable, Sendable {

@@ -1,5 +1,5 @@
-import CSupport
-import Invariants
+import MPaxosCSupport
+import MPaxosInvariants
 
 /// A number below 2^48 and 16 check bits in one word: what must change by a single aligned store, which reaches memory
 /// whole or not at all, and yet must not be trusted blindly. One or two flipped bits anywhere in the word are always

@@ -1,4 +1,4 @@
-import CSupport
+import MPaxosCSupport
 
 /// CRC32C (Castagnoli), as it guards what lies in pools and what travels between replicas.
 @usableFromInline package enum Checksum {

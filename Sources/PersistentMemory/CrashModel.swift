@@ -1,5 +1,5 @@
 import Glibc
-import Invariants
+import MPaxosInvariants
 
 /// A model of what persistent memory may hold after a power failure, fed by the flushes and fences of a pool. For
 /// tests.

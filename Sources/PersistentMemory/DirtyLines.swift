@@ -1,5 +1,5 @@
 import Glibc
-import Invariants
+import MPaxosInvariants
 
 /// The 64-byte lines of the data area that the coming commit will write: a bitmap for the question, a word of it for
 /// each page; a list for the walk.

@@ -1,6 +1,6 @@
-import CPersistentMemory
+import MPaxosCPersistentMemory
 import Glibc
-import Invariants
+import MPaxosInvariants
 
 /// What a fence of a pool survives. Decided when the pool is opened.
 public enum Durability: String, Sendable {

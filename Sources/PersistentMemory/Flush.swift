@@ -1,6 +1,6 @@
-import CPersistentMemory
+import MPaxosCPersistentMemory
 import Glibc
-import Invariants
+import MPaxosInvariants
 
 /// Hears of the flushes and fences of one pool, in order. Crash-image tests keep from them what memory may hold after a
 /// power failure. Called on the pool's owner thread, after the stores and before the instruction takes effect on the

@@ -1,5 +1,5 @@
 import Glibc
-import Invariants
+import MPaxosInvariants
 
 /// A mode for tests of whole replicas (`MPAXOS_CHECK_FLUSHES=1`): keeps a shadow of what has reached memory of a pool,
 /// and stops the process when a message is about to leave that rests on bytes which have not. It finds a forgotten

@@ -1,5 +1,5 @@
 import Glibc
-import Invariants
+import MPaxosInvariants
 
 /// A failure-atomic heap in a pool's region: redo by a private view.
 ///

@@ -1,4 +1,4 @@
-import CSupport
+import MPaxosCSupport
 
 /// Where things lie in a heap's region: [header page][journal][data area], and in the data area:
 /// [progress][system root][machine root][allocator][blocks]. Stored in the header, checked at open.

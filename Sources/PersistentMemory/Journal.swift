@@ -1,6 +1,6 @@
-import CSupport
+import MPaxosCSupport
 import Glibc
-import Invariants
+import MPaxosInvariants
 
 /// The redo journal: commits appended one after the other, from the start again after each checkpoint.
 ///

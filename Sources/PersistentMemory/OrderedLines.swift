@@ -1,5 +1,5 @@
-import CSupport
-import Invariants
+import MPaxosCSupport
+import MPaxosInvariants
 
 /// Lines whose first word tells what is happening to them. After a process was killed memory is as its last instruction
 /// left it, so a line that it was in the middle of has the first word of the new content; after a loss of power any

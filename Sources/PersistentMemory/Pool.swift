@@ -1,6 +1,6 @@
-import CPersistentMemory
+import MPaxosCPersistentMemory
 import Glibc
-import Invariants
+import MPaxosInvariants
 
 /// One libpmemobj pool file that holds a single page-aligned region, allocated at creation.
 ///

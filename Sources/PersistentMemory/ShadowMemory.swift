@@ -1,5 +1,5 @@
 import Glibc
-import Invariants
+import MPaxosInvariants
 
 /// What of a pool's region has certainly reached memory, by the flushes and fences that were heard of.
 ///

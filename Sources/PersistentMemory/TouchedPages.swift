@@ -1,5 +1,5 @@
 import Glibc
-import Invariants
+import MPaxosInvariants
 
 /// Which pages of the view have a private copy in DRAM, to give that memory back when they are many.
 struct TouchedPages {

@@ -1,6 +1,6 @@
-import CSupport
+import MPaxosCSupport
 import Glibc
-import Invariants
+import MPaxosInvariants
 
 /// Reads and writes of a heap's data area, gathered into one failure-atomic commit.
 ///

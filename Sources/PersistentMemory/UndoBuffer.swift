@@ -1,5 +1,5 @@
 import Glibc
-import Invariants
+import MPaxosInvariants
 
 /// What the current command overwrote of what earlier commands of the same commit had written, newest last, in ordinary
 /// memory: commits never need it, only a command that is refused. What was not written since the last commit is at

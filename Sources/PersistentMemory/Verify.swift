@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 /// What a walk over all blocks of a heap found.
 package struct HeapCensus: Equatable, Sendable {

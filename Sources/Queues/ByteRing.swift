@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 import Synchronization
 
 /// Bytes that travel beside the elements of an `SPSCRing`, from exactly one producer thread to exactly one consumer thread: the

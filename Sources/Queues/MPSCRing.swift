@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 import Synchronization
 
 /// A bounded lock-free ring from many producer threads to exactly one consumer thread, after Dmitry Vyukov's bounded queue: a

@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 import Synchronization
 
 /// Distance that keeps two fields out of each other's way: two 64-byte lines, since the prefetcher fetches lines in pairs.

@@ -1,7 +1,7 @@
-import Invariants
-import Messaging
-import Queues
-import Wire
+import MPaxosInvariants
+import MPaxosMessaging
+import MPaxosQueues
+import MPaxosWire
 
 /// The commands that wait for their place in the log: those of this replica's own clients, and the runs that followers
 /// forwarded. Copies each once, from the frame it came in to where it shall lie in a batch.

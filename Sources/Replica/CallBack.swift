@@ -1,7 +1,7 @@
-import Invariants
-import Keys
-import Messaging
-import Wire
+import MPaxosInvariants
+import MPaxosKeys
+import MPaxosMessaging
+import MPaxosWire
 
 /// How a replica makes sure that whoever says HELLO is the replica that it says it is: it calls that one back.
 ///

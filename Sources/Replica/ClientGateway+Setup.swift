@@ -1,4 +1,4 @@
-import Topology
+import MPaxosTopology
 
 extension ClientGateway.Settings {
     init(topology: Topology, index: Int) {

@@ -1,9 +1,9 @@
-import Invariants
-import Messaging
-import Queues
-import StateMachines
-import Topology
-import Wire
+import MPaxosInvariants
+import MPaxosMessaging
+import MPaxosQueues
+import MPaxosStateMachines
+import MPaxosTopology
+import MPaxosWire
 
 /// The stage that talks to clients, as `client-protocol.md` describes it. It validates, admits and remembers requests,
 /// hands them to the engine, and sends each reply when the executor has it. STATUS and PING it answers by itself.

@@ -1,8 +1,8 @@
 import Glibc
-import Invariants
-import Messaging
-import Topology
-import ZMTP
+import MPaxosInvariants
+import MPaxosMessaging
+import MPaxosTopology
+import MPaxosZMTP
 
 extension ClientPort {
     // Somewhat too large is answered TOO_LARGE; far too large costs the connection, before memory is spent on it.

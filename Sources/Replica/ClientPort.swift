@@ -1,7 +1,7 @@
-import Invariants
-import Messaging
-import Topology
-import Wire
+import MPaxosInvariants
+import MPaxosMessaging
+import MPaxosTopology
+import MPaxosWire
 
 /// Where a gateway's requests come from and its replies go: the asynchronous REP side of ZeroMQ's request-reply pattern
 /// (RFC 28).

@@ -1,7 +1,7 @@
-import Consensus
-import Messaging
-import PersistentMemory
-import Wire
+import MPaxosConsensus
+import MPaxosMessaging
+import MPaxosPersistentMemory
+import MPaxosWire
 
 /// A batch that is too large to go to the peers whole, before it has a place in the log.
 struct LargeBatch: BitwiseCopyable {

@@ -1,5 +1,5 @@
-import Consensus
-import Wire
+import MPaxosConsensus
+import MPaxosWire
 
 /// Whether this replica's state is that of the others. The executor states its digest at fixed instances and in quiet
 /// times; the engines tell each other.

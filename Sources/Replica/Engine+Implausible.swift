@@ -1,5 +1,5 @@
-import Consensus
-import Wire
+import MPaxosConsensus
+import MPaxosWire
 
 /// What a peer says though no replica in its place can have it to say: it is refused, counted, and said in the log.
 extension Engine {

@@ -1,9 +1,9 @@
-import Consensus
-import Invariants
-import Messaging
-import PersistentMemory
-import Storage
-import Wire
+import MPaxosConsensus
+import MPaxosInvariants
+import MPaxosMessaging
+import MPaxosPersistentMemory
+import MPaxosStorage
+import MPaxosWire
 
 /// From the commands that wait to proposals, or to the leader.
 extension Engine {

@@ -1,6 +1,6 @@
-import Consensus
-import PersistentMemory
-import Wire
+import MPaxosConsensus
+import MPaxosPersistentMemory
+import MPaxosWire
 
 /// What peers send to be ordered. It is looked at before this replica votes for it, orders it or hands it to the
 /// executor: what is decided is executed by all replicas, at once and again after each start.

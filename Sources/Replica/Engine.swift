@@ -1,12 +1,12 @@
-import CSupport
-import Consensus
-import Invariants
+import MPaxosCSupport
+import MPaxosConsensus
+import MPaxosInvariants
 import Logging
-import Messaging
-import PersistentMemory
-import Queues
-import Storage
-import Wire
+import MPaxosMessaging
+import MPaxosPersistentMemory
+import MPaxosQueues
+import MPaxosStorage
+import MPaxosWire
 
 /// The stage that decides: batcher, core and journal in one, since all three work on the acceptor pool, which has one
 /// owner (decision 0003).

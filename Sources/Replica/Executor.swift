@@ -1,12 +1,12 @@
-import CSupport
-import Consensus
-import Invariants
+import MPaxosCSupport
+import MPaxosConsensus
+import MPaxosInvariants
 import Logging
-import PersistentMemory
-import Queues
-import StateMachines
-import Storage
-import Wire
+import MPaxosPersistentMemory
+import MPaxosQueues
+import MPaxosStateMachines
+import MPaxosStorage
+import MPaxosWire
 
 /// The stage that owns the replicated state: executes decided batches in order, commits, and answers.
 ///

@@ -1,6 +1,6 @@
 import Glibc
-import Messaging
-import ZMTP
+import MPaxosMessaging
+import MPaxosZMTP
 
 /// Throws where a process listens at the path of an `ipc://` endpoint: libzmq would take the path from it, and its
 /// clients or peers would come here. A path that a killed process left is free.

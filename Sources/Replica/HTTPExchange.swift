@@ -1,4 +1,4 @@
-import CSupport
+import MPaxosCSupport
 import NIOCore
 import NIOHTTP1
 import NIOSSL

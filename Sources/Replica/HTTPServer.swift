@@ -1,4 +1,4 @@
-import CSupport
+import MPaxosCSupport
 import Dispatch
 import Glibc
 import Logging
@@ -7,7 +7,7 @@ import NIOHTTP1
 import NIOPosix
 import NIOSSL
 import Synchronization
-import Topology
+import MPaxosTopology
 
 /// /metrics, /healthz and /status over HTTP, on a thread of its own that yields to the lanes. It reads the board alone,
 /// so that a scrape never delays a stage.

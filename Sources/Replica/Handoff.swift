@@ -1,6 +1,6 @@
-import Consensus
-import Messaging
-import Queues
+import MPaxosConsensus
+import MPaxosMessaging
+import MPaxosQueues
 
 // What travels through the rings between stages: fixed-size plain values. Bodies of requests and replies lie in a ring
 // of bytes beside, and whoever takes the value out releases the place. A peer's frame travels as the 64 bytes of its

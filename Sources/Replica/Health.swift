@@ -1,5 +1,5 @@
-import CSupport
-import Invariants
+import MPaxosCSupport
+import MPaxosInvariants
 
 /// Whether a replica can be counted on now: what /healthz answers, and `ready` in STATUS and /metrics. A word that
 /// somebody stored once is not enough; those who would take it back may stand still.

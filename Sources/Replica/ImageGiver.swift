@@ -1,7 +1,7 @@
 import Logging
-import PersistentMemory
-import Storage
-import Wire
+import MPaxosPersistentMemory
+import MPaxosStorage
+import MPaxosWire
 
 /// Gives an image of this replica's state to another one that no log helps any more. The engine's lane.
 ///

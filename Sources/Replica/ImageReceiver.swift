@@ -1,9 +1,9 @@
-import Consensus
-import Invariants
+import MPaxosConsensus
+import MPaxosInvariants
 import Logging
-import PersistentMemory
-import Storage
-import Wire
+import MPaxosPersistentMemory
+import MPaxosStorage
+import MPaxosWire
 
 /// Takes the state of another replica when no log reaches back to where this one stands. The engine's lane; slow work
 /// on the file is done at the desk meanwhile, so that this replica promises and acknowledges as long as it can.

@@ -1,10 +1,10 @@
-import CSupport
-import Invariants
-import Keys
+import MPaxosCSupport
+import MPaxosInvariants
+import MPaxosKeys
 import Logging
-import Messaging
+import MPaxosMessaging
 import Synchronization
-import Topology
+import MPaxosTopology
 
 /// Who may come in with which key, at both ports of a replica: what the topology and the file of client keys say now.
 /// Both can be read again while the replica runs.

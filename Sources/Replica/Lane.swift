@@ -1,8 +1,8 @@
-import CSupport
+import MPaxosCSupport
 import Foundation
-import Invariants
-import Messaging
-import Queues
+import MPaxosInvariants
+import MPaxosMessaging
+import MPaxosQueues
 import Synchronization
 
 /// A thread that polls one or more stages, spins for a moment when none has work, then sleeps until one of

@@ -1,9 +1,9 @@
-import CSupport
+import MPaxosCSupport
 import Glibc
-import Messaging
-import PersistentMemory
-import Queues
-import Topology
+import MPaxosMessaging
+import MPaxosPersistentMemory
+import MPaxosQueues
+import MPaxosTopology
 
 /// Which stage runs on which lane.
 struct LanePlan {

@@ -1,6 +1,6 @@
-import Invariants
-import Messaging
-import Wire
+import MPaxosInvariants
+import MPaxosMessaging
+import MPaxosWire
 
 /// Clients over a socket of libzmq: its ROUTER (`socket = "libzmq-router"`, and where clients have keys), or a literal
 /// REP (`"rep"`), which holds one request at a time and keeps the envelope itself.

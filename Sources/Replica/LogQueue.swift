@@ -1,4 +1,4 @@
-import CSupport
+import MPaxosCSupport
 import Dispatch
 import Foundation
 import Logging

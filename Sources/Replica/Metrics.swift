@@ -1,5 +1,5 @@
-import CSupport
-import Invariants
+import MPaxosCSupport
+import MPaxosInvariants
 import Synchronization
 
 /// One line of /metrics and where its number is.

@@ -1,6 +1,6 @@
-import Consensus
-import Messaging
-import Wire
+import MPaxosConsensus
+import MPaxosMessaging
+import MPaxosWire
 
 /// The 64 bytes of a frame's header, on their way.
 struct EncodedHeader: BitwiseCopyable {

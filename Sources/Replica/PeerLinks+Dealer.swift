@@ -1,6 +1,6 @@
-import Invariants
-import Keys
-import Messaging
+import MPaxosInvariants
+import MPaxosKeys
+import MPaxosMessaging
 
 extension PeerLinks {
     /// This replica's end of the connection to one of lower index.

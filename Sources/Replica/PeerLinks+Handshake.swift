@@ -1,8 +1,8 @@
-import Consensus
-import Invariants
-import Messaging
-import Queues
-import Wire
+import MPaxosConsensus
+import MPaxosInvariants
+import MPaxosMessaging
+import MPaxosQueues
+import MPaxosWire
 
 /// How a connection becomes a link: HELLO, CALL, HELLO with the proof, WELCOME or REFUSED.
 extension PeerLinks {

@@ -1,9 +1,9 @@
-import Consensus
-import Invariants
+import MPaxosConsensus
+import MPaxosInvariants
 import Logging
-import Messaging
-import Queues
-import Wire
+import MPaxosMessaging
+import MPaxosQueues
+import MPaxosWire
 
 /// The stage that talks to the other replicas: one DEALER/ROUTER pair for each link.
 ///

@@ -1,10 +1,10 @@
-import Consensus
-import Flow
-import Invariants
-import Messaging
-import Queues
-import Storage
-import Wire
+import MPaxosConsensus
+import MPaxosFlow
+import MPaxosInvariants
+import MPaxosMessaging
+import MPaxosQueues
+import MPaxosStorage
+import MPaxosWire
 
 /// What goes to the other replicas, and in which order. The engine's lane.
 ///

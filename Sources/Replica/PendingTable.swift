@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 /// The requests that a gateway admitted and has not answered: for each, where the answer must go and what it must echo.
 ///

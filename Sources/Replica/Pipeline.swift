@@ -1,5 +1,5 @@
-import Consensus
-import Queues
+import MPaxosConsensus
+import MPaxosQueues
 
 /// The rings between the stages of one replica. Every ring has one producer and one consumer stage.
 struct Rings {

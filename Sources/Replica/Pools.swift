@@ -1,10 +1,10 @@
-import CSupport
-import Consensus
+import MPaxosCSupport
+import MPaxosConsensus
 import Glibc
-import PersistentMemory
-import Storage
-import Topology
-import Wire
+import MPaxosPersistentMemory
+import MPaxosStorage
+import MPaxosTopology
+import MPaxosWire
 
 /// The two pools of a replica, opened, recovered, and found to belong together.
 struct Pools {

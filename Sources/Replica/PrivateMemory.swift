@@ -1,5 +1,5 @@
 import Glibc
-import Topology
+import MPaxosTopology
 
 /// The DRAM that a replica may take for changed pages of its state. Where the pages in use are more than that, commands
 /// wait for page faults, which cost several times what else they do.

@@ -1,5 +1,5 @@
 import Glibc
-import Topology
+import MPaxosTopology
 
 /// The limits of what this process may map (`ulimit -v`) and open (`ulimit -n`). What a replica needs is looked at
 /// before it opens anything: the libraries end the process where they get none.

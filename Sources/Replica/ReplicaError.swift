@@ -1,4 +1,4 @@
-import Topology
+import MPaxosTopology
 
 /// Why a replica does not run. The text is for the person at the terminal.
 public struct ReplicaError: Error, CustomStringConvertible {

@@ -1,14 +1,14 @@
-import CSupport
-import Consensus
+import MPaxosCSupport
+import MPaxosConsensus
 import Dispatch
 import Logging
-import Messaging
-import PersistentMemory
-import Queues
-import StateMachines
-import Storage
-import Topology
-import Wire
+import MPaxosMessaging
+import MPaxosPersistentMemory
+import MPaxosQueues
+import MPaxosStateMachines
+import MPaxosStorage
+import MPaxosTopology
+import MPaxosWire
 
 /// A replica from the opening of its pools to their closing: the stages, on their lanes. When another replica's state
 /// takes the place of its own, it ends, and the node begins another one.

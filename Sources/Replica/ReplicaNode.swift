@@ -1,13 +1,13 @@
-import CSupport
-import Consensus
+import MPaxosCSupport
+import MPaxosConsensus
 import Dispatch
-import Invariants
+import MPaxosInvariants
 import Logging
-import PersistentMemory
-import StateMachines
-import Storage
+import MPaxosPersistentMemory
+import MPaxosStateMachines
+import MPaxosStorage
 import Synchronization
-import Topology
+import MPaxosTopology
 
 /// One replica of a cluster: opens its pools, assembles the stages, runs them.
 ///

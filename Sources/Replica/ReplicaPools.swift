@@ -1,9 +1,9 @@
-import Consensus
+import MPaxosConsensus
 import Foundation
-import PersistentMemory
-import StateMachines
-import Storage
-import Topology
+import MPaxosPersistentMemory
+import MPaxosStateMachines
+import MPaxosStorage
+import MPaxosTopology
 
 /// Creates the pools of a replica.
 public enum ReplicaPools {

@@ -1,7 +1,7 @@
-import Invariants
-import Messaging
-import Wire
-import ZMTP
+import MPaxosInvariants
+import MPaxosMessaging
+import MPaxosWire
+import MPaxosZMTP
 
 /// Clients over sockets that the gateway's own lane reads and writes: `socket = "router"`, the usual case.
 ///

@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 /// How many requests each client has outstanding, by name: a table with open addressing and fixed memory.
 ///

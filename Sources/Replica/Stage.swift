@@ -1,5 +1,5 @@
-import Invariants
-import Messaging
+import MPaxosInvariants
+import MPaxosMessaging
 
 /// One step of the pipeline. It owns its sockets and its state, and touches no other stage's: what passes between
 /// stages passes through rings. All methods are called on the thread of the lane that runs the stage.

@@ -1,5 +1,5 @@
-import Consensus
-import Wire
+import MPaxosConsensus
+import MPaxosWire
 
 /// Both sides of taking over another replica's state, as the engine's lane meets them: this replica gives, or receives.
 final class StateTransfer {

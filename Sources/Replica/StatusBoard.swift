@@ -1,6 +1,6 @@
-import CSupport
-import Consensus
-import Invariants
+import MPaxosCSupport
+import MPaxosConsensus
+import MPaxosInvariants
 import Synchronization
 
 /// What the stages tell the outside about themselves: a block of words that each stage writes and that STATUS, /metrics

@@ -1,6 +1,6 @@
-import CSupport
+import MPaxosCSupport
 import Glibc
-import Invariants
+import MPaxosInvariants
 
 /// The STATUS body and /metrics: what a replica says about itself, made from its board whenever somebody asks. Any
 /// thread.

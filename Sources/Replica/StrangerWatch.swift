@@ -1,8 +1,8 @@
-import CSupport
+import MPaxosCSupport
 import Foundation
 import Glibc
-import Invariants
-import Messaging
+import MPaxosInvariants
+import MPaxosMessaging
 import Synchronization
 
 /// Cuts off the connections to a port of libzmq's that are strangers and want too much, on a thread of its own.

@@ -1,7 +1,7 @@
 import Dispatch
-import Invariants
-import PersistentMemory
-import Storage
+import MPaxosInvariants
+import MPaxosPersistentMemory
+import MPaxosStorage
 import Synchronization
 
 /// An image of the state that the engine orders and the executor makes, between batches.

@@ -1,7 +1,7 @@
-import Consensus
-import Messaging
-import PersistentMemory
-import Wire
+import MPaxosConsensus
+import MPaxosMessaging
+import MPaxosPersistentMemory
+import MPaxosWire
 
 /// Frames of state transfers on their way to the links. The engine's lane.
 final class TransferPort {

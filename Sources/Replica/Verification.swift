@@ -1,5 +1,5 @@
-import Consensus
-import PersistentMemory
+import MPaxosConsensus
+import MPaxosPersistentMemory
 
 /// Reads all bytes of the state again and again, and compares them with the digest that commits have kept: what is
 /// written by nobody, and so met by nobody, is met here.

@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 /// An array in plain memory, with one owner: no counts of references, no copies on write.
 struct Buffer<Element: BitwiseCopyable>: ~Copyable {

@@ -1,5 +1,5 @@
-import Consensus
-import Invariants
+import MPaxosConsensus
+import MPaxosInvariants
 
 /// The search for a planted bug: with a cluster of the size at which it matters.
 package struct BugHunt: Sendable, CustomStringConvertible {

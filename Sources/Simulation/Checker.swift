@@ -1,4 +1,4 @@
-import Consensus
+import MPaxosConsensus
 
 /// A run that broke what the protocol promises.
 package struct SimulationFailure: Error, CustomStringConvertible {

@@ -1,4 +1,4 @@
-import Consensus
+import MPaxosConsensus
 
 /// Which pools and lives the replicas really had: what one has on record of another must be among them.
 struct Chronicle {

@@ -1,5 +1,5 @@
-import Consensus
-import Invariants
+import MPaxosConsensus
+import MPaxosInvariants
 
 /// A command as it travels: each attempt of a client is one of its own, with the replica that is to answer.
 struct Command: BitwiseCopyable {

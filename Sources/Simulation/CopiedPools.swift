@@ -1,4 +1,4 @@
-import Consensus
+import MPaxosConsensus
 
 /// The pools of a replica as they were at some time: its log and its state.
 final class CopiedPools {

@@ -1,4 +1,4 @@
-import Consensus
+import MPaxosConsensus
 
 /// States that drift apart, and the comparison of their digests, by the very rules of the node.
 ///

@@ -1,5 +1,5 @@
-import Consensus
-import Invariants
+import MPaxosConsensus
+import MPaxosInvariants
 
 /// Something that will happen to one replica, or to the simulation as a whole.
 struct Event: BitwiseCopyable {

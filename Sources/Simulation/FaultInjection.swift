@@ -1,4 +1,4 @@
-import Consensus
+import MPaxosConsensus
 
 /// Makes the drawn faults happen.
 extension Simulator {

@@ -1,4 +1,4 @@
-import Consensus
+import MPaxosConsensus
 
 /// What goes wrong in one run, and how often. Each kind is off in part of the runs: a run with all of them at once
 /// never gets far enough to show what only one of them breaks.

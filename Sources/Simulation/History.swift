@@ -1,5 +1,5 @@
-import Consensus
-import Invariants
+import MPaxosConsensus
+import MPaxosInvariants
 
 /// What the clients see, against the one order of the decided log: the log executed once more, without faults, as the
 /// sequential specification, and the positions in the replies as the order that they claim. Replies that agree with the

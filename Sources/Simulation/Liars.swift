@@ -1,4 +1,4 @@
-import Consensus
+import MPaxosConsensus
 
 /// Members that have a key, their own, and say that they are others.
 ///

@@ -1,4 +1,4 @@
-import Consensus
+import MPaxosConsensus
 
 /// What the links of one run are like: as TCP they lose nothing and keep the order, but they take their time.
 struct LinkPlan {

@@ -1,5 +1,5 @@
-import Consensus
-import Flow
+import MPaxosConsensus
+import MPaxosFlow
 
 /// How messages get from one replica to another where there are links.
 extension Simulator {

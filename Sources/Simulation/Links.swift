@@ -1,4 +1,4 @@
-import Consensus
+import MPaxosConsensus
 
 /// The links of a run: the ways, and what waits for them.
 struct Links: ~Copyable {

@@ -1,4 +1,4 @@
-import Consensus
+import MPaxosConsensus
 
 /// What stays when the faults end: it makes all slower, and must not keep the replicas from going on.
 enum LastingFault {

@@ -1,4 +1,4 @@
-import Consensus
+import MPaxosConsensus
 
 /// Starts, crashes, and what a stopped replica takes from another.
 extension Simulator {

@@ -1,4 +1,4 @@
-import Consensus
+import MPaxosConsensus
 
 /// How replicas take up with each other, by the very rules of the node: two that have a way to each other introduce
 /// themselves, and what is new to one of them is durable before it looks at anything else that the other says.

@@ -1,5 +1,5 @@
-import Consensus
-import Invariants
+import MPaxosConsensus
+import MPaxosInvariants
 
 /// What a replica has on record of its own lives, and of the members that it has met, as the node's log keeps it: what
 /// is fenced survives a crash; of what is not, any part may.

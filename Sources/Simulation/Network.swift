@@ -1,4 +1,4 @@
-import Consensus
+import MPaxosConsensus
 
 /// Decides whether and when messages arrive.
 struct Network: ~Copyable {

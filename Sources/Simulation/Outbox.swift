@@ -1,5 +1,5 @@
-import Consensus
-import Flow
+import MPaxosConsensus
+import MPaxosFlow
 
 /// What a replica has to send to one peer and has not handed to the link yet, as the node keeps it: small messages
 /// first, then proposals in their order and answers in theirs, each as far as the window allows; large ones in pieces.

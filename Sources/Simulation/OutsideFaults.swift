@@ -1,4 +1,4 @@
-import Consensus
+import MPaxosConsensus
 
 /// Faults that come from outside the processes: what is done to pools while nobody runs on them. Each costs the
 /// replica, and a majority stays; of those that are left one at least is founded, so that all can be.

@@ -1,5 +1,5 @@
-import Consensus
-import Invariants
+import MPaxosConsensus
+import MPaxosInvariants
 
 /// The batch that was proposed first for each view and instance. Open addressing; nothing is ever removed.
 struct ProposalTable: ~Copyable {

@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 /// First in, first out, in plain memory with one owner, as `Buffer`.
 struct Queue<Element: BitwiseCopyable>: ~Copyable {

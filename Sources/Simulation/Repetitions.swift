@@ -1,4 +1,4 @@
-import Consensus
+import MPaxosConsensus
 
 /// How often the bytes of each proposal, and of each fetched value, leave for each peer: once, and again only when the
 /// leader had a reason to begin again; what is fetched, once a request.

@@ -1,5 +1,5 @@
-import Consensus
-import Invariants
+import MPaxosConsensus
+import MPaxosInvariants
 
 /// What is replicated: registers with a bound on the room they take, sessions by the very rules of the node, the
 /// position; and beside it how far it is executed.

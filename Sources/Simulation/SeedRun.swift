@@ -1,6 +1,6 @@
-import CSupport
+import MPaxosCSupport
 import Dispatch
-import Invariants
+import MPaxosInvariants
 import Synchronization
 
 /// Many seeds, on many cores, up to the first failure.

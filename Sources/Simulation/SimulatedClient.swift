@@ -1,4 +1,4 @@
-import Consensus
+import MPaxosConsensus
 
 /// A client: one operation at a time, repeated until it is answered, in a session of its own.
 struct SimulatedClient: BitwiseCopyable {

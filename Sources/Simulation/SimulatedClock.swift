@@ -1,5 +1,5 @@
-import Consensus
-import Invariants
+import MPaxosConsensus
+import MPaxosInvariants
 
 /// What a replica takes for the time: runs too fast or too slow, and jumps ahead. Never goes back: nor does the node's.
 struct SimulatedClock {

@@ -1,5 +1,5 @@
-import Consensus
-import Invariants
+import MPaxosConsensus
+import MPaxosInvariants
 
 /// A replica's state and its commits: what is executed becomes durable as a whole, some time later; then its replies
 /// leave.

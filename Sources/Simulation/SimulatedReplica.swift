@@ -1,5 +1,5 @@
-import Consensus
-import Invariants
+import MPaxosConsensus
+import MPaxosInvariants
 
 /// One replica: the core, and what an engine would do around it. The simulator keeps them in plain memory.
 struct SimulatedReplica: ~Copyable {

@@ -1,5 +1,5 @@
-import Consensus
-import Invariants
+import MPaxosConsensus
+import MPaxosInvariants
 
 /// A replica's persistent log: what is fenced survives a crash; of what is not, any subset may.
 struct SimulatedStorage: ~Copyable {

@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 /// splitmix64: the one source of chance of a simulation.
 struct SimulationRandom: RandomNumberGenerator {

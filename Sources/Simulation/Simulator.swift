@@ -1,4 +1,4 @@
-import Consensus
+import MPaxosConsensus
 
 /// What a run is made of, besides its seed.
 package struct SimulationOptions: Sendable {

@@ -1,4 +1,4 @@
-import Consensus
+import MPaxosConsensus
 
 /// What happens when an event is due, and after each step of a core.
 extension Simulator {

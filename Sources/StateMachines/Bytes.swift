@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 /// Whether two buffers of one length hold the same bytes: by words, since keys are short and a call of `memcmp` is not.
 @inline(__always)

@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 /// The index of a ``PersistentDictionary``: a hash table with chaining that grows and shrinks by linear hashing
 /// (Litwin, 1980), one bucket at a time. No command ever pays for a resize: one that adds a key splits two buckets at

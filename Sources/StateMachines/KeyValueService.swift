@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 /// The key-value state machine of the client protocol, the service that a cluster runs unless it is given another: put,
 /// get, delete, compare and swap, append, add, scan by prefix. An ordinary user of ``StateMachine`` and

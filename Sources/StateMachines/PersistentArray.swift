@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 /// An array of plain structs in persistent memory that grows and shrinks at its end, in bounded steps: growing moves no
 /// element.

@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 /// An integer in persistent memory. Eight bytes, zero at first.
 ///

@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 /// A dictionary from bytes to bytes in persistent memory.
 ///

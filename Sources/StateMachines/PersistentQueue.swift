@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 /// A first-in, first-out queue of plain structs in persistent memory.
 ///

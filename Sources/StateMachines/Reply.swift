@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 /// The bytes that answer one command or query: an append-only buffer that the runtime makes once and hands to every
 /// call.

@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 /// A growing sequence of equal elements in persistent memory that never moves what it holds: segment 0 has room for 16
 /// elements, segment 1 for the next 16, segment 2 for the next 32, and so on, each as large as all before it. An index

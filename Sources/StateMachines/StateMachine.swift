@@ -1,7 +1,7 @@
-import Invariants
+import MPaxosInvariants
 // An author's module needs `Transaction`, `PersistentPointer` and `Refusal` in every signature: one import brings them
 // along.
-@_exported import PersistentMemory
+@_exported import MPaxosPersistentMemory
 
 /// How a command reached the machine.
 public enum CommandKind: UInt8, Sendable, BitwiseCopyable {

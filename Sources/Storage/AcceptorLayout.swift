@@ -1,5 +1,5 @@
-import Invariants
-import PersistentMemory
+import MPaxosInvariants
+import MPaxosPersistentMemory
 
 /// Where things lie in the region of an acceptor.pool:
 ///

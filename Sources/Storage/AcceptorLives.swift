@@ -1,5 +1,5 @@
-import Consensus
-import Invariants
+import MPaxosConsensus
+import MPaxosInvariants
 
 /// The lives of this replica and of its peers, see `Life`.
 ///

@@ -1,6 +1,6 @@
-import Consensus
-import Invariants
-import PersistentMemory
+import MPaxosConsensus
+import MPaxosInvariants
+import MPaxosPersistentMemory
 
 /// What this replica has promised and voted, private to it: the promised view, the log of votes, the bytes of the
 /// batches.

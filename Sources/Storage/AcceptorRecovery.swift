@@ -1,5 +1,5 @@
-import Consensus
-import PersistentMemory
+import MPaxosConsensus
+import MPaxosPersistentMemory
 
 /// A vote that recovery dropped: nobody had been told of it, unless memory lost what it had taken.
 package struct TornVote: Sendable, CustomStringConvertible {

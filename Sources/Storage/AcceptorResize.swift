@@ -1,7 +1,7 @@
-import Consensus
+import MPaxosConsensus
 import Glibc
-import Invariants
-import PersistentMemory
+import MPaxosInvariants
+import MPaxosPersistentMemory
 
 /// A log of another size in the place of this one.
 ///

@@ -1,6 +1,6 @@
-import Consensus
-import Invariants
-import PersistentMemory
+import MPaxosConsensus
+import MPaxosInvariants
+import MPaxosPersistentMemory
 
 /// A batch's place in the arena, in the order of the offsets.
 struct ArenaRecord: BitwiseCopyable {

@@ -1,6 +1,6 @@
-import Consensus
-import Invariants
-import PersistentMemory
+import MPaxosConsensus
+import MPaxosInvariants
+import MPaxosPersistentMemory
 import Synchronization
 
 /// What a process leaves behind of what it executes, for the start after it: one line of the state pool's shared

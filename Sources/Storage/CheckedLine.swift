@@ -1,4 +1,4 @@
-import PersistentMemory
+import MPaxosPersistentMemory
 
 /// A record of one cache line whose last four bytes are a CRC32C of the others.
 protocol CheckedLine: BitwiseCopyable {

@@ -1,6 +1,6 @@
-import Consensus
-import Invariants
-import PersistentMemory
+import MPaxosConsensus
+import MPaxosInvariants
+import MPaxosPersistentMemory
 
 // The mode that checks flushes, see `FlushCheck`: what the messages of each pool rest on. One branch when it is off.
 

@@ -1,5 +1,5 @@
 import Glibc
-import PersistentMemory
+import MPaxosPersistentMemory
 
 /// The right to what is in a replica's folder, for one process at a time: held by who formats it, by a replica for as
 /// long as it runs, also while its pools are closed and other files take their names, and by who reads a digest.

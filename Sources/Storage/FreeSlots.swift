@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 /// The free slots of the session table, to find the lowest in a few steps: a bit for each slot, and above it a bit for
 /// each word that has one, and so on. In DRAM only: a function of the table.

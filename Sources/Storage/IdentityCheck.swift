@@ -1,5 +1,5 @@
-import Consensus
-import PersistentMemory
+import MPaxosConsensus
+import MPaxosPersistentMemory
 
 /// The questions that both pools ask of an identity page before they trust the rest.
 enum IdentityCheck {

@@ -1,6 +1,6 @@
 import Glibc
-import Invariants
-import PersistentMemory
+import MPaxosInvariants
+import MPaxosPersistentMemory
 
 /// A state pool in the making, of an image of another replica's state: `state.pool.incoming`, until it is renamed.
 ///

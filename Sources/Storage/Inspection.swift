@@ -1,5 +1,5 @@
-import Consensus
-import PersistentMemory
+import MPaxosConsensus
+import MPaxosPersistentMemory
 
 /// What a pool holds, for people and programs to read.
 package struct PoolReport: Codable, Sendable {

@@ -1,4 +1,4 @@
-import Consensus
+import MPaxosConsensus
 
 extension PoolReport: CustomStringConvertible {
     /// Human-readable, several lines.

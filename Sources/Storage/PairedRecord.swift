@@ -1,4 +1,4 @@
-import PersistentMemory
+import MPaxosPersistentMemory
 
 /// A small record kept twice, in two lines of their own: a primary that is written first, and a mirror that gets the
 /// same bytes once the primary is durable. So there is always one durable copy of the last fenced value, and damage to

@@ -1,5 +1,5 @@
 import Glibc
-import PersistentMemory
+import MPaxosPersistentMemory
 
 /// A pool file read without libpmemobj and without writing to it, such that recovery can run on what is read while the
 /// file stays as it is. Possible while a replica has the pool open; but then what is read is not of one moment.

@@ -1,6 +1,6 @@
-import Consensus
-import Invariants
-import PersistentMemory
+import MPaxosConsensus
+import MPaxosInvariants
+import MPaxosPersistentMemory
 
 /// Whose pool it is: written once at format and compared at every open, so that a replica never votes or executes on
 /// memory that is not its own.

@@ -1,6 +1,6 @@
-import Consensus
-import Invariants
-import PersistentMemory
+import MPaxosConsensus
+import MPaxosInvariants
+import MPaxosPersistentMemory
 
 /// The sessions and their kept replies: the table in the heap, the stamps in its progress, and in DRAM what finds a
 /// free slot and the session used longest ago. The replicas' tables are equal slot by slot: the lowest free slot is

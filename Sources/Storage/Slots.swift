@@ -1,6 +1,6 @@
-import Consensus
-import Invariants
-import PersistentMemory
+import MPaxosConsensus
+import MPaxosInvariants
+import MPaxosPersistentMemory
 
 /// One side of a slot: a vote for one instance, one cache line.
 struct VoteLine: CheckedLine {

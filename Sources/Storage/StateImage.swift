@@ -1,6 +1,6 @@
 import Glibc
-import Invariants
-import PersistentMemory
+import MPaxosInvariants
+import MPaxosPersistentMemory
 
 /// What two state pools must have in common for an image of one to become the other.
 package struct StateGeometry: Equatable, Sendable {

@@ -1,5 +1,5 @@
-import Consensus
-import PersistentMemory
+import MPaxosConsensus
+import MPaxosPersistentMemory
 
 /// Where things lie in a state.pool:
 ///

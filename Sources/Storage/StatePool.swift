@@ -1,6 +1,6 @@
-import Consensus
-import Invariants
-import PersistentMemory
+import MPaxosConsensus
+import MPaxosInvariants
+import MPaxosPersistentMemory
 
 /// The end of an ordered command, as far as the state is concerned: what the client is to be told.
 package struct Answer: BitwiseCopyable {

@@ -1,5 +1,5 @@
-import Consensus
-import PersistentMemory
+import MPaxosConsensus
+import MPaxosPersistentMemory
 
 extension StatePool {
     /// The digest of the replicated state at the last commit, and its position. Sessions are part of it, the progress

@@ -1,5 +1,5 @@
 import Glibc
-import PersistentMemory
+import MPaxosPersistentMemory
 
 /// A pool that a format is making: beside the place where it is to be, until both pools of a replica are whole and
 /// durable and take their names. So whatever has a pool's name was formatted to its end, and a format that was

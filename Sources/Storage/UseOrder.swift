@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 /// The sessions in the order of their last use: a doubly linked list over slot numbers. In DRAM only: rebuilt from the
 /// stamps.

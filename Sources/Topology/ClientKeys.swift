@@ -1,4 +1,4 @@
-import Keys
+import MPaxosKeys
 
 /// What a client may do, by its key. Each role may do what those before it may.
 public enum Role: String, Sendable, CaseIterable, Comparable {

@@ -1,4 +1,4 @@
-import Keys
+import MPaxosKeys
 
 extension Topology {
     /// Where this host keeps the keys of a cluster that has some.

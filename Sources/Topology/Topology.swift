@@ -1,4 +1,4 @@
-import Keys
+import MPaxosKeys
 
 /// A cluster as its topology file describes it: one TOML file for all replicas, the same bytes on every host.
 ///

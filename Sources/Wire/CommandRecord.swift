@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 /// One ordered command as it lies in a batch, in a forwarded run and in the log: a 32-byte header, the body, and zeros
 /// up to a multiple of 8. All little-endian.

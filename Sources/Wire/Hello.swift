@@ -1,5 +1,5 @@
-import Consensus
-import Invariants
+import MPaxosConsensus
+import MPaxosInvariants
 
 /// What replicas tell each other when they meet, and the refusal of a peer that does not belong.
 ///

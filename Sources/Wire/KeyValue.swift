@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 /// A command or query of the key-value service (client protocol, "The key-value state machine").
 ///

@@ -1,5 +1,5 @@
-import Consensus
-import Invariants
+import MPaxosConsensus
+import MPaxosInvariants
 
 /// One frame between replicas: a `PeerHeader` and, for some kinds, a payload behind it.
 ///

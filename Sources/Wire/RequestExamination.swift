@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 /// Why a request is MALFORMED before its body is looked into; `text` is the body of the reply.
 package enum MalformedReason: UInt8, Sendable, BitwiseCopyable, CaseIterable {

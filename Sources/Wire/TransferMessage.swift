@@ -1,4 +1,4 @@
-import Consensus
+import MPaxosConsensus
 
 /// What replicas say to each other when one takes the state of another, since no log reaches back to where it stands.
 ///

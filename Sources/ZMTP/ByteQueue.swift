@@ -1,5 +1,5 @@
 import Glibc
-import Invariants
+import MPaxosInvariants
 
 /// Bytes on their way in or out of a socket: appended at the back, taken from the front, in memory of its own that
 /// grows when it must, from nothing. A value that its owner releases by hand, so that it can lie in raw memory.

@@ -1,6 +1,6 @@
-import CEpoll
+import MPaxosCEpoll
 import Glibc
-import Invariants
+import MPaxosInvariants
 
 /// An epoll set over file descriptors that are known by numbers of their owner's choice. Level-triggered.
 package struct Epoll: ~Copyable, @unchecked Sendable {

@@ -1,4 +1,4 @@
-import CEpoll
+import MPaxosCEpoll
 import Glibc
 
 /// A listening socket.

@@ -1,6 +1,6 @@
-import CEpoll
+import MPaxosCEpoll
 import Glibc
-import Invariants
+import MPaxosInvariants
 
 /// Who comes, who goes, and who has to go.
 extension Router {

@@ -1,4 +1,4 @@
-import Invariants
+import MPaxosInvariants
 
 extension Router {
     /// What strangers and clumsy clients may cost. `docs/limits.md` tells what a replica sets.

@@ -1,5 +1,5 @@
 import Glibc
-import Invariants
+import MPaxosInvariants
 
 extension Router {
     /// Room for a message of `count` bytes, heads of frames included, which the caller fills in at once: it leaves with

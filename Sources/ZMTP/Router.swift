@@ -1,5 +1,5 @@
 import Glibc
-import Invariants
+import MPaxosInvariants
 
 /// Names a connection for as long as it stands; never used again in this process.
 @usableFromInline package typealias Peer = UInt64

@@ -1,5 +1,5 @@
 import Glibc
-import Invariants
+import MPaxosInvariants
 
 /// What a ZeroMQ endpoint, `tcp://HOST:PORT` or `ipc://PATH`, means to the operating system; looked up once.
 package struct SocketAddress: Sendable {

@@ -1,5 +1,5 @@
 import ArgumentParser
-import LoadGenerator
+import MPaxosLoadGenerator
 
 /// Numbers with commas between: one, or those of a ramp.
 struct Levels: ExpressibleByArgument {

@@ -1,7 +1,7 @@
 import ArgumentParser
 import Glibc
-import LoadGenerator
-import Topology
+import MPaxosLoadGenerator
+import MPaxosTopology
 
 struct BenchCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -1,4 +1,4 @@
-import LoadGenerator
+import MPaxosLoadGenerator
 
 /// The outcome of `mpaxos bench` in words.
 enum BenchReport {

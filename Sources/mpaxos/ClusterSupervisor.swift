@@ -1,7 +1,7 @@
 import Glibc
-import Replica
+import MPaxosReplica
 import Synchronization
-import Topology
+import MPaxosTopology
 
 /// Starts the replicas of a topology, tells when they serve, forwards what they log, and stops them all in the end.
 final class ClusterSupervisor: Sendable {

@@ -1,5 +1,5 @@
 import ArgumentParser
-import Storage
+import MPaxosStorage
 
 struct DigestCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -1,7 +1,7 @@
 import ArgumentParser
 import Foundation
-import PersistentMemory
-import Storage
+import MPaxosPersistentMemory
+import MPaxosStorage
 
 struct DumpCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

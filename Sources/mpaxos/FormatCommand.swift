@@ -1,7 +1,7 @@
 import ArgumentParser
-import Replica
-import StateMachines
-import Topology
+import MPaxosReplica
+import MPaxosStateMachines
+import MPaxosTopology
 
 struct FormatCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

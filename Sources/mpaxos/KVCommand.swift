@@ -1,8 +1,8 @@
 import ArgumentParser
-import Client
-import Keys
-import Topology
-import Wire
+import MPaxosClient
+import MPaxosKeys
+import MPaxosTopology
+import MPaxosWire
 
 /// One operation of the key-value service from the shell.
 struct KVCommand: ParsableCommand {

@@ -1,8 +1,8 @@
 import Foundation
 import Glibc
-import Keys
-import Replica
-import Topology
+import MPaxosKeys
+import MPaxosReplica
+import MPaxosTopology
 
 /// What this host has of a cluster's keys, and what is wrong with it.
 struct KeyCheck {

@@ -1,8 +1,8 @@
 import ArgumentParser
 import Foundation
 import Glibc
-import Keys
-import Topology
+import MPaxosKeys
+import MPaxosTopology
 
 struct KeysCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -1,9 +1,9 @@
 import ArgumentParser
 import Glibc
-import Keys
-import PersistentMemory
-import Replica
-import Topology
+import MPaxosKeys
+import MPaxosPersistentMemory
+import MPaxosReplica
+import MPaxosTopology
 
 /// The one executable: replicas, and what one does with them from a shell.
 struct MPaxos: ParsableCommand {

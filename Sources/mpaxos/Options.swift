@@ -1,9 +1,9 @@
 import ArgumentParser
-import Client
+import MPaxosClient
 import Glibc
-import Keys
+import MPaxosKeys
 import Logging
-import Topology
+import MPaxosTopology
 
 /// The topology that a command is about.
 struct TopologyOptions: ParsableArguments {

@@ -1,11 +1,11 @@
 import ArgumentParser
 import Foundation
-import Invariants
+import MPaxosInvariants
 import Logging
-import Replica
-import StateMachines
+import MPaxosReplica
+import MPaxosStateMachines
 import Synchronization
-import Topology
+import MPaxosTopology
 
 struct RunCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

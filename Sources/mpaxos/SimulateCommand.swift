@@ -1,6 +1,6 @@
 import ArgumentParser
 import Foundation
-import Simulation
+import MPaxosSimulation
 
 struct SimulateCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

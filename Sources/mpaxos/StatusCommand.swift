@@ -1,6 +1,6 @@
 import ArgumentParser
 import Foundation
-import Topology
+import MPaxosTopology
 
 struct StatusCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

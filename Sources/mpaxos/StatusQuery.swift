@@ -1,8 +1,8 @@
-import Client
+import MPaxosClient
 import Foundation
 import Glibc
-import Keys
-import Topology
+import MPaxosKeys
+import MPaxosTopology
 
 /// Asks all replicas for their STATUS at once.
 struct StatusQuery {

@@ -1,11 +1,11 @@
-import Client
+import MPaxosClient
 import Foundation
-import Keys
-import Messaging
+import MPaxosKeys
+import MPaxosMessaging
 import Synchronization
 import Testing
-import Topology
-import Wire
+import MPaxosTopology
+import MPaxosWire
 
 /// Clients and replicas that know each other by keys.
 @Suite struct ClientKeysTests {

@@ -1,9 +1,9 @@
-import Client
+import MPaxosClient
 import Foundation
-import Messaging
+import MPaxosMessaging
 import Synchronization
 import Testing
-import Wire
+import MPaxosWire
 
 @Suite struct ClientTests {
     /// Sessions 1, 2, ...; a submit is answered with its session and sequence.

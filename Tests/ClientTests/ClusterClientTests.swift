@@ -1,7 +1,7 @@
-import Client
+import MPaxosClient
 import Foundation
 import Testing
-import Wire
+import MPaxosWire
 
 /// Quick attempts, ample time altogether.
 private let quick = ClientOptions(timeout: .seconds(30), attempt: .milliseconds(100))

@@ -1,7 +1,7 @@
-import Client
+import MPaxosClient
 import Foundation
 import Testing
-import Wire
+import MPaxosWire
 
 @Suite struct ConnectionTests {
     @Test func asksAndIsAnswered() throws {

@@ -1,6 +1,6 @@
 import Testing
 
-@testable import Consensus
+@testable import MPaxosConsensus
 
 /// Who may form a cluster with whom: the founding, and what is refused after it.
 @Suite struct AcquaintancesTests {

@@ -1,6 +1,6 @@
 import Testing
 
-@testable import Consensus
+@testable import MPaxosConsensus
 
 @Suite struct CharterTests {
     static let charter = Charter(

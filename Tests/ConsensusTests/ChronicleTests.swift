@@ -1,7 +1,7 @@
-import Consensus
+import MPaxosConsensus
 import Testing
 
-@testable import Simulation
+@testable import MPaxosSimulation
 
 /// What nobody ever was is found in anybody's record.
 @Suite struct ChronicleTests {

@@ -1,6 +1,6 @@
 import Testing
 
-@testable import Consensus
+@testable import MPaxosConsensus
 
 /// Whose state is right, by what replicas tell of theirs.
 @Suite struct DigestComparisonTests {

@@ -1,4 +1,4 @@
-import Consensus
+import MPaxosConsensus
 import Testing
 
 /// How elections end, or do not.

@@ -1,4 +1,4 @@
-import Consensus
+import MPaxosConsensus
 
 /// A cluster in which messages arrive that no honest replica sent: each in the name of some peer, each as the wire lets
 /// it through. Between them go honest ones, time, proposals, crashes, and all else that a driver does with a core.

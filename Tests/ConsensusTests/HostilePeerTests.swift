@@ -1,4 +1,4 @@
-import Consensus
+import MPaxosConsensus
 import Testing
 
 /// Whatever a peer says, no core stops for it, and none is spent by it.

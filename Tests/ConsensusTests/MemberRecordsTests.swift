@@ -1,7 +1,7 @@
-import Consensus
+import MPaxosConsensus
 import Testing
 
-@testable import Simulation
+@testable import MPaxosSimulation
 
 /// What a simulated replica keeps of lives and members: it must forget what it may, and nothing else.
 @Suite struct MemberRecordsTests {

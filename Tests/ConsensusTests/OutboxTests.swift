@@ -1,7 +1,7 @@
-import Consensus
+import MPaxosConsensus
 import Testing
 
-@testable import Simulation
+@testable import MPaxosSimulation
 
 /// What the simulated driver does with messages that wait for their link: as the node is to.
 @Suite struct OutboxTests {

@@ -1,4 +1,4 @@
-import Consensus
+import MPaxosConsensus
 import Testing
 
 /// How long a replica waits for what may only be slow.

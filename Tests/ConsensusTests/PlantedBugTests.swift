@@ -1,4 +1,4 @@
-import Simulation
+import MPaxosSimulation
 import Testing
 
 /// The simulator finds each of the deliberate mistakes. The medians of the seeds that this takes are in docs/testing.md, from

@@ -1,4 +1,4 @@
-import Consensus
+import MPaxosConsensus
 
 /// Runs a scenario: blocks of commands, each with what they are expected to show, after a line of dashes. See
 /// Tests/Scenarios/README.md for the commands.

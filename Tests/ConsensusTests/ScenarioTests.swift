@@ -1,4 +1,4 @@
-import Consensus
+import MPaxosConsensus
 import Testing
 
 @Suite struct ScenarioTests {

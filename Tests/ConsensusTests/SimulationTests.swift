@@ -1,8 +1,8 @@
-import Consensus
+import MPaxosConsensus
 import Foundation
 import Testing
 
-@testable import Simulation
+@testable import MPaxosSimulation
 
 @Suite struct SimulationTests {
     /// New seeds each time, or those from MPAXOS_SEED on.

@@ -1,6 +1,6 @@
 import Testing
 
-@testable import Consensus
+@testable import MPaxosConsensus
 
 /// Who may link while a command is skipped.
 @Suite struct SkippingTests {

@@ -1,4 +1,4 @@
-import Consensus
+import MPaxosConsensus
 import Testing
 
 /// Replicas whose storage takes records and never says that they are durable.

@@ -1,4 +1,4 @@
-import Consensus
+import MPaxosConsensus
 
 /// A few cores in one thread without chance: messages are delivered in order, everything is durable at once unless held.
 final class TestCluster {

@@ -1,4 +1,4 @@
-import Consensus
+import MPaxosConsensus
 
 /// Messages that no honest replica has to say, as far as `PeerFrame` would decode them, with numbers about those of the
 /// core that they go to.

@@ -1,6 +1,6 @@
 import Testing
 
-@testable import Flow
+@testable import MPaxosFlow
 
 @Suite struct RoundTripTests {
     @Test func followsRFC6298() {

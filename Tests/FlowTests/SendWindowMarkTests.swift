@@ -1,6 +1,6 @@
 import Testing
 
-@testable import Flow
+@testable import MPaxosFlow
 
 /// What a window counts, step by step.
 @Suite struct SendWindowMarkTests {

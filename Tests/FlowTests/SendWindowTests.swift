@@ -1,6 +1,6 @@
 import Testing
 
-@testable import Flow
+@testable import MPaxosFlow
 
 /// A window on a simulated way: how much it carries, and how long what is sent waits.
 @Suite struct SendWindowTests {

@@ -1,6 +1,6 @@
 import Testing
 
-@testable import Flow
+@testable import MPaxosFlow
 
 /// The stamp of a mark behind what was sent.
 func mark(_ window: inout SendWindow, now: UInt64) throws -> UInt64 {

@@ -1,6 +1,6 @@
-import CSupport
+import MPaxosCSupport
 import Foundation
-import Invariants
+import MPaxosInvariants
 import Testing
 
 /// What a process says before a broken invariant ends it. Each in a process of its own.

@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-@testable import Keys
+@testable import MPaxosKeys
 
 @Suite struct KeyFileTests {
     let folder = FileManager.default.temporaryDirectory.appendingPathComponent("mpaxos-keys-\(UUID().uuidString)").path

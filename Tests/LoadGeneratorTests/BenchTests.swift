@@ -1,8 +1,8 @@
 import Foundation
 import Testing
-import Wire
+import MPaxosWire
 
-@testable import LoadGenerator
+@testable import MPaxosLoadGenerator
 
 // Serialized: every test blocks its thread, and others need some too.
 @Suite(.serialized) struct BenchTests {

@@ -1,9 +1,9 @@
 import Foundation
-import Keys
+import MPaxosKeys
 import Testing
-import Wire
+import MPaxosWire
 
-@testable import LoadGenerator
+@testable import MPaxosLoadGenerator
 
 /// Runs against replicas that know their clients by keys.
 @Suite(.serialized) struct CurveTests {

@@ -1,8 +1,8 @@
 import Foundation
 import Testing
-import Wire
+import MPaxosWire
 
-@testable import LoadGenerator
+@testable import MPaxosLoadGenerator
 
 @Suite struct PartsTests {
     @Test func bytesOfAPut() {

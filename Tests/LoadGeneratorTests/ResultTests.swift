@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-@testable import LoadGenerator
+@testable import MPaxosLoadGenerator
 
 @Suite struct ResultTests {
     private static func tally(latency: UInt64, completed: UInt64, replicas: [UInt64?]) -> Tally {

@@ -1,9 +1,9 @@
 import Glibc
 import Testing
-import Wire
-import ZMTP
+import MPaxosWire
+import MPaxosZMTP
 
-@testable import LoadGenerator
+@testable import MPaxosLoadGenerator
 
 @Suite struct WorkloadTests {
     private static func configuration(_ change: (inout BenchConfiguration) -> Void) -> BenchConfiguration {

@@ -1,6 +1,6 @@
 import Foundation
-import Keys
-import Messaging
+import MPaxosKeys
+import MPaxosMessaging
 import Synchronization
 import Testing
 

@@ -1,4 +1,4 @@
-import Messaging
+import MPaxosMessaging
 import Testing
 
 /// Sizes on both sides of libzmq's limit for content within the structure (33 bytes), and of its larger classes.

@@ -1,5 +1,5 @@
 import Foundation
-import Messaging
+import MPaxosMessaging
 import Testing
 
 @Suite struct SocketTests {

@@ -1,5 +1,5 @@
 import Foundation
-import Messaging
+import MPaxosMessaging
 import Testing
 
 /// A thread that a test starts and waits for.

@@ -1,7 +1,7 @@
 import Glibc
 import Testing
 
-@testable import PersistentMemory
+@testable import MPaxosPersistentMemory
 
 /// Runs a load on a heap and, at its flushes and fences, recovers from memory as a crash there may leave it. What is recovered
 /// must be the state before the commit under way or the state after it; and after it, once `commit` has returned.

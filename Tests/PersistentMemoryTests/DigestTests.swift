@@ -1,7 +1,7 @@
 import Glibc
 import Testing
 
-@testable import PersistentMemory
+@testable import MPaxosPersistentMemory
 
 /// The digest that commits keep is that of the bytes, whatever happens; and a pass over the bytes finds what was not a
 /// commit.

@@ -1,7 +1,7 @@
 import Glibc
 import Testing
 
-@testable import PersistentMemory
+@testable import MPaxosPersistentMemory
 
 /// The mode that finds, in a whole replica, a message that leaves before what it rests on has reached memory.
 @Suite struct FlushCheckTests {

@@ -1,7 +1,7 @@
 import Glibc
 import Testing
 
-@testable import PersistentMemory
+@testable import MPaxosPersistentMemory
 
 /// Single bits are flipped in all that an open of a heap reads before it maps its data: each flip is refused, or the state is
 /// the same after all.

@@ -1,6 +1,6 @@
 import Testing
 
-@testable import PersistentMemory
+@testable import MPaxosPersistentMemory
 
 /// A process that is killed leaves all that it stored, in caches too; then the power is lost. What a recovery between
 /// the two has shown must still be there.

@@ -1,5 +1,5 @@
 import Glibc
-import PersistentMemory
+import MPaxosPersistentMemory
 import Testing
 
 /// Damage to what libpmemobj keeps in a file is found before libpmemobj sees it: it would crash, or loop for ever.

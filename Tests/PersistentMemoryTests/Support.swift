@@ -1,5 +1,5 @@
 import Glibc
-import PersistentMemory
+import MPaxosPersistentMemory
 import Testing
 
 /// A new path for a pool, removed again when the test is done with it.

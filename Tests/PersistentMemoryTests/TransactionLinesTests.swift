@@ -1,8 +1,8 @@
-import CSupport
+import MPaxosCSupport
 import Glibc
 import Testing
 
-@testable import PersistentMemory
+@testable import MPaxosPersistentMemory
 
 /// Lines on their way into a commit: how they are marked, summed and copied.
 @Suite struct TransactionLinesTests {

@@ -1,5 +1,5 @@
 import Glibc
-import PersistentMemory
+import MPaxosPersistentMemory
 
 /// A seeded load on a heap: blocks allocated, filled, changed, freed; commands rolled back; progress written.
 struct Workload {

@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-@testable import Queues
+@testable import MPaxosQueues
 
 /// A ring and a list of what is in it, side by side.
 private final class Model {

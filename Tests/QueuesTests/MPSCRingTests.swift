@@ -1,5 +1,5 @@
 import Foundation
-import Queues
+import MPaxosQueues
 import Testing
 
 private struct Item: BitwiseCopyable {

@@ -1,6 +1,6 @@
-import CSupport
+import MPaxosCSupport
 import Foundation
-import Queues
+import MPaxosQueues
 import Testing
 
 /// A lane with one input ring, as the replica's lanes use the parker: it spins for a while, then sleeps. Gives nil when it slept

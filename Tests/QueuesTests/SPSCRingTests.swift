@@ -1,6 +1,6 @@
-import CSupport
+import MPaxosCSupport
 import Foundation
-import Queues
+import MPaxosQueues
 import Testing
 
 private struct Slot: BitwiseCopyable, Equatable {

@@ -1,4 +1,4 @@
-import CSupport
+import MPaxosCSupport
 import Foundation
 import Testing
 

@@ -1,9 +1,9 @@
-import Messaging
-import Queues
+import MPaxosMessaging
+import MPaxosQueues
 import Testing
-import Wire
+import MPaxosWire
 
-@testable import Replica
+@testable import MPaxosReplica
 
 /// The road of the large commands, beside that of the others.
 @Suite struct BatcherTests {

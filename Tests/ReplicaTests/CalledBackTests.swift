@@ -1,13 +1,13 @@
-import CSupport
-import Consensus
-import Keys
+import MPaxosCSupport
+import MPaxosConsensus
+import MPaxosKeys
 import Logging
-import Messaging
-import Queues
+import MPaxosMessaging
+import MPaxosQueues
 import Testing
-import Wire
+import MPaxosWire
 
-@testable import Replica
+@testable import MPaxosReplica
 
 /// The side that connects: it proves to the replica that it connects to, and to nobody else, who it is.
 @Suite struct CalledBackTests {

@@ -1,9 +1,9 @@
 import Foundation
-import PersistentMemory
-import Replica
-import StateMachines
+import MPaxosPersistentMemory
+import MPaxosReplica
+import MPaxosStateMachines
 import Testing
-import Topology
+import MPaxosTopology
 
 /// Which program and which topology may open pools, and which replicas link: as a user of the library meets it.
 @Suite(.serialized) struct CharterNodeTests {

@@ -1,13 +1,13 @@
-import Client
-import Consensus
+import MPaxosClient
+import MPaxosConsensus
 import Dispatch
 import Foundation
 import Logging
-import StateMachines
+import MPaxosStateMachines
 import Synchronization
 import Testing
 
-@testable import Replica
+@testable import MPaxosReplica
 
 /// What engines make of the digests that executors state, which the test plays.
 @Suite struct DigestExchangeTests {

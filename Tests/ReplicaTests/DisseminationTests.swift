@@ -1,9 +1,9 @@
-import Consensus
-import Messaging
+import MPaxosConsensus
+import MPaxosMessaging
 import Testing
-import Wire
+import MPaxosWire
 
-@testable import Replica
+@testable import MPaxosReplica
 
 /// Large batches on their way ahead of their proposals, over real traffic. Replica 0 leads; links carry 1 MB/s.
 @Suite struct DisseminationTests {

@@ -1,14 +1,14 @@
-import Consensus
+import MPaxosConsensus
 import Dispatch
 import Foundation
 import Logging
-import Messaging
-import Queues
-import Storage
+import MPaxosMessaging
+import MPaxosQueues
+import MPaxosStorage
 import Testing
-import Wire
+import MPaxosWire
 
-@testable import Replica
+@testable import MPaxosReplica
 
 /// A command as an executor met it.
 struct Executed: Equatable {

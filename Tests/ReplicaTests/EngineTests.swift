@@ -1,9 +1,9 @@
-import Consensus
-import Messaging
+import MPaxosConsensus
+import MPaxosMessaging
 import Testing
-import Wire
+import MPaxosWire
 
-@testable import Replica
+@testable import MPaxosReplica
 
 /// Engines over links in virtual time: what large requests, slow links, full logs and new leaders do to them.
 @Suite struct EngineTests {

@@ -1,6 +1,6 @@
 import Testing
 
-@testable import Replica
+@testable import MPaxosReplica
 
 @Suite struct EnvelopeTests {
     private func pack(_ frames: [[UInt8]], into envelope: inout Envelope) -> Bool {

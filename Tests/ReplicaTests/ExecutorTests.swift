@@ -1,14 +1,14 @@
-import Consensus
+import MPaxosConsensus
 import Dispatch
 import Logging
-import PersistentMemory
-import Queues
-import StateMachines
-import Storage
+import MPaxosPersistentMemory
+import MPaxosQueues
+import MPaxosStateMachines
+import MPaxosStorage
 import Testing
-import Wire
+import MPaxosWire
 
-@testable import Replica
+@testable import MPaxosReplica
 
 /// When an executor states its digest, and that it reads its state; the test plays engine and clock.
 @Suite struct ExecutorTests {

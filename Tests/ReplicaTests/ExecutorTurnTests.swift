@@ -1,15 +1,15 @@
-import CSupport
-import Consensus
+import MPaxosCSupport
+import MPaxosConsensus
 import Dispatch
 import Logging
-import PersistentMemory
-import Queues
-import StateMachines
-import Storage
+import MPaxosPersistentMemory
+import MPaxosQueues
+import MPaxosStateMachines
+import MPaxosStorage
 import Testing
-import Wire
+import MPaxosWire
 
-@testable import Replica
+@testable import MPaxosReplica
 
 /// Counts. A command or query that is not the one byte `validate` asks for stops the process; a query takes 2 ms.
 private struct Strict: StateMachine {

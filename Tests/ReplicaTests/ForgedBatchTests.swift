@@ -1,11 +1,11 @@
-import Consensus
-import PersistentMemory
-import StateMachines
-import Storage
+import MPaxosConsensus
+import MPaxosPersistentMemory
+import MPaxosStateMachines
+import MPaxosStorage
 import Testing
-import Wire
+import MPaxosWire
 
-@testable import Replica
+@testable import MPaxosReplica
 
 /// Batches whose checksum is right and that are no commands: no replica votes for one, orders it or begins to execute
 /// it.

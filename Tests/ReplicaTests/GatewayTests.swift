@@ -1,8 +1,8 @@
-import Queues
+import MPaxosQueues
 import Testing
-import Wire
+import MPaxosWire
 
-@testable import Replica
+@testable import MPaxosReplica
 
 /// How long requests wait for their answers, and which repetitions are recognised. Replica 0 is asked, and replica 1
 /// leads.

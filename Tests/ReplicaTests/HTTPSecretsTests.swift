@@ -1,11 +1,11 @@
-import CSupport
+import MPaxosCSupport
 import Foundation
 import Logging
 import NIOSSL
 import Testing
-import Topology
+import MPaxosTopology
 
-@testable import Replica
+@testable import MPaxosReplica
 
 /// A folder with a certificate, its private key and a token, which tests spoil.
 private final class SecretFiles {

@@ -1,14 +1,14 @@
-import CSupport
-import Consensus
+import MPaxosCSupport
+import MPaxosConsensus
 import Foundation
-import Keys
+import MPaxosKeys
 import Logging
-import Messaging
-import Queues
+import MPaxosMessaging
+import MPaxosQueues
 import Testing
-import Wire
+import MPaxosWire
 
-@testable import Replica
+@testable import MPaxosReplica
 
 /// The links of replica 0 of three, the ports of the others, and two sockets that pass for replica 2. With keys each
 /// has its own: the second socket that of replica 2 as well, as a process on a copy of it has, or another's.

@@ -1,10 +1,10 @@
-import Consensus
-import Messaging
-import PersistentMemory
+import MPaxosConsensus
+import MPaxosMessaging
+import MPaxosPersistentMemory
 import Testing
-import Wire
+import MPaxosWire
 
-@testable import Replica
+@testable import MPaxosReplica
 
 /// Frames that no honest replica sends, in the name of one that is linked, through all that a frame passes: a replica does not
 /// stop for them, and goes on to work with the others.

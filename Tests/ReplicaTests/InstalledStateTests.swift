@@ -1,15 +1,15 @@
-import Consensus
+import MPaxosConsensus
 import Dispatch
 import Foundation
 import Logging
-import PersistentMemory
-import StateMachines
-import Storage
+import MPaxosPersistentMemory
+import MPaxosStateMachines
+import MPaxosStorage
 import Testing
-import Topology
-import Wire
+import MPaxosTopology
+import MPaxosWire
 
-@testable import Replica
+@testable import MPaxosReplica
 
 /// The log of a replica, beside a state that came from another one.
 @Suite struct InstalledStateTests {

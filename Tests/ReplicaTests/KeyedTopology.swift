@@ -1,9 +1,9 @@
 import Foundation
-import Keys
+import MPaxosKeys
 import Logging
-import Topology
+import MPaxosTopology
 
-@testable import Replica
+@testable import MPaxosReplica
 
 /// A cluster with keys in a folder of its own: pairs of its replicas, and of a client of each role.
 final class KeyedTopology {

@@ -1,9 +1,9 @@
-import CSupport
-import PersistentMemory
+import MPaxosCSupport
+import MPaxosPersistentMemory
 import Testing
-import Topology
+import MPaxosTopology
 
-@testable import Replica
+@testable import MPaxosReplica
 
 @Suite struct LanePlanTests {
     /// Lanes of one of nine replicas on this host, and whether the executor has another than engine, links and gateway.

@@ -1,11 +1,11 @@
-import CSupport
+import MPaxosCSupport
 import Dispatch
-import Invariants
-import Queues
+import MPaxosInvariants
+import MPaxosQueues
 import Synchronization
 import Testing
 
-@testable import Replica
+@testable import MPaxosReplica
 
 @Suite struct LaneTests {
     /// A stage whose turn lasts until it is let go.

@@ -1,11 +1,11 @@
-import Consensus
+import MPaxosConsensus
 import Foundation
-import StateMachines
-import Storage
+import MPaxosStateMachines
+import MPaxosStorage
 import Testing
-import Topology
+import MPaxosTopology
 
-@testable import Replica
+@testable import MPaxosReplica
 
 /// Each opening of a replica's pools is a life; one pool of another life than the other is refused.
 @Suite struct LifeTests {

@@ -1,11 +1,11 @@
 import Dispatch
 import Foundation
-import Invariants
+import MPaxosInvariants
 import Logging
 import Synchronization
 import Testing
 
-@testable import Replica
+@testable import MPaxosReplica
 
 @Suite struct LogQueueTests {
     let board = StatusBoard(members: [0])

@@ -1,7 +1,7 @@
-import Client
+import MPaxosClient
 import Foundation
-import Replica
-import StateMachines
+import MPaxosReplica
+import MPaxosStateMachines
 import Testing
 
 /// Replicas as a user of the library runs them: inside a process of one's own, with a state machine of one's own.

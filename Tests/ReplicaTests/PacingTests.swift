@@ -1,6 +1,6 @@
 import Testing
 
-@testable import Replica
+@testable import MPaxosReplica
 
 @Suite struct PacingTests {
     private static let capacity = 8_000_000

@@ -1,8 +1,8 @@
-import Messaging
+import MPaxosMessaging
 import Testing
-import Wire
+import MPaxosWire
 
-@testable import Replica
+@testable import MPaxosReplica
 
 @Suite struct ParcelTests {
     /// Parcels from one peer, let go at the end of a test.

@@ -1,8 +1,8 @@
-import Consensus
+import MPaxosConsensus
 import Testing
-import Wire
+import MPaxosWire
 
-@testable import Replica
+@testable import MPaxosReplica
 
 /// HELLO at the peer port of a replica: who becomes its link, who is refused, and what is said about it.
 @Suite struct PeerHandshakeTests {

@@ -1,11 +1,11 @@
-import Consensus
+import MPaxosConsensus
 import Foundation
-import Keys
-import Messaging
+import MPaxosKeys
+import MPaxosMessaging
 import Testing
-import Wire
+import MPaxosWire
 
-@testable import Replica
+@testable import MPaxosReplica
 
 /// Each key belongs to one replica: who has it speaks for that one, whatever he says.
 @Suite struct PeerKeyTests {

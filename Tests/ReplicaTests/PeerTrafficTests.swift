@@ -1,9 +1,9 @@
-import Consensus
-import Messaging
+import MPaxosConsensus
+import MPaxosMessaging
 import Testing
-import Wire
+import MPaxosWire
 
-@testable import Replica
+@testable import MPaxosReplica
 
 /// What goes whole, what in pieces, and in which order. The way carries 1 MB/s, unless a test says otherwise.
 @Suite struct PeerTrafficTests {

@@ -1,6 +1,6 @@
 import Testing
 
-@testable import Replica
+@testable import MPaxosReplica
 
 @Suite struct PendingTableTests {
     /// A table, and what it should hold in the order of the deadlines.

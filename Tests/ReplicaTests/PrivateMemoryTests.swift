@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-@testable import Replica
+@testable import MPaxosReplica
 
 @Suite struct PrivateMemoryTests {
     private static let mebibyte = 1 << 20

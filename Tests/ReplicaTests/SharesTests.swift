@@ -1,6 +1,6 @@
 import Testing
 
-@testable import Replica
+@testable import MPaxosReplica
 
 /// The count of requests by client, against a dictionary.
 @Suite struct SharesTests {

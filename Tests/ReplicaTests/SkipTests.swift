@@ -1,13 +1,13 @@
-import Client
+import MPaxosClient
 import Foundation
 import Logging
-import PersistentMemory
-import Replica
-import StateMachines
-import Storage
+import MPaxosPersistentMemory
+import MPaxosReplica
+import MPaxosStateMachines
+import MPaxosStorage
 import Testing
-import Topology
-import Wire
+import MPaxosTopology
+import MPaxosWire
 
 /// A command that stops whoever executes it, and the way out: processes that really end, and replicas that skip.
 @Suite(.serialized) struct SkipTests {

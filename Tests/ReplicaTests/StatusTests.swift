@@ -1,10 +1,10 @@
-import CSupport
+import MPaxosCSupport
 import Foundation
 import Logging
 import Testing
-import Topology
+import MPaxosTopology
 
-@testable import Replica
+@testable import MPaxosReplica
 
 @Suite struct StatusBoardTests {
     @Test func leaderAndRole() {

@@ -1,11 +1,11 @@
-import CSupport
+import MPaxosCSupport
 import Foundation
 import Glibc
-import Keys
-import Messaging
+import MPaxosKeys
+import MPaxosMessaging
 import Testing
 
-@testable import Replica
+@testable import MPaxosReplica
 
 /// Who is cut off at a client port with keys: those who have none, and beyond the bound those who are silent.
 @Suite struct StrangerWatchTests {

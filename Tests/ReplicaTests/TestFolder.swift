@@ -1,7 +1,7 @@
-import Consensus
+import MPaxosConsensus
 import Foundation
-import PersistentMemory
-import Storage
+import MPaxosPersistentMemory
+import MPaxosStorage
 
 /// Of pools whose charter nobody looks at.
 let charter = Charter(

@@ -1,11 +1,11 @@
-import Consensus
-import Messaging
-import Queues
-import Storage
+import MPaxosConsensus
+import MPaxosMessaging
+import MPaxosQueues
+import MPaxosStorage
 import Testing
-import Wire
+import MPaxosWire
 
-@testable import Replica
+@testable import MPaxosReplica
 
 /// One replica's traffic with the others, over its own log, and nothing else of a replica.
 final class TrafficEnd {

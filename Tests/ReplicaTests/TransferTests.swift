@@ -1,15 +1,15 @@
-import Consensus
+import MPaxosConsensus
 import Dispatch
 import Foundation
 import Logging
-import Messaging
-import PersistentMemory
-import Queues
-import Storage
+import MPaxosMessaging
+import MPaxosPersistentMemory
+import MPaxosQueues
+import MPaxosStorage
 import Testing
-import Wire
+import MPaxosWire
 
-@testable import Replica
+@testable import MPaxosReplica
 
 /// Giver and receiver, over a network that loses, repeats and reorders frames and brings others that nobody should have sent.
 @Suite struct TransferTests {

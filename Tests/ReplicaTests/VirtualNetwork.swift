@@ -1,9 +1,9 @@
-import Consensus
-import Messaging
-import Queues
-import Wire
+import MPaxosConsensus
+import MPaxosMessaging
+import MPaxosQueues
+import MPaxosWire
 
-@testable import Replica
+@testable import MPaxosReplica
 
 /// A frame on its way from one replica to another.
 struct Carried {

@@ -1,5 +1,5 @@
-import PersistentMemory
-import StateMachines
+import MPaxosPersistentMemory
+import MPaxosStateMachines
 import Testing
 
 /// Replicas execute the same commands, but commit at other places, take other commands back, and restart at other

@@ -1,6 +1,6 @@
 import Glibc
-import PersistentMemory
-import StateMachines
+import MPaxosPersistentMemory
+import MPaxosStateMachines
 import Testing
 
 /// Bodies made of valid ones by chance, at the end of a page behind which nothing may be read: a read out of bounds

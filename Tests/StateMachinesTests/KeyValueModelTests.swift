@@ -1,5 +1,5 @@
-import PersistentMemory
-import StateMachines
+import MPaxosPersistentMemory
+import MPaxosStateMachines
 import Testing
 
 /// What the key-value service has to do, said once more in ordinary Swift.

@@ -1,6 +1,6 @@
-import PersistentMemory
+import MPaxosPersistentMemory
 
-@testable import StateMachines
+@testable import MPaxosStateMachines
 
 /// What holds of any bytes that reach the key-value service as a body: a command that is accepted is the one that encodes to it; what
 /// validation refuses, execution refuses too; and a command that is taken back leaves nothing. Used by the tests and by `scripts/fuzz`.

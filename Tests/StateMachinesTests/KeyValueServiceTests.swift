@@ -1,5 +1,5 @@
-import PersistentMemory
-import StateMachines
+import MPaxosPersistentMemory
+import MPaxosStateMachines
 import Testing
 
 /// Every operation of the client protocol's table, reply by reply, to the byte.

@@ -1,5 +1,5 @@
-import PersistentMemory
-import StateMachines
+import MPaxosPersistentMemory
+import MPaxosStateMachines
 import Testing
 
 @Suite struct PersistentDictionaryTests {

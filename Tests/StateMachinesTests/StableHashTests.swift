@@ -1,4 +1,4 @@
-import StateMachines
+import MPaxosStateMachines
 import Testing
 
 @Suite struct StableHashTests {

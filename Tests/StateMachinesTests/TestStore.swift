@@ -1,5 +1,5 @@
-import PersistentMemory
-import StateMachines
+import MPaxosPersistentMemory
+import MPaxosStateMachines
 
 /// A heap in ordinary memory, and the runtime's part in executing commands: rollback of what is refused, commit,
 /// reopening.

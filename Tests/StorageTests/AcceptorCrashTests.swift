@@ -1,8 +1,8 @@
-import Consensus
-import PersistentMemory
+import MPaxosConsensus
+import MPaxosPersistentMemory
 import Testing
 
-@testable import Storage
+@testable import MPaxosStorage
 
 /// Runs an acceptor's load on a small pool and, at its flushes and fences, recovers from memory as a crash there may
 /// leave it. What was fenced must be found: the promise, the floor, every vote at or above the floor with its bytes;

@@ -1,8 +1,8 @@
-import Consensus
-import PersistentMemory
+import MPaxosConsensus
+import MPaxosPersistentMemory
 import Testing
 
-@testable import Storage
+@testable import MPaxosStorage
 
 /// A small pool in memory: 16 slots, an arena of 4 KiB.
 private let small = AcceptorGeometry(slots: 16, arenaSize: 4096)

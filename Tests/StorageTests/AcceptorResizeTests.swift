@@ -1,9 +1,9 @@
-import Consensus
+import MPaxosConsensus
 import Glibc
-import PersistentMemory
+import MPaxosPersistentMemory
 import Testing
 
-@testable import Storage
+@testable import MPaxosStorage
 
 /// A log of another size: all that the old one says that anything may rest on is in the new one.
 @Suite struct AcceptorResizeTests {

@@ -1,9 +1,9 @@
-import Consensus
+import MPaxosConsensus
 import Foundation
-import PersistentMemory
+import MPaxosPersistentMemory
 import Testing
 
-@testable import Storage
+@testable import MPaxosStorage
 
 /// What a process leaves of the command that it was executing, and what it has skipped.
 @Suite struct BreadcrumbsTests {

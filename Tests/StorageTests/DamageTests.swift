@@ -1,9 +1,9 @@
-import Consensus
+import MPaxosConsensus
 import Glibc
-import PersistentMemory
+import MPaxosPersistentMemory
 import Testing
 
-@testable import Storage
+@testable import MPaxosStorage
 
 /// Single bits are flipped in all that opening the pools trusts: each is refused, or what is found is the same after all.
 @Suite struct DamageTests {

@@ -1,8 +1,8 @@
 import Glibc
-import PersistentMemory
+import MPaxosPersistentMemory
 import Testing
 
-@testable import Storage
+@testable import MPaxosStorage
 
 /// What is in a replica's folder is one process's, and durable.
 @Suite struct FolderTests {

@@ -1,8 +1,8 @@
-import Consensus
-import PersistentMemory
+import MPaxosConsensus
+import MPaxosPersistentMemory
 import Testing
 
-@testable import Storage
+@testable import MPaxosStorage
 
 /// The page that tells whose a pool is and what it was formatted for.
 @Suite struct IdentityPageTests {

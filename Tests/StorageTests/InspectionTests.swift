@@ -1,9 +1,9 @@
-import Consensus
+import MPaxosConsensus
 import Foundation
-import PersistentMemory
+import MPaxosPersistentMemory
 import Testing
 
-@testable import Storage
+@testable import MPaxosStorage
 
 @Suite struct InspectionTests {
     private func acceptor(in folder: Folder) throws -> (path: String, pool: AcceptorPool) {

@@ -1,9 +1,9 @@
-import Consensus
-import PersistentMemory
-import StateMachines
+import MPaxosConsensus
+import MPaxosPersistentMemory
+import MPaxosStateMachines
 import Testing
 
-@testable import Storage
+@testable import MPaxosStorage
 
 /// The key-value service on a state pool, as the executor runs it.
 private final class KeyValueRig {

@@ -1,8 +1,8 @@
-import Consensus
-import PersistentMemory
+import MPaxosConsensus
+import MPaxosPersistentMemory
 import Testing
 
-@testable import Storage
+@testable import MPaxosStorage
 
 /// The record of a replica's own lives, and of those in which its peers were met.
 @Suite struct LifeTests {

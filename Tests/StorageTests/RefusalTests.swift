@@ -1,9 +1,9 @@
-import Consensus
+import MPaxosConsensus
 import Glibc
-import PersistentMemory
+import MPaxosPersistentMemory
 import Testing
 
-@testable import Storage
+@testable import MPaxosStorage
 
 /// Each pool refuses what is not its own, with the kind of reason that the command line turns into an exit code and a
 /// sentence that names the file.

@@ -1,6 +1,6 @@
-import Consensus
+import MPaxosConsensus
 
-@testable import Storage
+@testable import MPaxosStorage
 
 /// The rules of sessions said once more, over a dictionary, as plainly as possible: what the pool is held to.
 struct SessionModel {

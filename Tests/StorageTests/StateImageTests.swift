@@ -1,9 +1,9 @@
-import Consensus
+import MPaxosConsensus
 import Glibc
-import PersistentMemory
+import MPaxosPersistentMemory
 import Testing
 
-@testable import Storage
+@testable import MPaxosStorage
 
 /// The state of one replica in the place of another's.
 @Suite struct StateImageTests {

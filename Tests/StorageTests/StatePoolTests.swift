@@ -1,9 +1,9 @@
-import Consensus
+import MPaxosConsensus
 import Glibc
-import PersistentMemory
+import MPaxosPersistentMemory
 import Testing
 
-@testable import Storage
+@testable import MPaxosStorage
 
 @Suite struct SessionRulesTests {
     @Test func everyCaseOfTheTable() {

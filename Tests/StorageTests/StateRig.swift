@@ -1,8 +1,8 @@
-import Consensus
-import PersistentMemory
+import MPaxosConsensus
+import MPaxosPersistentMemory
 import Testing
 
-@testable import Storage
+@testable import MPaxosStorage
 
 /// A command of the test's own state machine: writes some of its 64 cells, each of which may have a block, and replies
 /// with what was there.

@@ -1,8 +1,8 @@
-import Consensus
+import MPaxosConsensus
 import Glibc
-import PersistentMemory
+import MPaxosPersistentMemory
 
-@testable import Storage
+@testable import MPaxosStorage
 
 typealias Seeded = CrashModel.Seeded
 

@@ -1,6 +1,6 @@
 import Testing
 
-@testable import Topology
+@testable import MPaxosTopology
 
 /// What each bad file is told: the whole line, since people and scripts read it.
 @Suite struct BadTopologiesTests {

@@ -1,6 +1,6 @@
 import Testing
 
-@testable import Topology
+@testable import MPaxosTopology
 
 /// Where HTTP is served, and the files of its secrets.
 @Suite struct HTTPInTopologiesTests {

@@ -1,8 +1,8 @@
 import Foundation
-import Keys
+import MPaxosKeys
 import Testing
 
-@testable import Topology
+@testable import MPaxosTopology
 
 /// Public keys in topologies, where secret ones are, and the file of clients.
 @Suite struct KeysInTopologiesTests {

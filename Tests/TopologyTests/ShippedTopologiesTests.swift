@@ -1,6 +1,6 @@
 import Testing
 
-@testable import Topology
+@testable import MPaxosTopology
 
 /// The files in `topologies/`: they must parse, and what they show as defaults must be the defaults. Those under [http] are
 /// none.

@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-@testable import Topology
+@testable import MPaxosTopology
 
 /// Files by chance, made of those in `topologies/` and of one with every key, see `Corpus` and `Fuzz`.
 @Suite struct TopologyCorpusTests {

@@ -1,6 +1,6 @@
 import Testing
 
-@testable import Topology
+@testable import MPaxosTopology
 
 /// Files that were damaged: read or refused, in one line, and never the end of the process.
 @Suite struct TopologyFuzzTests {

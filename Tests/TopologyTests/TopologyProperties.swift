@@ -1,4 +1,4 @@
-@testable import Topology
+@testable import MPaxosTopology
 
 /// What holds of any bytes that are read as a topology: whole and in range, or refused in one line that names the file. Used by the tests
 /// and by `scripts/fuzz`.

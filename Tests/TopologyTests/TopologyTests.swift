@@ -2,7 +2,7 @@ import Foundation
 import Glibc
 import Testing
 
-@testable import Topology
+@testable import MPaxosTopology
 
 @Suite struct TopologyTests {
     static let smallest = """

@@ -1,6 +1,6 @@
 import Testing
 
-@testable import Wire
+@testable import MPaxosWire
 
 @Suite struct CommandRecordTests {
     struct Value: Equatable {

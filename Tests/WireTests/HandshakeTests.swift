@@ -1,7 +1,7 @@
-import Consensus
+import MPaxosConsensus
 import Testing
 
-@testable import Wire
+@testable import MPaxosWire
 
 @Suite struct HandshakeTests {
     static let hello = Handshake.Hello(

@@ -1,6 +1,6 @@
 import Testing
 
-@testable import Wire
+@testable import MPaxosWire
 
 @Suite struct KeyValueTests {
     @Test func bodiesHaveTheBytesOfTheProtocol() {

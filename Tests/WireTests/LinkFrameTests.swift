@@ -1,7 +1,7 @@
 import Testing
 
-@testable import Consensus
-@testable import Wire
+@testable import MPaxosConsensus
+@testable import MPaxosWire
 
 @Suite struct LinkFrameTests {
     static let largest = UInt64(UInt32.max)

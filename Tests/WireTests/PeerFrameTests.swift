@@ -1,7 +1,7 @@
 import Testing
 
-@testable import Consensus
-@testable import Wire
+@testable import MPaxosConsensus
+@testable import MPaxosWire
 
 @Suite struct PeerFrameTests {
     static let batch = Batch(offset: 0x1234_5678, length: 5, checksum: 0xA1B2_C3D4)

@@ -1,4 +1,4 @@
-@testable import Wire
+@testable import MPaxosWire
 
 /// A small generator of reproducible randomness (xorshift64*).
 struct SeededRandom: RandomNumberGenerator {

@@ -1,7 +1,7 @@
 import Testing
 
-@testable import Consensus
-@testable import Wire
+@testable import MPaxosConsensus
+@testable import MPaxosWire
 
 @Suite struct TransferMessageTests {
     static let offer = TransferMessage.Offer(executed: 9, view: 3, size: 8192, position: 7, checksum: 0xA1B2_C3D4)

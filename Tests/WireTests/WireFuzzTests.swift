@@ -1,7 +1,7 @@
 import Testing
 
-@testable import Consensus
-@testable import Wire
+@testable import MPaxosConsensus
+@testable import MPaxosWire
 
 /// Inputs by chance for each decoder of this module, see `Corpus` and `Fuzz`.
 @Suite struct WireFuzzTests {

@@ -1,6 +1,6 @@
-import Consensus
+import MPaxosConsensus
 
-@testable import Wire
+@testable import MPaxosWire
 
 /// What holds of any bytes that reach the decoders of frames: what is accepted is what encodes to it, all else is refused. Each
 /// says whether it was accepted. Used by the tests and by `scripts/fuzz`.

@@ -1,6 +1,6 @@
 import Testing
 
-@testable import ZMTP
+@testable import MPaxosZMTP
 
 @Suite struct CodecTests {
     // MARK: Greeting

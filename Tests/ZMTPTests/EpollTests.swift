@@ -1,7 +1,7 @@
 import Glibc
 import Testing
 
-@testable import ZMTP
+@testable import MPaxosZMTP
 
 @Suite struct EpollTests {
     /// Two ends of a connection.

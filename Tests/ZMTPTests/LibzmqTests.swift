@@ -1,8 +1,8 @@
 import Foundation
-import Messaging
+import MPaxosMessaging
 import Testing
 
-@testable import ZMTP
+@testable import MPaxosZMTP
 
 /// Codec and addresses against libzmq at the other end.
 @Suite struct LibzmqTests {

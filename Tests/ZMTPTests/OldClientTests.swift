@@ -1,8 +1,8 @@
 import Glibc
-import Messaging
+import MPaxosMessaging
 import Testing
 
-@testable import ZMTP
+@testable import MPaxosZMTP
 
 /// Clients of ZMTP 2.0: libzmq 3.2, JeroMQ 0.3, NetMQ 4.0.0. What they send is tried on libzmq as well.
 @Suite struct OldClientTests {

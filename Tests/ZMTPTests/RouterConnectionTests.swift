@@ -1,8 +1,8 @@
 import Foundation
-import Messaging
+import MPaxosMessaging
 import Testing
 
-@testable import ZMTP
+@testable import MPaxosZMTP
 
 /// What a router does with connections that come and go.
 @Suite struct RouterConnectionTests {

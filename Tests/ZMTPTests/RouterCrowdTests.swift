@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-@testable import ZMTP
+@testable import MPaxosZMTP
 
 /// What a router does when more come than there is room for.
 @Suite struct RouterCrowdTests {

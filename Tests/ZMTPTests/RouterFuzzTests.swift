@@ -1,8 +1,8 @@
 import Foundation
-import Messaging
+import MPaxosMessaging
 import Testing
 
-@testable import ZMTP
+@testable import MPaxosZMTP
 
 /// What a stream of bytes is to a router, read in one go: the yardstick for what it makes of the same in pieces.
 private struct Reading {

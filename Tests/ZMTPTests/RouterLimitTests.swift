@@ -1,8 +1,8 @@
 import Foundation
-import Messaging
+import MPaxosMessaging
 import Testing
 
-@testable import ZMTP
+@testable import MPaxosZMTP
 
 /// What a router does at its limits.
 @Suite struct RouterLimitTests {

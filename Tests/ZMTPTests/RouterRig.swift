@@ -1,8 +1,8 @@
 import Foundation
-import Messaging
+import MPaxosMessaging
 import Testing
 
-@testable import ZMTP
+@testable import MPaxosZMTP
 
 /// A router with a gateway's loop around it, driven by the test's own thread and on a clock of the test's own. Answers each message
 /// with the same.

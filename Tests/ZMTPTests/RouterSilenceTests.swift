@@ -1,8 +1,8 @@
 import Foundation
-import Messaging
+import MPaxosMessaging
 import Testing
 
-@testable import ZMTP
+@testable import MPaxosZMTP
 
 /// What a router does with those that hold something and say nothing: places of the table, memory, time.
 @Suite struct RouterSilenceTests {

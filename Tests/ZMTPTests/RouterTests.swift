@@ -1,8 +1,8 @@
 import Foundation
-import Messaging
+import MPaxosMessaging
 import Testing
 
-@testable import ZMTP
+@testable import MPaxosZMTP
 
 /// What a router does with well-behaved clients, and with bytes that are none of a client's.
 @Suite struct RouterTests {

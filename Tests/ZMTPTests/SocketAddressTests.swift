@@ -1,7 +1,7 @@
 import Foundation
 import Testing
 
-@testable import ZMTP
+@testable import MPaxosZMTP
 
 @Suite struct SocketAddressTests {
     @Test(arguments: [false, true]) func iPv4(passive: Bool) throws {

@@ -1,6 +1,6 @@
 import Foundation
 
-@testable import ZMTP
+@testable import MPaxosZMTP
 
 func pattern(_ count: Int, seed: Int = 0) -> [UInt8] { (0..<count).map { UInt8(truncatingIfNeeded: $0 &* 7 &+ seed) } }
 

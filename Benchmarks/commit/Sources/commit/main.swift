@@ -1,6 +1,6 @@
 import Baselines
 import Glibc
-import PersistentMemory
+import MPaxosPersistentMemory
 
 // What it costs to update 128 bytes in place, failure-atomically by batches, three ways, in turn.
 

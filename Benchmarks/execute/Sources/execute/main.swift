@@ -1,10 +1,10 @@
-import Consensus
+import MPaxosConsensus
 import Floor
 import Glibc
-import PersistentMemory
-import StateMachines
-import Storage
-import Wire
+import MPaxosPersistentMemory
+import MPaxosStateMachines
+import MPaxosStorage
+import MPaxosWire
 
 // What the execution of an ordered PUT costs, as Executor does it, in turn with a loop that only copies and flushes.
 
