@@ -1,8 +1,8 @@
 import Foundation
 import MPaxosKeys
 import MPaxosMessaging
-import Synchronization
 import MPaxosWire
+import Synchronization
 
 /// A blocking connection to one replica: one request, one reply. It neither retries nor goes elsewhere; see `ClusterClient`.
 ///

@@ -1,8 +1,8 @@
 import Foundation
 import MPaxosKeys
 import MPaxosMessaging
-import Synchronization
 import MPaxosWire
+import Synchronization
 
 /// How long a client tries, and who it is.
 public struct ClientOptions: Sendable {

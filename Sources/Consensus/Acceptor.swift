@@ -193,7 +193,7 @@ extension Core {
     package mutating func refuse(
         _ message: Message, full: Bool, from: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer
     ) {
-        invariant(message.kind == .propose, "proposals are refused")
+        invariant(message.kind == .accept, "proposals are refused")
         invariant(effects.hasRoom, "effects have room for a step")
         guard isPlausible(message, from: from) else {
             counters.refused += 1

@@ -251,7 +251,7 @@ struct Peer: BitwiseCopyable {
     package mutating func start(now: Microseconds, into effects: inout EffectBuffer) {
         invariant(role == .recovering, "a core starts once")
         invariant(effects.hasRoom, "effects have room for a step")
-        // A state image may have brought `executed` further than the log reaches: what is below a hole cannot be served.
+        // A state snapshot may have brought `executed` further than the log reaches: what is below a hole cannot be served.
         var instance = decided
         while instance >= log.floor {
             if log[instance].view == 0 {
@@ -319,7 +319,7 @@ struct Peer: BitwiseCopyable {
     package func wants(_ message: Message, from: ReplicaIndex) -> Bool {
         guard isPlausible(message, from: from), message.view <= promised + mostViewsAtOnce else { return false }
         switch message.kind {
-        case .propose: return wantsProposal(message)
+        case .accept: return wantsProposal(message)
         case .decided: return wantsDecided(message)
         case .promise: return wantsPromise(message, from: from)
         default: return false
@@ -357,7 +357,7 @@ struct Peer: BitwiseCopyable {
         case .preVoteGrant: receivePreVoteGrant(message, from: from, now: now, into: &effects)
         case .prepare: receivePrepare(message, from: from, now: now, into: &effects)
         case .promise: kept = receivePromise(message, from: from, now: now, into: &effects)
-        case .propose: kept = receiveProposal(message, from: from, now: now, into: &effects)
+        case .accept: kept = receiveProposal(message, from: from, now: now, into: &effects)
         case .accepted: receiveAccepted(message, from: from, now: now, into: &effects)
         case .heartbeat: receiveHeartbeat(message, from: from, now: now, into: &effects)
         case .catchUpRequest: receiveCatchUpRequest(message, from: from, into: &effects)

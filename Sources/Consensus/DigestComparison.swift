@@ -154,7 +154,7 @@ package struct DigestComparison {
         return now >= disputedSince + time
     }
 
-    // MARK: Images
+    // MARK: Snapshots
 
     /// What the statements of others say of a state that a replica gives to this one.
     package enum Opinion: Equatable {
@@ -166,11 +166,11 @@ package struct DigestComparison {
         case unknown
     }
 
-    package func opinion(of image: Standing, from giver: Int) -> Opinion {
+    package func opinion(of snapshot: Standing, from giver: Int) -> Opinion {
         let thirds = (0..<count).filter { $0 != giver && $0 != index && condemned & 1 << UInt16($0) == 0 }
-        let agreeing = replicas(telling: image.value, at: image.executed) | 1 << UInt16(giver)
+        let agreeing = replicas(telling: snapshot.value, at: snapshot.executed) | 1 << UInt16(giver)
         if agreeing.nonzeroBitCount >= quorum { return .confirmed }
-        for standing in statements(of: giver) + [image] {
+        for standing in statements(of: giver) + [snapshot] {
             let backers = replicas(telling: standing.value, at: standing.executed) | 1 << UInt16(giver)
             guard backers.nonzeroBitCount < quorum else { continue }
             for third in thirds {

@@ -79,7 +79,7 @@ extension Core {
             invariant(entry.view == promised || entry.isDecided, "a leader proposes what it accepted in its view")
             let bug = configuration.plantedBugs.contains(.proposeBeforeDurable)
             send(
-                .propose(
+                .accept(
                     view: promised, instance: instance, base: base, commit: commit, round: round, batch: entry.batch),
                 to: peer, after: bug ? 0 : entry.record, into: &effects)
             peers[peer].next = instance + 1

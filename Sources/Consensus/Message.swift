@@ -7,7 +7,7 @@ package struct Message: BitwiseCopyable, Hashable, Sendable {
         case preVoteGrant = 2
         case prepare = 3
         case promise = 4
-        case propose = 5
+        case accept = 5
         case accepted = 6
         case heartbeat = 7
         case catchUpRequest = 8
@@ -51,7 +51,7 @@ package struct Message: BitwiseCopyable, Hashable, Sendable {
     package var instance: Instance
     package var bound: Instance
     package var commit: Instance
-    /// Promise: the view in which the batch was accepted. Propose, heartbeat and accepted: see `round`.
+    /// Promise: the view in which the batch was accepted. Accept, heartbeat and accepted: see `round`.
     package var acceptedView: View
     package var batch: Batch
 
@@ -75,7 +75,7 @@ package struct Message: BitwiseCopyable, Hashable, Sendable {
     @inlinable
     package var carriesBatch: Bool {
         switch kind {
-        case .propose, .decided: true
+        case .accept, .decided: true
         case .promise: !flags.contains(.last)
         default: false
         }
@@ -84,7 +84,7 @@ package struct Message: BitwiseCopyable, Hashable, Sendable {
     /// Accepted: the follower misses proposals below one that it has.
     package var reportsGap: Bool { flags.contains(.gap) }
 
-    /// Propose, heartbeat: how often the leader has begun to repeat proposals. Accepted: the round that the follower
+    /// Accept, heartbeat: how often the leader has begun to repeat proposals. Accepted: the round that the follower
     /// heard last, so that a gap which is under repair is told from a new one. A leader that resumes its view begins
     /// again with 0.
     @inlinable
@@ -128,11 +128,11 @@ package struct Message: BitwiseCopyable, Hashable, Sendable {
     }
 
     /// "Accept `batch` for `instance`, as I did durably." `base`, `commit` and `round` as in a heartbeat.
-    static func propose(
+    static func accept(
         view: View, instance: Instance, base: Instance, commit: Instance, round: UInt64, batch: Batch
     ) -> Message {
         Message(
-            kind: .propose, view: view, instance: instance, bound: base, commit: commit, acceptedView: round,
+            kind: .accept, view: view, instance: instance, bound: base, commit: commit, acceptedView: round,
             batch: batch)
     }
 

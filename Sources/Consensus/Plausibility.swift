@@ -21,7 +21,7 @@ extension Core {
         else { return false }
         switch message.kind {
         case .preVote, .prepare, .heartbeat: return leadingReplica(of: message.view, among: memberCount) == from
-        case .propose:
+        case .accept:
             return leadingReplica(of: message.view, among: memberCount) == from && message.instance > message.bound
         case .preVoteGrant, .accepted: return leadingReplica(of: message.view, among: memberCount) == me
         case .promise:

@@ -1,5 +1,5 @@
-import MPaxosCZeroMQ
 import Glibc
+import MPaxosCZeroMQ
 
 /// Files of keys, in the form of CZMQ's certificates (ZeroMQ RFC 4, ZPL): pyzmq's `zmq.auth.load_certificate`, czmq's
 /// `zcert_load` and JeroMQ's `ZCert` read them, and files of theirs are read here.

@@ -1,5 +1,5 @@
-import MPaxosCZeroMQ
 import Glibc
+import MPaxosCZeroMQ
 import MPaxosInvariants
 import Synchronization
 

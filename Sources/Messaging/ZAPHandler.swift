@@ -1,5 +1,5 @@
-import MPaxosCZeroMQ
 import Foundation
+import MPaxosCZeroMQ
 import MPaxosInvariants
 import MPaxosKeys
 import Synchronization

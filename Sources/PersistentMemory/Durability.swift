@@ -1,5 +1,5 @@
-import MPaxosCPersistentMemory
 import Glibc
+import MPaxosCPersistentMemory
 import MPaxosInvariants
 
 /// What a fence of a pool survives. Decided when the pool is opened.

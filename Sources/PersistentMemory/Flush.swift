@@ -1,5 +1,5 @@
-import MPaxosCPersistentMemory
 import Glibc
+import MPaxosCPersistentMemory
 import MPaxosInvariants
 
 /// Hears of the flushes and fences of one pool, in order. Crash-image tests keep from them what memory may hold after a

@@ -161,19 +161,19 @@ package final class Heap {
     package var systemRoot: UInt64 { layout.systemRoot }
 
     /// 64 bytes of the mapping that is shared with the file, for what the owner keeps beside all commits: neither
-    /// journaled nor digested, zero at format; they go along with an image.
+    /// journaled nor digested, zero at format; they go along with a snapshot.
     package var ownerLine: UnsafeMutableRawPointer {
         UnsafeMutableRawPointer(mutating: transaction.committed.baseAddress!) - layout.dataOffset
             + HeapLayout.ownerOffset
     }
 
-    // MARK: Images
+    // MARK: Snapshots
 
     /// What another pool needs to hold the same heap: the page of the header, and the data area up to where it was ever
     /// written, in whole pages; all else is zero. Whole only when all is committed and the journal empty; valid until
     /// the next commit.
-    package var image: (header: UnsafeRawBufferPointer, data: UnsafeRawBufferPointer) {
-        invariant(!transaction.isDirty, "an image is made of what is committed")
+    package var snapshot: (header: UnsafeRawBufferPointer, data: UnsafeRawBufferPointer) {
+        invariant(!transaction.isDirty, "a snapshot is made of what is committed")
         let data = transaction.committed
         let used = usedBytesOfData
         return (

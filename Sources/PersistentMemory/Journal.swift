@@ -1,5 +1,5 @@
-import MPaxosCSupport
 import Glibc
+import MPaxosCSupport
 import MPaxosInvariants
 
 /// The redo journal: commits appended one after the other, from the start again after each checkpoint.

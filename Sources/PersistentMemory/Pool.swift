@@ -1,5 +1,5 @@
-import MPaxosCPersistentMemory
 import Glibc
+import MPaxosCPersistentMemory
 import MPaxosInvariants
 
 /// One libpmemobj pool file that holds a single page-aligned region, allocated at creation.

@@ -1,5 +1,5 @@
-import MPaxosCSupport
 import Glibc
+import MPaxosCSupport
 import MPaxosInvariants
 
 /// Reads and writes of a heap's data area, gathered into one failure-atomic commit.

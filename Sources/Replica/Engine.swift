@@ -1,7 +1,7 @@
+import Logging
 import MPaxosCSupport
 import MPaxosConsensus
 import MPaxosInvariants
-import Logging
 import MPaxosMessaging
 import MPaxosPersistentMemory
 import MPaxosQueues
@@ -345,7 +345,7 @@ final class Engine: Stage {
         // What lies above a missing instance can neither be executed nor dropped before that instance has come: half of
         // the log stays free for it.
         if core.accepted >= core.highest { bytesAboveHole = 0 }
-        let isAboveHole = message.kind == .propose && message.view == core.view && message.instance > core.accepted + 1
+        let isAboveHole = message.kind == .accept && message.view == core.view && message.instance > core.accepted + 1
         guard !isAboveHole || bytesAboveHole + payload.count <= acceptor.capacity / 2 else {
             board.batchesDropped.add(1)
             core.refuse(message, full: false, from: peer, now: now, into: &effects)
@@ -356,7 +356,7 @@ final class Engine: Stage {
             // The log is full of what is not executed yet. A leader is heard all the same; what else needs room is as
             // good as lost.
             board.batchesDropped.add(1)
-            if message.kind == .propose {
+            if message.kind == .accept {
                 refusedBytes = payload.count
                 refusedAt = board.executed.load()
                 makeRoomForEffects(now: now)

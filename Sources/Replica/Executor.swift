@@ -1,7 +1,7 @@
+import Logging
 import MPaxosCSupport
 import MPaxosConsensus
 import MPaxosInvariants
-import Logging
 import MPaxosPersistentMemory
 import MPaxosQueues
 import MPaxosStateMachines
@@ -29,16 +29,16 @@ final class Executor<Machine: StateMachine>: Stage {
     private let replyBodies: ByteRing
     private let gateway: Parker
     private let engine: Parker
-    private let imageOrder: ImageOrder
+    private let snapshotOrder: SnapshotOrder
     private let alarm: Alarm
     private let logger: Logger
     private let breadcrumbs: Breadcrumbs
     /// Of the tags of this process.
     private let epoch: UInt64
     /// In the making, for another replica.
-    private var image: StateImage?
-    /// Since when an image waits to be begun.
-    @exclusivity(unchecked) private var imageWaitsSince: UInt64?
+    private var snapshot: StateSnapshot?
+    /// Since when a snapshot waits to be begun.
+    @exclusivity(unchecked) private var snapshotWaitsSince: UInt64?
 
     /// Behind a pointer, as it is changed for every command: a class's own storage would be checked for exclusive
     /// access each time.
@@ -65,22 +65,22 @@ final class Executor<Machine: StateMachine>: Stage {
     private static var commandsAhead: Int { 16 }
     /// Microseconds after which a turn ends, lest the other stages of the lane wait: at the end of a query or a batch.
     private static var longestTurn: UInt64 { 5_000 }
-    /// Bytes of an image copied at a time: some tenths of a millisecond, in which nothing else on this lane moves.
-    private static var imageSlice: Int { 1 << 20 }
+    /// Bytes of a snapshot copied at a time: some tenths of a millisecond, in which nothing else on this lane moves.
+    private static var snapshotSlice: Int { 1 << 20 }
     /// Microseconds.
-    private static var longestWaitOfImage: UInt64 { 2_000_000 }
+    private static var longestWaitOfSnapshot: UInt64 { 2_000_000 }
     /// Microseconds without commands after which the digest is stated, at whatever instance that is.
     private static var quiet: UInt64 { 50_000 }
 
     init(
         index: Int, machine: Machine, pool: StatePool, maximumRequest: Int, board: StatusBoard, rings: Rings,
-        parkers: Parkers, imageOrder: ImageOrder, alarm: Alarm, isVerified: Bool, epoch: UInt64,
+        parkers: Parkers, snapshotOrder: SnapshotOrder, alarm: Alarm, isVerified: Bool, epoch: UInt64,
         logger: Logger
     ) {
         self.logger = logger
         self.epoch = epoch
         breadcrumbs = pool.breadcrumbs
-        self.imageOrder = imageOrder
+        self.snapshotOrder = snapshotOrder
         self.alarm = alarm
         verification = Verification(of: pool.heap, board: board, isFirst: !isVerified)
         self.index = index
@@ -117,8 +117,8 @@ final class Executor<Machine: StateMachine>: Stage {
 
     override func poll(budget: Int, now: UInt64) -> Bool {
         if isDamaged { return false }
-        let isPaused = imageOrder.isPlaced && (image != nil || beginsImage(now: now))
-        if isPaused { copyImage(now: now) }
+        let isPaused = snapshotOrder.isPlaced && (snapshot != nil || beginsSnapshot(now: now))
+        if isPaused { copySnapshot(now: now) }
         let end = csupport_monotonic_us() + Self.longestTurn
         var batches = 0
         while !isPaused, batches < budget, heldCount < Self.mostHeld / 2, let batch = nextBatch() {
@@ -156,7 +156,7 @@ final class Executor<Machine: StateMachine>: Stage {
 
     override var nextDeadline: UInt64 {
         if isDamaged { return .max }
-        let waitsForQuiet = canStateDigest || imageOrder.isPlaced && isBetweenInstances
+        let waitsForQuiet = canStateDigest || snapshotOrder.isPlaced && isBetweenInstances
         return min(waitsForQuiet ? lastBatch + Self.quiet : .max, verification.nextDeadline)
     }
 
@@ -296,36 +296,36 @@ final class Executor<Machine: StateMachine>: Stage {
         board.executed.storeReleasing(pool.executed)
     }
 
-    // MARK: Images
+    // MARK: Snapshots
 
     /// Where others tell the digest of just this state, so that the receiver can compare; or when that does not come
     /// for too long.
-    private func beginsImage(now: UInt64) -> Bool {
+    private func beginsSnapshot(now: UInt64) -> Bool {
         guard isBetweenInstances else { return false }
-        if imageWaitsSince == nil { imageWaitsSince = now }
+        if snapshotWaitsSince == nil { snapshotWaitsSince = now }
         return pool.executed % DigestComparison.ordinaryInterval == 0 || now >= lastBatch + Self.quiet
-            || now >= (imageWaitsSince ?? now) + Self.longestWaitOfImage
+            || now >= (snapshotWaitsSince ?? now) + Self.longestWaitOfSnapshot
     }
 
     /// Copies the next piece of the state. Until the whole is copied nothing is executed.
-    private func copyImage(now: UInt64) {
+    private func copySnapshot(now: UInt64) {
         do throws(PoolError) {
-            let image: StateImage
-            if let begun = self.image {
-                image = begun
+            let snapshot: StateSnapshot
+            if let begun = self.snapshot {
+                snapshot = begun
             } else {
-                imageOrder.begin(at: now)
-                image = try StateImage(of: pool)
+                snapshotOrder.begin(at: now)
+                snapshot = try StateSnapshot(of: pool)
             }
-            self.image = image
-            try image.copy(atMost: Self.imageSlice)
-            guard image.isWhole else { return }
-            imageOrder.deliver(.success(image))
+            self.snapshot = snapshot
+            try snapshot.copy(atMost: Self.snapshotSlice)
+            guard snapshot.isWhole else { return }
+            snapshotOrder.deliver(.success(snapshot))
         } catch {
-            imageOrder.deliver(.failure(error))
+            snapshotOrder.deliver(.failure(error))
         }
-        image = nil
-        imageWaitsSince = nil
+        snapshot = nil
+        snapshotWaitsSince = nil
         engine.wake()
     }
 

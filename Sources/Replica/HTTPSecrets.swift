@@ -1,8 +1,8 @@
 import MPaxosKeys
+import MPaxosTopology
 import NIOHTTP1
 import NIOSSL
 import Synchronization
-import MPaxosTopology
 
 /// The certificate and the token of HTTP, as the files were that were read last: each connection, and each request, takes
 /// what there is when it comes. Thread-safe.

@@ -1,13 +1,13 @@
-import MPaxosCSupport
 import Dispatch
 import Glibc
 import Logging
+import MPaxosCSupport
+import MPaxosTopology
 import NIOCore
 import NIOHTTP1
 import NIOPosix
 import NIOSSL
 import Synchronization
-import MPaxosTopology
 
 /// /metrics, /healthz and /status over HTTP, on a thread of its own that yields to the lanes. It reads the board alone,
 /// so that a scrape never delays a stage.

@@ -1,10 +1,10 @@
+import Logging
 import MPaxosCSupport
 import MPaxosInvariants
 import MPaxosKeys
-import Logging
 import MPaxosMessaging
-import Synchronization
 import MPaxosTopology
+import Synchronization
 
 /// Who may come in with which key, at both ports of a replica: what the topology and the file of client keys say now.
 /// Both can be read again while the replica runs.

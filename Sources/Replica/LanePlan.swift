@@ -1,5 +1,5 @@
-import MPaxosCSupport
 import Glibc
+import MPaxosCSupport
 import MPaxosMessaging
 import MPaxosPersistentMemory
 import MPaxosQueues

@@ -1,7 +1,7 @@
-import MPaxosCSupport
 import Dispatch
 import Foundation
 import Logging
+import MPaxosCSupport
 import Synchronization
 
 /// Lines on their way to where they are written, which may be slow, or stand still for ever. Who adds one never waits:

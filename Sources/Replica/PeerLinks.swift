@@ -1,6 +1,6 @@
+import Logging
 import MPaxosConsensus
 import MPaxosInvariants
-import Logging
 import MPaxosMessaging
 import MPaxosQueues
 import MPaxosWire

@@ -198,7 +198,7 @@ final class PeerTraffic {
     private func goesWhole(_ message: Message, to peer: Int) -> Bool {
         let size = PeerHeader.size + Int(message.batch.length)
         if peers[peer].outgoing.isEmpty && size <= peers[peer].window.largestWhole { return true }
-        let isProposal = message.kind == .propose
+        let isProposal = message.kind == .accept
         if isProposal {
             // The core repeats proposals from some instance on: what waits of them is out of date.
             remove(from: peer) { $0.isWaitingProposal && $0.instance >= message.instance }
@@ -303,7 +303,7 @@ final class PeerTraffic {
         peers[peer].outgoing.append(parcel)
     }
 
-    /// Whether runs of commands, or chunks of an image, wait for a peer in parcels.
+    /// Whether runs of commands, or chunks of a snapshot, wait for a peer in parcels.
     func hasFrame(for peer: Int) -> Bool {
         peers[peer].outgoing.contains { if case .frame = $0.payload { true } else { false } }
     }

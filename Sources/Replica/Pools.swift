@@ -1,6 +1,6 @@
+import Glibc
 import MPaxosCSupport
 import MPaxosConsensus
-import Glibc
 import MPaxosPersistentMemory
 import MPaxosStorage
 import MPaxosTopology
@@ -75,7 +75,7 @@ struct Pools {
                 "\(member.statePool) stands at instance \(state.executed), but the log in \(member.acceptorPool) begins at \(acceptor.floor): the state is older than the log; bring back the pair that belongs together"
             )
         }
-        // Where the state came as an image, votes for what is part of it may be for values that were not chosen.
+        // Where the state came as a snapshot, votes for what is part of it may be for values that were not chosen.
         acceptor.raiseFloor(to: state.installed + 1)
         do throws(PoolError) {
             try acceptor.settle(executed: state.executed)
@@ -101,7 +101,7 @@ struct Pools {
         // One alone has met all.
         if topology.replicas.count == 1, acceptor.founding != .founded { acceptor.record(founding: .founded) }
         // Not before: now the pools are this process's.
-        IncomingImage.removeLeftovers(beside: member.statePool)
+        IncomingSnapshot.removeLeftovers(beside: member.statePool)
         acceptor.removeLeftovers()
     }
 

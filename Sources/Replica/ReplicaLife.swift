@@ -1,7 +1,7 @@
-import MPaxosCSupport
-import MPaxosConsensus
 import Dispatch
 import Logging
+import MPaxosCSupport
+import MPaxosConsensus
 import MPaxosMessaging
 import MPaxosPersistentMemory
 import MPaxosQueues
@@ -115,15 +115,15 @@ final class ReplicaLife<Machine: StateMachine> {
             lanes = plan.lanes
             gate = plan.gate
 
-            let order = ImageOrder()
+            let order = SnapshotOrder()
             let traffic = PeerTraffic(
                 index: index, count: ids.count, acceptor: pools.acceptor, board: board, departures: rings.departures,
                 links: plan.parkers.links)
             let port = TransferPort(memberIDs: ids, board: board, traffic: traffic)
             let heartbeat = UInt64(topology.protocol.heartbeatMilliseconds) * 1000
             let transfer = StateTransfer(
-                giver: ImageGiver(port: port, order: order, geometry: geometry.fingerprint, logger: logger),
-                receiver: ImageReceiver(
+                giver: SnapshotGiver(port: port, order: order, geometry: geometry.fingerprint, logger: logger),
+                receiver: SnapshotReceiver(
                     port: port, desk: desk, geometry: geometry.fingerprint,
                     // In that time the core has asked each peer twice.
                     reluctance: 2 * UInt64(ids.count) * heartbeat, logger: logger))
@@ -138,7 +138,7 @@ final class ReplicaLife<Machine: StateMachine> {
             let settings = ClientGateway.Settings(topology: topology, index: index)
             let executor = Executor(
                 index: index, machine: machine, pool: pools.state, maximumRequest: topology.client.maxRequest,
-                board: board, rings: rings, parkers: plan.parkers, imageOrder: order, alarm: alarm,
+                board: board, rings: rings, parkers: plan.parkers, snapshotOrder: order, alarm: alarm,
                 isVerified: pools.isVerified, epoch: settings.epoch, logger: logger)
             let report = report(durability)
             let gateway = ClientGateway(
@@ -220,8 +220,8 @@ final class ReplicaLife<Machine: StateMachine> {
     }
 
     /// Does the slow work of a state transfer, if there is some.
-    /// - Returns: an image that is to take the place of this replica's state, as soon as this life has ended.
-    func work() -> (image: IncomingImage, view: UInt64)? {
+    /// - Returns: a snapshot that is to take the place of this replica's state, as soon as this life has ended.
+    func work() -> (snapshot: IncomingSnapshot, view: UInt64)? {
         desk.work(beside: member.statePool, geometry: geometry, identity: acceptor.identity, bootCount: life.bootCount)
     }
 

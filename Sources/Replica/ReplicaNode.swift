@@ -1,13 +1,13 @@
+import Dispatch
+import Logging
 import MPaxosCSupport
 import MPaxosConsensus
-import Dispatch
 import MPaxosInvariants
-import Logging
 import MPaxosPersistentMemory
 import MPaxosStateMachines
 import MPaxosStorage
-import Synchronization
 import MPaxosTopology
+import Synchronization
 
 /// One replica of a cluster: opens its pools, assembles the stages, runs them.
 ///
@@ -147,8 +147,8 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
                 life = nil
                 let pool = reason.isExpelled ? "" : topology.replicas[index].statePool + ": "
                 throw ReplicaError(.refused, pool + reason.text)
-            } else if let (image, view) = life?.work() {
-                try takeOver(image, promising: view)
+            } else if let (snapshot, view) = life?.work() {
+                try takeOver(snapshot, promising: view)
             } else if !isAnnounced, board.isReady, let leader = board.knownLeader {
                 isAnnounced = true
                 onReady(board.view.load(), topology.replicas[leader].id)
@@ -161,20 +161,20 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
     }
 
     /// Another replica's state in the place of this one's, of which it is sure that it is no further.
-    private func takeOver(_ image: IncomingImage, promising view: UInt64) throws(ReplicaError) {
+    private func takeOver(_ snapshot: IncomingSnapshot, promising view: UInt64) throws(ReplicaError) {
         life?.end(promising: view)
         do throws(PoolError) {
             // A log that reached back may have turned up in the last moment.
-            if image.executed > board.executed.load() {
-                try image.install(over: topology.replicas[index].statePool)
+            if snapshot.executed > board.executed.load() {
+                try snapshot.install(over: topology.replicas[index].statePool)
                 board.statesTaken.add(1)
             }
         } catch {
             // What a loss of power would leave is not known: nothing may rest on it.
-            guard !image.isInstalled else { throw ReplicaError(.refused, error.description) }
+            guard !snapshot.isInstalled else { throw ReplicaError(.refused, error.description) }
             logger.error("\(error); goes on with the state it had")
         }
-        image.discard()
+        snapshot.discard()
         // Its sockets close now, so that they can be bound again.
         life = nil
         // That of the state before.

@@ -3,10 +3,10 @@ import MPaxosWire
 
 /// Both sides of taking over another replica's state, as the engine's lane meets them: this replica gives, or receives.
 final class StateTransfer {
-    private let giver: ImageGiver
-    private let receiver: ImageReceiver
+    private let giver: SnapshotGiver
+    private let receiver: SnapshotReceiver
 
-    init(giver: ImageGiver, receiver: ImageReceiver) {
+    init(giver: SnapshotGiver, receiver: SnapshotReceiver) {
         self.giver = giver
         self.receiver = receiver
     }

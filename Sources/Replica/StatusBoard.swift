@@ -234,7 +234,7 @@ package final class StatusBoard: Sendable {
         elections = builder.counter("elections_total", "Views that this replica tried to lead")
         resent = builder.counter("proposals_resent_total", "Proposals sent again to a follower that lacked them")
         caughtUpInstances = builder.counter("catch_up_instances_total", "Decided instances fetched from peers")
-        statesGiven = builder.counter("states_given_total", "Images of the state given to other replicas")
+        statesGiven = builder.counter("states_given_total", "Snapshots of the state given to other replicas")
         roleWord = builder.hidden()
         leaderWord = builder.hidden()
         progress = builder.hidden()

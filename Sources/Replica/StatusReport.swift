@@ -1,5 +1,5 @@
-import MPaxosCSupport
 import Glibc
+import MPaxosCSupport
 import MPaxosInvariants
 
 /// The STATUS body and /metrics: what a replica says about itself, made from its board whenever somebody asks. Any

@@ -1,6 +1,6 @@
-import MPaxosCSupport
 import Foundation
 import Glibc
+import MPaxosCSupport
 import MPaxosInvariants
 import MPaxosMessaging
 import Synchronization

@@ -78,7 +78,7 @@ struct Checker: ~Copyable {
                 acknowledged[replica] = (message.view, message.instance)
                 for instance in (from + 1)...message.instance { binds(replica, instance, message.view) }
             }
-        case .propose:
+        case .accept:
             promised[replica] = max(promised[replica], message.view)
             binds(replica, message.instance, message.view)
             let batch = message.batch.checksum

@@ -167,8 +167,8 @@ extension Simulator {
     private func mute(_ index: ReplicaIndex) {
         guard replicaCount > 1 else { return }
         let choices: [[Message.Kind]] = [
-            [.propose], [.accepted], [.heartbeat], [.decided], [.promise], [.propose, .heartbeat],
-            [.propose, .decided], [.accepted, .nack], [.nack, .heartbeat], [.catchUpRequest],
+            [.accept], [.accepted], [.heartbeat], [.decided], [.promise], [.accept, .heartbeat],
+            [.accept, .decided], [.accepted, .nack], [.nack, .heartbeat], [.catchUpRequest],
         ]
         var kinds: UInt16 = 0
         for kind in choices[random.index(choices.count)] { kinds |= 1 << UInt16(kind.rawValue) }

@@ -16,7 +16,7 @@ extension Simulator {
         guard links.ways[place].isUp else { return }
         let box = links.outboxes + place
         if message.kind == .decided { try checkReason(for: message, on: place, from, to) }
-        if message.kind == .propose {
+        if message.kind == .accept {
             box.pointee.enqueue(proposal: message)
         } else if options.plantedBugs.contains(.heartbeatsBehindBulk) {
             box.pointee.proposals.messages.append(message)
@@ -107,7 +107,7 @@ extension Simulator {
             }
             if !isParcel {
                 trace("\(from) puts \(message.kind) \(message.instance), \(length) bytes, on the way to \(to)")
-                if message.kind == .propose { try checkReason(for: message, on: place, from, to) }
+                if message.kind == .accept { try checkReason(for: message, on: place, from, to) }
             }
             if isWhole {
                 put(Frame(kind: .message, message: message), bytes: length, on: place, from, to)
@@ -251,7 +251,7 @@ extension Simulator {
         let box = links.outboxes + links.place(index, peer)
         box.pointee.withdrawProposals()
         box.pointee.unready = 0
-        stopWaiting(.propose, at: index, to: peer)
+        stopWaiting(.accept, at: index, to: peer)
         links.noteChange(index, peer)
     }
 

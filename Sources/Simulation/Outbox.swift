@@ -57,7 +57,7 @@ struct Outbox: ~Copyable {
     func highestSent(of heartbeat: Message) -> Instance {
         var highest = heartbeat.instance
         for message in proposals.messages.elements
-        where message.kind == .propose && message.view == heartbeat.view && message.instance <= highest {
+        where message.kind == .accept && message.view == heartbeat.view && message.instance <= highest {
             highest = message.instance - 1
         }
         return highest
@@ -91,7 +91,7 @@ struct Outbox: ~Copyable {
     /// Proposals that have not begun to go out are not wanted any more.
     mutating func withdrawProposals() {
         var kept = proposals.isParcel ? 1 : 0
-        for place in kept..<proposals.messages.count where proposals.messages.elements[place].kind != .propose {
+        for place in kept..<proposals.messages.count where proposals.messages.elements[place].kind != .accept {
             proposals.messages.elements[kept] = proposals.messages.elements[place]
             kept += 1
         }

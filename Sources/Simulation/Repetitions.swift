@@ -34,7 +34,7 @@ struct Repetitions: ~Copyable {
     /// A proposal's first bytes leave, or a value that was asked for is to. Returns whether they may.
     mutating func mayLeave(_ message: Message, way: Int) -> Bool {
         switch message.kind {
-        case .propose: note(message.view, message.instance, way, rounds[way])
+        case .accept: note(message.view, message.instance, way, rounds[way])
         case .decided: note(decidedView, message.instance, way, requests[way])
         default: true
         }

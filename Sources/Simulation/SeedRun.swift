@@ -1,5 +1,5 @@
-import MPaxosCSupport
 import Dispatch
+import MPaxosCSupport
 import MPaxosInvariants
 import Synchronization
 

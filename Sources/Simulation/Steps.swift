@@ -120,14 +120,14 @@ extension Simulator {
         _ sent: Message, from peer: ReplicaIndex, at replica: UnsafeMutablePointer<SimulatedReplica>
     ) throws(SimulationFailure) -> Bool {
         var message = sent
-        let mayBeKept = message.kind == .propose || message.kind == .decided || message.kind == .promise
+        let mayBeKept = message.kind == .accept || message.kind == .decided || message.kind == .promise
         let hasBytes = !message.batch.isNoop
         let isWanted =
             mayBeKept
             && (replica.pointee.core.wants(message, from: peer) || options.plantedBugs.contains(.decidedWithoutView))
         if hasBytes && isWanted {
             if replica.pointee.fullUntil > now {
-                guard message.kind == .propose && replica.pointee.saysFull else {
+                guard message.kind == .accept && replica.pointee.saysFull else {
                     // Without room for the bytes, the message is lost.
                     return false
                 }
@@ -140,7 +140,7 @@ extension Simulator {
             message, from: peer, now: replica.pointee.clock.local(now), into: &effects)
         if hasBytes && isWanted && !isKept { replica.pointee.unseal(message.batch) }
         // Not taken, for want of a slot: it must come again.
-        if hasLinks && message.kind == .propose && replica.pointee.core.entry(at: message.instance) == nil {
+        if hasLinks && message.kind == .accept && replica.pointee.core.entry(at: message.instance) == nil {
             links.outboxes[links.place(peer, replica.pointee.configuration.replica)].mayRepeat = true
         }
         if isKept && !isWanted {
@@ -335,7 +335,7 @@ extension Simulator {
     /// A message waits for its record.
     private func wait(_ send: Send, at index: ReplicaIndex) {
         let replica = replicas + index
-        if hasLinks && send.message.kind == .propose {
+        if hasLinks && send.message.kind == .accept {
             links.outboxes[links.place(index, send.to)].unready += Int(send.message.batch.length) + Frame.headerBytes
         }
         replica.pointee.waiting.append(send)
@@ -348,7 +348,7 @@ extension Simulator {
         for place in 0..<replica.pointee.waiting.count {
             if replica.pointee.waiting[place].after <= replica.pointee.storage.durable {
                 let send = replica.pointee.waiting[place]
-                if hasLinks && send.message.kind == .propose {
+                if hasLinks && send.message.kind == .accept {
                     links.outboxes[links.place(index, send.to)].unready -=
                         Int(send.message.batch.length) + Frame.headerBytes
                 }

@@ -36,7 +36,7 @@ struct Progress: CheckedLine {
     var records: UInt64 = 0
     /// Counts the uses of sessions; the stamps are its values.
     var useClock: UInt64 = 0
-    /// All up to this instance came in an image of another replica's state: what this replica's log says of it counts no more.
+    /// All up to this instance came in a snapshot of another replica's state: what this replica's log says of it counts no more.
     var installed: UInt64 = 0
     /// How often this replica was started on it, see `AcceptorPool.belongs`.
     var bootCount: UInt64 = 0

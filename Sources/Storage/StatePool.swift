@@ -209,7 +209,7 @@ package final class StatePool {
     package var executed: UInt64 { progress.executed }
     /// Records of instance `executed + 1` that are executed already: after a crash the executor skips so many.
     package var executedCommands: Int { Int(progress.records) }
-    /// All instances up to it came in an image of another replica's state, 0 for none: what votes the log holds for
+    /// All instances up to it came in a snapshot of another replica's state, 0 for none: what votes the log holds for
     /// them may be for values that were not chosen, and must be given up before the log is used.
     package var installed: UInt64 { progress.installed }
     /// How often this replica was started on it.
@@ -379,7 +379,7 @@ package final class StatePool {
         return end
     }
 
-    /// The image came with what its giver has skipped, which is part of the state; where the giver ended is not.
+    /// The snapshot came with what its giver has skipped, which is part of the state; where the giver ended is not.
     func forgetBreadcrumb() {
         breadcrumbs.forgetEnd()
         flushBreadcrumbs()

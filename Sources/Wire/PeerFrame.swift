@@ -181,7 +181,7 @@ private struct FieldRules {
         case .prepare: (fields, flags) = (.instance, [])
         case .promise where given.contains(.last): (fields, flags) = ([.bound, .commit], .last)
         case .promise: (fields, flags) = ([.instance, .bound, .commit, .acceptedView, .batch], .more)
-        case .propose: (fields, flags) = ([.instance, .bound, .commit, .acceptedView, .batch], [])
+        case .accept: (fields, flags) = ([.instance, .bound, .commit, .acceptedView, .batch], [])
         case .accepted: (fields, flags) = ([.instance, .bound, .commit, .acceptedView], .gapOrFull)
         case .heartbeat: (fields, flags) = ([.instance, .bound, .commit, .acceptedView], .quiet)
         case .catchUpRequest: (fields, flags) = ([.instance, .bound], [])

@@ -2,32 +2,32 @@ import MPaxosConsensus
 
 /// What replicas say to each other when one takes the state of another, since no log reaches back to where it stands.
 ///
-/// The receiver drives: it asks for an image of the state, then for its chunks in order, few at a time, and asks again
-/// for what was lost. All that belongs to one image carries the ticket that the receiver drew for it.
+/// The receiver drives: it asks for a snapshot of the state, then for its chunks in order, few at a time, and asks again
+/// for what was lost. All that belongs to one snapshot carries the ticket that the receiver drew for it.
 ///
 /// | kind | | numbers | small | payload |
 /// |---|---|---|---|---|
 /// | 0x81 | request | ticket, decided, geometry, 0, 0 | 0 | |
-/// | 0x82 | offer | ticket, executed, view, size, position | CRC32C of the image | |
+/// | 0x82 | offer | ticket, executed, view, size, position | CRC32C of the snapshot | |
 /// | 0x83 | ask | ticket, offset, 0, 0, 0 | 0 | |
-/// | 0x84 | chunk | ticket, offset, 0, 0, 0 | 0 | bytes of the image, with their CRC32C |
+/// | 0x84 | chunk | ticket, offset, 0, 0, 0 | 0 | bytes of the snapshot, with their CRC32C |
 /// | 0x85 | refusal | ticket, 0, 0, 0, 0 | reason | |
 package enum TransferMessage: BitwiseCopyable, Hashable, Sendable {
     /// "Give me your state. Mine has all up to `decided`, in a pool of this geometry."
     case request(ticket: UInt64, decided: Instance, geometry: UInt64)
     /// "Here it is."
     case offer(ticket: UInt64, Offer)
-    /// "Send me the chunk that begins at `offset`." At the end of the image: "I have all of it."
+    /// "Send me the chunk that begins at `offset`." At the end of the snapshot: "I have all of it."
     case ask(ticket: UInt64, offset: UInt64)
     /// "Here it is." The payload is not yet checked against `checksum`.
     case chunk(ticket: UInt64, offset: UInt64, checksum: UInt32)
     /// "Not from me", or not yet.
     case refusal(ticket: UInt64, Refusal)
 
-    /// An image of the state after `executed`.
+    /// A snapshot of the state after `executed`.
     package struct Offer: BitwiseCopyable, Hashable, Sendable {
         package var executed: Instance
-        /// Promised by the giver: nothing in the image was decided in a higher one.
+        /// Promised by the giver: nothing in the snapshot was decided in a higher one.
         package var view: View
         /// Bytes.
         package var size: UInt64
@@ -46,7 +46,7 @@ package enum TransferMessage: BitwiseCopyable, Hashable, Sendable {
     }
 
     package enum Refusal: UInt32, BitwiseCopyable, Sendable, CaseIterable {
-        /// The image is in the making: ask again.
+        /// The snapshot is in the making: ask again.
         case notYet = 1
         /// Another replica is being given one.
         case busy = 2
@@ -54,11 +54,11 @@ package enum TransferMessage: BitwiseCopyable, Hashable, Sendable {
         case notFurther = 3
         /// The pools were formatted with other sizes, or by another version.
         case otherGeometry = 4
-        /// The giver's file system has no room for the image.
+        /// The giver's file system has no room for the snapshot.
         case noRoom = 5
-        /// The giver could not make or read the image; its log says why.
+        /// The giver could not make or read the snapshot; its log says why.
         case failed = 6
-        /// The giver knows of no image with this ticket, or does not any more.
+        /// The giver knows of no snapshot with this ticket, or does not any more.
         case unknownTicket = 7
         /// The giver's state is not known to be the right one.
         case inDispute = 8
@@ -66,13 +66,13 @@ package enum TransferMessage: BitwiseCopyable, Hashable, Sendable {
         /// For the receiver's log.
         package var reason: String {
             switch self {
-            case .notYet: "its image is in the making"
+            case .notYet: "its snapshot is in the making"
             case .busy: "it gives its state to another replica"
             case .notFurther: "it is no further than this one"
             case .otherGeometry:
                 "its state pool has other sizes (state_size, sessions, max_request at format) or is of another version"
-            case .noRoom: "its file system has no room for an image of its state"
-            case .failed: "it could not make or read an image of its state, its log says why"
+            case .noRoom: "its file system has no room for a snapshot of its state"
+            case .failed: "it could not make or read a snapshot of its state, its log says why"
             case .unknownTicket: "it has given up on this transfer"
             case .inDispute: "its state differs from that of another replica, and no majority says which is right"
             }

@@ -1,5 +1,5 @@
-import MPaxosCEpoll
 import Glibc
+import MPaxosCEpoll
 import MPaxosInvariants
 
 /// An epoll set over file descriptors that are known by numbers of their owner's choice. Level-triggered.

@@ -1,5 +1,5 @@
-import MPaxosCEpoll
 import Glibc
+import MPaxosCEpoll
 
 /// A listening socket.
 struct Listener: ~Copyable {

@@ -1,5 +1,5 @@
-import MPaxosCEpoll
 import Glibc
+import MPaxosCEpoll
 import MPaxosInvariants
 
 /// Who comes, who goes, and who has to go.

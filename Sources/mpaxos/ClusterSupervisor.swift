@@ -1,7 +1,7 @@
 import Glibc
 import MPaxosReplica
-import Synchronization
 import MPaxosTopology
+import Synchronization
 
 /// Starts the replicas of a topology, tells when they serve, forwards what they log, and stops them all in the end.
 final class ClusterSupervisor: Sendable {

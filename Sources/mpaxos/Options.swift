@@ -1,8 +1,8 @@
 import ArgumentParser
-import MPaxosClient
 import Glibc
-import MPaxosKeys
 import Logging
+import MPaxosClient
+import MPaxosKeys
 import MPaxosTopology
 
 /// The topology that a command is about.

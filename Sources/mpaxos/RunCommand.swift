@@ -1,11 +1,11 @@
 import ArgumentParser
 import Foundation
-import MPaxosInvariants
 import Logging
+import MPaxosInvariants
 import MPaxosReplica
 import MPaxosStateMachines
-import Synchronization
 import MPaxosTopology
+import Synchronization
 
 struct RunCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -1,6 +1,6 @@
-import MPaxosClient
 import Foundation
 import Glibc
+import MPaxosClient
 import MPaxosKeys
 import MPaxosTopology
 

@@ -1,11 +1,11 @@
-import MPaxosClient
 import Foundation
+import MPaxosClient
 import MPaxosKeys
 import MPaxosMessaging
-import Synchronization
-import Testing
 import MPaxosTopology
 import MPaxosWire
+import Synchronization
+import Testing
 
 /// Clients and replicas that know each other by keys.
 @Suite struct ClientKeysTests {

@@ -1,9 +1,9 @@
-import MPaxosClient
 import Foundation
+import MPaxosClient
 import MPaxosMessaging
+import MPaxosWire
 import Synchronization
 import Testing
-import MPaxosWire
 
 @Suite struct ClientTests {
     /// Sessions 1, 2, ...; a submit is answered with its session and sequence.

@@ -1,7 +1,7 @@
-import MPaxosClient
 import Foundation
-import Testing
+import MPaxosClient
 import MPaxosWire
+import Testing
 
 /// Quick attempts, ample time altogether.
 private let quick = ClientOptions(timeout: .seconds(30), attempt: .milliseconds(100))

@@ -1,7 +1,7 @@
-import MPaxosClient
 import Foundation
-import Testing
+import MPaxosClient
 import MPaxosWire
+import Testing
 
 @Suite struct ConnectionTests {
     @Test func asksAndIsAnswered() throws {

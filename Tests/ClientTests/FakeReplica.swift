@@ -1,9 +1,9 @@
-import MPaxosClient
 import Foundation
+import MPaxosClient
 import MPaxosKeys
 import MPaxosMessaging
-import Synchronization
 import MPaxosWire
+import Synchronization
 
 /// A replica that speaks MPX/1 and answers by script: a ROUTER on a thread of its own. What it answers is the test's; that it
 /// knows nothing of consensus is the point.

@@ -75,7 +75,7 @@ import Testing
         return comparison.opinion(of: .init(executed: 2048, value: value), from: 1)
     }
 
-    @Test func whatAThirdSaysOfAnImage() {
+    @Test func whatAThirdSaysOfAnSnapshot() {
         #expect(opinion([[], []]) == .unknown)
         #expect(opinion([[(2048, 7)], []]) == .unknown, "the giver's own word")
         #expect(opinion([[], [(2048, 7)]]) == .confirmed)

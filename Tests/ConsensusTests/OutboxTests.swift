@@ -8,7 +8,7 @@ import Testing
     private let batch = Batch(offset: 1, length: 8, checksum: 1)
 
     private func proposal(_ instance: Instance, view: View = 3) -> Message {
-        Message(kind: .propose, view: view, instance: instance, bound: 0, commit: 0, batch: batch)
+        Message(kind: .accept, view: view, instance: instance, bound: 0, commit: 0, batch: batch)
     }
 
     private func heartbeat(_ instance: Instance, view: View = 3) -> Message {

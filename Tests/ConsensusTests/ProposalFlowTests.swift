@@ -5,7 +5,7 @@ import Testing
 @Suite struct ProposalFlowTests {
     /// The proposals that reached a replica, by instance: how often each.
     private func arrivals(_ cluster: TestCluster, at replica: ReplicaIndex) -> [Instance: Int] {
-        cluster.delivered.filter { $0.to == replica && $0.message.kind == .propose }
+        cluster.delivered.filter { $0.to == replica && $0.message.kind == .accept }
             .reduce(into: [:]) { $0[$1.message.instance, default: 0] += 1 }
     }
 
@@ -54,9 +54,9 @@ import Testing
     @Test func aGapIsRepairedOnce() {
         let cluster = TestCluster(3, window: 16)
         cluster.elect(1)
-        cluster.isLost = { _, to, message in message.kind == .propose && (to == 2 || message.instance == 1) }
+        cluster.isLost = { _, to, message in message.kind == .accept && (to == 2 || message.instance == 1) }
         cluster.propose(1, at: 1)
-        cluster.isLost = { _, to, message in message.kind == .propose && to == 2 }
+        cluster.isLost = { _, to, message in message.kind == .accept && to == 2 }
         for value in 2...9 as ClosedRange<UInt64> { cluster.propose(value, at: 1) }
         cluster.settle()
         #expect(arrivals(cluster, at: 0) == [1: 1, 2: 2, 3: 2, 4: 2, 5: 2, 6: 2, 7: 2, 8: 2, 9: 2])
@@ -75,7 +75,7 @@ import Testing
     @Test func aGapThatStaysIsRepairedAgain() {
         let cluster = TestCluster(3)
         cluster.elect(1)
-        cluster.isLost = { _, _, message in message.kind == .propose }
+        cluster.isLost = { _, _, message in message.kind == .accept }
         cluster.propose(1, at: 1)
         cluster.pass(180_000)
         let repeated = cluster.members[1].core.repetitions(to: 0)
@@ -155,7 +155,7 @@ import Testing
         cluster.now += 60_000
         leader.core.tick(now: cluster.now, into: &leader.effects)
         let sends = Array(leader.effects.sends).filter { $0.to == 0 }.map(\.message)
-        #expect(sends.map(\.kind) == [.heartbeat, .propose])
+        #expect(sends.map(\.kind) == [.heartbeat, .accept])
         #expect(sends.first?.instance == 0 && sends.first?.flags.contains(.quiet) == false)
         cluster.absorb(1)
         cluster.settle()
@@ -197,7 +197,7 @@ import Testing
         cluster.settle()
         cluster.reconnect(0, 1)
         // The heartbeat passes the proposal, and says what went out before it: nothing.
-        cluster.inFlight.removeAll { $0.send.to == 0 && $0.send.message.kind == .propose }
+        cluster.inFlight.removeAll { $0.send.to == 0 && $0.send.message.kind == .accept }
         let heartbeat = Message(
             kind: .heartbeat, view: 1, instance: 0, bound: 0, commit: 0,
             acceptedView: cluster.members[1].core.repetitions(to: 0))
@@ -217,7 +217,7 @@ import Testing
     @Test func aRefusedProposalIsTheLeadersVoice() {
         let cluster = TestCluster(3)
         cluster.elect(1)
-        cluster.isLost = { _, to, message in to == 0 && message.kind != .propose }
+        cluster.isLost = { _, to, message in to == 0 && message.kind != .accept }
         let follower = cluster.members[0]
         follower.lacksRoom = true
         let before = follower.core.nextDeadline
@@ -227,12 +227,12 @@ import Testing
         #expect(follower.core.isFull && follower.core.nextDeadline >= cluster.now + follower.configuration.suspect)
         #expect(follower.core.nextDeadline > before)
         // Also in a view that it has not promised yet: the promise counts.
-        let other = Message(kind: .propose, view: 2, instance: 1, bound: 0, commit: 0, batch: .noop)
+        let other = Message(kind: .accept, view: 2, instance: 1, bound: 0, commit: 0, batch: .noop)
         follower.core.refuse(other, full: true, from: 2, now: cluster.now, into: &follower.effects)
         cluster.absorb(0)
         #expect(follower.core.view == 2 && follower.core.leader == 2)
         // And not of a leader that was superseded.
-        let late = Message(kind: .propose, view: 1, instance: 2, bound: 0, commit: 0, batch: .noop)
+        let late = Message(kind: .accept, view: 1, instance: 2, bound: 0, commit: 0, batch: .noop)
         follower.core.refuse(late, full: true, from: 1, now: cluster.now, into: &follower.effects)
         let answers = Array(follower.effects.sends)
         #expect(answers.last?.message.kind == .nack)
@@ -244,7 +244,7 @@ import Testing
         cluster.elect(1)
         let follower = cluster.members[0]
         let batch = Batch(offset: 0, length: 8, checksum: 5)
-        let above = Message(kind: .propose, view: 1, instance: 3, bound: 0, commit: 0, batch: batch)
+        let above = Message(kind: .accept, view: 1, instance: 3, bound: 0, commit: 0, batch: batch)
         follower.core.refuse(above, full: false, from: 1, now: cluster.now, into: &follower.effects)
         #expect((follower.core.isFull) == false)
         let answers = Array(follower.effects.sends)

@@ -257,7 +257,7 @@ final class ScenarioInterpreter {
                 let view = message.acceptedView == decidedView ? "decided" : "accepted in \(message.acceptedView)"
                 text += ": \(message.instance) is \(describe(message.batch)), \(view)"
             }
-        case .propose:
+        case .accept:
             text += ": \(message.instance) is \(describe(message.batch))"
             add("base", message.bound)
             add("commit", message.commit)

@@ -50,7 +50,7 @@ import Testing
     @Test func theWindowBoundsWhatIsUndecided() {
         let cluster = TestCluster(3, window: 4)
         cluster.elect(1)
-        cluster.isLost = { _, _, message in message.kind == .propose }
+        cluster.isLost = { _, _, message in message.kind == .accept }
         for value in 1...4 as ClosedRange<UInt64> { #expect(cluster.propose(value, at: 1) == value) }
         #expect((cluster.members[1].core.canPropose) == false)
         #expect(cluster.propose(5, at: 1) == nil)
@@ -89,7 +89,7 @@ import Testing
         cluster.settle()
         // 2 reaches nobody, 3 reaches replica 0 alone; no acknowledgement comes back.
         cluster.isLost = { _, to, message in
-            message.kind == .accepted || (message.kind == .propose && (message.instance == 2 || to == 2))
+            message.kind == .accepted || (message.kind == .accept && (message.instance == 2 || to == 2))
         }
         cluster.propose(20, at: 1)
         cluster.propose(30, at: 1)
@@ -118,7 +118,7 @@ import Testing
         for value in 1...5 as ClosedRange<UInt64> { cluster.propose(value, at: 1) }
         cluster.settle()
         // Durable at the leader, unknown to others, when it is killed.
-        cluster.isLost = { _, _, message in message.kind == .propose }
+        cluster.isLost = { _, _, message in message.kind == .accept }
         cluster.propose(6, at: 1)
         cluster.settle()
         cluster.crash(1)
@@ -156,11 +156,11 @@ import Testing
     @Test func lateAcceptsOfAnOldViewDoNotCount() {
         let cluster = TestCluster(5)
         cluster.elect(1)
-        cluster.isLost = { _, _, message in message.kind == .propose || message.kind == .accepted }
+        cluster.isLost = { _, _, message in message.kind == .accept || message.kind == .accepted }
         cluster.propose(10, at: 1)
         cluster.settle()
         cluster.now += 700_000
-        cluster.isLost = { from, to, message in from == 1 || to == 1 || message.kind == .propose }
+        cluster.isLost = { from, to, message in from == 1 || to == 1 || message.kind == .accept }
         cluster.elect(2)
         #expect(cluster.propose(20, at: 2) == 1)
         cluster.isLost = { _, _, _ in false }
@@ -184,14 +184,14 @@ import Testing
         let new = Batch(offset: 20, length: 8, checksum: 20)
         #expect(
             cluster.deliver(
-                Message(kind: .propose, view: 1, instance: 1, bound: 0, commit: 0, batch: old), from: 1, to: 0))
+                Message(kind: .accept, view: 1, instance: 1, bound: 0, commit: 0, batch: old), from: 1, to: 0))
         cluster.deliver(Message(kind: .heartbeat, view: 2, instance: 1, bound: 0, commit: 1), from: 2, to: 0)
         #expect(member.core.view == 2)
         #expect(member.core.known == 1)
         #expect(member.core.decided == 0)
         #expect(
             cluster.deliver(
-                Message(kind: .propose, view: 2, instance: 1, bound: 0, commit: 1, batch: new), from: 2, to: 0))
+                Message(kind: .accept, view: 2, instance: 1, bound: 0, commit: 1, batch: new), from: 2, to: 0))
         #expect(member.core.decided == 1)
         #expect(member.core.entry(at: 1)?.batch == new)
     }
@@ -375,7 +375,7 @@ import Testing
     @Test func promisesMayComeInAnyOrderAndTwice() {
         let cluster = TestCluster(3, window: 16, slotCount: 256)
         cluster.elect(1)
-        cluster.isLost = { from, _, message in message.kind == .accepted || (message.kind == .propose && from != 1) }
+        cluster.isLost = { from, _, message in message.kind == .accepted || (message.kind == .accept && from != 1) }
         for value in 1...16 as ClosedRange<UInt64> { cluster.propose(value, at: 1) }
         cluster.settle()
         cluster.crash(1)
@@ -406,8 +406,8 @@ import Testing
         let bad: [(Message, ReplicaIndex)] = [
             (Message(kind: .heartbeat, view: 1), 2),
             (Message(kind: .heartbeat, view: 3), 0),
-            (Message(kind: .propose, view: .max, instance: 1), 1),
-            (Message(kind: .propose, view: 1, instance: 3, bound: 3), 1),
+            (Message(kind: .accept, view: .max, instance: 1), 1),
+            (Message(kind: .accept, view: 1, instance: 3, bound: 3), 1),
             (Message(kind: .nack, view: 0), 1),
             (Message(kind: .decided, view: 1, instance: 9, commit: 3), 1),
             (Message(kind: .nack, view: 1), 17),

@@ -138,7 +138,7 @@ final class TestCluster {
     func deliver(_ message: Message, from: ReplicaIndex, to: ReplicaIndex) -> Bool {
         delivered.append((from, to, message))
         let member = members[to]
-        if member.lacksRoom && message.kind == .propose && member.core.wants(message, from: from) {
+        if member.lacksRoom && message.kind == .accept && member.core.wants(message, from: from) {
             member.core.refuse(message, full: true, from: from, now: now, into: &member.effects)
             absorb(to)
             return false

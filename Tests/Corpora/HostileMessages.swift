@@ -34,12 +34,12 @@ struct HostileMessages {
             message.instance = number(numbers)
             message.acceptedView = random.below(4) == 0 ? decidedView : number([promised, message.view])
             message.batch = batch()
-        case .propose, .accepted, .heartbeat:
+        case .accept, .accepted, .heartbeat:
             message.instance = number(numbers)
             message.bound = random.below(3) > 0 ? base : number(numbers)
             message.commit = number(numbers)
             message.acceptedView = number([0, 1, 2])
-            if kind == .propose { message.batch = batch() }
+            if kind == .accept { message.batch = batch() }
             if kind == .heartbeat, random.below(3) == 0 { message.flags = .quiet }
             if kind == .accepted { message.flags = [.none, .gap, .full, .gapOrFull][random.below(4)] }
         case .catchUpRequest: (message.instance, message.bound) = (number(numbers), number(numbers))
@@ -64,7 +64,7 @@ struct HostileMessages {
         let speaker =
             switch kind {
             case .preVoteGrant, .accepted, .promise: to
-            case .preVote, .prepare, .propose, .heartbeat: from
+            case .preVote, .prepare, .accept, .heartbeat: from
             default: random.below(count)
             }
         var view = promised + [1, UInt64(count), 1000, 0, 0, 0, 0, 0, 0, 0][random.below(10)]

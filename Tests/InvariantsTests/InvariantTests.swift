@@ -1,5 +1,5 @@
-import MPaxosCSupport
 import Foundation
+import MPaxosCSupport
 import MPaxosInvariants
 import Testing
 

@@ -1,6 +1,6 @@
 import Foundation
-import Testing
 import MPaxosWire
+import Testing
 
 @testable import MPaxosLoadGenerator
 

@@ -1,7 +1,7 @@
 import Foundation
 import MPaxosKeys
-import Testing
 import MPaxosWire
+import Testing
 
 @testable import MPaxosLoadGenerator
 

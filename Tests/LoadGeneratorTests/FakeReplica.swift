@@ -1,8 +1,8 @@
 import Foundation
 import MPaxosKeys
 import MPaxosMessaging
-import Synchronization
 import MPaxosWire
+import Synchronization
 
 /// A single replica that speaks MPX/1 over a libzmq ROUTER and keeps the rules of sessions, but orders and stores
 /// nothing: enough for a load generator to run against. What a client may not do is written down as a violation.

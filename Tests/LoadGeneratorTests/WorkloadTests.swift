@@ -1,7 +1,7 @@
 import Glibc
-import Testing
 import MPaxosWire
 import MPaxosZMTP
+import Testing
 
 @testable import MPaxosLoadGenerator
 

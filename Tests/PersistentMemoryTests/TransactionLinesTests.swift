@@ -1,5 +1,5 @@
-import MPaxosCSupport
 import Glibc
+import MPaxosCSupport
 import Testing
 
 @testable import MPaxosPersistentMemory

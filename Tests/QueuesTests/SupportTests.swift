@@ -1,5 +1,5 @@
-import MPaxosCSupport
 import Foundation
+import MPaxosCSupport
 import Testing
 
 /// CRC32C bit by bit, as its definition has it: the yardstick.

@@ -1,7 +1,7 @@
 import MPaxosMessaging
 import MPaxosQueues
-import Testing
 import MPaxosWire
+import Testing
 
 @testable import MPaxosReplica
 

@@ -1,11 +1,11 @@
+import Logging
 import MPaxosCSupport
 import MPaxosConsensus
 import MPaxosKeys
-import Logging
 import MPaxosMessaging
 import MPaxosQueues
-import Testing
 import MPaxosWire
+import Testing
 
 @testable import MPaxosReplica
 

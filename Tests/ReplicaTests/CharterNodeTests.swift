@@ -2,8 +2,8 @@ import Foundation
 import MPaxosPersistentMemory
 import MPaxosReplica
 import MPaxosStateMachines
-import Testing
 import MPaxosTopology
+import Testing
 
 /// Which program and which topology may open pools, and which replicas link: as a user of the library meets it.
 @Suite(.serialized) struct CharterNodeTests {

@@ -1,8 +1,8 @@
-import MPaxosClient
-import MPaxosConsensus
 import Dispatch
 import Foundation
 import Logging
+import MPaxosClient
+import MPaxosConsensus
 import MPaxosStateMachines
 import Synchronization
 import Testing

@@ -1,7 +1,7 @@
 import MPaxosConsensus
 import MPaxosMessaging
-import Testing
 import MPaxosWire
+import Testing
 
 @testable import MPaxosReplica
 

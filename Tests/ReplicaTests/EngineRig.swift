@@ -1,12 +1,12 @@
-import MPaxosConsensus
 import Dispatch
 import Foundation
 import Logging
+import MPaxosConsensus
 import MPaxosMessaging
 import MPaxosQueues
 import MPaxosStorage
-import Testing
 import MPaxosWire
+import Testing
 
 @testable import MPaxosReplica
 
@@ -65,8 +65,8 @@ final class EngineReplica {
             parkers: Parkers(gateway: parker, engine: parker, links: parker, executor: parker), gate: nil,
             traffic: traffic,
             transfer: StateTransfer(
-                giver: ImageGiver(port: port, order: ImageOrder(), geometry: 0, logger: logger),
-                receiver: ImageReceiver(port: port, desk: desk, geometry: 0, reluctance: 300_000, logger: logger)),
+                giver: SnapshotGiver(port: port, order: SnapshotOrder(), geometry: 0, logger: logger),
+                receiver: SnapshotReceiver(port: port, desk: desk, geometry: 0, reluctance: 300_000, logger: logger)),
             logger: logger, alarm: alarm)
     }
 

@@ -1,7 +1,7 @@
 import MPaxosConsensus
 import MPaxosMessaging
-import Testing
 import MPaxosWire
+import Testing
 
 @testable import MPaxosReplica
 
@@ -243,7 +243,7 @@ import MPaxosWire
             leader.submit(tag, bytes: 100)
             let submitted = rig.now
             rig.run(for: 17_000)
-            let sent = rig.network.sent(from: leader.index, to: 0).last { $0.message?.kind == .propose }
+            let sent = rig.network.sent(from: leader.index, to: 0).last { $0.message?.kind == .accept }
             #expect((sent?.departure ?? 0) >= submitted, "the proposal of \(tag) leaves within 17 ms")
         }
         rig.run(for: 1_000_000)

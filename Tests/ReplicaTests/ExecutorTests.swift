@@ -1,12 +1,12 @@
-import MPaxosConsensus
 import Dispatch
 import Logging
+import MPaxosConsensus
 import MPaxosPersistentMemory
 import MPaxosQueues
 import MPaxosStateMachines
 import MPaxosStorage
-import Testing
 import MPaxosWire
+import Testing
 
 @testable import MPaxosReplica
 
@@ -17,7 +17,7 @@ import MPaxosWire
         let rings = Rings(outstanding: 16)
         let board = StatusBoard(members: [0, 1, 2])
         let alarm = Alarm(bell: DispatchSemaphore(value: 0))
-        let order = ImageOrder()
+        let order = SnapshotOrder()
         let executor: Executor<ReplicatedCounter>
         private let folder: TestFolder
         private let parker = Parker.allocate()!
@@ -34,7 +34,7 @@ import MPaxosWire
             executor = Executor(
                 index: 0, machine: machine, pool: pool, maximumRequest: 1_000, board: board, rings: rings,
                 parkers: Parkers(gateway: parker, engine: parker, links: parker, executor: parker),
-                imageOrder: order, alarm: alarm, isVerified: false, epoch: Self.epoch,
+                snapshotOrder: order, alarm: alarm, isVerified: false, epoch: Self.epoch,
                 logger: Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() }))
         }
 
@@ -139,8 +139,8 @@ import MPaxosWire
         #expect(rig.board.digest?.executed == 2500)
     }
 
-    /// An image is begun where others tell the digest of just that state: at a multiple, or in quiet.
-    @Test func anImageIsBegunWhereOthersTell() throws {
+    /// A snapshot is begun where others tell the digest of just that state: at a multiple, or in quiet.
+    @Test func anSnapshotIsBegunWhereOthersTell() throws {
         let rig = try Rig()
         rig.decide(1000)
         rig.run(now: 1_000_000)
@@ -155,8 +155,8 @@ import MPaxosWire
         #expect(try rig.order.collect()?.get().executed == 1500)
     }
 
-    /// Where neither comes for some seconds an image is begun all the same.
-    @Test func anImageDoesNotWaitForEver() throws {
+    /// Where neither comes for some seconds a snapshot is begun all the same.
+    @Test func anSnapshotDoesNotWaitForEver() throws {
         let rig = try Rig()
         rig.decide(1)
         rig.run(now: 1_000_000)

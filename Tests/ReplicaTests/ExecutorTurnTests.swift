@@ -1,13 +1,13 @@
-import MPaxosCSupport
-import MPaxosConsensus
 import Dispatch
 import Logging
+import MPaxosCSupport
+import MPaxosConsensus
 import MPaxosPersistentMemory
 import MPaxosQueues
 import MPaxosStateMachines
 import MPaxosStorage
-import Testing
 import MPaxosWire
+import Testing
 
 @testable import MPaxosReplica
 
@@ -55,7 +55,8 @@ private struct Strict: StateMachine {
             executor = Executor(
                 index: 0, machine: Strict(in: pool.heap.transaction), pool: pool, maximumRequest: 1_000, board: board,
                 rings: rings, parkers: Parkers(gateway: parker, engine: parker, links: parker, executor: parker),
-                imageOrder: ImageOrder(), alarm: Alarm(bell: DispatchSemaphore(value: 0)), isVerified: true, epoch: 0,
+                snapshotOrder: SnapshotOrder(), alarm: Alarm(bell: DispatchSemaphore(value: 0)), isVerified: true,
+                epoch: 0,
                 logger: Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() }))
         }
 

@@ -2,8 +2,8 @@ import MPaxosConsensus
 import MPaxosPersistentMemory
 import MPaxosStateMachines
 import MPaxosStorage
-import Testing
 import MPaxosWire
+import Testing
 
 @testable import MPaxosReplica
 
@@ -42,7 +42,7 @@ import MPaxosWire
     }
 
     /// By the leader, whole; then the same with what is a run of commands.
-    @Test(arguments: [Message.Kind.propose, .decided]) func noReplicaVotesForOne(kind: Message.Kind) throws {
+    @Test(arguments: [Message.Kind.accept, .decided]) func noReplicaVotesForOne(kind: Message.Kind) throws {
         let rig = try EngineRig()
         try rig.settle()
         let victim = rig.replicas[0]

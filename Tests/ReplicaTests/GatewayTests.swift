@@ -1,6 +1,6 @@
 import MPaxosQueues
-import Testing
 import MPaxosWire
+import Testing
 
 @testable import MPaxosReplica
 

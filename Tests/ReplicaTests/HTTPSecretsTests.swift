@@ -1,9 +1,9 @@
-import MPaxosCSupport
 import Foundation
 import Logging
+import MPaxosCSupport
+import MPaxosTopology
 import NIOSSL
 import Testing
-import MPaxosTopology
 
 @testable import MPaxosReplica
 

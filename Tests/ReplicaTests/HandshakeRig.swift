@@ -1,12 +1,12 @@
+import Foundation
+import Logging
 import MPaxosCSupport
 import MPaxosConsensus
-import Foundation
 import MPaxosKeys
-import Logging
 import MPaxosMessaging
 import MPaxosQueues
-import Testing
 import MPaxosWire
+import Testing
 
 @testable import MPaxosReplica
 

@@ -1,8 +1,8 @@
 import MPaxosConsensus
 import MPaxosMessaging
 import MPaxosPersistentMemory
-import Testing
 import MPaxosWire
+import Testing
 
 @testable import MPaxosReplica
 
@@ -46,7 +46,7 @@ import MPaxosWire
             ("no view", { _ in Message(kind: .nack, view: 0) }),
             ("the last of all views", { _ in Message(kind: .nack, view: .max) }),
             ("a heartbeat of another's view", { _ in Message(kind: .heartbeat, view: 1) }),
-            ("a proposal up to its base", { Message(kind: .propose, view: $0 / 3 * 3 + 2, instance: 4, bound: 4) }),
+            ("a proposal up to its base", { Message(kind: .accept, view: $0 / 3 * 3 + 2, instance: 4, bound: 4) }),
             ("a pre-vote for another", { Message(kind: .preVote, view: $0 / 3 * 3 + 4) }),
             ("a view far ahead", { Message(kind: .nack, view: $0 + 2 * mostViewsAtOnce) }),
             ("the last view", { _ in Message(kind: .heartbeat, view: (limit - 9) / 3 * 3 + 2) }),

@@ -1,13 +1,13 @@
-import MPaxosConsensus
 import Dispatch
 import Foundation
 import Logging
+import MPaxosConsensus
 import MPaxosPersistentMemory
 import MPaxosStateMachines
 import MPaxosStorage
-import Testing
 import MPaxosTopology
 import MPaxosWire
+import Testing
 
 @testable import MPaxosReplica
 
@@ -67,25 +67,25 @@ import MPaxosWire
     }
 
     /// Replica 1's state for replica 0, all but the rename.
-    private func transfer() throws -> IncomingImage {
+    private func transfer() throws -> IncomingSnapshot {
         let theirs = try StatePool(openingAny: topology.replicas[1].statePool)
         let ours = try StatePool(openingAny: member.statePool)
         defer {
             theirs.close()
             ours.close()
         }
-        let image = try StateImage(of: theirs)
-        while !image.isWhole { try image.copy(atMost: 1 << 20) }
-        let incoming = try IncomingImage(beside: member.statePool, geometry: ours.geometry)
-        try #require(incoming.expect(size: image.size, checksum: image.checksum, executed: image.executed))
-        var bytes = [UInt8](repeating: 0, count: image.size)
-        try #require(bytes.withUnsafeMutableBytes { image.read(at: 0, into: $0) })
+        let snapshot = try StateSnapshot(of: theirs)
+        while !snapshot.isWhole { try snapshot.copy(atMost: 1 << 20) }
+        let incoming = try IncomingSnapshot(beside: member.statePool, geometry: ours.geometry)
+        try #require(incoming.expect(size: snapshot.size, checksum: snapshot.checksum, executed: snapshot.executed))
+        var bytes = [UInt8](repeating: 0, count: snapshot.size)
+        try #require(bytes.withUnsafeMutableBytes { snapshot.read(at: 0, into: $0) })
         bytes.withUnsafeBytes { incoming.append($0) }
         try incoming.finish(as: ours.identity, bootCount: 0)
         return incoming
     }
 
-    /// What it voted for below the end of the image may be another value than the one that was chosen: it must not pass for decided.
+    /// What it voted for below the end of the snapshot may be another value than the one that was chosen: it must not pass for decided.
     /// What it voted for above it, and its promise, stay.
     @Test func votesForWhatIsPartOfTheStateAreGivenUp() throws {
         defer { try? FileManager.default.removeItem(at: folder) }
@@ -119,7 +119,7 @@ import MPaxosWire
         }
     }
 
-    /// An image that lies far above all that the log has room for.
+    /// A snapshot that lies far above all that the log has room for.
     @Test func aStateFarAboveTheLog() throws {
         defer { try? FileManager.default.removeItem(at: folder) }
         try execute(4, in: member)

@@ -1,6 +1,6 @@
 import Foundation
-import MPaxosKeys
 import Logging
+import MPaxosKeys
 import MPaxosTopology
 
 @testable import MPaxosReplica

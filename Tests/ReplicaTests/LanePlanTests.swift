@@ -1,7 +1,7 @@
 import MPaxosCSupport
 import MPaxosPersistentMemory
-import Testing
 import MPaxosTopology
+import Testing
 
 @testable import MPaxosReplica
 

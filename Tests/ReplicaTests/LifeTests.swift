@@ -1,9 +1,9 @@
-import MPaxosConsensus
 import Foundation
+import MPaxosConsensus
 import MPaxosStateMachines
 import MPaxosStorage
-import Testing
 import MPaxosTopology
+import Testing
 
 @testable import MPaxosReplica
 

@@ -1,7 +1,7 @@
 import Dispatch
 import Foundation
-import MPaxosInvariants
 import Logging
+import MPaxosInvariants
 import Synchronization
 import Testing
 

@@ -1,11 +1,11 @@
-import MPaxosClient
 import Dispatch
 import Foundation
 import Logging
+import MPaxosClient
 import MPaxosReplica
 import MPaxosStateMachines
-import Testing
 import MPaxosTopology
+import Testing
 
 /// Three replicas in this process, or fewer, over `ipc://` in a folder of their own, as a user of the library runs them.
 final class NodeCluster: @unchecked Sendable {

@@ -1,5 +1,5 @@
-import MPaxosClient
 import Foundation
+import MPaxosClient
 import MPaxosReplica
 import MPaxosStateMachines
 import Testing

@@ -1,6 +1,6 @@
 import MPaxosMessaging
-import Testing
 import MPaxosWire
+import Testing
 
 @testable import MPaxosReplica
 

@@ -1,6 +1,6 @@
 import MPaxosConsensus
-import Testing
 import MPaxosWire
+import Testing
 
 @testable import MPaxosReplica
 

@@ -1,9 +1,9 @@
-import MPaxosConsensus
 import Foundation
+import MPaxosConsensus
 import MPaxosKeys
 import MPaxosMessaging
-import Testing
 import MPaxosWire
+import Testing
 
 @testable import MPaxosReplica
 

@@ -1,7 +1,7 @@
 import MPaxosConsensus
 import MPaxosMessaging
-import Testing
 import MPaxosWire
+import Testing
 
 @testable import MPaxosReplica
 
@@ -36,7 +36,7 @@ import MPaxosWire
             end.propose(2, bytes: 100)
         }
         rig.run(for: 2_000_000)
-        #expect(rig.receiver.got.map(\.message?.kind) == [.propose, .decided])
+        #expect(rig.receiver.got.map(\.message?.kind) == [.accept, .decided])
         #expect(rig.receiver.got.last.map { Array($0.payload) } == TrafficEnd.payload(300_000, salt: 1))
     }
 
@@ -215,7 +215,7 @@ import MPaxosWire
             for place in first...2 {
                 rig.sender.traffic.send(
                     Message(
-                        kind: .propose, view: 3, instance: Instance(place + 1), acceptedView: round,
+                        kind: .accept, view: 3, instance: Instance(place + 1), acceptedView: round,
                         batch: batches[place]), to: 1 << 1)
             }
         }

@@ -1,13 +1,13 @@
-import MPaxosClient
 import Foundation
 import Logging
+import MPaxosClient
 import MPaxosPersistentMemory
 import MPaxosReplica
 import MPaxosStateMachines
 import MPaxosStorage
-import Testing
 import MPaxosTopology
 import MPaxosWire
+import Testing
 
 /// A command that stops whoever executes it, and the way out: processes that really end, and replicas that skip.
 @Suite(.serialized) struct SkipTests {

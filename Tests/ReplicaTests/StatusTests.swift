@@ -1,8 +1,8 @@
-import MPaxosCSupport
 import Foundation
 import Logging
-import Testing
+import MPaxosCSupport
 import MPaxosTopology
+import Testing
 
 @testable import MPaxosReplica
 

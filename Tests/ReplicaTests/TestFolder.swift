@@ -1,5 +1,5 @@
-import MPaxosConsensus
 import Foundation
+import MPaxosConsensus
 import MPaxosPersistentMemory
 import MPaxosStorage
 

@@ -2,8 +2,8 @@ import MPaxosConsensus
 import MPaxosMessaging
 import MPaxosQueues
 import MPaxosStorage
-import Testing
 import MPaxosWire
+import Testing
 
 @testable import MPaxosReplica
 
@@ -56,7 +56,7 @@ final class TrafficEnd {
     }
 
     static func propose(_ instance: Instance, _ batch: Batch) -> Message {
-        Message(kind: .propose, view: 3, instance: instance, batch: batch)
+        Message(kind: .accept, view: 3, instance: instance, batch: batch)
     }
 
     /// Puts a batch into the log and proposes it to some peers.
@@ -101,7 +101,7 @@ final class TrafficEnd {
 
     /// Instances of the proposals that came, in order.
     var proposals: [Instance] {
-        got.compactMap { $0.message?.kind == .propose ? $0.message?.instance : nil }
+        got.compactMap { $0.message?.kind == .accept ? $0.message?.instance : nil }
     }
     /// What the heartbeats that came say was sent.
     var heartbeats: [Instance] {

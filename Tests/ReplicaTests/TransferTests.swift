@@ -1,13 +1,13 @@
-import MPaxosConsensus
 import Dispatch
 import Foundation
 import Logging
+import MPaxosConsensus
 import MPaxosMessaging
 import MPaxosPersistentMemory
 import MPaxosQueues
 import MPaxosStorage
-import Testing
 import MPaxosWire
+import Testing
 
 @testable import MPaxosReplica
 
@@ -27,15 +27,15 @@ import MPaxosWire
         let pool: StatePool
         let rings = Rings(outstanding: 16)
         let board = StatusBoard(members: [0, 1, 2])
-        let order = ImageOrder()
+        let order = SnapshotOrder()
         let desk = TransferDesk(bell: DispatchSemaphore(value: 0))
         let transfer: StateTransfer
         let traffic: PeerTraffic
         private let acceptor: AcceptorPool
         private let whole = Frame()
-        var installed: (image: IncomingImage, view: UInt64)?
+        var installed: (snapshot: IncomingSnapshot, view: UInt64)?
         private let parker = Parker.allocate()!
-        private var image: StateImage?
+        private var snapshot: StateSnapshot?
         /// What it heard of others' states.
         var digests: DigestComparison
 
@@ -64,8 +64,9 @@ import MPaxosWire
             let port = TransferPort(memberIDs: [0, 1, 2], board: board, traffic: traffic)
             let geometry = pool.geometry.fingerprint
             transfer = StateTransfer(
-                giver: ImageGiver(port: port, order: order, geometry: geometry, logger: logger),
-                receiver: ImageReceiver(port: port, desk: desk, geometry: geometry, reluctance: 300_000, logger: logger)
+                giver: SnapshotGiver(port: port, order: order, geometry: geometry, logger: logger),
+                receiver: SnapshotReceiver(
+                    port: port, desk: desk, geometry: geometry, reluctance: 300_000, logger: logger)
             )
         }
 
@@ -84,12 +85,12 @@ import MPaxosWire
             traffic.begin(now: now)
             transfer.poll(standing: standing(needsState: needsState), now: now)
             if order.isPlaced {
-                let image = try self.image ?? StateImage(of: pool)
-                self.image = image
-                try image.copy(atMost: 1 << 20)
-                if image.isWhole {
-                    order.deliver(.success(image))
-                    self.image = nil
+                let snapshot = try self.snapshot ?? StateSnapshot(of: pool)
+                self.snapshot = snapshot
+                try snapshot.copy(atMost: 1 << 20)
+                if snapshot.isWhole {
+                    order.deliver(.success(snapshot))
+                    self.snapshot = nil
                 }
             }
             let done = desk.work(
@@ -221,9 +222,9 @@ import MPaxosWire
             }
         }
         let done = try #require(receiver.installed, "seed \(seed)")
-        #expect(done.view == 9 && done.image.executed == 400)
+        #expect(done.view == 9 && done.snapshot.executed == 400)
         receiver.pool.close()
-        try done.image.install(over: receiver.pool.path)
+        try done.snapshot.install(over: receiver.pool.path)
         let found = try PoolInspection.digest(path: receiver.pool.path)
         #expect(found == giver.pool.currentDigest(), "seed \(seed)")
         #expect(giver.board.statesGiven.load() <= 1)
@@ -254,13 +255,13 @@ import MPaxosWire
             }
         }
         let done = try #require(receiver.installed)
-        #expect(sentBytes < UInt64(done.image.size) * 3 / 2 + 16 * UInt64(TransferMessage.chunkSize))
-        done.image.discard()
+        #expect(sentBytes < UInt64(done.snapshot.size) * 3 / 2 + 16 * UInt64(TransferMessage.chunkSize))
+        done.snapshot.discard()
     }
 
-    /// An image that is whole in itself, but of another state than a third replica told of the same instance, is not
+    /// A snapshot that is whole in itself, but of another state than a third replica told of the same instance, is not
     /// put in place.
-    @Test(arguments: [true, false]) func anImageThatAThirdContradicts(contradicts: Bool) throws {
+    @Test(arguments: [true, false]) func anSnapshotThatAThirdContradicts(contradicts: Bool) throws {
         let folder = try Self.folder()
         defer { try? FileManager.default.removeItem(at: folder) }
         let giver = try Side(1, in: folder, executed: 400)
@@ -274,7 +275,7 @@ import MPaxosWire
         }
         #expect(giver.board.statesGiven.load() > 0)
         #expect((receiver.installed == nil) == contradicts)
-        receiver.installed?.image.discard()
+        receiver.installed?.snapshot.discard()
     }
 
     private enum ThirdWord: CaseIterable { case confirms, contradicts, silent, away }
@@ -282,7 +283,7 @@ import MPaxosWire
     /// The word of a third replica is waited for where one is there: for some seconds at an instance that each tells of, and
     /// else for a moment.
     @Test(arguments: ThirdWord.allCases, [400, 1024] as [UInt64])
-    private func anImageWaitsForAThird(word: ThirdWord, executed: UInt64) throws {
+    private func anSnapshotWaitsForAThird(word: ThirdWord, executed: UInt64) throws {
         let folder = try Self.folder()
         defer { try? FileManager.default.removeItem(at: folder) }
         let giver = try Side(1, in: folder, executed: executed)
@@ -308,7 +309,7 @@ import MPaxosWire
         }
         try run(for: isToldByAll ? 4_000_000 : 400_000)
         #expect((receiver.installed == nil) == (word == .contradicts))
-        receiver.installed?.image.discard()
+        receiver.installed?.snapshot.discard()
     }
 
     @Test func whoIsInDisputeGivesNoState() throws {
@@ -357,7 +358,7 @@ import MPaxosWire
             try side.turn(needsState: needsState, now: now)
         }
         var isPrepared: Bool {
-            FileManager.default.fileExists(atPath: IncomingImage.path(beside: side.pool.path))
+            FileManager.default.fileExists(atPath: IncomingSnapshot.path(beside: side.pool.path))
         }
         for (needsState, now) in [(true, 1), (true, 200_000), (false, 210_000), (true, 900_000), (true, 1_100_000)] {
             try turn(needsState, at: UInt64(now))
@@ -398,8 +399,8 @@ import MPaxosWire
         return bytes
     }
 
-    /// One that asks for image after image has the executor pause once a second, not all the time.
-    @Test func imageAfterImage() throws {
+    /// One that asks for snapshot after snapshot has the executor pause once a second, not all the time.
+    @Test func snapshotAfterSnapshot() throws {
         let folder = try Self.folder()
         defer { try? FileManager.default.removeItem(at: folder) }
         let giver = try Side(1, in: folder, executed: 400)
@@ -419,7 +420,7 @@ import MPaxosWire
         #expect((5...11).contains(orders), "in ten seconds")
     }
 
-    /// One that asks for the same part of an image again and again does not keep the giver from all others.
+    /// One that asks for the same part of a snapshot again and again does not keep the giver from all others.
     @Test func onePartForEver() throws {
         let folder = try Self.folder()
         defer { try? FileManager.default.removeItem(at: folder) }
@@ -442,7 +443,7 @@ import MPaxosWire
         #expect(try answer(to: other, from: 2).contains(.refusal(ticket: 8, .busy)) == false)
     }
 
-    /// An image that is in the making for ever, and one of a view that nobody can have come to: neither is waited for, nor
+    /// A snapshot that is in the making for ever, and one of a view that nobody can have come to: neither is waited for, nor
     /// taken.
     @Test func whatIsNoOffer() throws {
         let folder = try Self.folder()

@@ -1,5 +1,5 @@
-import MPaxosConsensus
 import Glibc
+import MPaxosConsensus
 import MPaxosPersistentMemory
 import Testing
 
@@ -221,7 +221,7 @@ import Testing
         let scratch = try emptyPool(pages: 64)
         var found = 0
         var random = Seeded(seed: 3)
-        for offset in stride(from: data + heap.progressSize, to: data + heap.image.data.count, by: 61) {
+        for offset in stride(from: data + heap.progressSize, to: data + heap.snapshot.data.count, by: 61) {
             image.withUnsafeBytes { scratch.region.copyMemory(from: $0) }
             scratch.region[offset] ^= 1 << UInt8(random.below(8))
             do {

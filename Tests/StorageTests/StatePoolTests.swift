@@ -1,5 +1,5 @@
-import MPaxosConsensus
 import Glibc
+import MPaxosConsensus
 import MPaxosPersistentMemory
 import Testing
 

@@ -15,8 +15,8 @@ import Testing
         .promise(view: 3, decided: 9, after: 10, instance: 12, acceptedView: decidedView, batch: batch, more: true),
         .promise(view: 3, decided: 9, after: 10, instance: 12, acceptedView: 2, batch: .noop, more: false),
         .lastPromise(view: 3, decided: 9, after: 12),
-        .propose(view: 3, instance: 12, base: 9, commit: 11, round: 0, batch: batch),
-        .propose(view: 3, instance: 12, base: 9, commit: 11, round: 6, batch: .noop),
+        .accept(view: 3, instance: 12, base: 9, commit: 11, round: 0, batch: batch),
+        .accept(view: 3, instance: 12, base: 9, commit: 11, round: 6, batch: .noop),
         .accepted(view: 3, upTo: 12, base: 9, decided: 11, round: 0, flags: .none),
         .accepted(view: 3, upTo: 12, base: 9, decided: 11, round: 6, flags: .gap),
         .accepted(view: 3, upTo: 12, base: 9, decided: 11, round: 6, flags: .full),
@@ -30,7 +30,7 @@ import Testing
     ]
 
     /// The others have 0 there, and so has a Promise that carries no entry.
-    static let usesFifthNumber: Set<Message.Kind> = [.propose, .accepted, .heartbeat]
+    static let usesFifthNumber: Set<Message.Kind> = [.accept, .accepted, .heartbeat]
 
     static func encode(_ message: Message, sender: Int = 2) -> [UInt8] {
         let bytes = [UInt8]((0..<message.batch.length).map { UInt8(truncatingIfNeeded: $0 + 1) })
@@ -49,7 +49,7 @@ import Testing
 
     @Test func bytesOfAPropose() {
         let frame = Self.encode(
-            .propose(
+            .accept(
                 view: 0x0102, instance: 0x0304, base: 0x0506, commit: 0x0708, round: 0x090A, batch: Self.batch),
             sender: 8)
         #expect(Array(frame[0..<8]) == [0x4D, 0x50, 0x50, 0x31, 6, 5, 8, 0])

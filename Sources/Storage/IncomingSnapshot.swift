@@ -2,14 +2,14 @@ import Glibc
 import MPaxosInvariants
 import MPaxosPersistentMemory
 
-/// A state pool in the making, of an image of another replica's state: `state.pool.incoming`, until it is renamed.
+/// A state pool in the making, of a snapshot of another replica's state: `state.pool.incoming`, until it is renamed.
 ///
 /// It is prepared, filled in order, finished and installed; let go of before that, its file goes too. Until the rename
 /// the replica's own pool is as it was, whatever happens here; the rename puts a pool in its place that was verified
 /// and is durable.
 ///
 /// One owner at a time, who may hand it to another thread.
-package final class IncomingImage: @unchecked Sendable {
+package final class IncomingSnapshot: @unchecked Sendable {
     // Unchecked: one owner at a time, as said.
 
     package let path: String
@@ -20,7 +20,7 @@ package final class IncomingImage: @unchecked Sendable {
     /// It has the name of the replica's pool; but that is durable only if `install` has returned.
     package private(set) var isInstalled = false
 
-    /// Of the image that is expected.
+    /// Of the snapshot that is expected.
     package private(set) var size = 0
     package private(set) var executed: UInt64 = 0
     /// Of the state just after `executed`, once it is finished; nil when it holds the beginning of the next instance,
@@ -33,11 +33,11 @@ package final class IncomingImage: @unchecked Sendable {
 
     package static func path(beside state: String) -> String { state + ".incoming" }
 
-    /// Removes what a crash left, of images to this replica and from it. Only the process that has the state pool open
+    /// Removes what a crash left, of snapshots to this replica and from it. Only the process that has the state pool open
     /// may do so.
     package static func removeLeftovers(beside state: String) {
         unlink(path(beside: state))
-        unlink(StateImage.path(beside: state))
+        unlink(StateSnapshot.path(beside: state))
     }
 
     /// Makes an empty pool as large as the one at `state`, its blocks allocated. Takes the time to write as much.
@@ -63,7 +63,7 @@ package final class IncomingImage: @unchecked Sendable {
         }
     }
 
-    /// In memory, for crash images.
+    /// In memory, for crash snapshots.
     init(in pool: Pool, geometry: StateGeometry) {
         path = pool.path
         self.pool = pool
@@ -82,9 +82,9 @@ package final class IncomingImage: @unchecked Sendable {
 
     // MARK: Filling
 
-    /// What is to come. False when no image of such a size fits the pool. To be called once.
+    /// What is to come. False when no snapshot of such a size fits the pool. To be called once.
     package func expect(size: Int, checksum: UInt32, executed: UInt64) -> Bool {
-        invariant(self.size == 0, "one image goes into a pool, which is zero before")
+        invariant(self.size == 0, "one snapshot goes into a pool, which is zero before")
         guard size > Pool.pageSize, size % Pool.pageSize == 0, size - Pool.pageSize <= geometry.data.count else {
             return false
         }
@@ -94,9 +94,9 @@ package final class IncomingImage: @unchecked Sendable {
 
     package var isWhole: Bool { size > 0 && received == size }
 
-    /// The next bytes of the image.
+    /// The next bytes of the snapshot.
     package func append(_ bytes: UnsafeRawBufferPointer) {
-        invariant(bytes.count <= size - received, "no more bytes come than the image has")
+        invariant(bytes.count <= size - received, "no more bytes come than the snapshot has")
         var rest = bytes
         while let source = rest.baseAddress, !rest.isEmpty {
             let untilData = received < Pool.pageSize ? Pool.pageSize - received : rest.count
@@ -116,20 +116,21 @@ package final class IncomingImage: @unchecked Sendable {
     ///   - identity: this replica's own; that of the giver did not come along.
     ///   - bootCount: of this replica's life.
     package func finish(as identity: PoolIdentity, bootCount: UInt64) throws(PoolError) {
-        invariant(isWhole, "an image is whole when it is finished")
+        invariant(isWhole, "a snapshot is whole when it is finished")
         guard checksum == expected else {
-            throw PoolError(.damaged, "\(path): the image that came is not the one that was sent: its checksum differs")
+            throw PoolError(
+                .damaged, "\(path): the snapshot that came is not the one that was sent: its checksum differs")
         }
         pool.fenceAll()
         StatePool.write(identity, to: pool)
         let state = try StatePool(in: pool)
         guard state.geometry.fingerprint == geometry.fingerprint, state.heap.replayedCommits == 0 else {
-            throw PoolError(.foreign, "\(path): the image is of a pool with other sizes, or of another version")
+            throw PoolError(.foreign, "\(path): the snapshot is of a pool with other sizes, or of another version")
         }
         // It may hold the beginning of the next batch, too, where the giver was killed in the middle of that.
         guard state.executed == executed else {
             throw PoolError(
-                .damaged, "\(path): the image stands at instance \(state.executed), where \(executed) was offered")
+                .damaged, "\(path): the snapshot stands at instance \(state.executed), where \(executed) was offered")
         }
         _ = try state.verify()
         try state.verifyDigest()

@@ -3,20 +3,20 @@ import MPaxosPersistentMemory
 import MPaxosStorage
 import MPaxosWire
 
-/// Gives an image of this replica's state to another one that no log helps any more. The engine's lane.
+/// Gives a snapshot of this replica's state to another one that no log helps any more. The engine's lane.
 ///
 /// The executor pauses to make a copy, a piece at a time, while the engine goes on to vote; then it executes again, and
 /// the chunks come from the copy, as the receiver asks for them. What is executed meanwhile stays in the log as long as
 /// the log has room, as always.
-final class ImageGiver {
+final class SnapshotGiver {
     private enum Phase {
         case idle
         case making
-        case giving(StateImage)
+        case giving(StateSnapshot)
     }
 
     private let port: TransferPort
-    private let order: ImageOrder
+    private let order: SnapshotOrder
     private let geometry: UInt64
     private let logger: Logger
 
@@ -30,17 +30,17 @@ final class ImageGiver {
     /// What was asked for furthest, and since when nothing beyond it.
     private var reached: UInt64 = 0
     private var reachedAt: UInt64 = 0
-    /// When the last image was ordered, and when the next may be.
+    /// When the last snapshot was ordered, and when the next may be.
     private var orderedAt: UInt64 = 0
     private var restsUntil: UInt64 = 0
 
-    /// Microseconds without a word of the receiver after which its image goes, and of asking for the same.
+    /// Microseconds without a word of the receiver after which its snapshot goes, and of asking for the same.
     static let patience: UInt64 = 5_000_000
     static let longestStall: UInt64 = 60_000_000
-    /// Between two images the executor executes: for so long at least, and for nine times as long as that took.
+    /// Between two snapshots the executor executes: for so long at least, and for nine times as long as that took.
     static let rest: UInt64 = 1_000_000
 
-    init(port: TransferPort, order: ImageOrder, geometry: UInt64, logger: Logger) {
+    init(port: TransferPort, order: SnapshotOrder, geometry: UInt64, logger: Logger) {
         self.port = port
         self.order = order
         self.geometry = geometry
@@ -76,7 +76,7 @@ final class ImageGiver {
             orderedAt = now
             order.place()
             logger.info(
-                "replica \(port.memberIDs[from]) asks for an image of the state: no log reaches back to where it stands"
+                "replica \(port.memberIDs[from]) asks for a snapshot of the state: no log reaches back to where it stands"
             )
         }
         (peer, self.ticket) = (from, ticket)
@@ -84,22 +84,23 @@ final class ImageGiver {
     }
 
     func ask(from: Int, ticket: UInt64, offset: UInt64, now: UInt64) {
-        guard case .giving(let image) = phase, from == peer, ticket == self.ticket, offset <= UInt64(image.size) else {
+        guard case .giving(let snapshot) = phase, from == peer, ticket == self.ticket, offset <= UInt64(snapshot.size)
+        else {
             port.send(.refusal(ticket: ticket, .unknownTicket), to: from)
             return
         }
         deadline = now + Self.patience
         if offset > reached { (reached, reachedAt) = (offset, now) }
         let offset = Int(offset)
-        let count = min(TransferMessage.chunkSize, image.size - offset)
+        let count = min(TransferMessage.chunkSize, snapshot.size - offset)
         if count == 0 {
-            logger.info("gave \(receiver) the state after instance \(image.executed), \(image.size) bytes")
+            logger.info("gave \(receiver) the state after instance \(snapshot.executed), \(snapshot.size) bytes")
             port.board.statesGiven.add(1)
             phase = .idle
         } else if !port.sendChunk(
-            count, at: offset, ticket: ticket, to: peer, fill: { image.read(at: offset, into: $0) })
+            count, at: offset, ticket: ticket, to: peer, fill: { snapshot.read(at: offset, into: $0) })
         {
-            logger.error("cannot read the image of the state that \(receiver) takes; it will have to ask again")
+            logger.error("cannot read the snapshot of the state that \(receiver) takes; it will have to ask again")
             port.send(.refusal(ticket: ticket, .failed), to: peer)
             phase = .idle
         }
@@ -117,35 +118,35 @@ final class ImageGiver {
             case .success where port.board.isInDispute:
                 port.send(.refusal(ticket: ticket, .inDispute), to: peer)
                 phase = .idle
-            case .success(let image): give(image, view: standing.view, now: now)
+            case .success(let snapshot): give(snapshot, view: standing.view, now: now)
             case .failure(let error):
                 logger.error("cannot give \(receiver) the state: \(error)")
                 port.send(.refusal(ticket: ticket, error.kind == .noSpace ? .noRoom : .failed), to: peer)
                 phase = .idle
             }
-        case .giving(let image):
-            if standing.floor > image.executed + 1, !hasWarned {
+        case .giving(let snapshot):
+            if standing.floor > snapshot.executed + 1, !hasWarned {
                 hasWarned = true
                 logger.warning(
-                    "the log begins at \(standing.floor) now, behind the image that \(receiver) takes, which has all up to \(image.executed): if no other log reaches back, it will need another image; with a larger log_size this does not happen"
+                    "the log begins at \(standing.floor) now, behind the snapshot that \(receiver) takes, which has all up to \(snapshot.executed): if no other log reaches back, it will need another snapshot; with a larger log_size this does not happen"
                 )
             }
             if now >= deadline || now >= reachedAt + Self.longestStall {
-                logger.warning("\(receiver) asks for nothing any more: its image of the state is given up")
+                logger.warning("\(receiver) asks for nothing any more: its snapshot of the state is given up")
                 phase = .idle
             }
         }
     }
 
-    private func give(_ image: StateImage, view: UInt64, now: UInt64) {
-        // The image was executed before now: nothing in it was decided in a view above the one promised now.
+    private func give(_ snapshot: StateSnapshot, view: UInt64, now: UInt64) {
+        // The snapshot was executed before now: nothing in it was decided in a view above the one promised now.
         offer = TransferMessage.Offer(
-            executed: image.executed, view: view, size: UInt64(image.size), position: image.position,
-            checksum: image.checksum)
+            executed: snapshot.executed, view: view, size: UInt64(snapshot.size), position: snapshot.position,
+            checksum: snapshot.checksum)
         logger.info(
-            "gives \(receiver) the state after instance \(image.executed), \(image.size) bytes; executing paused for \((now - order.pausedSince) / 1000) ms to copy it"
+            "gives \(receiver) the state after instance \(snapshot.executed), \(snapshot.size) bytes; executing paused for \((now - order.pausedSince) / 1000) ms to copy it"
         )
-        phase = .giving(image)
+        phase = .giving(snapshot)
         deadline = now + Self.patience
         (reached, reachedAt) = (0, now)
         hasWarned = false

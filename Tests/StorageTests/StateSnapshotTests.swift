@@ -1,12 +1,12 @@
-import MPaxosConsensus
 import Glibc
+import MPaxosConsensus
 import MPaxosPersistentMemory
 import Testing
 
 @testable import MPaxosStorage
 
 /// The state of one replica in the place of another's.
-@Suite struct StateImageTests {
+@Suite struct StateSnapshotTests {
     private static let size = 20 << 20
     private static let giver = PoolIdentity(cluster: "test cluster", replica: 1, incarnation: 11, charter: charter)
 
@@ -19,7 +19,7 @@ import Testing
 
         init(sessions: Int = 64) throws {
             try StatePool.format(
-                path: folder.file("theirs.pool"), identity: StateImageTests.giver, size: size, sessions: 64)
+                path: folder.file("theirs.pool"), identity: StateSnapshotTests.giver, size: size, sessions: 64)
             try StatePool.format(path: folder.file("state.pool"), identity: identity, size: size, sessions: sessions)
             theirs = try StatePool(openingAny: folder.file("theirs.pool"))
             ours = try StatePool(openingAny: folder.file("state.pool"))
@@ -68,22 +68,22 @@ import Testing
 
         var path: String { folder.file("state.pool") }
 
-        func incoming() throws(PoolError) -> IncomingImage {
-            try IncomingImage(beside: path, geometry: geometry)
+        func incoming() throws(PoolError) -> IncomingSnapshot {
+            try IncomingSnapshot(beside: path, geometry: geometry)
         }
 
-        func image() throws -> StateImage {
-            let image = try StateImage(of: theirs)
-            while !image.isWhole { try image.copy(atMost: 100_000) }
-            return image
+        func snapshot() throws -> StateSnapshot {
+            let snapshot = try StateSnapshot(of: theirs)
+            while !snapshot.isWhole { try snapshot.copy(atMost: 100_000) }
+            return snapshot
         }
 
         /// In pieces that have no regard to pages.
-        func fill(_ incoming: IncomingImage, from image: StateImage, damaging damage: Int? = nil) {
-            #expect(incoming.expect(size: image.size, checksum: image.checksum, executed: image.executed))
+        func fill(_ incoming: IncomingSnapshot, from snapshot: StateSnapshot, damaging damage: Int? = nil) {
+            #expect(incoming.expect(size: snapshot.size, checksum: snapshot.checksum, executed: snapshot.executed))
             while !incoming.isWhole {
-                var piece = [UInt8](repeating: 0, count: min(70_001, image.size - incoming.received))
-                #expect(piece.withUnsafeMutableBytes { image.read(at: incoming.received, into: $0) })
+                var piece = [UInt8](repeating: 0, count: min(70_001, snapshot.size - incoming.received))
+                #expect(piece.withUnsafeMutableBytes { snapshot.read(at: incoming.received, into: $0) })
                 if let damage, (incoming.received..<incoming.received + piece.count).contains(damage) {
                     piece[damage - incoming.received] ^= 4
                 }
@@ -106,12 +106,12 @@ import Testing
     @Test func theStateIsTheSameAndGoesOnAlike() throws {
         let pair = try Pair()
         pair.execute(60, in: pair.theirs)
-        let image = try pair.image()
+        let snapshot = try pair.snapshot()
         // The giver goes on meanwhile.
         let then = pair.theirs.currentDigest()
         pair.execute(5, in: pair.theirs)
         let incoming = try pair.incoming()
-        pair.fill(incoming, from: image)
+        pair.fill(incoming, from: snapshot)
         try incoming.finish(as: identity, bootCount: 0)
         try incoming.install(over: pair.path)
         try pair.reopen()
@@ -132,7 +132,7 @@ import Testing
     }
 
     /// What its giver has skipped is part of a state; where the giver ended is not.
-    @Test func anImageBringsAlongWhatWasSkipped() throws {
+    @Test func anSnapshotBringsAlongWhatWasSkipped() throws {
         let pair = try Pair()
         pair.execute(5, in: pair.theirs)
         let position = pair.theirs.position + 1
@@ -147,7 +147,7 @@ import Testing
         _ = pair.theirs.takeUpBreadcrumb()
         pair.theirs.endInstance(6)
         let incoming = try pair.incoming()
-        pair.fill(incoming, from: try pair.image())
+        pair.fill(incoming, from: try pair.snapshot())
         try incoming.finish(as: identity, bootCount: 0)
         try incoming.install(over: pair.path)
         try pair.reopen()
@@ -156,13 +156,13 @@ import Testing
     }
 
     /// A giver that was killed in the middle of a long batch, and cannot go on with it alone, gives what it has.
-    @Test func anImageInTheMiddleOfABatch() throws {
+    @Test func anSnapshotInTheMiddleOfABatch() throws {
         let pair = try Pair()
         pair.execute(20, in: pair.theirs)
         pair.theirs.passRecord()
-        let image = try pair.image()
+        let snapshot = try pair.snapshot()
         let incoming = try pair.incoming()
-        pair.fill(incoming, from: image)
+        pair.fill(incoming, from: snapshot)
         try incoming.finish(as: identity, bootCount: 0)
         try incoming.install(over: pair.path)
         try pair.reopen()
@@ -170,29 +170,29 @@ import Testing
         #expect(pair.ours.currentDigest() == pair.theirs.currentDigest())
     }
 
-    @Test func anImageOfAnImage() throws {
+    @Test func anSnapshotOfAnSnapshot() throws {
         let pair = try Pair()
         pair.execute(20, in: pair.theirs)
         let first = try pair.incoming()
-        pair.fill(first, from: try pair.image())
+        pair.fill(first, from: try pair.snapshot())
         try first.finish(as: identity, bootCount: 0)
         try first.install(over: pair.path)
         pair.execute(300, in: pair.theirs)
         let second = try pair.incoming()
-        pair.fill(second, from: try pair.image())
+        pair.fill(second, from: try pair.snapshot())
         try second.finish(as: identity, bootCount: 0)
         try second.install(over: pair.path)
         try pair.reopen()
         #expect(pair.ours.installed == 320 && pair.ours.currentDigest() == pair.theirs.currentDigest())
     }
 
-    @Test func aDamagedImageIsRefused() throws {
+    @Test func aDamagedSnapshotIsRefused() throws {
         let pair = try Pair()
         pair.execute(60, in: pair.theirs)
-        let image = try pair.image()
-        for damage in [0, 100, 4095, 4096, 30_000, image.size / 2, image.size - 1] {
+        let snapshot = try pair.snapshot()
+        for damage in [0, 100, 4095, 4096, 30_000, snapshot.size / 2, snapshot.size - 1] {
             let incoming = try pair.incoming()
-            pair.fill(incoming, from: image, damaging: damage)
+            pair.fill(incoming, from: snapshot, damaging: damage)
             #expect(error { try incoming.finish(as: identity, bootCount: 0) }?.kind == .damaged)
             incoming.discard()
             #expect(pair.files == ["state.pool", "theirs.pool"])
@@ -202,19 +202,19 @@ import Testing
     }
 
     /// The bytes are those that were sent, but what was sent is no whole state: so a walk over all of it says.
-    @Test func anImageOfADamagedStateIsRefused() throws {
+    @Test func anSnapshotOfADamagedStateIsRefused() throws {
         let pair = try Pair()
         pair.execute(60, in: pair.theirs)
         let home = UnsafeMutableRawPointer(mutating: pair.theirs.heap.transaction.committed.baseAddress!)
         // In the header of the block of the session table.
         (home + Int(pair.theirs.root.tableBlock) - 8).storeBytes(of: 12345, as: UInt64.self)
         let incoming = try pair.incoming()
-        pair.fill(incoming, from: try pair.image())
+        pair.fill(incoming, from: try pair.snapshot())
         #expect(error { try incoming.finish(as: identity, bootCount: 0) }?.kind == .damaged)
     }
 
     /// A walk does not see that a value is another; the digest that came along does.
-    @Test func anImageWithAChangedValueIsRefused() throws {
+    @Test func anSnapshotWithAChangedValueIsRefused() throws {
         let pair = try Pair()
         pair.execute(60, in: pair.theirs)
         let slot = (0..<32).first { pair.theirs.table.block(of: $0) != 0 }
@@ -223,7 +223,7 @@ import Testing
         let home = UnsafeMutableRawPointer(mutating: pair.theirs.heap.transaction.committed.baseAddress!)
         (home + Int(block) + 5).assumingMemoryBound(to: UInt8.self).pointee ^= 1
         let incoming = try pair.incoming()
-        pair.fill(incoming, from: try pair.image())
+        pair.fill(incoming, from: try pair.snapshot())
         let refusal = error { try incoming.finish(as: identity, bootCount: 0) }
         #expect(refusal?.kind == .damaged && refusal!.description.contains("the digest of the bytes"))
     }
@@ -232,20 +232,21 @@ import Testing
         let pair = try Pair(sessions: 32)
         #expect(pair.geometry.fingerprint != pair.theirs.geometry.fingerprint)
         pair.execute(10, in: pair.theirs)
-        let image = try pair.image()
+        let snapshot = try pair.snapshot()
         let incoming = try pair.incoming()
-        for size in [0, 1, 4096, image.size + 1, Self.size, Int.max & ~4095] {
+        for size in [0, 1, 4096, snapshot.size + 1, Self.size, Int.max & ~4095] {
             #expect(!incoming.expect(size: size, checksum: 0, executed: 10), "\(size)")
         }
-        pair.fill(incoming, from: image)
+        pair.fill(incoming, from: snapshot)
         #expect(error { try incoming.finish(as: identity, bootCount: 0) }?.kind == .foreign)
     }
 
-    @Test func whereNoImageCanBeMade() throws {
+    @Test func whereNoSnapshotCanBeMade() throws {
         let pair = try Pair()
-        #expect(error { _ = try StateImage(of: pair.theirs, beside: "/nowhere/state.pool") }?.kind == .io)
+        #expect(error { _ = try StateSnapshot(of: pair.theirs, beside: "/nowhere/state.pool") }?.kind == .io)
         #expect(
-            error { _ = try IncomingImage(beside: "/nowhere/state.pool", geometry: pair.geometry) }?.kind == .missing)
+            error { _ = try IncomingSnapshot(beside: "/nowhere/state.pool", geometry: pair.geometry) }?.kind == .missing
+        )
     }
 
     /// Killed at any step, a replica finds the old state or the new one, and what else there was it removes.
@@ -253,7 +254,7 @@ import Testing
         let pair = try Pair()
         pair.execute(60, in: pair.theirs)
         let old = try PoolInspection.digest(path: pair.path)
-        let image = try pair.image()
+        let snapshot = try pair.snapshot()
         let new = pair.theirs.currentDigest()
 
         func crash(_ step: String, leaves expected: (position: UInt64, value: UInt64)) throws {
@@ -262,8 +263,8 @@ import Testing
             let path = copy.file("state.pool")
             let pool = try StatePool(
                 opening: path, expecting: identity.cluster, replica: identity.replica, charter: charter)
-            IncomingImage.removeLeftovers(beside: path)
-            #expect(access(IncomingImage.path(beside: path), F_OK) != 0, "\(step)")
+            IncomingSnapshot.removeLeftovers(beside: path)
+            #expect(access(IncomingSnapshot.path(beside: path), F_OK) != 0, "\(step)")
             #expect(pool.currentDigest() == expected, "\(step)")
             _ = try pool.verify()
             pool.close()
@@ -272,10 +273,10 @@ import Testing
         try crash("before", leaves: old)
         let incoming = try pair.incoming()
         try crash("prepared", leaves: old)
-        #expect(incoming.expect(size: image.size, checksum: image.checksum, executed: image.executed))
+        #expect(incoming.expect(size: snapshot.size, checksum: snapshot.checksum, executed: snapshot.executed))
         while !incoming.isWhole {
-            var piece = [UInt8](repeating: 0, count: min(1 << 20, image.size - incoming.received))
-            #expect(piece.withUnsafeMutableBytes { image.read(at: incoming.received, into: $0) })
+            var piece = [UInt8](repeating: 0, count: min(1 << 20, snapshot.size - incoming.received))
+            #expect(piece.withUnsafeMutableBytes { snapshot.read(at: incoming.received, into: $0) })
             piece.withUnsafeBytes { incoming.append($0) }
             try crash("filled", leaves: old)
         }
@@ -285,11 +286,11 @@ import Testing
         try crash("installed", leaves: new)
     }
 
-    /// All of an image that is finished is in memory, not only in caches: at the last fence nothing is open that was not there before.
-    @Test(arguments: [false, true]) func aFinishedImageIsDurable(planted: Bool) throws {
+    /// All of a snapshot that is finished is in memory, not only in caches: at the last fence nothing is open that was not there before.
+    @Test(arguments: [false, true]) func aFinishedSnapshotIsDurable(planted: Bool) throws {
         let pair = try Pair()
         pair.execute(60, in: pair.theirs)
-        let image = try pair.image()
+        let snapshot = try pair.snapshot()
         let region = try emptyPool(pages: pair.geometry.regionSize / Pool.pageSize)
         let model = CrashModel(of: region)
         let root = pair.geometry.data.lowerBound + Int(pair.theirs.heap.systemRoot)
@@ -298,8 +299,8 @@ import Testing
         let last = UnsafeMutableRawBufferPointer.allocate(byteCount: region.region.count, alignment: Pool.pageSize)
         defer { last.deallocate() }
         var random = Seeded(seed: 1)
-        let incoming = IncomingImage(in: region, geometry: pair.geometry)
-        pair.fill(incoming, from: image)
+        let incoming = IncomingSnapshot(in: region, geometry: pair.geometry)
+        pair.fill(incoming, from: snapshot)
         model.atEvent = { model.makeImage(.nothing, open: [], into: last, random: &random) }
         try incoming.finish(as: identity, bootCount: 0)
         // The line that was forgotten is part of the description of the sessions.

@@ -1,6 +1,6 @@
+import Logging
 import MPaxosConsensus
 import MPaxosInvariants
-import Logging
 import MPaxosPersistentMemory
 import MPaxosStorage
 import MPaxosWire
@@ -8,22 +8,22 @@ import MPaxosWire
 /// Takes the state of another replica when no log reaches back to where this one stands. The engine's lane; slow work
 /// on the file is done at the desk meanwhile, so that this replica promises and acknowledges as long as it can.
 ///
-/// An empty pool is prepared, a giver asked for its image, chunks fetched in order, the whole verified; then the node
+/// An empty pool is prepared, a giver asked for its snapshot, chunks fetched in order, the whole verified; then the node
 /// stops its stages, puts the new pool in place and opens anew. Each step has a deadline, after which another giver is
 /// asked, with a pool that is empty again.
-final class ImageReceiver {
+final class SnapshotReceiver {
     private enum Phase {
         case idle
         /// Until `deadline`, after all givers failed, or the file system. What was prepared already is kept.
-        case resting(IncomingImage?)
+        case resting(IncomingSnapshot?)
         /// At the desk.
         case preparing
-        case requesting(IncomingImage)
-        case receiving(IncomingImage)
+        case requesting(IncomingSnapshot)
+        case receiving(IncomingSnapshot)
         /// At the desk.
-        case finishing(IncomingImage)
+        case finishing(IncomingSnapshot)
         /// Whole, and kept until `deadline` for the word of a third replica.
-        case comparing(IncomingImage)
+        case comparing(IncomingSnapshot)
         /// The node is about to stop the lanes.
         case installing
     }
@@ -63,9 +63,9 @@ final class ImageReceiver {
     private static let longestRepetition: UInt64 = 2_000_000
     private static let rest: UInt64 = 1_000_000
     private static let longRest: UInt64 = 10_000_000
-    /// Microseconds that a giver may take to make its image.
+    /// Microseconds that a giver may take to make its snapshot.
     private static let longestMaking: UInt64 = 600_000_000
-    /// Microseconds that an image is kept for the word of a third replica: of an instance that each tells of when it
+    /// Microseconds that a snapshot is kept for the word of a third replica: of an instance that each tells of when it
     /// comes there, and else of one that it has told of by now if it was as quiet there as the giver.
     private static let longestComparison: UInt64 = 3_000_000
     private static let shortComparison: UInt64 = 300_000
@@ -102,36 +102,36 @@ final class ImageReceiver {
             if let prepared { choose(prepared, standing, now: now) } else { prepare() }
         case .preparing:
             switch desk.takeOutcome() {
-            case .prepared(let image): standing.needsState ? choose(image, standing, now: now) : abandon(image)
+            case .prepared(let snapshot): standing.needsState ? choose(snapshot, standing, now: now) : abandon(snapshot)
             case .failed(let error):
                 logger.error("cannot take another replica's state: \(error); it is tried again in 10 s")
                 rest(Self.longRest, keeping: nil, now: now)
-            case .finished: broken("an image is prepared before it is finished")
+            case .finished: broken("a snapshot is prepared before it is finished")
             case nil: break
             }
-        case .requesting(let image), .receiving(let image):
+        case .requesting(let snapshot), .receiving(let snapshot):
             guard standing.needsState else {
-                logger.info("the log of a peer reaches back again: no image is needed")
-                return abandon(image)
+                logger.info("the log of a peer reaches back again: no snapshot is needed")
+                return abandon(snapshot)
             }
-            watch(image, standing, now: now)
-        case .finishing(let image):
+            watch(snapshot, standing, now: now)
+        case .finishing(let snapshot):
             switch desk.takeOutcome() {
             case .finished:
-                phase = .comparing(image)
-                let isToldByAll = image.executed % DigestComparison.ordinaryInterval == 0
+                phase = .comparing(snapshot)
+                let isToldByAll = snapshot.executed % DigestComparison.ordinaryInterval == 0
                 deadline = now + (isToldByAll ? Self.longestComparison : Self.shortComparison)
-                compare(image, standing, now: now)
+                compare(snapshot, standing, now: now)
             case .failed(let error):
                 logger.error(
-                    "the image that came from \(giverName) is of no use, it goes, and another one is asked for: \(error)"
+                    "the snapshot that came from \(giverName) is of no use, it goes, and another one is asked for: \(error)"
                 )
-                desk.order(.discard(image))
+                desk.order(.discard(snapshot))
                 prepare()
-            case .prepared: broken("an image is finished once it was prepared")
+            case .prepared: broken("a snapshot is finished once it was prepared")
             case nil: break
             }
-        case .comparing(let image): compare(image, standing, now: now)
+        case .comparing(let snapshot): compare(snapshot, standing, now: now)
         case .installing: break
         }
     }
@@ -142,33 +142,33 @@ final class ImageReceiver {
         desk.order(.prepare)
     }
 
-    private func rest(_ time: UInt64, keeping prepared: IncomingImage?, now: UInt64) {
+    private func rest(_ time: UInt64, keeping prepared: IncomingSnapshot?, now: UInt64) {
         phase = .resting(prepared)
         deadline = now + time
         tried = 0
     }
 
-    private func abandon(_ image: IncomingImage?) {
-        if let image { desk.order(.discard(image)) }
+    private func abandon(_ snapshot: IncomingSnapshot?) {
+        if let snapshot { desk.order(.discard(snapshot)) }
         phase = .idle
         tried = 0
     }
 
     /// Asks one that was not asked yet; rather a follower than the leader, whose clients would notice that it pauses.
-    private func choose(_ image: IncomingImage, _ standing: Standing, now: UInt64) {
+    private func choose(_ snapshot: IncomingSnapshot, _ standing: Standing, now: UInt64) {
         let candidates = port.memberIDs.indices.filter {
             $0 != port.index && port.isConnected($0) && tried & 1 << UInt16($0) == 0
         }
         guard let chosen = candidates.filter({ $0 != standing.leader }).randomElement() ?? candidates.first else {
             // Who refused says the same in a moment; but a link may stand by then.
-            rest(tried == 0 ? Self.rest : Self.longRest, keeping: image, now: now)
+            rest(tried == 0 ? Self.rest : Self.longRest, keeping: snapshot, now: now)
             return
         }
         giver = chosen
         tried |= 1 << UInt16(chosen)
         ticket = UInt64.random(in: 1...UInt64.max)
         logger.info("asks \(giverName) for its state")
-        phase = .requesting(image)
+        phase = .requesting(snapshot)
         began = now
         deadline = now + Self.patience
         request(standing, now: now)
@@ -180,9 +180,9 @@ final class ImageReceiver {
     }
 
     /// Looks after the giver: what may be lost is said again, who is silent given up.
-    private func watch(_ image: IncomingImage, _ standing: Standing, now: UInt64) {
+    private func watch(_ snapshot: IncomingSnapshot, _ standing: Standing, now: UInt64) {
         if now >= deadline || !port.isConnected(giver) {
-            fail(image, now >= deadline ? "it is silent" : "the link to it is lost", standing, now: now)
+            fail(snapshot, now >= deadline ? "it is silent" : "the link to it is lost", standing, now: now)
         } else if now >= again {
             if case .requesting = phase {
                 request(standing, now: now)
@@ -190,18 +190,18 @@ final class ImageReceiver {
                 // One alone, as the others may be on their way.
                 pause = min(2 * pause, Self.longestRepetition)
                 again = now + pause
-                port.send(.ask(ticket: ticket, offset: UInt64(image.received)), to: giver)
+                port.send(.ask(ticket: ticket, offset: UInt64(snapshot.received)), to: giver)
             }
         }
     }
 
-    private func fail(_ image: IncomingImage, _ why: String, _ standing: Standing, now: UInt64) {
+    private func fail(_ snapshot: IncomingSnapshot, _ why: String, _ standing: Standing, now: UInt64) {
         logger.warning("does not get the state of \(giverName): \(why)")
-        if image.size == 0 {
-            choose(image, standing, now: now)
+        if snapshot.size == 0 {
+            choose(snapshot, standing, now: now)
         } else {
-            // What was written into it may lie where the next image has nothing.
-            desk.order(.discard(image))
+            // What was written into it may lie where the next snapshot has nothing.
+            desk.order(.discard(snapshot))
             prepare()
         }
     }
@@ -209,14 +209,14 @@ final class ImageReceiver {
     // MARK: Messages
 
     func offered(_ offer: TransferMessage.Offer, ticket: UInt64, from: Int, standing: Standing, now: UInt64) {
-        guard case .requesting(let image) = phase, from == giver, ticket == self.ticket else { return }
+        guard case .requesting(let snapshot) = phase, from == giver, ticket == self.ticket else { return }
         // Its view is to be promised: from afar the giver's messages take this replica there first, in steps.
         guard offer.executed > standing.decided, offer.executed < plausibleLimit, offer.view > 0,
             offer.view <= standing.view + mostViewsAtOnce, let size = Int(exactly: offer.size),
-            image.expect(size: size, checksum: offer.checksum, executed: offer.executed)
+            snapshot.expect(size: size, checksum: offer.checksum, executed: offer.executed)
         else {
             port.board.peers[from].framesImplausible.add(1)
-            fail(image, "its offer makes no sense: \(offer)", standing, now: now)
+            fail(snapshot, "its offer makes no sense: \(offer)", standing, now: now)
             return
         }
         logger.info(
@@ -226,21 +226,21 @@ final class ImageReceiver {
         began = now
         deadline = now + Self.patience
         (nextAsk, wentBack, tenths, pause) = (0, -1, 0, Self.repetition)
-        phase = .receiving(image)
-        ask(for: image, now: now)
+        phase = .receiving(snapshot)
+        ask(for: snapshot, now: now)
     }
 
     func came(
         _ bytes: UnsafeRawBufferPointer, checksum: UInt32, offset: UInt64, ticket: UInt64, from: Int, now: UInt64
     ) {
-        guard case .receiving(let image) = phase, from == giver, ticket == self.ticket else { return }
-        guard offset == UInt64(image.received), bytes.count <= image.size - image.received else {
+        guard case .receiving(let snapshot) = phase, from == giver, ticket == self.ticket else { return }
+        guard offset == UInt64(snapshot.received), bytes.count <= snapshot.size - snapshot.received else {
             // What was asked for twice, or comes behind some that were lost: then all from there on is asked for again,
             // once.
-            if offset > UInt64(image.received), wentBack != image.received {
-                wentBack = image.received
-                nextAsk = image.received
-                ask(for: image, now: now)
+            if offset > UInt64(snapshot.received), wentBack != snapshot.received {
+                wentBack = snapshot.received
+                nextAsk = snapshot.received
+                ask(for: snapshot, now: now)
             }
             return
         }
@@ -248,28 +248,28 @@ final class ImageReceiver {
             port.board.peers[from].framesMalformed.add(1)
             return
         }
-        image.append(bytes)
+        snapshot.append(bytes)
         deadline = now + Self.patience
-        if image.isWhole {
-            port.send(.ask(ticket: ticket, offset: UInt64(image.size)), to: giver)
+        if snapshot.isWhole {
+            port.send(.ask(ticket: ticket, offset: UInt64(snapshot.size)), to: giver)
             logger.info(
-                "has the state of \(giverName): \(image.size) bytes in \((now - began) / 1000) ms; verifies it")
-            phase = .finishing(image)
-            desk.order(.finish(image))
+                "has the state of \(giverName): \(snapshot.size) bytes in \((now - began) / 1000) ms; verifies it")
+            phase = .finishing(snapshot)
+            desk.order(.finish(snapshot))
             return
         }
-        ask(for: image, now: now)
-        let done = image.received * 10 / image.size
+        ask(for: snapshot, now: now)
+        let done = snapshot.received * 10 / snapshot.size
         if done > tenths {
             tenths = done
-            logger.info("\(done * 10)% of the state of \(giverName): \(image.received) of \(image.size) bytes")
+            logger.info("\(done * 10)% of the state of \(giverName): \(snapshot.received) of \(snapshot.size) bytes")
         }
     }
 
     /// Keeps some chunks under way.
-    private func ask(for image: IncomingImage, now: UInt64) {
+    private func ask(for snapshot: IncomingSnapshot, now: UInt64) {
         again = now + pause
-        let end = min(image.size, image.received + Self.chunksUnderWay * TransferMessage.chunkSize)
+        let end = min(snapshot.size, snapshot.received + Self.chunksUnderWay * TransferMessage.chunkSize)
         while nextAsk < end {
             port.send(.ask(ticket: ticket, offset: UInt64(nextAsk)), to: giver)
             nextAsk += TransferMessage.chunkSize
@@ -282,43 +282,43 @@ final class ImageReceiver {
         guard from == giver, ticket == self.ticket else { return }
         switch phase {
         case .requesting where refusal == .notYet && now < began + Self.longestMaking: deadline = now + Self.patience
-        case .requesting(let image), .receiving(let image): fail(image, refusal.reason, standing, now: now)
+        case .requesting(let snapshot), .receiving(let snapshot): fail(snapshot, refusal.reason, standing, now: now)
         default: break
         }
     }
 
     /// The giver may have gone wrong by itself: where a third replica is there its word is waited for.
-    private func compare(_ image: IncomingImage, _ standing: Standing, now: UInt64) {
-        let opinion = image.digest.map { digest in
-            standing.digests.opinion(of: .init(executed: image.executed, value: digest), from: giver)
+    private func compare(_ snapshot: IncomingSnapshot, _ standing: Standing, now: UInt64) {
+        let opinion = snapshot.digest.map { digest in
+            standing.digests.opinion(of: .init(executed: snapshot.executed, value: digest), from: giver)
         }
         switch opinion {
         case .contradicted(let other):
             logger.error(
-                "the image that came from \(giverName) has all up to instance \(image.executed), and replica \(port.memberIDs[other]) told another digest than that one of it, or of an instance before: it goes, and another one is asked for"
+                "the snapshot that came from \(giverName) has all up to instance \(snapshot.executed), and replica \(port.memberIDs[other]) told another digest than that one of it, or of an instance before: it goes, and another one is asked for"
             )
-            desk.order(.discard(image))
+            desk.order(.discard(snapshot))
             prepare()
-        case .confirmed: install(image, standing)
+        case .confirmed: install(snapshot, standing)
         case .unknown, nil:
             let isThirdThere = port.memberIDs.indices.contains {
                 $0 != giver && $0 != port.index && port.isConnected($0)
             }
             if isThirdThere, now < deadline { return }
             logger.notice(
-                "no third replica told of its state after instance \(image.executed): the image that came from \(giverName) is compared with none, but with its own digest"
+                "no third replica told of its state after instance \(snapshot.executed): the snapshot that came from \(giverName) is compared with none, but with its own digest"
             )
-            install(image, standing)
+            install(snapshot, standing)
         }
     }
 
-    private func install(_ image: IncomingImage, _ standing: Standing) {
-        guard standing.needsState, image.executed > standing.decided else {
-            logger.info("has caught up by itself meanwhile: the image is not needed")
-            return abandon(image)
+    private func install(_ snapshot: IncomingSnapshot, _ standing: Standing) {
+        guard standing.needsState, snapshot.executed > standing.decided else {
+            logger.info("has caught up by itself meanwhile: the snapshot is not needed")
+            return abandon(snapshot)
         }
         logger.info("the state of \(giverName) is verified; stops to put it in place")
         phase = .installing
-        desk.order(.install(image, view: view))
+        desk.order(.install(snapshot, view: view))
     }
 }

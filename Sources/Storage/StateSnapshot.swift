@@ -2,7 +2,7 @@ import Glibc
 import MPaxosInvariants
 import MPaxosPersistentMemory
 
-/// What two state pools must have in common for an image of one to become the other.
+/// What two state pools must have in common for a snapshot of one to become the other.
 package struct StateGeometry: Equatable, Sendable {
     /// Bytes of the pool's file and of its region.
     let fileSize: Int
@@ -12,7 +12,7 @@ package struct StateGeometry: Equatable, Sendable {
     /// Equal where version, sizes and capacity of sessions are.
     package let fingerprint: UInt64
 
-    /// Where in the region the byte of an image at `offset` belongs: the page of the heap's header first, then the data area.
+    /// Where in the region the byte of a snapshot at `offset` belongs: the page of the heap's header first, then the data area.
     func place(of offset: Int) -> Int {
         offset < Pool.pageSize ? StateLayout.heapOffset + offset : data.lowerBound + offset - Pool.pageSize
     }
@@ -36,7 +36,7 @@ extension StatePool {
 /// name beside the pool, so that it takes no DRAM and nothing is left of it after a crash.
 ///
 /// Made a piece at a time by the owner of the pool, who executes nothing meanwhile; then read by another thread.
-package final class StateImage: @unchecked Sendable {
+package final class StateSnapshot: @unchecked Sendable {
     // Unchecked: whoever made it hands it over whole, and then only reads from the file.
 
     package let executed: UInt64
@@ -61,12 +61,12 @@ package final class StateImage: @unchecked Sendable {
         pool.transaction.checkpoint()
         executed = pool.executed
         position = pool.position
-        let image = pool.heap.image
-        parts = [image.header, image.data]
-        size = image.header.count + image.data.count
+        let snapshot = pool.heap.snapshot
+        parts = [snapshot.header, snapshot.data]
+        size = snapshot.header.count + snapshot.data.count
         self.path = Self.path(beside: path ?? pool.path)
         file = open(self.path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
-        guard file >= 0 else { throw StateImage.failure(self.path, size) }
+        guard file >= 0 else { throw StateSnapshot.failure(self.path, size) }
         unlink(self.path)
     }
 
@@ -84,7 +84,7 @@ package final class StateImage: @unchecked Sendable {
             let written = pwrite(file, source, min(left, part.count - offset), off_t(copied))
             guard written > 0 else {
                 if errno == EINTR { continue }
-                throw StateImage.failure(path, size)
+                throw StateSnapshot.failure(path, size)
             }
             checksum = Checksum.extend(checksum, with: source, written)
             copied += written
@@ -94,7 +94,7 @@ package final class StateImage: @unchecked Sendable {
 
     /// Fills `target` with the bytes from `offset` on. False when they cannot be read.
     package func read(at offset: Int, into target: UnsafeMutableRawBufferPointer) -> Bool {
-        invariant(isWhole && offset >= 0 && offset <= size - target.count, "what is read lies within a whole image")
+        invariant(isWhole && offset >= 0 && offset <= size - target.count, "what is read lies within a whole snapshot")
         var done = 0
         while done < target.count {
             let got = pread(file, target.baseAddress! + done, target.count - done, off_t(offset + done))
@@ -112,7 +112,7 @@ package final class StateImage: @unchecked Sendable {
         return errno == ENOSPC
             ? PoolError(
                 .noSpace,
-                "\(path): no room for an image of the state, \(size) bytes, that another replica needs; free some on its file system"
-            ) : PoolError(.io, "\(path): cannot write an image of the state: \(reason)")
+                "\(path): no room for a snapshot of the state, \(size) bytes, that another replica needs; free some on its file system"
+            ) : PoolError(.io, "\(path): cannot write a snapshot of the state: \(reason)")
     }
 }
