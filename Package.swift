@@ -58,22 +58,41 @@ let package = Package(
         module("Flow", ["Invariants"], settings: inPlace),
         module("Wire", ["Invariants", "Consensus"]),
         module("Queues", ["Invariants", "CSupport"]),
+        module("Frames", ["Invariants", "CZeroMQ"]),
         module("Keys", ["Invariants", "CZeroMQ"]),
-        module("Messaging", ["Invariants", "Keys", "CZeroMQ"]),
+        module("Messaging", ["Invariants", "Keys", "Frames", "CZeroMQ"]),
         module("ZMTP", ["Invariants", "CEpoll"]),
         module("PersistentMemory", ["Invariants", "CPersistentMemory", "CSupport"]),
         module("Storage", ["Invariants", "PersistentMemory", "Consensus"]),
         module("StateMachines", ["Invariants", "PersistentMemory"]),
         module("Topology", ["Keys"], [toml]),
         module("Simulation", ["Invariants", "CSupport", "Consensus", "Flow"]),
-        module("Client", ["Invariants", "Wire", "Keys", "Messaging", "Topology"]),
-        module("LoadGenerator", ["Invariants", "Keys", "Messaging", "Wire", "ZMTP"], [histogram]),
+        module("Client", ["Invariants", "Wire", "Keys", "Frames", "Messaging", "Topology"]),
+        module("LoadGenerator", ["Invariants", "Keys", "Frames", "Messaging", "Wire", "ZMTP"], [histogram]),
+        module("Metrics", ["Invariants", "CSupport"]),
+        module(
+            "StateTransfer", ["Invariants", "Consensus", "Wire", "PersistentMemory", "Storage", "Metrics"], [logging]),
+        module(
+            "Pipeline",
+            [
+                "Invariants", "Consensus", "Flow", "Wire", "Queues", "Frames", "PersistentMemory", "Storage",
+                "StateMachines", "StateTransfer", "Metrics",
+            ], [logging]),
+        module(
+            "Transport",
+            [
+                "Invariants", "CSupport", "Consensus", "Wire", "Queues", "Keys", "Frames", "Messaging", "ZMTP",
+                "Topology", "Pipeline", "Metrics",
+            ], [logging]),
+        module(
+            "Status", ["Invariants", "CSupport", "Keys", "Topology", "Metrics"],
+            [logging, nioCore, nioPosix, nioHTTP, nioSSL]),
         module(
             "Replica",
             [
-                "Invariants", "Consensus", "Flow", "Wire", "Queues", "Keys", "Messaging", "ZMTP", "PersistentMemory",
-                "Storage", "StateMachines", "Topology", "CSupport",
-            ], [logging, nioCore, nioPosix, nioHTTP, nioSSL]),
+                "Invariants", "CSupport", "Consensus", "Wire", "Queues", "Messaging", "PersistentMemory", "Storage",
+                "StateMachines", "Topology", "Pipeline", "StateTransfer", "Transport", "Status", "Metrics",
+            ], [logging]),
         .target(
             name: "MPaxosSM",
             dependencies: ours(["Replica", "StateMachines", "Client", "Keys", "Topology"]) + [logging]),
@@ -81,7 +100,7 @@ let package = Package(
             name: "mpaxos",
             dependencies: ours([
                 "Invariants", "Replica", "Client", "LoadGenerator", "Simulation", "Topology", "Storage",
-                "StateMachines", "PersistentMemory", "Keys", "Wire",
+                "StateMachines", "PersistentMemory", "Keys", "Wire", "Status",
             ]) + [argumentParser, logging]),
 
         tests(of: "Architecture"),
@@ -91,19 +110,20 @@ let package = Package(
         tests(of: "Wire", with: ["Wire", "Consensus"]),
         tests(of: "Queues", with: ["Queues"]),
         tests(of: "Keys", with: ["Keys"]),
-        tests(of: "Messaging", with: ["Keys", "Messaging"]),
-        tests(of: "ZMTP", with: ["ZMTP", "Messaging"]),
+        tests(of: "Messaging", with: ["Keys", "Frames", "Messaging"]),
+        tests(of: "ZMTP", with: ["ZMTP", "Frames", "Messaging"]),
         tests(of: "PersistentMemory", with: ["PersistentMemory"]),
         tests(of: "Storage", with: ["Storage", "StateMachines", "PersistentMemory", "Consensus"]),
         tests(of: "StateMachines", with: ["StateMachines", "PersistentMemory"]),
         tests(of: "Topology", with: ["Keys", "Topology"]),
-        tests(of: "Client", with: ["Client", "Keys", "Wire", "Messaging", "Topology"]),
-        tests(of: "LoadGenerator", with: ["LoadGenerator", "Keys", "Wire", "Messaging", "ZMTP"]),
+        tests(of: "Client", with: ["Client", "Keys", "Wire", "Frames", "Messaging", "Topology"]),
+        tests(of: "LoadGenerator", with: ["LoadGenerator", "Keys", "Wire", "Frames", "Messaging", "ZMTP"]),
         tests(
             of: "Replica",
             with: [
                 "Invariants", "Replica", "Client", "StateMachines", "Topology", "Storage", "PersistentMemory",
-                "Consensus", "Wire", "Keys", "Messaging", "Queues", "CSupport",
+                "Consensus", "Wire", "Keys", "Frames", "Messaging", "Queues", "CSupport", "Pipeline", "StateTransfer",
+                "Transport", "Status", "Metrics",
             ], [logging, nioCore, nioPosix, nioSSL]),
         tests(of: "EndToEnd", exclude: ["scenarios"]),
     ],

@@ -1,3 +1,4 @@
+import MPaxosFrames
 import MPaxosInvariants
 import MPaxosKeys
 import MPaxosMessaging

@@ -1,10 +1,10 @@
 import MPaxosInvariants
 
-/// xorshift64*: small, fast and the same everywhere. Only for timeouts.
-struct Random: BitwiseCopyable {
+/// xorshift64*: small, fast and the same everywhere. For timeouts, and whatever may be guessed.
+package struct Random: BitwiseCopyable, RandomNumberGenerator {
     private var state: UInt64
 
-    init(seed: UInt64) {
+    package init(seed: UInt64) {
         // One round of splitmix64, so that neighbouring seeds do not give neighbouring streams; xorshift's state may not be 0.
         var z = seed &+ 0x9E37_79B9_7F4A_7C15
         z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
@@ -14,7 +14,7 @@ struct Random: BitwiseCopyable {
         invariant(state != 0, "xorshift never leaves 0")
     }
 
-    mutating func next() -> UInt64 {
+    package mutating func next() -> UInt64 {
         state ^= state >> 12
         state ^= state << 25
         state ^= state >> 27

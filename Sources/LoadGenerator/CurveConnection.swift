@@ -1,3 +1,4 @@
+import MPaxosFrames
 import MPaxosKeys
 import MPaxosMessaging
 import MPaxosZMTP

@@ -1,4 +1,5 @@
 import MPaxosCZeroMQ
+import MPaxosFrames
 import MPaxosInvariants
 import MPaxosKeys
 

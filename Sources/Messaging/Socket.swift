@@ -1,4 +1,5 @@
 import MPaxosCZeroMQ
+import MPaxosFrames
 import MPaxosInvariants
 
 /// What became of a frame given to `send`.

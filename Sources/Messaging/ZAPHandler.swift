@@ -1,5 +1,6 @@
 import Foundation
 import MPaxosCZeroMQ
+import MPaxosFrames
 import MPaxosInvariants
 import MPaxosKeys
 import Synchronization

@@ -2,13 +2,16 @@ import Foundation
 import MPaxosCSupport
 import MPaxosInvariants
 import MPaxosMessaging
+import MPaxosMetrics
+import MPaxosPipeline
 import MPaxosQueues
+import MPaxosTransport
 import Synchronization
 
 /// A thread that polls one or more stages, spins for a moment when none has work, then sleeps until one of
 /// their sockets or its parker's eventfd is signalled.
 final class Lane: @unchecked Sendable {
-    // Unchecked: `stages` is touched by the lane's thread alone from `start` until it has stopped; `stopping` is
+    // Unchecked: `stages` and `watched` are touched by the lane's thread alone from `start` until it has stopped; `stopping` is
     // atomic.
 
     /// Others wake the lane through this after they have published something for one of its stages.
@@ -16,6 +19,7 @@ final class Lane: @unchecked Sendable {
 
     private let name: String
     private var stages: [Stage]
+    private var watched: [any Watched] = []
     private let spins: Int
     /// When the turn began that it is at.
     private let turn: Gauge
@@ -41,6 +45,9 @@ final class Lane: @unchecked Sendable {
     /// Adds a stage to each turn, behind those added before. A stage may have several places in a turn.
     func add(_ stage: Stage) { stages.append(stage) }
 
+    /// What is received from for one of the stages.
+    func watch(_ watched: any Watched) { self.watched.append(watched) }
+
     /// - Parameter prepare: called on the lane's thread first of all.
     func start(_ prepare: @escaping @Sendable () -> Void) {
         invariant(!stages.isEmpty, "a lane has stages")
@@ -64,6 +71,7 @@ final class Lane: @unchecked Sendable {
     func join() {
         stopped.wait()
         stages = []
+        watched = []
     }
 
     private func run() {
@@ -72,7 +80,7 @@ final class Lane: @unchecked Sendable {
         let wakeUp = watch.add(fileDescriptor: parker.fileDescriptor)
         var distinct: [Stage] = []
         for stage in stages where !distinct.contains(where: { $0 === stage }) { distinct.append(stage) }
-        for stage in distinct { stage.register(in: watch) }
+        for source in watched { source.register(in: watch) }
         // The lane keeps its stages alive: polling them counts no references.
         let unmanaged = stages.map { Unmanaged.passUnretained($0) }
         unmanaged.withUnsafeBufferPointer { run($0, watch, wakeUp) }

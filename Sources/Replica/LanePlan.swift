@@ -1,9 +1,12 @@
 import Glibc
 import MPaxosCSupport
 import MPaxosMessaging
+import MPaxosMetrics
 import MPaxosPersistentMemory
+import MPaxosPipeline
 import MPaxosQueues
 import MPaxosTopology
+import MPaxosTransport
 
 /// Which stage runs on which lane.
 struct LanePlan {
@@ -62,7 +65,10 @@ struct LanePlan {
             : Parkers(gateway: first, engine: first, links: first, executor: last)
     }
 
-    func assign(gateway: Stage, links: Stage, engine: Stage, executor: Stage) {
+    /// - Parameter clients: what the gateway receives from.
+    func assign(gateway: Stage, links: Stage & Watched, engine: Stage, executor: Stage, clients: any Watched) {
+        lanes[0].watch(clients)
+        lanes[shape == .staged ? 1 : 0].watch(links)
         switch shape {
         case .staged:
             lanes[0].add(gateway)

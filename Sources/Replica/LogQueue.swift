@@ -2,6 +2,8 @@ import Dispatch
 import Foundation
 import Logging
 import MPaxosCSupport
+import MPaxosMetrics
+import MPaxosStatus
 import Synchronization
 
 /// Lines on their way to where they are written, which may be slow, or stand still for ever. Who adds one never waits:

@@ -3,11 +3,16 @@ import Logging
 import MPaxosCSupport
 import MPaxosConsensus
 import MPaxosMessaging
+import MPaxosMetrics
 import MPaxosPersistentMemory
+import MPaxosPipeline
 import MPaxosQueues
 import MPaxosStateMachines
+import MPaxosStateTransfer
+import MPaxosStatus
 import MPaxosStorage
 import MPaxosTopology
+import MPaxosTransport
 import MPaxosWire
 
 /// A replica from the opening of its pools to their closing: the stages, on their lanes. When another replica's state
@@ -17,8 +22,7 @@ final class ReplicaLife<Machine: StateMachine> {
 
     private let member: Topology.Member
     private let board: StatusBoard
-    private let logger: Logger
-    private let context: Context
+    private let progress: Progress
     /// None without keys. Their end is that of the contexts.
     private let handlers: [ZAPHandler]
     private let rings: Rings
@@ -29,148 +33,151 @@ final class ReplicaLife<Machine: StateMachine> {
     private let geometry: StateGeometry
     private let life: Life
 
+    /// What a life takes from its node, and keeps to the next one.
+    struct Surroundings {
+        let topology: Topology
+        /// Of this replica among the members.
+        let index: Int
+        /// Who may come in with which; nil where the topology has none.
+        let keys: KeyRing?
+        let board: StatusBoard
+        /// For what ends the node.
+        let alarm: Alarm
+        let logger: Logger
+        /// Called by any thread when there is work for the node's.
+        let ring: @Sendable () -> Void
+
+        var member: Topology.Member { topology.replicas[index] }
+        var ids: [UInt16] { topology.replicas.map(\.id) }
+    }
+
     /// Opens the pools and binds the sockets; nothing runs yet.
     /// - Parameters:
-    ///   - keys: who may come in with which; nil where the topology has none.
     ///   - skipping: positions of commands that are not to be executed.
     ///   - report: what STATUS is answered with; given the durability of the pools.
-    ///   - bell: rung when there is work for the node's thread.
-    ///   - alarm: for what ends the node.
     init(
-        topology: Topology, index: Int, keys: KeyRing?, skipping: [UInt64], board: StatusBoard,
-        report: (Durability) -> StatusReport, bell: DispatchSemaphore, alarm: Alarm, logger: Logger
+        in node: Surroundings, skipping: [UInt64], report: (Durability) -> StatusReport
     ) throws(ReplicaError) {
-        let member = topology.replicas[index]
-        let ids = topology.replicas.map(\.id)
-        self.member = member
+        let (topology, board, logger) = (node.topology, node.board, node.logger)
+        member = node.member
         self.board = board
-        self.logger = logger
 
         let charter = try Charter(of: topology, for: Machine.self)
-        let memory = PrivateMemory(topology: topology, index: index)
+        let memory = PrivateMemory(topology: topology, index: node.index)
         let pools = try Pools(topology: topology, member: member, charter: charter, viewLimit: memory.limit)
-        if let (what, isDone) = pools.resizing { isDone ? logger.notice("\(what)") : logger.warning("\(what)") }
         acceptor = pools.acceptor
         life = pools.life
-        board.votesDroppedTorn.add(UInt64(acceptor.torn.count))
-        for vote in acceptor.torn {
-            logger.warning(
-                "\(acceptor.path): \(vote) is not whole, and is dropped, as what was being written when the process was killed or the power was lost, of which nobody was told; more than a few of these mean that the memory or disk is to be looked at"
-            )
-        }
-        if let end = pools.lastEnd { Self.tell(end, charter, logger) }
-        let skips = Self.skip(skipping, in: pools.state, logger)
-        if pools.isVerified {
-            board.statePasses.add(1)
-            board.statePassedAt.store(csupport_monotonic_us())
-        }
         durability = pools.durability
         geometry = pools.state.geometry
-        desk = TransferDesk(bell: bell)
-        let machine: Machine
-        do {
-            machine = try Machine(in: pools.state.heap.transaction)
-            pools.state.commit()
-        } catch {
-            throw ReplicaError(
-                .refused,
-                "\(member.statePool): the state machine finds no room in it (\(error)); a new cluster with a larger state_size has it: one replica alone, formatted anew, is refused by the others"
-            )
-        }
+        Self.tell(of: pools, charter, to: board, logger)
+        let skips = Self.skip(skipping, in: pools.state, logger)
+        let machine = try Self.machine(in: pools.state)
         rings = Rings(outstanding: topology.client.maxOutstanding)
-        // Also where this replica's log is smaller than that of others: a batch that it has no room for is no reason to
-        // lose the link.
-        let largestFrame = PeerHeader.size + max(pools.acceptor.largestBatch, Self.largestBatchElsewhere)
+        progress = .allocate()
+        desk = TransferDesk(ring: node.ring)
+        let order = SnapshotOrder()
         do throws(MessagingError) {
-            let context = try Context(ioThreads: topology.pipeline.ioThreads)
-            self.context = context
-            // Clients with keys have threads of libzmq's of their own: a handshake costs more than a request, whoever
-            // comes, and the links between replicas must not wait for those of strangers.
-            let clientContext =
-                topology.clientsHaveKeys ? try Context(ioThreads: topology.pipeline.ioThreads) : context
-            // Before there is a port: libzmq lets everybody in where it finds no handler.
-            var handlers: [ZAPHandler] = []
-            if let keys {
-                for context in clientContext === context ? [context] : [context, clientContext] {
-                    handlers.append(try ZAPHandler(in: context, naming: KeyRing.clients) { keys.admit($0) })
-                }
-            }
-            self.handlers = handlers
-            let clients = try ClientPort.bound(
-                to: member.clientBind.description, topology.client, topology.limits, in: clientContext,
-                keys: topology.clientsHaveKeys ? keys : nil, board: board)
-            let peerPort = try PeerLinks.Port(
-                binding: member.peerBind.description, in: context, keys: keys, largestFrame: largestFrame,
-                bounds: .init(budget: topology.limits.peerInput, seconds: topology.limits.messageSeconds),
-                board: board)
-            var dealers: [PeerLinks.Dealer?] = []
-            for (place, other) in topology.replicas.enumerated() {
-                dealers.append(
-                    other.id < member.id
-                        ? try PeerLinks.Dealer(
-                            to: other.peer.description, of: place, in: context, keys: keys, largestFrame: largestFrame)
-                        : nil)
-            }
-            let plan = try LanePlan(topology: topology, index: index, durability: durability, board: board)
-            lanes = plan.lanes
-            gate = plan.gate
-
-            let order = SnapshotOrder()
-            let traffic = PeerTraffic(
-                index: index, count: ids.count, acceptor: pools.acceptor, board: board, departures: rings.departures,
-                links: plan.parkers.links)
-            let port = TransferPort(memberIDs: ids, board: board, traffic: traffic)
-            let heartbeat = UInt64(topology.protocol.heartbeatMilliseconds) * 1000
-            let transfer = StateTransfer(
-                giver: SnapshotGiver(port: port, order: order, geometry: geometry.fingerprint, logger: logger),
-                receiver: SnapshotReceiver(
-                    port: port, desk: desk, geometry: geometry.fingerprint,
-                    // In that time the core has asked each peer twice.
-                    reluctance: 2 * UInt64(ids.count) * heartbeat, logger: logger))
-            let core = pools.core(topology: topology, index: index)
-            let engine = Engine(
-                index: index, memberIDs: ids, core: core, now: csupport_monotonic_us(), acceptor: pools.acceptor,
-                batcher: Batcher(
-                    origin: index, batchBytes: min(topology.protocol.batchBytes, pools.acceptor.largestBatch),
-                    delay: UInt64(topology.protocol.batchDelayMicroseconds), rings: rings),
-                executed: pools.state.executed, board: board, rings: rings, parkers: plan.parkers, gate: plan.gate,
-                traffic: traffic, transfer: transfer, logger: logger, alarm: alarm)
-            let settings = ClientGateway.Settings(topology: topology, index: index)
-            let executor = Executor(
-                index: index, machine: machine, pool: pools.state, maximumRequest: topology.client.maxRequest,
-                board: board, rings: rings, parkers: plan.parkers, snapshotOrder: order, alarm: alarm,
-                isVerified: pools.isVerified, epoch: settings.epoch, logger: logger)
+            let sockets = try ReplicaSockets(of: node, largestBatch: pools.acceptor.largestBatch)
+            handlers = sockets.handlers
+            let plan = try LanePlan(topology: topology, index: node.index, durability: durability, board: board)
+            (lanes, gate) = (plan.lanes, plan.gate)
+            let parts = Parts(pools: pools, rings: rings, progress: progress, plan: plan, order: order, desk: desk)
+            let settings = Gateway.Settings(topology: topology, index: node.index)
             let report = report(durability)
-            let gateway = ClientGateway(
-                settings: settings, port: clients, board: board,
-                validator: { Machine.validate($0, as: $1) }, statusReport: { report.json() }, rings: rings,
-                parkers: plan.parkers, gate: plan.gate)
-            let links = PeerLinks(
-                settings: .init(
-                    index: index, cluster: topology.name, replica: member.id, charter: charter,
-                    fingerprint: charter.fingerprint(layout: geometry.fingerprint),
-                    members: topology.replicas.map {
-                        Handshake.Member(
-                            id: $0.id, incarnation: 0, life: .none,
-                            peerEndpoint: $0.peer.description, clientEndpoint: $0.client.description)
-                    }, acquaintances: pools.acquaintances(of: ids, index: index), skips: skips, keys: keys),
-                port: peerPort, dealers: dealers,
-                callBack: CallBack(to: topology.replicas.map(\.peer.description), in: context, pair: keys?.pair),
-                board: board,
-                logger: logger, rings: rings, engine: plan.parkers.engine,
-                expelled: {
-                    alarm.raise(
-                        .init(
-                            text: "\(member.acceptorPool) and \(member.statePool) cannot be used any more: \($0)",
-                            isExpelled: true))
-                })
-            plan.assign(gateway: gateway, links: links, engine: engine, executor: executor)
+            plan.assign(
+                gateway: Gateway(
+                    settings: settings, port: sockets.clients, progress: progress, board: board,
+                    validator: { Machine.validate($0, as: $1) }, statusReport: { report.json() }, rings: rings,
+                    parkers: plan.parkers, gate: plan.gate),
+                links: sockets.links(of: node, charter: charter, skips: skips, parts: parts),
+                engine: Self.engine(in: node, parts),
+                executor: Executor(
+                    index: node.index, machine: machine, pool: pools.state,
+                    maximumRequest: topology.client.maxRequest, clock: .monotonic, progress: progress, board: board,
+                    rings: rings, parkers: plan.parkers, snapshotOrder: order, alarm: node.alarm,
+                    isVerified: pools.isVerified, epoch: settings.epoch, logger: logger),
+                clients: sockets.clients)
         } catch {
             throw ReplicaError(.configuration, error.description)
         }
         logger.info(
             "replica \(member.id) of \(topology.name): durability \(durability.rawValue), \(lanes.count) lane\(lanes.count == 1 ? "" : "s"), executed \(pools.state.executed), view \(pools.acceptor.promised); \(memory)"
         )
+    }
+
+    /// What the stages of one life share.
+    struct Parts {
+        let pools: Pools
+        let rings: Rings
+        let progress: Progress
+        let plan: LanePlan
+        let order: SnapshotOrder
+        let desk: TransferDesk
+    }
+
+    // MARK: The stages
+
+    private static func machine(in state: StatePool) throws(ReplicaError) -> Machine {
+        do {
+            let machine = try Machine(in: state.heap.transaction)
+            state.commit()
+            return machine
+        } catch {
+            throw ReplicaError(
+                .refused,
+                "\(state.path): the state machine finds no room in it (\(error)); a new cluster with a larger state_size has it: one replica alone, formatted anew, is refused by the others"
+            )
+        }
+    }
+
+    private static func engine(in node: Surroundings, _ parts: Parts) -> Engine {
+        let (topology, pools, rings) = (node.topology, parts.pools, parts.rings)
+        let traffic = PeerTraffic(
+            index: node.index, count: node.ids.count, acceptor: pools.acceptor, progress: parts.progress,
+            board: node.board, departures: rings.departures, links: parts.plan.parkers.links,
+            firstParcel: UInt64.random(in: 0..<1 << 32) << 31)
+        return Engine(
+            index: node.index, memberIDs: node.ids, core: pools.core(topology: topology, index: node.index),
+            clock: .monotonic, acceptor: pools.acceptor,
+            batcher: Batcher(
+                origin: node.index, batchBytes: min(topology.protocol.batchBytes, pools.acceptor.largestBatch),
+                delay: UInt64(topology.protocol.batchDelayMicroseconds), rings: rings),
+            executed: pools.state.executed, progress: parts.progress, board: node.board, rings: rings,
+            parkers: parts.plan.parkers, gate: parts.plan.gate, traffic: traffic,
+            transfer: transfer(in: node, parts, over: traffic), logger: node.logger, alarm: node.alarm)
+    }
+
+    private static func transfer(in node: Surroundings, _ parts: Parts, over traffic: PeerTraffic) -> StateTransfer {
+        let port = TransferTraffic(over: traffic)
+        let geometry = parts.pools.state.geometry.fingerprint
+        let heartbeat = UInt64(node.topology.protocol.heartbeatMilliseconds) * 1000
+        return StateTransfer(
+            giver: SnapshotGiver(
+                port: port, memberIDs: node.ids, order: parts.order, geometry: geometry, board: node.board,
+                logger: node.logger),
+            receiver: SnapshotReceiver(
+                port: port, memberIDs: node.ids, desk: parts.desk, geometry: geometry,
+                // In that time the core has asked each peer twice.
+                reluctance: 2 * UInt64(node.ids.count) * heartbeat, seed: UInt64.random(in: 0...UInt64.max),
+                board: node.board, logger: node.logger))
+    }
+
+    // MARK: What is said at the start
+
+    /// What the opening of the pools has found.
+    private static func tell(of pools: Pools, _ charter: Charter, to board: StatusBoard, _ logger: Logger) {
+        if let (what, isDone) = pools.resizing { isDone ? logger.notice("\(what)") : logger.warning("\(what)") }
+        board.votesDroppedTorn.add(UInt64(pools.acceptor.torn.count))
+        for vote in pools.acceptor.torn {
+            logger.warning(
+                "\(pools.acceptor.path): \(vote) is not whole, and is dropped, as what was being written when the process was killed or the power was lost, of which nobody was told; more than a few of these mean that the memory or disk is to be looked at"
+            )
+        }
+        if let end = pools.lastEnd { tell(end, charter, logger) }
+        if pools.isVerified {
+            board.statePasses.add(1)
+            board.statePassedAt.store(csupport_monotonic_us())
+        }
     }
 
     /// Says what the process before this one was executing when it ended. Once is what any kill leaves.
@@ -190,9 +197,6 @@ final class ReplicaLife<Machine: StateMachine> {
         logger.error("\(text), the same \(end.times) times in a row; if it ends there each time, \(advice)")
     }
 
-    /// Bytes: a batch of one request of the largest `max_request`, 16 MiB, and more than any `batch_bytes`.
-    private static var largestBatchElsewhere: Int { 17 << 20 }
-
     /// - Returns: all positions that the replica names to others.
     private static func skip(_ positions: [UInt64], in state: StatePool, _ logger: Logger) -> [UInt64] {
         let passed = state.skip(positions)
@@ -210,6 +214,7 @@ final class ReplicaLife<Machine: StateMachine> {
     deinit {
         // The lanes have stopped, or never ran.
         rings.deallocate()
+        progress.deallocate()
         gate?.deallocate()
         for lane in lanes { lane.parker.deallocate() }
     }
@@ -222,8 +227,13 @@ final class ReplicaLife<Machine: StateMachine> {
     /// Does the slow work of a state transfer, if there is some.
     /// - Returns: a snapshot that is to take the place of this replica's state, as soon as this life has ended.
     func work() -> (snapshot: IncomingSnapshot, view: UInt64)? {
-        desk.work(beside: member.statePool, geometry: geometry, identity: acceptor.identity, bootCount: life.bootCount)
+        desk.work(
+            with: PoolFiles(
+                path: member.statePool, geometry: geometry, identity: acceptor.identity, bootCount: life.bootCount))
     }
+
+    /// The last instance that is executed and committed.
+    var executed: UInt64 { progress.executed }
 
     /// Stops the lanes. What was begun is durable when it returns, and the pools are closed.
     /// - Parameters:
@@ -238,4 +248,23 @@ final class ReplicaLife<Machine: StateMachine> {
         if isExpelled { acceptor.expel() }
         acceptor.close()
     }
+}
+
+/// Snapshots that come in, as files beside the state pool.
+private struct PoolFiles: SnapshotFiles {
+    let path: String
+    let geometry: StateGeometry
+    let identity: PoolIdentity
+    let bootCount: UInt64
+
+    func prepare() throws(PoolError) -> IncomingSnapshot { try IncomingSnapshot(beside: path, geometry: geometry) }
+
+    func finish(_ snapshot: IncomingSnapshot) throws(PoolError) {
+        try snapshot.finish(as: identity, bootCount: bootCount)
+    }
+}
+
+extension Clock {
+    /// The machine's own.
+    static var monotonic: Clock { Clock { _ in csupport_monotonic_us() } }
 }

@@ -3,10 +3,14 @@ import Logging
 import MPaxosCSupport
 import MPaxosConsensus
 import MPaxosInvariants
+import MPaxosMetrics
 import MPaxosPersistentMemory
+import MPaxosPipeline
 import MPaxosStateMachines
+import MPaxosStatus
 import MPaxosStorage
 import MPaxosTopology
+import MPaxosTransport
 import Synchronization
 
 /// One replica of a cluster: opens its pools, assembles the stages, runs them.
@@ -71,7 +75,7 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
         self.topology = topology
         self.index = index
         bell = DispatchSemaphore(value: 0)
-        alarm = Alarm(bell: bell)
+        alarm = Alarm { [bell] in bell.signal() }
         board = StatusBoard(members: topology.replicas.map(\.id))
         let log = QueuedLog(before: logger, dropped: board.logLinesDropped)
         self.log = log
@@ -104,8 +108,9 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
 
     private func open() throws(ReplicaError) -> ReplicaLife<Machine> {
         try ReplicaLife(
-            topology: topology, index: index, keys: keys, skipping: skipping, board: board,
-            report: report(durability:), bell: bell, alarm: alarm, logger: logger)
+            in: .init(
+                topology: topology, index: index, keys: keys, board: board, alarm: alarm, logger: logger,
+                ring: { [bell] in bell.signal() }), skipping: skipping, report: report(durability:))
     }
 
     private func report(durability: Durability) -> StatusReport {
@@ -163,9 +168,10 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
     /// Another replica's state in the place of this one's, of which it is sure that it is no further.
     private func takeOver(_ snapshot: IncomingSnapshot, promising view: UInt64) throws(ReplicaError) {
         life?.end(promising: view)
+        let executed = life?.executed ?? 0
         do throws(PoolError) {
             // A log that reached back may have turned up in the last moment.
-            if snapshot.executed > board.executed.load() {
+            if snapshot.executed > executed {
                 try snapshot.install(over: topology.replicas[index].statePool)
                 board.statesTaken.add(1)
             }

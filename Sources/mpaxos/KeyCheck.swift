@@ -2,6 +2,7 @@ import Foundation
 import Glibc
 import MPaxosKeys
 import MPaxosReplica
+import MPaxosStatus
 import MPaxosTopology
 
 /// What this host has of a cluster's keys, and what is wrong with it.

@@ -1,5 +1,6 @@
 import Foundation
 import MPaxosClient
+import MPaxosFrames
 import MPaxosKeys
 import MPaxosMessaging
 import MPaxosWire

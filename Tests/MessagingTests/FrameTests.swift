@@ -1,3 +1,4 @@
+import MPaxosFrames
 import MPaxosMessaging
 import Testing
 

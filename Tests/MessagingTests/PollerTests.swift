@@ -1,4 +1,5 @@
 import Foundation
+import MPaxosFrames
 import MPaxosMessaging
 import Testing
 

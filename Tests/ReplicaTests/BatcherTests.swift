@@ -1,9 +1,15 @@
+import MPaxosFrames
 import MPaxosMessaging
 import MPaxosQueues
 import MPaxosWire
 import Testing
 
+@testable import MPaxosMetrics
+@testable import MPaxosPipeline
 @testable import MPaxosReplica
+@testable import MPaxosStateTransfer
+@testable import MPaxosStatus
+@testable import MPaxosTransport
 
 /// The road of the large commands, beside that of the others.
 @Suite struct BatcherTests {

@@ -1,13 +1,19 @@
 import Logging
 import MPaxosCSupport
 import MPaxosConsensus
+import MPaxosFrames
 import MPaxosKeys
 import MPaxosMessaging
 import MPaxosQueues
 import MPaxosWire
 import Testing
 
+@testable import MPaxosMetrics
+@testable import MPaxosPipeline
 @testable import MPaxosReplica
+@testable import MPaxosStateTransfer
+@testable import MPaxosStatus
+@testable import MPaxosTransport
 
 /// The side that connects: it proves to the replica that it connects to, and to nobody else, who it is.
 @Suite struct CalledBackTests {
@@ -16,6 +22,7 @@ import Testing
         let board = StatusBoard(members: [0, 1, 2])
         private let links: PeerLinks
         private let rings = Rings(outstanding: 16)
+        private let progress = Progress.allocate()
         private let parker = Parker.allocate()!
         private let watch = Watch.allocate(capacity: 8)
         private let callee: Socket
@@ -56,7 +63,8 @@ import Testing
                 dealers: [
                     try PeerLinks.Dealer(to: endpoint, of: 0, in: context, keys: ring, largestFrame: 1 << 20), nil, nil,
                 ],
-                callBack: CallBack(to: members.map(\.peerEndpoint), in: context, pair: ring?.pair), board: board,
+                callBack: CallBack(to: members.map(\.peerEndpoint), in: context, pair: ring?.pair), progress: progress,
+                board: board,
                 logger: Logger(label: "links", factory: { _ in ErrorLog() }), rings: rings, engine: parker,
                 expelled: { Issue.record("expelled: \($0)") })
             caller = try Socket(.dealer, in: context)
@@ -72,6 +80,7 @@ import Testing
             watch.deallocate()
             parker.deallocate()
             rings.deallocate()
+            progress.deallocate()
         }
 
         func turn(until condition: () throws -> Bool) rethrows {

@@ -4,10 +4,16 @@ import Logging
 import MPaxosClient
 import MPaxosConsensus
 import MPaxosStateMachines
+import MPaxosTopology
 import Synchronization
 import Testing
 
+@testable import MPaxosMetrics
+@testable import MPaxosPipeline
 @testable import MPaxosReplica
+@testable import MPaxosStateTransfer
+@testable import MPaxosStatus
+@testable import MPaxosTransport
 
 /// What engines make of the digests that executors state, which the test plays.
 @Suite struct DigestExchangeTests {

@@ -1,9 +1,15 @@
 import MPaxosConsensus
+import MPaxosFrames
 import MPaxosMessaging
 import MPaxosWire
 import Testing
 
+@testable import MPaxosMetrics
+@testable import MPaxosPipeline
 @testable import MPaxosReplica
+@testable import MPaxosStateTransfer
+@testable import MPaxosStatus
+@testable import MPaxosTransport
 
 /// Large batches on their way ahead of their proposals, over real traffic. Replica 0 leads; links carry 1 MB/s.
 @Suite struct DisseminationTests {
@@ -106,7 +112,7 @@ import Testing
     /// Who is not linked is not waited for; nor is a quorum made of those who are not.
     @Test func whoIsAway() throws {
         let leader = try Leader()
-        leader.rig.sender.board.peers[2].connected.store(0)
+        leader.rig.sender.progress.set(connected: false, 2)
         leader.wanted = 0b010
         leader.add(100_000)
         leader.begin()
@@ -211,12 +217,12 @@ import Testing
     /// A batch that began while nobody was linked goes out when somebody is.
     @Test func whoComesLater() throws {
         let leader = try Leader()
-        for peer in 1...2 { leader.rig.sender.board.peers[peer].connected.store(0) }
+        for peer in 1...2 { leader.rig.sender.progress.set(connected: false, peer) }
         leader.wanted = 0
         leader.add(100_000)
         #expect(leader.nextReady(within: 500_000) == nil)
         #expect(leader.rig.network.payloadBytes(from: 0, to: 1) == 0)
-        leader.rig.sender.board.peers[1].connected.store(1)
+        leader.rig.sender.progress.set(connected: true, 1)
         leader.wanted = 0b010
         #expect(leader.nextReady() == 100_000)
         #expect(leader.rig.network.payloadBytes(from: 0, to: 1) == 100_000)

@@ -2,13 +2,19 @@ import Dispatch
 import Foundation
 import Logging
 import MPaxosConsensus
+import MPaxosFrames
 import MPaxosMessaging
 import MPaxosQueues
 import MPaxosStorage
 import MPaxosWire
 import Testing
 
+@testable import MPaxosMetrics
+@testable import MPaxosPipeline
 @testable import MPaxosReplica
+@testable import MPaxosStateTransfer
+@testable import MPaxosStatus
+@testable import MPaxosTransport
 
 /// A command as an executor met it.
 struct Executed: Equatable {
@@ -23,9 +29,10 @@ struct Executed: Equatable {
 final class EngineReplica {
     let index: Int
     let engine: Engine
-    let alarm = Alarm(bell: DispatchSemaphore(value: 0))
+    let alarm = Alarm {}
     let board: StatusBoard
     let rings = Rings(outstanding: 4096)
+    let progress = Progress.allocate()
     let acceptor: AcceptorPool
     fileprivate(set) var executed: [Executed] = []
     /// The executor stands still.
@@ -36,7 +43,7 @@ final class EngineReplica {
     private let folder: TestFolder
 
     init(
-        _ index: Int, of count: Int, in folder: TestFolder, logSize: Int, window: Int, now: UInt64,
+        _ index: Int, of count: Int, in folder: TestFolder, logSize: Int, window: Int, clock: Clock,
         isFounded: Bool = true
     ) throws {
         self.index = index
@@ -45,10 +52,11 @@ final class EngineReplica {
         acceptor = try folder.acceptor(index, size: logSize)
         board = StatusBoard(members: members)
         let traffic = PeerTraffic(
-            index: index, count: count, acceptor: acceptor, board: board, departures: rings.departures, links: parker)
-        let port = TransferPort(memberIDs: members, board: board, traffic: traffic)
+            index: index, count: count, acceptor: acceptor, progress: progress, board: board,
+            departures: rings.departures, links: parker, firstParcel: UInt64(index) << 31)
+        let port = TransferTraffic(over: traffic)
         let logger = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
-        let desk = TransferDesk(bell: DispatchSemaphore(value: 0))
+        let desk = TransferDesk {}
         let core = Core(
             configuration: Configuration(
                 replica: index, replicaCount: count, window: window, slotCount: acceptor.slotCount,
@@ -59,14 +67,18 @@ final class EngineReplica {
         }
         if isFounded { acceptor.record(founding: .founded) }
         engine = Engine(
-            index: index, memberIDs: members, core: core, now: now, acceptor: acceptor,
-            batcher: Batcher(origin: index, batchBytes: 65_536, delay: 0, rings: rings), executed: 0, board: board,
+            index: index, memberIDs: members, core: core, clock: clock, acceptor: acceptor,
+            batcher: Batcher(origin: index, batchBytes: 65_536, delay: 0, rings: rings), executed: 0,
+            progress: progress, board: board,
             rings: rings,
             parkers: Parkers(gateway: parker, engine: parker, links: parker, executor: parker), gate: nil,
             traffic: traffic,
             transfer: StateTransfer(
-                giver: SnapshotGiver(port: port, order: SnapshotOrder(), geometry: 0, logger: logger),
-                receiver: SnapshotReceiver(port: port, desk: desk, geometry: 0, reluctance: 300_000, logger: logger)),
+                giver: SnapshotGiver(
+                    port: port, memberIDs: members, order: SnapshotOrder(), geometry: 0, board: board, logger: logger),
+                receiver: SnapshotReceiver(
+                    port: port, memberIDs: members, desk: desk, geometry: 0, reluctance: 300_000, seed: 1,
+                    board: board, logger: logger)),
             logger: logger, alarm: alarm)
     }
 
@@ -74,6 +86,7 @@ final class EngineReplica {
         engine.close()
         acceptor.close()
         rings.deallocate()
+        progress.deallocate()
         parker.deallocate()
     }
 
@@ -94,7 +107,7 @@ final class EngineReplica {
 
     /// As the links would.
     func connected(to peer: Int) {
-        board.peers[peer].connected.store(1)
+        progress.set(connected: true, peer)
         push(
             Arrival(
                 kind: .connected, peer: UInt8(peer), incarnation: UInt64(peer) + 1,
@@ -130,7 +143,7 @@ final class EngineReplica {
                         count: record.body.count, at: now))
             }
             if records.isDamaged, isHonestlyServed { Issue.record("instance \(batch.instance) is damaged") }
-            board.executed.storeReleasing(batch.instance)
+            progress.executed = batch.instance
         }
     }
 
@@ -149,7 +162,11 @@ final class EngineReplica {
 final class EngineRig {
     let replicas: [EngineReplica]
     let network: VirtualNetwork
-    private(set) var now: UInt64 = 1_000_000
+    private(set) var now: UInt64 {
+        get { time.pointee }
+        set { time.pointee = newValue }
+    }
+    private let time = UnsafeMutablePointer<UInt64>.allocate(capacity: 1)
     /// How often an engine wanted to be polled at once though it had nothing to do.
     private(set) var restless = 0
 
@@ -163,14 +180,17 @@ final class EngineRig {
         isFounded: Bool = true
     ) throws {
         let folder = try TestFolder()
-        let start = now
+        time.initialize(to: 1_000_000)
+        let clock = Clock(context: time) { $0!.load(as: UInt64.self) }
         replicas = try (0..<count).map {
             try EngineReplica(
-                $0, of: count, in: folder, logSize: logSize, window: window, now: start, isFounded: isFounded)
+                $0, of: count, in: folder, logSize: logSize, window: window, clock: clock, isFounded: isFounded)
         }
         network = VirtualNetwork(count: count, rate: rate, roundTrip: roundTrip)
         for one in 0..<count { for other in 0..<count where other != one { replicas[one].connected(to: other) } }
     }
+
+    deinit { time.deallocate() }
 
     /// The replica that leads by its own word and the highest view.
     var leader: EngineReplica? {
@@ -217,8 +237,8 @@ final class EngineRig {
     func cut(_ one: Int, _ other: Int) {
         network.reset(one, other)
         network.set(one, other, isCut: true)
-        replicas[one].board.peers[other].connected.store(0)
-        replicas[other].board.peers[one].connected.store(0)
+        replicas[one].progress.set(connected: false, other)
+        replicas[other].progress.set(connected: false, one)
     }
 
     func mend(_ one: Int, _ other: Int) {

@@ -3,7 +3,12 @@ import MPaxosMessaging
 import MPaxosWire
 import Testing
 
+@testable import MPaxosMetrics
+@testable import MPaxosPipeline
 @testable import MPaxosReplica
+@testable import MPaxosStateTransfer
+@testable import MPaxosStatus
+@testable import MPaxosTransport
 
 /// Engines over links in virtual time: what large requests, slow links, full logs and new leaders do to them.
 @Suite struct EngineTests {
@@ -419,7 +424,7 @@ import Testing
         for replica in rig.replicas {
             replica.say(.whole)
             rig.run(for: 10_000)
-            #expect(replica.board.founding == .whole && replica.acceptor.founding == .whole)
+            #expect(replica.progress.founding == .whole && replica.acceptor.founding == .whole)
             replica.say(.founded)
         }
         try rig.settle()

@@ -1,6 +1,11 @@
 import Testing
 
+@testable import MPaxosMetrics
+@testable import MPaxosPipeline
 @testable import MPaxosReplica
+@testable import MPaxosStateTransfer
+@testable import MPaxosStatus
+@testable import MPaxosTransport
 
 @Suite struct EnvelopeTests {
     private func pack(_ frames: [[UInt8]], into envelope: inout Envelope) -> Bool {

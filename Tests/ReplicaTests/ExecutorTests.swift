@@ -1,5 +1,6 @@
 import Dispatch
 import Logging
+import MPaxosCSupport
 import MPaxosConsensus
 import MPaxosPersistentMemory
 import MPaxosQueues
@@ -8,15 +9,21 @@ import MPaxosStorage
 import MPaxosWire
 import Testing
 
+@testable import MPaxosMetrics
+@testable import MPaxosPipeline
 @testable import MPaxosReplica
+@testable import MPaxosStateTransfer
+@testable import MPaxosStatus
+@testable import MPaxosTransport
 
 /// When an executor states its digest, and that it reads its state; the test plays engine and clock.
 @Suite struct ExecutorTests {
     private final class Rig {
         let pool: StatePool
         let rings = Rings(outstanding: 16)
+        let progress = Progress.allocate()
         let board = StatusBoard(members: [0, 1, 2])
-        let alarm = Alarm(bell: DispatchSemaphore(value: 0))
+        let alarm = Alarm {}
         let order = SnapshotOrder()
         let executor: Executor<ReplicatedCounter>
         private let folder: TestFolder
@@ -32,7 +39,9 @@ import Testing
             let machine = ReplicatedCounter(in: pool.heap.transaction)
             pool.commit()
             executor = Executor(
-                index: 0, machine: machine, pool: pool, maximumRequest: 1_000, board: board, rings: rings,
+                index: 0, machine: machine, pool: pool, maximumRequest: 1_000,
+                clock: Clock { _ in csupport_monotonic_us() },
+                progress: progress, board: board, rings: rings,
                 parkers: Parkers(gateway: parker, engine: parker, links: parker, executor: parker),
                 snapshotOrder: order, alarm: alarm, isVerified: false, epoch: Self.epoch,
                 logger: Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() }))
@@ -45,6 +54,7 @@ import Testing
         deinit {
             executor.close()
             rings.deallocate()
+            progress.deallocate()
             parker.deallocate()
         }
 

@@ -9,7 +9,12 @@ import MPaxosStorage
 import MPaxosWire
 import Testing
 
+@testable import MPaxosMetrics
+@testable import MPaxosPipeline
 @testable import MPaxosReplica
+@testable import MPaxosStateTransfer
+@testable import MPaxosStatus
+@testable import MPaxosTransport
 
 /// Counts. A command or query that is not the one byte `validate` asks for stops the process; a query takes 2 ms.
 private struct Strict: StateMachine {
@@ -39,6 +44,7 @@ private struct Strict: StateMachine {
     private final class Rig {
         let pool: StatePool
         let rings = Rings(outstanding: 4096)
+        let progress = Progress.allocate()
         let board = StatusBoard(members: [0, 1, 2])
         let executor: Executor<Strict>
         private let folder: TestFolder
@@ -53,9 +59,11 @@ private struct Strict: StateMachine {
             try StatePool.format(path: path, identity: identity, size: 20 << 20, sessions: 100)
             pool = try StatePool(openingAny: path)
             executor = Executor(
-                index: 0, machine: Strict(in: pool.heap.transaction), pool: pool, maximumRequest: 1_000, board: board,
+                index: 0, machine: Strict(in: pool.heap.transaction), pool: pool, maximumRequest: 1_000,
+                clock: Clock { _ in csupport_monotonic_us() },
+                progress: progress, board: board,
                 rings: rings, parkers: Parkers(gateway: parker, engine: parker, links: parker, executor: parker),
-                snapshotOrder: SnapshotOrder(), alarm: Alarm(bell: DispatchSemaphore(value: 0)), isVerified: true,
+                snapshotOrder: SnapshotOrder(), alarm: Alarm {}, isVerified: true,
                 epoch: 0,
                 logger: Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() }))
         }
@@ -63,6 +71,7 @@ private struct Strict: StateMachine {
         deinit {
             executor.close()
             rings.deallocate()
+            progress.deallocate()
             parker.deallocate()
             for batch in batches { batch.deallocate() }
         }

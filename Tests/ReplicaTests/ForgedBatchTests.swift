@@ -2,10 +2,16 @@ import MPaxosConsensus
 import MPaxosPersistentMemory
 import MPaxosStateMachines
 import MPaxosStorage
+import MPaxosTopology
 import MPaxosWire
 import Testing
 
+@testable import MPaxosMetrics
+@testable import MPaxosPipeline
 @testable import MPaxosReplica
+@testable import MPaxosStateTransfer
+@testable import MPaxosStatus
+@testable import MPaxosTransport
 
 /// Batches whose checksum is right and that are no commands: no replica votes for one, orders it or begins to execute
 /// it.

@@ -2,7 +2,12 @@ import MPaxosQueues
 import MPaxosWire
 import Testing
 
+@testable import MPaxosMetrics
+@testable import MPaxosPipeline
 @testable import MPaxosReplica
+@testable import MPaxosStateTransfer
+@testable import MPaxosStatus
+@testable import MPaxosTransport
 
 /// How long requests wait for their answers, and which repetitions are recognised. Replica 0 is asked, and replica 1
 /// leads.
@@ -52,9 +57,9 @@ import Testing
         }
 
         override func reply(
-            to envelope: UnsafeRawBufferPointer, _ header: ReplyHeader, _ body: UnsafeRawBufferPointer
+            to envelope: UnsafeRawBufferPointer, header: UnsafeRawBufferPointer, _ body: UnsafeRawBufferPointer
         ) -> Bool {
-            replies.append((client(of: envelope), header, Array(body)))
+            replies.append((client(of: envelope), ReplyHeader(decoding: header)!, Array(body)))
             return true
         }
     }
@@ -66,26 +71,29 @@ import Testing
         let port = Port()
         let board = StatusBoard(members: [0, 1, 2])
         let rings: Rings
-        let gateway: ClientGateway
+        let progress = Progress.allocate()
+        let gateway: Gateway
         private let parker = Parker.allocate()!
         private(set) var now = GatewayTests.start
 
         init(outstanding: Int = 16) {
             rings = Rings(outstanding: outstanding)
-            board.founding = .founded
-            board.knownLeader = 1
-            board.era.store(4)
-            gateway = ClientGateway(
+            progress.founding = .founded
+            progress.leader = 1
+            progress.era = 4
+            gateway = Gateway(
                 settings: .init(
                     replica: 0, maximumRequest: 1_000, maximumOutstanding: outstanding,
                     maximumOutstandingBytes: 1 << 20, patience: GatewayTests.patience,
-                    clientEndpoints: ["a", "b", "c"], index: 0, epoch: 3),
-                port: port, board: board, validator: { _, _ in nil }, statusReport: { "" }, rings: rings,
+                    clientEndpoints: ["a", "b", "c"], index: 0, epoch: 3, secret: { UInt64.random(in: 1...UInt64.max) }),
+                port: port, progress: progress, board: board, validator: { _, _ in nil }, statusReport: { "" },
+                rings: rings,
                 parkers: Parkers(gateway: parker, engine: parker, links: parker, executor: parker), gate: nil)
         }
 
         deinit {
             rings.deallocate()
+            progress.deallocate()
             parker.deallocate()
         }
 
@@ -104,7 +112,7 @@ import Testing
         func run(until end: UInt64, progress: Bool = false) {
             while time < end {
                 now = min(GatewayTests.start + end, min(now + 100_000, max(gateway.nextDeadline, now + 1)))
-                if progress { board.progress.store(board.progress.load() + 1) }
+                if progress { self.progress.arrived += 1 }
                 turn()
             }
         }
@@ -151,22 +159,22 @@ import Testing
     /// While the state is in dispute nothing of it reaches a client: neither what is asked now nor what was under way.
     @Test func beforeTheFounding() {
         let rig = Rig()
-        rig.board.founding = .whole
+        rig.progress.founding = .whole
         rig.ask()
         rig.port.ask(RequestHeader(.query, flags: .local), client: 2)
         rig.port.ask(RequestHeader(.ping), client: 2)
         rig.turn()
         #expect(rig.statuses == [.noLeader, .noLeader, .ok])
         #expect(rig.submissions.isEmpty)
-        rig.board.founding = .founded
+        rig.progress.founding = .founded
         rig.ask(sequence: 2)
         #expect(rig.submissions.count == 1)
     }
 
-    /// What each role may do, by its rank; with 0 the key was withdrawn.
+    /// What each role may do; with 0 the key was withdrawn.
     @Test(arguments: 0...3 as ClosedRange<UInt8>) func whatARoleAllows(rank: UInt8) throws {
         let rig = Rig()
-        rig.port.rank = rank
+        rig.port.permission = try #require(Permission(rawValue: rank))
         let requests: [(CommandCode, UInt64, RequestFlags, UInt8)] = [
             (.ping, 0, [], 1), (.status, 0, [], 1), (.query, 0, .local, 1), (.query, 0, [], 1),
             (.open, 0, [], 2), (.submit, 9, [], 2), (.submit, 0, [], 2), (.close, 9, [], 2), (.open, 0, .noForward, 2),
@@ -206,7 +214,7 @@ import Testing
     @Test func inDispute() {
         let rig = Rig()
         rig.ask()
-        rig.board.isInDispute = true
+        rig.progress.isInDispute = true
         rig.answer(rig.submissions[0].tag)
         #expect(rig.statuses == [.noLeader] && rig.board.outstanding.load() == 0)
         rig.ask(sequence: 2)
@@ -216,7 +224,7 @@ import Testing
         rig.turn()
         #expect(rig.statuses == [.noLeader, .noLeader, .noLeader, .noLeader, .ok])
         #expect(rig.submissions.count == 1 && rig.board.unanswered.load() == 4)
-        rig.board.isInDispute = false
+        rig.progress.isInDispute = false
         rig.ask(sequence: 3)
         #expect(rig.submissions.count == 2)
     }
@@ -235,7 +243,7 @@ import Testing
     /// What got through long ago says nothing.
     @Test func progressOfOld() {
         let rig = Rig()
-        rig.board.progress.store(77)
+        rig.progress.arrived = 77
         rig.turn()
         rig.run(until: 500_000)
         rig.ask()
@@ -248,7 +256,7 @@ import Testing
         let rig = Rig()
         rig.ask()
         rig.run(until: 1_000_000, progress: true)
-        if isNewEra { rig.board.era.store(5) } else { rig.board.knownLeader = nil }
+        if isNewEra { rig.progress.era = 5 } else { rig.progress.leader = nil }
         rig.run(until: Self.patience - 1, progress: true)
         #expect(rig.statuses.isEmpty)
         rig.run(until: Self.patience, progress: true)
@@ -260,11 +268,11 @@ import Testing
         let rig = Rig()
         rig.ask(session: 1, client: 1)
         rig.run(until: 1_000_000, progress: true)
-        rig.board.era.store(5)
+        rig.progress.era = 5
         rig.ask(session: 2, client: 2)
         rig.run(until: Self.patience + 1_000_000, progress: true)
         #expect(rig.port.replies.map(\.client) == [1])
-        rig.board.era.store(4)
+        rig.progress.era = 4
         rig.run(until: 2 * Self.patience + 1_000_000, progress: true)
         #expect(rig.port.replies.map(\.client) == [1, 2])
     }
@@ -325,11 +333,11 @@ import Testing
     @Test(arguments: [true, false]) func repeatedWhenItMayBeLost(isNewEra: Bool) throws {
         let rig = Rig()
         rig.ask(client: 1)
-        let most = ClientGateway.Settings.mostPatience
+        let most = Gateway.Settings.mostPatience
         rig.run(until: isNewEra ? 1_000_000 : most, progress: true)
         rig.ask(client: 1)
         #expect(rig.board.repetitionsRecognised.load() == 1)
-        if isNewEra { rig.board.era.store(5) } else { rig.run(until: most + 1, progress: true) }
+        if isNewEra { rig.progress.era = 5 } else { rig.run(until: most + 1, progress: true) }
         rig.ask(client: 1)
         #expect(rig.board.repetitionsRecognised.load() == 1)
         #expect(rig.submissions.count == 2)

@@ -5,7 +5,12 @@ import MPaxosTopology
 import NIOSSL
 import Testing
 
+@testable import MPaxosMetrics
+@testable import MPaxosPipeline
 @testable import MPaxosReplica
+@testable import MPaxosStateTransfer
+@testable import MPaxosStatus
+@testable import MPaxosTransport
 
 /// A folder with a certificate, its private key and a token, which tests spoil.
 private final class SecretFiles {

@@ -2,13 +2,19 @@ import Foundation
 import Logging
 import MPaxosCSupport
 import MPaxosConsensus
+import MPaxosFrames
 import MPaxosKeys
 import MPaxosMessaging
 import MPaxosQueues
 import MPaxosWire
 import Testing
 
+@testable import MPaxosMetrics
+@testable import MPaxosPipeline
 @testable import MPaxosReplica
+@testable import MPaxosStateTransfer
+@testable import MPaxosStatus
+@testable import MPaxosTransport
 
 /// The links of replica 0 of three, the ports of the others, and two sockets that pass for replica 2. With keys each
 /// has its own: the second socket that of replica 2 as well, as a process on a copy of it has, or another's.
@@ -19,6 +25,7 @@ final class HandshakeRig {
     let hello: Handshake.Hello
     private let links: PeerLinks
     private let rings = Rings(outstanding: 16)
+    let progress = Progress.allocate()
     private let parker = Parker.allocate()!
     private let watch = Watch.allocate(capacity: 8)
     private var peer: Socket?
@@ -85,7 +92,7 @@ final class HandshakeRig {
             port: port,
             dealers: [nil, nil, nil],
             callBack: CallBack(to: members.map(\.peerEndpoint), in: context, pair: ring?.pair),
-            board: board,
+            progress: progress, board: board,
             logger: Logger(label: "links", factory: { _ in log }), rings: rings, engine: parker,
             expelled: { _ in Issue.record("who reaches the port cannot stop a replica") })
         other = try Socket(.dealer, in: context)
@@ -104,6 +111,7 @@ final class HandshakeRig {
         watch.deallocate()
         parker.deallocate()
         rings.deallocate()
+        progress.deallocate()
     }
 
     /// Time of the links: a millisecond a turn, however long that takes.
@@ -115,7 +123,7 @@ final class HandshakeRig {
         _ = links.poll(budget: 64, now: now)
         while let arrival = rings.arrivals.pop() {
             if arrival.kind == .founded { foundings += 1 }
-            if arrival.kind == .whole { board.founding = .whole }
+            if arrival.kind == .whole { progress.founding = .whole }
         }
         takeCalls()
     }

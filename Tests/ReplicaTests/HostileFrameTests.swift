@@ -4,7 +4,12 @@ import MPaxosPersistentMemory
 import MPaxosWire
 import Testing
 
+@testable import MPaxosMetrics
+@testable import MPaxosPipeline
 @testable import MPaxosReplica
+@testable import MPaxosStateTransfer
+@testable import MPaxosStatus
+@testable import MPaxosTransport
 
 /// Frames that no honest replica sends, in the name of one that is linked, through all that a frame passes: a replica does not
 /// stop for them, and goes on to work with the others.

@@ -9,7 +9,12 @@ import MPaxosTopology
 import MPaxosWire
 import Testing
 
+@testable import MPaxosMetrics
+@testable import MPaxosPipeline
 @testable import MPaxosReplica
+@testable import MPaxosStateTransfer
+@testable import MPaxosStatus
+@testable import MPaxosTransport
 
 /// The log of a replica, beside a state that came from another one.
 @Suite struct InstalledStateTests {
@@ -137,15 +142,16 @@ import Testing
     @Test(arguments: [3, 7, 9] as [UInt64]) func thePromiseRisesToThatOfTheGiver(view: UInt64) throws {
         defer { try? FileManager.default.removeItem(at: folder) }
         try vote(1...1, in: 7)
-        let bell = DispatchSemaphore(value: 0)
         let life = try ReplicaLife<KeyValueService>(
-            topology: topology, index: 0, keys: nil, skipping: [], board: StatusBoard(members: [0, 1, 2]),
+            in: .init(
+                topology: topology, index: 0, keys: nil, board: StatusBoard(members: [0, 1, 2]), alarm: Alarm {},
+                logger: Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() }), ring: {}),
+            skipping: [],
             report: {
                 StatusReport(
                     board: StatusBoard(members: [0]), cluster: "", id: 0, durability: $0.rawValue, version: "",
                     started: 0)
-            }, bell: bell, alarm: Alarm(bell: bell),
-            logger: Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() }))
+            })
         life.start()
         life.end(promising: view)
         let pool = try AcceptorPool(opening: member.acceptorPool, expecting: topology.name, replica: 0)

@@ -3,7 +3,12 @@ import Logging
 import MPaxosKeys
 import MPaxosTopology
 
+@testable import MPaxosMetrics
+@testable import MPaxosPipeline
 @testable import MPaxosReplica
+@testable import MPaxosStateTransfer
+@testable import MPaxosStatus
+@testable import MPaxosTransport
 
 /// A cluster with keys in a folder of its own: pairs of its replicas, and of a client of each role.
 final class KeyedTopology {

@@ -5,7 +5,12 @@ import MPaxosInvariants
 import Synchronization
 import Testing
 
+@testable import MPaxosMetrics
+@testable import MPaxosPipeline
 @testable import MPaxosReplica
+@testable import MPaxosStateTransfer
+@testable import MPaxosStatus
+@testable import MPaxosTransport
 
 @Suite struct LogQueueTests {
     let board = StatusBoard(members: [0])

@@ -2,6 +2,7 @@ import Foundation
 import MPaxosClient
 import MPaxosReplica
 import MPaxosStateMachines
+import MPaxosTopology
 import Testing
 
 /// Replicas as a user of the library runs them: inside a process of one's own, with a state machine of one's own.

@@ -1,6 +1,11 @@
 import Testing
 
+@testable import MPaxosMetrics
+@testable import MPaxosPipeline
 @testable import MPaxosReplica
+@testable import MPaxosStateTransfer
+@testable import MPaxosStatus
+@testable import MPaxosTransport
 
 @Suite struct PacingTests {
     private static let capacity = 8_000_000

@@ -1,8 +1,14 @@
+import MPaxosFrames
 import MPaxosMessaging
 import MPaxosWire
 import Testing
 
+@testable import MPaxosMetrics
+@testable import MPaxosPipeline
 @testable import MPaxosReplica
+@testable import MPaxosStateTransfer
+@testable import MPaxosStatus
+@testable import MPaxosTransport
 
 @Suite struct ParcelTests {
     /// Parcels from one peer, let go at the end of a test.

@@ -2,7 +2,12 @@ import MPaxosConsensus
 import MPaxosWire
 import Testing
 
+@testable import MPaxosMetrics
+@testable import MPaxosPipeline
 @testable import MPaxosReplica
+@testable import MPaxosStateTransfer
+@testable import MPaxosStatus
+@testable import MPaxosTransport
 
 /// HELLO at the peer port of a replica: who becomes its link, who is refused, and what is said about it.
 @Suite struct PeerHandshakeTests {
@@ -119,7 +124,7 @@ import Testing
             #expect(rig.isConnected == (sentence == nil))
             #expect((rig.board.peers[2].refusal.read() == nil) == (sentence == nil))
         }
-        rig.board.position.store(57)
+        rig.progress.position = 57
         hello.skipping.named = [58]
         let answer = try #require(try rig.answer(to: rig.proven(hello, byOther: true), byOther: true))
         guard case .refused(let refusal) = answer.handshake else {
@@ -328,12 +333,12 @@ import Testing
             return welcome
         }
         #expect(try say(2) != nil && rig.isConnected && rig.board.awaited == 0b110)
-        rig.board.peers[2].recorded.storeReleasing(12)
+        rig.progress.record(12, of: 2)
         rig.turn()
         #expect(rig.board.awaited == 0b010)
         #expect(try say(1) != nil)
         #expect(try say(2)?.founding == .gathering, "it is not durable")
-        rig.board.peers[1].recorded.storeReleasing(11)
+        rig.progress.record(11, of: 1)
         rig.turn()
         rig.turn()
         #expect(rig.board.awaited == 0b110, "both have to say that they have met all")
@@ -351,7 +356,7 @@ import Testing
         rig.turn()
         #expect(rig.foundings == 1, "once")
         #expect(try say(1)?.founding == .whole)
-        rig.board.founding = .founded
+        rig.progress.founding = .founded
         rig.turn()
         #expect(try say(1)?.founding == .founded, "else they would ask for ever")
     }
@@ -360,7 +365,7 @@ import Testing
     @Test(arguments: [false, true]) func whoFallsSilentBeforeTheRecordIsWholeIsAwaitedAgain(keys: Bool) throws {
         let rig = try HandshakeRig(isFounded: false, keys: keys)
         _ = try rig.answer(to: rig.proven(rig.hello))
-        rig.board.peers[2].recorded.storeReleasing(12)
+        rig.progress.record(12, of: 2)
         rig.turn()
         #expect(rig.board.awaited == 0b010)
         let end = rig.now + 300_000

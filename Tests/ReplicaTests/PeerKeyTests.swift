@@ -2,10 +2,16 @@ import Foundation
 import MPaxosConsensus
 import MPaxosKeys
 import MPaxosMessaging
+import MPaxosTopology
 import MPaxosWire
 import Testing
 
+@testable import MPaxosMetrics
+@testable import MPaxosPipeline
 @testable import MPaxosReplica
+@testable import MPaxosStateTransfer
+@testable import MPaxosStatus
+@testable import MPaxosTransport
 
 /// Each key belongs to one replica: who has it speaks for that one, whatever he says.
 @Suite struct PeerKeyTests {
@@ -90,19 +96,21 @@ import Testing
         let ring = try keys.ring(of: 0, board: board, log: log)
         for (index, pair) in keys.replicas.enumerated() {
             let number = try #require(ring.admit(caller(pair.publicKey, KeyRing.peers)))
-            #expect(ring.holder(of: number) == index && ring.rank(of: number) == 0)
+            #expect(ring.holder(of: number) == index && ring.permission(of: number) == .none)
             #expect(ring.key(of: number) == pair.publicKey)
             #expect(ring.admit(caller(pair.publicKey, KeyRing.clients)) == nil)
         }
         for (role, pair) in keys.clients {
             let number = try #require(ring.admit(caller(pair.publicKey, KeyRing.clients)))
-            #expect(ring.rank(of: number) == role.rank && ring.holder(of: number) == nil)
+            #expect(ring.permission(of: number).rawValue == role.rank && ring.holder(of: number) == nil)
             #expect(ring.admit(caller(pair.publicKey, KeyRing.peers)) == nil)
         }
         let stranger = try KeyPair.generate().publicKey
         for domain in [KeyRing.peers, KeyRing.clients, ""] { #expect(ring.admit(caller(stranger, domain)) == nil) }
-        #expect(ring.rank(of: nil) == 0 && ring.holder(of: nil) == nil && ring.key(of: nil) == nil)
-        #expect(ring.rank(of: 1_000_000) == 0 && ring.holder(of: 1_000_000) == nil && ring.key(of: 1_000_000) == nil)
+        #expect(ring.permission(of: nil) == .none && ring.holder(of: nil) == nil && ring.key(of: nil) == nil)
+        #expect(
+            ring.permission(of: 1_000_000) == .none && ring.holder(of: 1_000_000) == nil
+                && ring.key(of: 1_000_000) == nil)
         #expect(board.peerKeysRefused.load() == 4 && board.clientKeysRefused.load() == 5)
     }
 
@@ -115,10 +123,10 @@ import Testing
         let before = ring.generation
         try ring.load(try keys.topology())
         #expect(ring.generation > before)
-        #expect(ring.rank(of: number) == 0 && ring.admit(caller(reader, KeyRing.clients)) == nil)
+        #expect(ring.permission(of: number) == .none && ring.admit(caller(reader, KeyRing.clients)) == nil)
         try keys.writeClients([.read])
         try ring.load(try keys.topology())
-        #expect(ring.rank(of: number) == 1 && ring.admit(caller(reader, KeyRing.clients)) == number)
+        #expect(ring.permission(of: number) == .read && ring.admit(caller(reader, KeyRing.clients)) == number)
 
         let (old, new) = (keys.publicKeys[2][0], try KeyPair.generate().publicKey)
         keys.publicKeys[2] = [old, new]
@@ -145,7 +153,7 @@ import Testing
         for text in wrong {
             try text.write(toFile: keys.clientsFile, atomically: true, encoding: .utf8)
             #expect(throws: ReplicaError.self) { try ring.load(try keys.topology()) }
-            #expect(ring.rank(of: ring.admit(caller(writer, KeyRing.clients))) == 2)
+            #expect(ring.permission(of: ring.admit(caller(writer, KeyRing.clients))) == .write)
         }
         try good.write(toFile: keys.clientsFile, atomically: true, encoding: .utf8)
         keys.publicKeys[0] = [try KeyPair.generate().publicKey]

@@ -1,9 +1,15 @@
 import MPaxosConsensus
+import MPaxosFrames
 import MPaxosMessaging
 import MPaxosWire
 import Testing
 
+@testable import MPaxosMetrics
+@testable import MPaxosPipeline
 @testable import MPaxosReplica
+@testable import MPaxosStateTransfer
+@testable import MPaxosStatus
+@testable import MPaxosTransport
 
 /// What goes whole, what in pieces, and in which order. The way carries 1 MB/s, unless a test says otherwise.
 @Suite struct PeerTrafficTests {
@@ -107,9 +113,9 @@ import Testing
         rig.sender.forward(TrafficEnd.payload(20_000, salt: 1), to: 1)
         rig.run(for: 30_000)
         #expect(rig.receiver.runs.isEmpty)
-        rig.receiver.board.peers[0].connected.store(0)
+        rig.receiver.progress.set(connected: false, 0)
         rig.receiver.traffic.publish()
-        rig.receiver.board.peers[0].connected.store(1)
+        rig.receiver.progress.set(connected: true, 0)
         rig.run(for: 500_000)
         #expect(rig.receiver.runs.isEmpty)
     }

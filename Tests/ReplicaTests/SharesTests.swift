@@ -1,6 +1,11 @@
 import Testing
 
+@testable import MPaxosMetrics
+@testable import MPaxosPipeline
 @testable import MPaxosReplica
+@testable import MPaxosStateTransfer
+@testable import MPaxosStatus
+@testable import MPaxosTransport
 
 /// The count of requests by client, against a dictionary.
 @Suite struct SharesTests {

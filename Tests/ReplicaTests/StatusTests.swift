@@ -4,7 +4,12 @@ import MPaxosCSupport
 import MPaxosTopology
 import Testing
 
+@testable import MPaxosMetrics
+@testable import MPaxosPipeline
 @testable import MPaxosReplica
+@testable import MPaxosStateTransfer
+@testable import MPaxosStatus
+@testable import MPaxosTransport
 
 @Suite struct StatusBoardTests {
     @Test func leaderAndRole() {
@@ -45,7 +50,7 @@ import Testing
         let board = StatusBoard(members: [0, 1, 2])
         let now: UInt64 = 10_000_000
         #expect(board.unreadiness(now: now) == "the cluster is not founded")
-        board.founding = .founded
+        board.isFounded = true
         #expect(board.unreadiness(now: now) == "no leader is known")
         board.knownLeader = 1
         #expect(board.unreadiness(now: now) == "it is catching up")

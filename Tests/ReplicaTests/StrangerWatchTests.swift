@@ -5,7 +5,12 @@ import MPaxosKeys
 import MPaxosMessaging
 import Testing
 
+@testable import MPaxosMetrics
+@testable import MPaxosPipeline
 @testable import MPaxosReplica
+@testable import MPaxosStateTransfer
+@testable import MPaxosStatus
+@testable import MPaxosTransport
 
 /// Who is cut off at a client port with keys: those who have none, and beyond the bound those who are silent.
 @Suite struct StrangerWatchTests {

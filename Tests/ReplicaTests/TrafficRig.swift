@@ -1,11 +1,17 @@
 import MPaxosConsensus
+import MPaxosFrames
 import MPaxosMessaging
 import MPaxosQueues
 import MPaxosStorage
 import MPaxosWire
 import Testing
 
+@testable import MPaxosMetrics
+@testable import MPaxosPipeline
 @testable import MPaxosReplica
+@testable import MPaxosStateTransfer
+@testable import MPaxosStatus
+@testable import MPaxosTransport
 
 /// One replica's traffic with the others, over its own log, and nothing else of a replica.
 final class TrafficEnd {
@@ -13,6 +19,7 @@ final class TrafficEnd {
     let acceptor: AcceptorPool
     let board: StatusBoard
     let rings = Rings(outstanding: 16)
+    let progress = Progress.allocate()
     let traffic: PeerTraffic
     /// Frames that came whole, or were made whole, in order; none of the link itself.
     fileprivate(set) var got: [Carried] = []
@@ -25,14 +32,16 @@ final class TrafficEnd {
         self.folder = folder
         acceptor = try folder.acceptor(index, size: logSize)
         board = StatusBoard(members: (0..<UInt16(count)).map { $0 })
-        for peer in 0..<count where peer != index { board.peers[peer].connected.store(1) }
+        for peer in 0..<count where peer != index { progress.set(connected: true, peer) }
         traffic = PeerTraffic(
-            index: index, count: count, acceptor: acceptor, board: board, departures: rings.departures, links: parker)
+            index: index, count: count, acceptor: acceptor, progress: progress, board: board,
+            departures: rings.departures, links: parker, firstParcel: UInt64(index) << 31)
     }
 
     deinit {
         acceptor.close()
         rings.deallocate()
+        progress.deallocate()
         parker.deallocate()
     }
 

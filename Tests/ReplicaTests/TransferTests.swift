@@ -2,6 +2,7 @@ import Dispatch
 import Foundation
 import Logging
 import MPaxosConsensus
+import MPaxosFrames
 import MPaxosMessaging
 import MPaxosPersistentMemory
 import MPaxosQueues
@@ -9,7 +10,12 @@ import MPaxosStorage
 import MPaxosWire
 import Testing
 
+@testable import MPaxosMetrics
+@testable import MPaxosPipeline
 @testable import MPaxosReplica
+@testable import MPaxosStateTransfer
+@testable import MPaxosStatus
+@testable import MPaxosTransport
 
 /// Giver and receiver, over a network that loses, repeats and reorders frames and brings others that nobody should have sent.
 @Suite struct TransferTests {
@@ -22,13 +28,15 @@ import Testing
     }
 
     /// One replica: its pool, its side of transfers, and what stands for executor and node.
-    private final class Side {
+    private final class Side: SnapshotFiles {
         let index: Int
         let pool: StatePool
         let rings = Rings(outstanding: 16)
         let board = StatusBoard(members: [0, 1, 2])
+        let progress = Progress.allocate()
+        var isInDispute = false
         let order = SnapshotOrder()
-        let desk = TransferDesk(bell: DispatchSemaphore(value: 0))
+        let desk = TransferDesk {}
         let transfer: StateTransfer
         let traffic: PeerTraffic
         private let acceptor: AcceptorPool
@@ -53,32 +61,35 @@ import Testing
                 pool.endInstance(pool.executed + 1)
             }
             pool.commit()
-            board.executed.store(pool.executed)
-            for peer in 0..<3 where peer != index { board.peers[peer].connected.store(1) }
+            for peer in 0..<3 where peer != index { progress.set(connected: true, peer) }
             let logger = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
             let log = folder.appending(path: "\(index).acceptor").path
             try AcceptorPool.format(path: log, identity: pool.identity, size: 8 << 20)
             acceptor = try AcceptorPool(opening: log, expecting: "c", replica: UInt16(index))
             traffic = PeerTraffic(
-                index: index, count: 3, acceptor: acceptor, board: board, departures: rings.departures, links: parker)
-            let port = TransferPort(memberIDs: [0, 1, 2], board: board, traffic: traffic)
+                index: index, count: 3, acceptor: acceptor, progress: progress, board: board,
+                departures: rings.departures, links: parker, firstParcel: UInt64(index) << 31)
+            let port = TransferTraffic(over: traffic)
             let geometry = pool.geometry.fingerprint
             transfer = StateTransfer(
-                giver: SnapshotGiver(port: port, order: order, geometry: geometry, logger: logger),
+                giver: SnapshotGiver(
+                    port: port, memberIDs: [0, 1, 2], order: order, geometry: geometry, board: board, logger: logger),
                 receiver: SnapshotReceiver(
-                    port: port, desk: desk, geometry: geometry, reluctance: 300_000, logger: logger)
-            )
+                    port: port, memberIDs: [0, 1, 2], desk: desk, geometry: geometry, reluctance: 300_000,
+                    seed: UInt64(index), board: board, logger: logger))
         }
 
         deinit {
             acceptor.close()
             rings.deallocate()
+            progress.deallocate()
             parker.deallocate()
         }
 
         func standing(needsState: Bool) -> Standing {
             Standing(
-                needsState: needsState, decided: pool.executed, view: 9, leader: 2, floor: 1, digests: digests)
+                needsState: needsState, decided: pool.executed, view: 9, leader: 2, floor: 1, digests: digests,
+                executed: pool.executed, isInDispute: isInDispute)
         }
 
         func turn(needsState: Bool, now: UInt64) throws {
@@ -93,9 +104,7 @@ import Testing
                     self.snapshot = nil
                 }
             }
-            let done = desk.work(
-                beside: pool.path, geometry: pool.geometry, identity: pool.identity, bootCount: pool.bootCount)
-            if let done {
+            if let done = desk.work(with: self) {
                 installed = done
             }
         }
@@ -117,6 +126,14 @@ import Testing
                 default: break
                 }
             }
+        }
+
+        func prepare() throws(PoolError) -> IncomingSnapshot {
+            try IncomingSnapshot(beside: pool.path, geometry: pool.geometry)
+        }
+
+        func finish(_ snapshot: IncomingSnapshot) throws(PoolError) {
+            try snapshot.finish(as: pool.identity, bootCount: pool.bootCount)
         }
 
         /// What it sends, by receiver.
@@ -238,7 +255,7 @@ import Testing
         defer { try? FileManager.default.removeItem(at: folder) }
         let giver = try Side(1, in: folder, executed: 400)
         let receiver = try Side(0, in: folder, executed: 5)
-        receiver.board.peers[2].connected.store(0)
+        receiver.progress.set(connected: false, 2)
         var link: [(arrival: UInt64, bytes: [UInt8])] = []
         var (sentBytes, linkIsFree, now): (UInt64, UInt64, UInt64) = (0, 0, 1)
         while receiver.installed == nil, now < 300_000_000 {
@@ -289,7 +306,7 @@ import Testing
         let giver = try Side(1, in: folder, executed: executed)
         let receiver = try Side(0, in: folder, executed: 5)
         let value = giver.pool.currentDigest().value
-        if word == .away { receiver.board.peers[2].connected.store(0) }
+        if word == .away { receiver.progress.set(connected: false, 2) }
         var now: UInt64 = 1
         func run(for duration: UInt64) throws {
             let end = now + duration
@@ -316,9 +333,9 @@ import Testing
         let folder = try Self.folder()
         defer { try? FileManager.default.removeItem(at: folder) }
         let giver = try Side(1, in: folder, executed: 400)
-        giver.board.isInDispute = true
+        giver.isInDispute = true
         let receiver = try Side(0, in: folder, executed: 5)
-        receiver.board.peers[2].connected.store(0)
+        receiver.progress.set(connected: false, 2)
         var (refusals, now): (Int, UInt64) = (0, 1)
         for _ in 0..<100 {
             now += 20_000
@@ -449,7 +466,7 @@ import Testing
         let folder = try Self.folder()
         defer { try? FileManager.default.removeItem(at: folder) }
         let receiver = try Side(0, in: folder, executed: 5)
-        receiver.board.peers[2].connected.store(0)
+        receiver.progress.set(connected: false, 2)
         var now: UInt64 = 1
         var tickets: [UInt64] = []
         func turns(for duration: UInt64, _ answer: (UInt64) -> TransferMessage) throws {

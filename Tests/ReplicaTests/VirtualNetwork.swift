@@ -1,9 +1,15 @@
 import MPaxosConsensus
+import MPaxosFrames
 import MPaxosMessaging
 import MPaxosQueues
 import MPaxosWire
 
+@testable import MPaxosMetrics
+@testable import MPaxosPipeline
 @testable import MPaxosReplica
+@testable import MPaxosStateTransfer
+@testable import MPaxosStatus
+@testable import MPaxosTransport
 
 /// A frame on its way from one replica to another.
 struct Carried {

@@ -1,4 +1,5 @@
 import Glibc
+import MPaxosFrames
 import MPaxosMessaging
 import Testing
 

@@ -1,0 +1,44 @@
+import MPaxosInvariants
+import MPaxosPersistentMemory
+import MPaxosStorage
+import Synchronization
+
+/// A snapshot of the state that the engine orders and the executor makes, between batches.
+package final class SnapshotOrder: Sendable {
+    package init() {}
+
+    private let isWanted = Atomic<Bool>(false)
+    /// Microseconds.
+    private let begunAt = Atomic<UInt64>(0)
+    private let made = Mutex<Result<StateSnapshot, PoolError>?>(nil)
+
+    /// Engine. One at a time: until `collect` has given something, the order stands.
+    func place() {
+        invariant(!isPlaced, "one snapshot is ordered at a time")
+        isWanted.store(true, ordering: .releasing)
+    }
+
+    /// Engine: what was ordered, once it is there.
+    func collect() -> Result<StateSnapshot, PoolError>? {
+        made.withLock { result in
+            defer { result = nil }
+            return result
+        }
+    }
+
+    /// Executor. Whether it is to make one now.
+    package var isPlaced: Bool { isWanted.load(ordering: .relaxed) }
+
+    /// Executor: it pauses from now on.
+    package func begin(at now: UInt64) { begunAt.store(now, ordering: .relaxed) }
+
+    /// Engine: since when the executor paused for the snapshot that was collected.
+    var pausedSince: UInt64 { begunAt.load(ordering: .relaxed) }
+
+    /// Executor: the order is done.
+    package func deliver(_ result: Result<StateSnapshot, PoolError>) {
+        // In this order: who has collected the result may place the next order.
+        isWanted.store(false, ordering: .releasing)
+        made.withLock { $0 = result }
+    }
+}
