@@ -6,7 +6,6 @@ import MPaxosMessaging
 import MPaxosMetrics
 import MPaxosPersistentMemory
 import MPaxosPipeline
-import MPaxosQueues
 import MPaxosStateMachines
 import MPaxosStateTransfer
 import MPaxosStatus
@@ -22,16 +21,13 @@ final class ReplicaLife<Machine: StateMachine> {
 
     private let member: Topology.Member
     private let board: StatusBoard
-    private let progress: Progress
     /// None without keys. Their end is that of the contexts.
     private let handlers: [ZAPHandler]
-    private let rings: Rings
+    private let stages: ReplicaStages<Machine>
     private let lanes: [Lane]
     private let gate: Gate?
-    private let acceptor: AcceptorPool
-    private let desk: TransferDesk
+    private let pools: RecoveredPools
     private let geometry: StateGeometry
-    private let life: Life
 
     /// What a life takes from its node, and keeps to the next one.
     struct Surroundings {
@@ -64,109 +60,67 @@ final class ReplicaLife<Machine: StateMachine> {
 
         let charter = try Charter(of: topology, for: Machine.self)
         let memory = PrivateMemory(topology: topology, index: node.index)
-        let pools = try Pools(topology: topology, member: member, charter: charter, viewLimit: memory.limit)
-        acceptor = pools.acceptor
-        life = pools.life
+        let opened = try Pools(topology: topology, member: member, charter: charter, viewLimit: memory.limit)
+        pools = opened.recovered
         durability = pools.durability
         geometry = pools.state.geometry
-        Self.tell(of: pools, charter, to: board, logger)
+        Self.tell(of: opened, charter, to: board, logger)
         let skips = Self.skip(skipping, in: pools.state, logger)
-        let machine = try Self.machine(in: pools.state)
-        rings = Rings(outstanding: topology.client.maxOutstanding)
-        progress = .allocate()
-        desk = TransferDesk(ring: node.ring)
-        let order = SnapshotOrder()
-        do throws(MessagingError) {
-            let sockets = try ReplicaSockets(of: node, largestBatch: pools.acceptor.largestBatch)
-            handlers = sockets.handlers
-            let plan = try LanePlan(topology: topology, index: node.index, durability: durability, board: board)
-            (lanes, gate) = (plan.lanes, plan.gate)
-            let parts = Parts(pools: pools, rings: rings, progress: progress, plan: plan, order: order, desk: desk)
-            let settings = Gateway.Settings(topology: topology, index: node.index)
-            let report = report(durability)
-            plan.assign(
-                gateway: Gateway(
-                    settings: settings, port: sockets.clients, progress: progress, board: board,
-                    validator: { Machine.validate($0, as: $1) }, statusReport: { report.json() }, rings: rings,
-                    parkers: plan.parkers, gate: plan.gate),
-                links: sockets.links(of: node, charter: charter, skips: skips, parts: parts),
-                engine: Self.engine(in: node, parts),
-                executor: Executor(
-                    index: node.index, machine: machine, pool: pools.state,
-                    maximumRequest: topology.client.maxRequest, clock: .monotonic, progress: progress, board: board,
-                    rings: rings, parkers: plan.parkers, snapshotOrder: order, alarm: node.alarm,
-                    isVerified: pools.isVerified, epoch: settings.epoch, logger: logger),
-                clients: sockets.clients)
-        } catch {
-            throw ReplicaError(.configuration, error.description)
-        }
+        let (sockets, plan) = try Self.sockets(of: node, pools)
+        handlers = sockets.handlers
+        (lanes, gate) = (plan.lanes, plan.gate)
+        let report = report(durability)
+        stages = try Self.stages(
+            of: pools, .init(topology: topology, index: node.index),
+            in: .init(
+                clock: .monotonic, random: { UInt64.random(in: 1...UInt64.max) }, port: sockets.clients,
+                parkers: plan.parkers, gate: plan.gate, board: board, logger: logger, alarm: node.alarm,
+                ring: node.ring, statusReport: { report.json() }))
+        plan.assign(
+            gateway: stages.gateway,
+            links: sockets.links(
+                of: node, charter: charter, skips: skips, pools: pools, stages: stages, engine: plan.parkers.engine),
+            engine: stages.engine, executor: stages.executor, clients: sockets.clients)
         logger.info(
             "replica \(member.id) of \(topology.name): durability \(durability.rawValue), \(lanes.count) lane\(lanes.count == 1 ? "" : "s"), executed \(pools.state.executed), view \(pools.acceptor.promised); \(memory)"
         )
     }
 
-    /// What the stages of one life share.
-    struct Parts {
-        let pools: Pools
-        let rings: Rings
-        let progress: Progress
-        let plan: LanePlan
-        let order: SnapshotOrder
-        let desk: TransferDesk
-    }
-
-    // MARK: The stages
-
-    private static func machine(in state: StatePool) throws(ReplicaError) -> Machine {
-        do {
-            let machine = try Machine(in: state.heap.transaction)
-            state.commit()
-            return machine
-        } catch {
-            throw ReplicaError(
-                .refused,
-                "\(state.path): the state machine finds no room in it (\(error)); a new cluster with a larger state_size has it: one replica alone, formatted anew, is refused by the others"
+    private static func sockets(
+        of node: Surroundings, _ pools: RecoveredPools
+    ) throws(ReplicaError) -> (ReplicaSockets, LanePlan) {
+        do throws(MessagingError) {
+            return (
+                try ReplicaSockets(of: node, largestBatch: pools.acceptor.largestBatch),
+                try LanePlan(
+                    topology: node.topology, index: node.index, durability: pools.durability, board: node.board)
             )
+        } catch {
+            throw ReplicaError(.configuration, error.description)
         }
     }
 
-    private static func engine(in node: Surroundings, _ parts: Parts) -> Engine {
-        let (topology, pools, rings) = (node.topology, parts.pools, parts.rings)
-        let traffic = PeerTraffic(
-            index: node.index, count: node.ids.count, acceptor: pools.acceptor, progress: parts.progress,
-            board: node.board, departures: rings.departures, links: parts.plan.parkers.links,
-            firstParcel: UInt64.random(in: 0..<1 << 32) << 31)
-        return Engine(
-            index: node.index, memberIDs: node.ids, core: pools.core(topology: topology, index: node.index),
-            clock: .monotonic, acceptor: pools.acceptor,
-            batcher: Batcher(
-                origin: node.index, batchBytes: min(topology.protocol.batchBytes, pools.acceptor.largestBatch),
-                delay: UInt64(topology.protocol.batchDelayMicroseconds), rings: rings),
-            executed: pools.state.executed, progress: parts.progress, board: node.board, rings: rings,
-            parkers: parts.plan.parkers, gate: parts.plan.gate, traffic: traffic,
-            transfer: transfer(in: node, parts, over: traffic), logger: node.logger, alarm: node.alarm)
-    }
-
-    private static func transfer(in node: Surroundings, _ parts: Parts, over traffic: PeerTraffic) -> StateTransfer {
-        let port = TransferTraffic(over: traffic)
-        let geometry = parts.pools.state.geometry.fingerprint
-        let heartbeat = UInt64(node.topology.protocol.heartbeatMilliseconds) * 1000
-        return StateTransfer(
-            giver: SnapshotGiver(
-                port: port, memberIDs: node.ids, order: parts.order, geometry: geometry, board: node.board,
-                logger: node.logger),
-            receiver: SnapshotReceiver(
-                port: port, memberIDs: node.ids, desk: parts.desk, geometry: geometry,
-                // In that time the core has asked each peer twice.
-                reluctance: 2 * UInt64(node.ids.count) * heartbeat, seed: UInt64.random(in: 0...UInt64.max),
-                board: node.board, logger: node.logger))
+    private static func stages(
+        of pools: RecoveredPools, _ options: ReplicaStages<Machine>.Options,
+        in surroundings: ReplicaStages<Machine>.Surroundings
+    ) throws(ReplicaError) -> ReplicaStages<Machine> {
+        do throws(Refusal) {
+            return try ReplicaStages(
+                options, pools: pools, rings: Rings(outstanding: options.maxOutstanding), in: surroundings)
+        } catch {
+            throw ReplicaError(
+                .refused,
+                "\(pools.state.path): the state machine finds no room in it (\(error)); a new cluster with a larger state_size has it: one replica alone, formatted anew, is refused by the others"
+            )
+        }
     }
 
     // MARK: What is said at the start
 
     /// What the opening of the pools has found.
-    private static func tell(of pools: Pools, _ charter: Charter, to board: StatusBoard, _ logger: Logger) {
-        if let (what, isDone) = pools.resizing { isDone ? logger.notice("\(what)") : logger.warning("\(what)") }
+    private static func tell(of opened: Pools, _ charter: Charter, to board: StatusBoard, _ logger: Logger) {
+        let pools = opened.recovered
+        if let (what, isDone) = opened.resizing { isDone ? logger.notice("\(what)") : logger.warning("\(what)") }
         board.votesDroppedTorn.add(UInt64(pools.acceptor.torn.count))
         for vote in pools.acceptor.torn {
             logger.warning(
@@ -213,8 +167,7 @@ final class ReplicaLife<Machine: StateMachine> {
 
     deinit {
         // The lanes have stopped, or never ran.
-        rings.deallocate()
-        progress.deallocate()
+        stages.deallocate()
         gate?.deallocate()
         for lane in lanes { lane.parker.deallocate() }
     }
@@ -227,13 +180,14 @@ final class ReplicaLife<Machine: StateMachine> {
     /// Does the slow work of a state transfer, if there is some.
     /// - Returns: a snapshot that is to take the place of this replica's state, as soon as this life has ended.
     func work() -> (snapshot: IncomingSnapshot, view: UInt64)? {
-        desk.work(
+        stages.desk.work(
             with: PoolFiles(
-                path: member.statePool, geometry: geometry, identity: acceptor.identity, bootCount: life.bootCount))
+                path: member.statePool, geometry: geometry, identity: pools.acceptor.identity,
+                bootCount: pools.life.bootCount))
     }
 
     /// The last instance that is executed and committed.
-    var executed: UInt64 { progress.executed }
+    var executed: UInt64 { stages.progress.executed }
 
     /// Stops the lanes. What was begun is durable when it returns, and the pools are closed.
     /// - Parameters:
@@ -244,9 +198,9 @@ final class ReplicaLife<Machine: StateMachine> {
         for lane in lanes { lane.join() }
         // Before a state is installed that was decided in that view: what is decided in it counts as accepted in the
         // view promised.
-        if view > acceptor.promised { acceptor.record(promise: view) }
-        if isExpelled { acceptor.expel() }
-        acceptor.close()
+        if view > pools.acceptor.promised { pools.acceptor.record(promise: view) }
+        if isExpelled { pools.acceptor.expel() }
+        pools.acceptor.close()
     }
 }
 

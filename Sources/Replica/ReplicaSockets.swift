@@ -1,6 +1,8 @@
 import MPaxosConsensus
 import MPaxosMessaging
 import MPaxosPipeline
+import MPaxosQueues
+import MPaxosStateMachines
 import MPaxosTopology
 import MPaxosTransport
 import MPaxosWire
@@ -18,7 +20,7 @@ struct ReplicaSockets {
     private static let largestBatchElsewhere = 17 << 20
 
     /// - Parameter largestBatch: bytes that this replica's log has room for.
-    init<Machine>(of node: ReplicaLife<Machine>.Surroundings, largestBatch: Int) throws(MessagingError) {
+    init<Machine: StateMachine>(of node: ReplicaLife<Machine>.Surroundings, largestBatch: Int) throws(MessagingError) {
         let (topology, member, keys) = (node.topology, node.member, node.keys)
         // Also where this replica's log is smaller than that of others: a batch that it has no room for is no reason to
         // lose the link.
@@ -57,25 +59,25 @@ struct ReplicaSockets {
 
     /// The stage that talks to the other replicas.
     /// - Parameter skips: positions of commands that this replica skips, or has skipped.
-    func links<Machine>(
-        of node: ReplicaLife<Machine>.Surroundings, charter: Charter, skips: [UInt64],
-        parts: ReplicaLife<Machine>.Parts
+    func links<Machine: StateMachine>(
+        of node: ReplicaLife<Machine>.Surroundings, charter: Charter, skips: [UInt64], pools: RecoveredPools,
+        stages: ReplicaStages<Machine>, engine: Parker
     ) -> PeerLinks {
         let (topology, member, alarm) = (node.topology, node.member, node.alarm)
         return PeerLinks(
             settings: .init(
                 index: node.index, cluster: topology.name, replica: member.id, charter: charter,
-                fingerprint: charter.fingerprint(layout: parts.pools.state.geometry.fingerprint),
+                fingerprint: charter.fingerprint(layout: pools.state.geometry.fingerprint),
                 members: topology.replicas.map {
                     Handshake.Member(
                         id: $0.id, incarnation: 0, life: .none,
                         peerEndpoint: $0.peer.description, clientEndpoint: $0.client.description)
-                }, acquaintances: parts.pools.acquaintances(of: node.ids, index: node.index), skips: skips,
+                }, acquaintances: pools.acquaintances(of: node.ids, index: node.index), skips: skips,
                 keys: node.keys),
             port: peers, dealers: dealers,
             callBack: CallBack(to: topology.replicas.map(\.peer.description), in: context, pair: node.keys?.pair),
-            progress: parts.progress, board: node.board, logger: node.logger, rings: parts.rings,
-            engine: parts.plan.parkers.engine,
+            progress: stages.progress, board: node.board, logger: node.logger, rings: stages.rings,
+            engine: engine,
             expelled: {
                 alarm.raise(
                     .init(

@@ -105,8 +105,8 @@ import Testing
         }
         func open() throws {
             let pools = try Pools(topology: cluster.topology, member: member, charter: charter)
-            pools.acceptor.close()
-            pools.state.close()
+            pools.recovered.acceptor.close()
+            pools.recovered.state.close()
         }
         try vote(for: 1, Self.record(origin: 2))
         try open()

@@ -102,11 +102,14 @@ import Testing
         for _ in 0..<2 {
             let pools = try Pools(topology: topology, member: member, charter: charter)
             var effects = EffectBuffer()
-            var core = pools.core(topology: topology, index: 0)
+            var core = pools.recovered.core(
+            Configuration(
+                replica: 0, replicaCount: 3, window: topology.protocol.window,
+                slotCount: pools.recovered.acceptor.slotCount, seed: 1))
             core.start(now: 0, into: &effects)
             let (decided, floor, view) = (core.decided, core.floor, core.view)
-            #expect(pools.state.executed == 8 && decided == 8)
-            #expect(pools.acceptor.floor == 9 && floor == 9)
+            #expect(pools.recovered.state.executed == 8 && decided == 8)
+            #expect(pools.recovered.acceptor.floor == 9 && floor == 9)
             for instance in 1...12 as ClosedRange<UInt64> {
                 let found = core.entry(at: instance)
                 if instance <= 8 {
@@ -115,12 +118,12 @@ import Testing
                 }
                 let entry = try #require(found)
                 #expect(entry.view == 7 && !entry.isDecided)
-                let tag = pools.acceptor.bytes(of: entry.batch).loadUnaligned(fromByteOffset: 8, as: UInt64.self)
+                let tag = pools.recovered.acceptor.bytes(of: entry.batch).loadUnaligned(fromByteOffset: 8, as: UInt64.self)
                 #expect(tag == instance &* 7)
             }
-            #expect(view == 7 && pools.acceptor.promised == 7)
-            pools.state.close()
-            pools.acceptor.close()
+            #expect(view == 7 && pools.recovered.acceptor.promised == 7)
+            pools.recovered.state.close()
+            pools.recovered.acceptor.close()
         }
     }
 
@@ -132,10 +135,10 @@ import Testing
         try vote(1...12, in: 7)
         try transfer().install(over: member.statePool)
         let pools = try Pools(topology: topology, member: member, charter: charter)
-        #expect(pools.acceptor.floor == 100_001 && pools.acceptor.used == 0 && pools.acceptor.promised == 7)
-        #expect(pools.acceptor.hasSlot(for: 100_001) && pools.acceptor.reserve(1 << 20) != nil)
-        pools.state.close()
-        pools.acceptor.close()
+        #expect(pools.recovered.acceptor.floor == 100_001 && pools.recovered.acceptor.used == 0 && pools.recovered.acceptor.promised == 7)
+        #expect(pools.recovered.acceptor.hasSlot(for: 100_001) && pools.recovered.acceptor.reserve(1 << 20) != nil)
+        pools.recovered.state.close()
+        pools.recovered.acceptor.close()
     }
 
     /// What is decided in a state counts as accepted in the view promised, so that one must not be lower than the giver's.
@@ -166,9 +169,9 @@ import Testing
         try vote(1...12, in: 7)
         let incoming = try transfer()
         let pools = try Pools(topology: topology, member: member, charter: charter)
-        #expect(pools.state.executed == 4 && pools.acceptor.floor == 1)
+        #expect(pools.recovered.state.executed == 4 && pools.recovered.acceptor.floor == 1)
         #expect(!FileManager.default.fileExists(atPath: incoming.path))
-        pools.state.close()
-        pools.acceptor.close()
+        pools.recovered.state.close()
+        pools.recovered.acceptor.close()
     }
 }

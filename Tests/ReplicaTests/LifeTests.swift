@@ -27,9 +27,9 @@ import Testing
     /// Opens and closes the pools.
     @discardableResult private func live() throws -> Life {
         let pools = try Pools(topology: cluster.topology, member: member, charter: charter)
-        pools.state.close()
-        pools.acceptor.close()
-        return pools.life
+        pools.recovered.state.close()
+        pools.recovered.acceptor.close()
+        return pools.recovered.life
     }
 
     private func copy(_ path: String, to copy: String) throws {
