@@ -79,6 +79,12 @@ let package = Package(
                 "StateMachines", "StateTransfer", "Metrics",
             ], [logging]),
         module(
+            "ClusterSimulation",
+            [
+                "Invariants", "CSupport", "Consensus", "Wire", "Queues", "Frames", "PersistentMemory", "Storage",
+                "StateMachines", "StateTransfer", "Pipeline", "Metrics", "Simulation",
+            ], [logging]),
+        module(
             "Transport",
             [
                 "Invariants", "CSupport", "Consensus", "Wire", "Queues", "Keys", "Frames", "Messaging", "ZMTP",
@@ -99,7 +105,8 @@ let package = Package(
         .executableTarget(
             name: "mpaxos",
             dependencies: ours([
-                "Invariants", "Replica", "Client", "LoadGenerator", "Simulation", "Topology", "Storage",
+                "Invariants", "Replica", "Client", "LoadGenerator", "Simulation", "ClusterSimulation", "Topology",
+                "Storage",
                 "StateMachines", "PersistentMemory", "Keys", "Wire", "Status",
             ]) + [argumentParser, logging]),
 

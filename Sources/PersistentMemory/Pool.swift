@@ -128,7 +128,8 @@ package final class Pool {
         }
     }
 
-    private init(path: String, memoryOf count: Int) throws(PoolError) {
+    /// A pool without libpmemobj, in memory that is zero: an unnamed file, see `fileDescriptor`.
+    package init(path: String, memoryOf count: Int) throws(PoolError) {
         invariant(count > 0, "an image has bytes")
         invariant(count % Pool.pageSize == 0, "an image is whole pages")
         let descriptor = cpm_memory_file("crash-image")

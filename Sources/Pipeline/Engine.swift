@@ -136,6 +136,14 @@ package final class Engine: Stage {
 
     deinit { scratch.deallocate() }
 
+    /// The highest instance up to which all are known to be decided, and the batch of one that is.
+    package var decidedInstance: UInt64 { core.decided }
+
+    /// Nil when the log does not have it.
+    package func decidedBatch(of instance: UInt64) -> UnsafeRawBufferPointer? {
+        core.entry(at: instance).map { acceptor.bytes(of: $0.batch) }
+    }
+
     override package var nextDeadline: UInt64 {
         guard isFounded else { return .max }
         let deadline = min(core.nextDeadline, traffic.nextDeadline)

@@ -51,6 +51,17 @@ package struct RecoveredPools {
         if replicas == 1, acceptor.founding != .founded { acceptor.record(founding: .founded) }
     }
 
+    /// Closes the log, when the stages have stopped; the executor closes the state.
+    /// - Parameters:
+    ///   - promising: a view to be promised besides, at least: before a state is installed that was decided in it, since
+    ///     what is decided in a view counts as accepted in the view promised.
+    ///   - isExpelled: the pools are never to be opened again.
+    package func end(promising view: UInt64 = 0, isExpelled: Bool = false) {
+        if view > acceptor.promised { acceptor.record(promise: view) }
+        if isExpelled { acceptor.expel() }
+        acceptor.close()
+    }
+
     private static func requirePair(_ acceptor: AcceptorPool, _ state: StatePool) throws(PoolError) {
         let both = "\(acceptor.path) and \(state.path)"
         guard acceptor.identity == state.identity else {

@@ -16,22 +16,34 @@ package struct Rings {
     package let arrivals: SPSCRing<Arrival>
     package let departures: SPSCRing<Departure>
 
+    /// How much some of the rings hold: enough that a replica at work meets no end of them.
+    package struct Sizes: Sendable {
+        /// Elements, powers of two. An arrival can bring word of every member: `arrivals` is 32 at least.
+        package var decided = 1024
+        package var arrivals = 4096
+        package var departures = 4096
+        /// Bytes: thousands of small requests; the rest of a burst lies in memory of its own.
+        package var bodies = 4 << 20
+        package var queryBodies = 1 << 20
+
+        package init() {}
+    }
+
     /// - Parameter outstanding: most requests that are admitted at once: the rings that carry one element a request have
     ///   room for all of them, so that only admission needs to push back.
-    package init(outstanding: Int) {
+    package init(outstanding: Int, sizes: Sizes = Sizes()) {
         let perRequest = Self.powerOfTwo(atLeast: outstanding)
         submissions = .allocate(capacity: perRequest)
         localQueries = .allocate(capacity: perRequest)
         completions = .allocate(capacity: perRequest)
-        // Thousands of small ones; the rest of a burst lies in memory of its own.
-        bodies = .allocate(capacity: 4 << 20)
-        queryBodies = .allocate(capacity: 1 << 20)
-        replyBodies = .allocate(capacity: 4 << 20)
-        decided = .allocate(capacity: 1024)
+        bodies = .allocate(capacity: sizes.bodies)
+        queryBodies = .allocate(capacity: sizes.queryBodies)
+        replyBodies = .allocate(capacity: sizes.bodies)
+        decided = .allocate(capacity: sizes.decided)
         // The engine looks each millisecond, in which not so many thousand instances are executed.
         digests = .allocate(capacity: 64)
-        arrivals = .allocate(capacity: 4096)
-        departures = .allocate(capacity: 4096)
+        arrivals = .allocate(capacity: sizes.arrivals)
+        departures = .allocate(capacity: sizes.departures)
     }
 
     /// All lanes must have stopped. What is still under way is let go.

@@ -51,6 +51,9 @@ package struct Parker: @unchecked Sendable {
         return descriptor < 0 ? nil : Parker(fileDescriptor: descriptor)
     }
 
+    /// One without a descriptor, for lanes that are no threads: who runs them looks at `isParked`.
+    package static func withoutDescriptor() -> Parker { Parker(fileDescriptor: -1) }
+
     private init(fileDescriptor: Int32) {
         self.fileDescriptor = fileDescriptor
         // A line of its own: every producer reads it after each publication.
@@ -62,7 +65,7 @@ package struct Parker: @unchecked Sendable {
 
     /// Closes the descriptor. Nobody may use the parker any more.
     package func deallocate() {
-        close(fileDescriptor)
+        if fileDescriptor >= 0 { close(fileDescriptor) }
         UnsafeMutableRawPointer(state).deallocate()
     }
 
@@ -116,7 +119,10 @@ package struct Parker: @unchecked Sendable {
         if state.pointee.compareExchange(
             expected: State.parked, desired: State.running, ordering: .acquiringAndReleasing
         ).exchanged {
-            csupport_eventfd_signal(fileDescriptor)
+            if fileDescriptor >= 0 { csupport_eventfd_signal(fileDescriptor) }
         }
     }
+
+    /// Whether the lane has parked, and nobody has woken it since.
+    package var isParked: Bool { state.pointee.load(ordering: .acquiring) == State.parked }
 }

@@ -196,11 +196,7 @@ final class ReplicaLife<Machine: StateMachine> {
     func end(promising view: UInt64 = 0, isExpelled: Bool = false) {
         for lane in lanes { lane.stop() }
         for lane in lanes { lane.join() }
-        // Before a state is installed that was decided in that view: what is decided in it counts as accepted in the
-        // view promised.
-        if view > pools.acceptor.promised { pools.acceptor.record(promise: view) }
-        if isExpelled { pools.acceptor.expel() }
-        pools.acceptor.close()
+        pools.end(promising: view, isExpelled: isExpelled)
     }
 }
 

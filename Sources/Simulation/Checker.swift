@@ -6,6 +6,12 @@ package struct SimulationFailure: Error, CustomStringConvertible {
     package var time: Microseconds
     package var what: String
 
+    package init(seed: UInt64, time: Microseconds, what: String) {
+        self.seed = seed
+        self.time = time
+        self.what = what
+    }
+
     package var description: String { "seed \(seed), \(time) us: \(what)" }
 }
 

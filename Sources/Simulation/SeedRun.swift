@@ -21,22 +21,59 @@ package final class SeedRun: Sendable {
         package var time: UInt64 = 0
     }
 
+    /// What came of one seed.
+    package struct Outcome: Sendable {
+        package var failure: SimulationFailure?
+        package var replicaCount: Int
+        package var decided: UInt64
+        package var answered: UInt64
+        package var crashes: Int
+        package var elections: UInt64
+        package var boundUsed: UInt64
+        package var time: UInt64
+
+        package init(
+            failure: SimulationFailure?, replicaCount: Int, decided: UInt64, answered: UInt64, crashes: Int,
+            elections: UInt64, boundUsed: UInt64, time: UInt64
+        ) {
+            self.failure = failure
+            self.replicaCount = replicaCount
+            self.decided = decided
+            self.answered = answered
+            self.crashes = crashes
+            self.elections = elections
+            self.boundUsed = boundUsed
+            self.time = time
+        }
+    }
+
     private let seeds: Range<UInt64>
-    private let replicaCount: Int?
-    private let links: Bool?
+    private let runSeed: @Sendable (UInt64) -> Outcome
     private let next: Atomic<UInt64>
     private let isStopped = Atomic<Bool>(false)
     private let totals = Mutex(Totals())
 
+    /// - Parameter run: runs one seed; any thread, several at a time.
+    package init(seeds: Range<UInt64>, run: @escaping @Sendable (UInt64) -> Outcome) {
+        invariant(!seeds.isEmpty, "a run has seeds")
+        self.seeds = seeds
+        runSeed = run
+        next = Atomic(seeds.lowerBound)
+    }
+
+    /// Runs of `Simulator`.
     /// - Parameters:
     ///   - replicaCount: nil: the seed's own, see `replicaCount(of:)`.
     ///   - links: nil: the seed's own.
-    package init(seeds: Range<UInt64>, replicaCount: Int?, links: Bool? = nil) {
-        invariant(!seeds.isEmpty, "a run has seeds")
-        self.seeds = seeds
-        self.replicaCount = replicaCount
-        self.links = links
-        next = Atomic(seeds.lowerBound)
+    package convenience init(seeds: Range<UInt64>, replicaCount: Int?, links: Bool? = nil) {
+        self.init(seeds: seeds) { seed in
+            let options = Self.options(seed: seed, replicaCount: replicaCount, links: links)
+            let report = Simulator(seed: seed, options: options).run()
+            return Outcome(
+                failure: report.failure, replicaCount: options.replicaCount, decided: report.decided,
+                answered: report.answered, crashes: report.crashes, elections: report.elections,
+                boundUsed: report.boundUsed, time: report.time)
+        }
     }
 
     /// Mostly three or five.
@@ -72,8 +109,7 @@ package final class SeedRun: Sendable {
             guard seed < seeds.upperBound else { return }
             let before = Self.stand(for: seed)
             defer { csupport_stand(before) }
-            let options = Self.options(seed: seed, replicaCount: replicaCount, links: links)
-            let report = Simulator(seed: seed, options: options).run()
+            let report = runSeed(seed)
             if report.failure != nil { isStopped.store(true, ordering: .relaxed) }
             totals.withLock { totals in
                 totals.done += 1
@@ -89,7 +125,7 @@ package final class SeedRun: Sendable {
                 // Of several at once, the lowest.
                 if let failure = report.failure, failure.seed < totals.failure?.seed ?? .max {
                     totals.failure = failure
-                    totals.replicaCount = options.replicaCount
+                    totals.replicaCount = report.replicaCount
                 }
                 if totals.done % 200 == 0 { progress(totals) }
             }

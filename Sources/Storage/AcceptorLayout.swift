@@ -13,7 +13,7 @@ import MPaxosPersistentMemory
 /// page 3   slots: S x 2 sides x 64 bytes (VoteLine)
 /// ...      arena: the batches' bytes, circular
 /// ```
-struct AcceptorGeometry: Equatable {
+package struct AcceptorGeometry: Equatable {
     static let magic: UInt64 = 0x5443_4341_5850_4D01  // "\u{1}MPXACCT"
     static let version: UInt32 = 5
     static let poolLayout = "mpaxos-acceptor-3"
@@ -51,13 +51,16 @@ struct AcceptorGeometry: Equatable {
     }
 
     /// Other proportions than the usual, so that tests reach a wrap and a full ring early.
-    init(slots: Int, arenaSize: Int) {
+    package init(slots: Int, arenaSize: Int) {
         invariant(slots >= 2 && slots & (slots - 1) == 0, "the number of slots is a power of two")
         invariant(arenaSize > 0 && arenaSize % Self.line == 0, "the arena is whole lines")
         self.slots = slots
         arenaOffset = Self.slotsOffset + slots * Self.slotSize
         self.arenaSize = arenaSize
     }
+
+    /// Bytes of a region for it.
+    package var regionSize: Int { (arenaOffset + arenaSize + Pool.pageSize - 1) & ~(Pool.pageSize - 1) }
 
     /// nil when the words do not describe a layout that fits into the region.
     init?(words: [UInt64], regionSize: Int) {

@@ -55,7 +55,8 @@ package final class AcceptorPool {
         write(identity: identity, geometry: geometry ?? AcceptorGeometry(regionSize: pool.region.count), to: pool)
     }
 
-    static func write(identity: PoolIdentity, geometry: AcceptorGeometry, to pool: Pool) {
+    /// Formats a region.
+    package static func write(identity: PoolIdentity, geometry: AcceptorGeometry, to pool: Pool) {
         invariant(
             geometry.arenaOffset + geometry.arenaSize <= pool.region.count, "the geometry fits the region")
         let region = pool.region.baseAddress!
@@ -90,7 +91,7 @@ package final class AcceptorPool {
     }
 
     /// - Parameter boot: the run of the machine; 0: it may have lost power since the pool was last written.
-    init(
+    package init(
         in pool: Pool, expecting cluster: String, replica: UInt16, charter: Charter? = nil, boot: UInt64 = 0
     ) throws(PoolError) {
         self.pool = pool

@@ -63,8 +63,8 @@ package final class IncomingSnapshot: @unchecked Sendable {
         }
     }
 
-    /// In memory, for crash snapshots.
-    init(in pool: Pool, geometry: StateGeometry) {
+    /// In a pool that is zero, in memory.
+    package init(in pool: Pool, geometry: StateGeometry) {
         path = pool.path
         self.pool = pool
         self.geometry = geometry

@@ -81,7 +81,7 @@ package final class StatePool {
         try format(in: pool, identity: identity, sessions: sessions, journalSize: journalSize, reserveSize: reserveSize)
     }
 
-    static func format(
+    package static func format(
         in pool: Pool, identity: PoolIdentity, sessions: Int, journalSize: Int? = nil, reserveSize: Int? = nil
     ) throws(PoolError) {
         let journal = journalSize ?? StateLayout.journalSize(regionSize: pool.region.count)
@@ -155,7 +155,7 @@ package final class StatePool {
     }
 
     /// - Parameter isMoving: as of `Heap`.
-    init(
+    package init(
         in pool: Pool, viewLimit: Int = 256 << 20,
         expecting owner: (cluster: String, replica: UInt16, charter: Charter?)? = nil, isMoving: Bool = false
     ) throws(PoolError) {

@@ -6,7 +6,7 @@ import MPaxosPersistentMemory
 package struct StateGeometry: Equatable, Sendable {
     /// Bytes of the pool's file and of its region.
     let fileSize: Int
-    let regionSize: Int
+    package let regionSize: Int
     /// Where in the region the data area lies.
     let data: Range<Int>
     /// Equal where version, sizes and capacity of sessions are.

@@ -1,5 +1,6 @@
 import ArgumentParser
 import Foundation
+import MPaxosClusterSimulation
 import MPaxosSimulation
 
 struct SimulateCommand: ParsableCommand {
@@ -32,6 +33,9 @@ struct SimulateCommand: ParsableCommand {
 
     @Option(help: ArgumentHelp("One seed to run.", valueName: "n"))
     var seed: UInt64?
+
+    @Flag(help: "Whole replicas: their stages, pools and clients, not the core alone.")
+    var whole = false
 
     @Flag(help: "Print every step.")
     var trace = false
@@ -97,15 +101,27 @@ struct SimulateCommand: ParsableCommand {
     }
 
     func run() throws {
+        if whole { return try runWhole() }
         if let seeds { try run(seeds.range) }
         if let seed { try replay(seed) }
         if let plantedBugs { try hunt(limit: plantedBugs) }
     }
 
     private func run(_ range: Range<UInt64>) throws {
+        let totals = try run(SeedRun(seeds: range, replicaCount: replicas, links: links), range)
+        guard let failure = totals.failure else { return }
+        try Output.line("\(failure)")
+        try printReplay(
+            of: failure.seed,
+            options: SeedRun.options(seed: failure.seed, replicaCount: totals.replicaCount, links: links))
+        throw Failure(.notSo)
+    }
+
+    /// Runs the seeds of a range, and says what came of them.
+    func run(_ seeds: SeedRun, _ range: Range<UInt64>) throws -> SeedRun.Totals {
         let jobs = jobs ?? ProcessInfo.processInfo.activeProcessorCount
         let start = ContinuousClock.now
-        let totals = SeedRun(seeds: range, replicaCount: replicas, links: links).run(jobs: jobs) { totals in
+        let totals = seeds.run(jobs: jobs) { totals in
             let rate = Double(totals.time) / 1e6 / (ContinuousClock.now - start).seconds
             say("\(totals.done) of \(range.count) seeds, \(Int(rate)) simulated seconds a second")
         }
@@ -114,12 +130,7 @@ struct SimulateCommand: ParsableCommand {
         try Output.line(
             "\(totals.done) seeds: \(Int(simulated)) simulated seconds, \(Int(rate)) a second; \(totals.decided) instances decided, \(totals.answered) answers, \(totals.crashes) crashes, \(totals.elections) elections; the slowest convergence took \(totals.boundUsed / 10)% of its bound (seed \(totals.slowest))"
         )
-        guard let failure = totals.failure else { return }
-        try Output.line("\(failure)")
-        try printReplay(
-            of: failure.seed,
-            options: SeedRun.options(seed: failure.seed, replicaCount: totals.replicaCount, links: links))
-        throw Failure(.notSo)
+        return totals
     }
 
     private func printReplay(of seed: UInt64, options: SimulationOptions) throws {

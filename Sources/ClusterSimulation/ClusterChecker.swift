@@ -1,0 +1,200 @@
+import MPaxosConsensus
+import MPaxosInvariants
+import MPaxosStateMachines
+import MPaxosStorage
+import MPaxosWire
+
+/// What all replicas together may do and say, held against the decided log, executed once more (`Reference`).
+struct ClusterChecker {
+    let reference: Reference<SimulatedMachine>
+    /// Each instance's batch, from 1.
+    private var decided: [[UInt8]] = []
+    /// The highest position that any client was told.
+    private(set) var acknowledged: UInt64 = 0
+    /// By key: each value that it had, and from which position on.
+    private var versions: [[UInt8]: [(position: UInt64, value: [UInt8]?)]] = [:]
+    /// Effects that were looked at.
+    private var applied = 0
+    private var executions: Set<Reference<SimulatedMachine>.Request> = []
+    /// By replica: what its messages have told.
+    private var promised: [View]
+    private var accepted: [[Instance: View]]
+
+    init(reference: Reference<SimulatedMachine>, count: Int) {
+        self.reference = reference
+        promised = Array(repeating: 0, count: count)
+        accepted = Array(repeating: [:], count: count)
+    }
+
+    var highestDecided: Instance { Instance(decided.count) }
+
+    // MARK: Agreement
+
+    mutating func decided(_ instance: Instance, _ batch: UnsafeRawBufferPointer, by replica: Int) -> String? {
+        if instance <= highestDecided {
+            return decided[Int(instance) - 1].elementsEqual(batch)
+                ? nil : "replica \(replica) decided another batch for instance \(instance) than others"
+        }
+        guard instance == highestDecided + 1 else {
+            return "replica \(replica) decided instance \(instance), and nobody \(highestDecided + 1)"
+        }
+        decided.append(Array(batch))
+        reference.extend(batch)
+        return look()
+    }
+
+    /// What the next instance has changed, by rules that are not those of the replicas' code.
+    private mutating func look() -> String? {
+        while applied < reference.effects.count {
+            let effect = reference.effects[applied]
+            applied += 1
+            guard effect.request.kind == CommandCode.submit.rawValue, effect.status == StatusCode.ok.rawValue else {
+                continue
+            }
+            if effect.request.session != 0, !executions.insert(effect.request).inserted {
+                return "command \(effect.request.sequence) of session \(effect.request.session) took effect twice"
+            }
+            if let violation = apply(effect, at: UInt64(applied)) { return violation }
+        }
+        return nil
+    }
+
+    private mutating func apply(_ effect: Reference<SimulatedMachine>.Effect, at position: UInt64) -> String? {
+        let body = effect.request.body
+        let length = Int(body[1]) | Int(body[2]) << 8
+        let key = Array(body[5..<5 + length])
+        let before = versions[key]?.last?.value ?? nil
+        guard effect.body == Self.reply(before) else {
+            return "the command at position \(position) is answered wrongly"
+        }
+        switch body[0] {
+        case KeyValueCommand.Operation.put.rawValue:
+            versions[key, default: []].append((position, Array(body[(5 + length)...])))
+        case KeyValueCommand.Operation.delete.rawValue: versions[key, default: []].append((position, nil))
+        default: break
+        }
+        return nil
+    }
+
+    private static func reply(_ value: [UInt8]?) -> [UInt8] { value.map { [1] + $0 } ?? [0] }
+
+    /// Where a replica's state stands.
+    func stands(_ replica: Int, executed: UInt64, _ digest: UInt64, at position: UInt64) -> String? {
+        guard executed < reference.digests.count else {
+            return "replica \(replica) executed instance \(executed), which nobody decided"
+        }
+        guard position == reference.positions[Int(executed)] else {
+            return
+                "replica \(replica) is at position \(position) after instance \(executed), not \(reference.positions[Int(executed)])"
+        }
+        guard digest == reference.digests[Int(executed)] else {
+            return "replica \(replica) has another state after instance \(executed)"
+        }
+        return nil
+    }
+
+    // MARK: Clients
+
+    /// A reply has reached the client that waited for it.
+    mutating func acknowledge(
+        _ operation: ClusterClient.Operation, _ reply: ReplyHeader, _ body: [UInt8], by client: ClusterClient
+    ) -> String? {
+        let what = "operation \(client.completed + 1) of client \(client.index)"
+        guard reply.position <= reference.position else {
+            return "\(what) is answered with position \(reply.position) of \(reference.position)"
+        }
+        let isQuery = operation.kind == .query || operation.kind == .local
+        guard isQuery ? reply.position >= operation.floor : reply.position > operation.floor else {
+            return "\(what) took effect at \(reply.position); when it began, \(operation.floor) had been answered"
+        }
+        acknowledged = max(acknowledged, reply.position)
+        if isQuery {
+            let key = Array(operation.body[5...])
+            let value = versions[key]?.last { $0.position <= reply.position }?.value ?? nil
+            return body == Self.reply(value) ? nil : "\(what) saw what was not there at position \(reply.position)"
+        }
+        let effect = reference.effects[Int(reply.position) - 1]
+        let isOf =
+            operation.kind == .open
+            ? effect.request.kind == CommandCode.open.rawValue && effect.session == reply.session
+            : effect.request
+                == .init(
+                    kind: operation.header.command, session: operation.header.session,
+                    sequence: operation.header.sequence, body: operation.body)
+        guard isOf else { return "\(what) did not take effect at \(reply.position), as its reply says" }
+        guard effect.status == reply.status.rawValue, effect.body == body else {
+            return "\(what) is answered otherwise than when it took effect"
+        }
+        return nil
+    }
+
+    /// What was sent once, without a session, and never repeated, takes effect once at most.
+    func unsessionedTwice() -> String? {
+        let most = reference.unsessioned.values.max() ?? 0
+        return most > 1 ? "a command that was sent once took effect \(most) times" : nil
+    }
+
+    // MARK: What messages tell
+
+    /// A frame leaves: from now on it binds its sender.
+    mutating func sent(_ frame: [UInt8], by replica: Int) -> String? {
+        frame.withUnsafeBytes { bytes in
+            guard let decoded = try? PeerFrame(decoding: bytes) else {
+                return "replica \(replica) sends what is no frame"
+            }
+            guard decoded.sender == replica else { return "replica \(replica) sends in the name of \(decoded.sender)" }
+            guard case .message(let message) = decoded.content else { return nil }
+            switch message.kind {
+            case .promise: promised[replica] = max(promised[replica], message.view)
+            case .accept:
+                promised[replica] = max(promised[replica], message.view)
+                binds(replica, message.instance, message.view)
+            case .accepted:
+                promised[replica] = max(promised[replica], message.view)
+                var instance = message.bound + 1
+                while instance <= message.instance {
+                    binds(replica, instance, message.view)
+                    instance += 1
+                }
+            default: break
+            }
+            return nil
+        }
+    }
+
+    private mutating func binds(_ replica: Int, _ instance: Instance, _ view: View) {
+        accepted[replica][instance] = max(accepted[replica][instance] ?? 0, view)
+    }
+
+    /// A replica has recovered: nothing that a message told is lost.
+    mutating func recovered(_ replica: Int, _ acceptor: AcceptorPool, executed: UInt64) -> String? {
+        var found: [Instance: View] = [:]
+        var highest = acceptor.promised
+        var wrong: Instance?
+        acceptor.forEachEntry { instance, view, batch in
+            found[instance] = view
+            if view != decidedView { highest = max(highest, view) }
+            let told = accepted[replica][instance] ?? 0
+            if instance > executed, view < told {
+                let isDecided =
+                    instance <= highestDecided
+                    && decided[Int(instance) - 1].elementsEqual(acceptor.bytes(of: batch))
+                if !isDecided { wrong = instance }
+            }
+        }
+        if let wrong { return "replica \(replica) fell back to an earlier view for instance \(wrong)" }
+        guard highest >= promised[replica] else {
+            return "replica \(replica) forgot its promise of \(promised[replica]), knows \(highest)"
+        }
+        var instance = executed + 1
+        let last = accepted[replica].keys.max() ?? 0
+        while instance <= last {
+            if accepted[replica][instance] != nil, found[instance] == nil {
+                return "replica \(replica) lost its vote for instance \(instance)"
+            }
+            instance += 1
+        }
+        accepted[replica] = accepted[replica].filter { $0.key > executed }
+        return nil
+    }
+}

@@ -1,0 +1,109 @@
+import MPaxosConsensus
+import MPaxosPersistentMemory
+import MPaxosPipeline
+import MPaxosSimulation
+import MPaxosStorage
+
+/// Once nothing goes wrong any more, but for what lasts, the replicas get on.
+extension ClusterSimulator {
+    func runLiveness() throws(SimulationFailure) {
+        isFaulty = false
+        for number in ends.keys.sorted() { try ends.removeValue(forKey: number)?() }
+        ways.unblockAll()
+        for host in hosts {
+            host.eventsUntilCrash = .max
+            for lane in host.lanes.indices {
+                host.lanes[lane].stuckUntil = 0
+                host.lanes[lane].slowness = 0
+            }
+            host.clock.change(now: now, rate: 1000, jump: 0)
+        }
+        // A majority, and what lasts: the others are down or cut off, a link is gone, one is slow.
+        var members = hosts
+        let others = random.chance(perMille: 500) ? random.index((hosts.count - 1) / 2 + 1) : 0
+        members.shuffle(using: &random)
+        let away = Array(members.prefix(others))
+        members.removeFirst(others)
+        let isDown = random.chance(perMille: 500)
+        for host in away where isDown {
+            host.isAway = true
+            try crash(host)
+        }
+        for host in away where !isDown { for member in members { cut(host, member) } }
+        if random.chance(perMille: 200), members.count > 2 { cut(members[0], members[1]) }
+        if random.chance(perMille: 300) { members[members.count - 1].lanes[0].slowness = 1 + random.below(1_000) }
+        for host in members where !host.isUp { try start(host) }
+        for host in away where !isDown && !host.isUp { try start(host) }
+        meetAll()
+        trace("calm: \(away.map(\.index)) are \(isDown ? "down" : "cut off")")
+        try converge(members)
+        for host in hosts {
+            host.isAway = false
+            host.lanes[0].slowness = 0
+            if !host.isUp { try start(host) }
+        }
+        ways.unblockAll()
+        meetAll()
+        trace("all are back")
+        try converge(hosts)
+    }
+
+    private func cut(_ one: Host, _ other: Host) {
+        ways.block(from: one.index, to: other.index, true)
+        ways.block(from: other.index, to: one.index, true)
+        sever(one.index, other.index)
+    }
+
+    private func meetAll() {
+        for one in hosts { for other in hosts where one.index < other.index { meet(one, other) } }
+    }
+
+    /// `members` must execute something new, and answer every client, within a bound.
+    private func converge(_ members: [Host]) throws(SimulationFailure) {
+        let mark = checker.highestDecided + 2
+        let completed = clients.map(\.completed)
+        let waits = plan.gatewayPatience + 2 * plan.patience
+        let bound = 100 * plan.suspect + 12 * waits * UInt64(hosts.count) + 500 * plan.fence + 5_000_000
+        let begin = now
+        let isDone = { [self] in
+            members.allSatisfy { $0.life?.stages.progress.executed ?? 0 >= mark }
+                && zip(clients, completed).allSatisfy { $0.completed > $1 + 1 }
+        }
+        try run(until: begin + bound, orWhen: isDone)
+        report.boundUsed = max(report.boundUsed, 1000 * (now - begin) / bound)
+        guard isDone() else {
+            let answers = zip(clients, completed).map { $0.completed - $1 }
+            throw failure(
+                "replicas \(members.map(\.index)) do not get on: \(answers) answers, \(mark) to be executed; \(members.map(summary).joined(separator: "; "))"
+            )
+        }
+        trace("converged after \(now - begin) of \(bound)")
+    }
+
+    private func summary(of host: Host) -> String {
+        guard let life = host.life else { return "\(host.index) is down" }
+        let board = life.board
+        return
+            "\(host.index): \(board.role.name) in view \(board.view.load()), decided \(board.decided.load()), executed \(board.executed.load()), floor \(board.floor.load()), log \(board.acceptorPoolUsed.load()) of \(board.acceptorPoolSize.load()), leader \(board.knownLeader.map(String.init) ?? "-"), ready \(board.isReady), dropped \(board.batchesDropped.load()), lanes asleep \(host.lanes.map(\.isAsleep))"
+    }
+
+    /// The end: nothing is left over in memory, and all states are one.
+    func finish() throws(SimulationFailure) {
+        if !plan.isWild { try check(checker.unsessionedTwice()) }
+        for host in hosts {
+            host.stop()
+            let stand: (executed: UInt64, digest: UInt64, position: UInt64)
+            do throws(PoolError) {
+                let state = try StatePool(in: host.state.open { _ in })
+                _ = try state.verify()
+                stand = (state.executed, state.heap.digest, state.position)
+                let isWhole = state.executedCommands == 0
+                host.state.discard { state.close() }
+                guard isWhole else { continue }
+            } catch {
+                throw failure("the state of replica \(host.index) is not sound: \(error)")
+            }
+            try check(checker.stands(host.index, executed: stand.executed, stand.digest, at: stand.position))
+        }
+    }
+}

@@ -1,0 +1,60 @@
+import MPaxosConsensus
+import MPaxosPipeline
+import MPaxosSimulation
+
+/// A mistake that the simulation makes on purpose, around the stages, to show that its checkers see what such a mistake
+/// in them would do.
+package enum ClusterPlant: String, CaseIterable, Sendable {
+    /// A group commit of the log is told to be durable before it is.
+    case forgottenLogFence
+    /// So is a commit of the state.
+    case forgottenStateFence
+    /// Some records of the log are not flushed.
+    case forgottenLogFlush
+    /// The executor says that it is further than it is, so that the log overwrites what it still reads.
+    case logOverwrittenEarly
+    /// A state is taken over without the promise of the view that it was decided in.
+    case snapshotWithoutPromise
+    /// A forwarded run of commands is ordered twice.
+    case forwardTwice
+    /// A lane is not woken by another one, now and then.
+    case lostWakeUp
+    /// A replica skips a command that the others execute.
+    case skippedAlone
+    /// The state is rolled back to an earlier commit at a restart, and the log with it.
+    case rolledBack
+    /// Tags of one life of a replica are those of the life before.
+    case epochUsedTwice
+    /// The port gives a reply to the client that asked next.
+    case replyToAnother
+    /// What was recorded of a peer's messages is lost: a link that was cut delivers old frames.
+    case framesOfOldLinks
+}
+
+extension ClusterSimulator {
+    func plants(_ plant: ClusterPlant) -> Bool { options.plant == plant }
+
+    /// Once in some times, and only while there are faults: the end must show what it did.
+    func plantsNow(_ plant: ClusterPlant, oneIn count: Int) -> Bool {
+        plants(plant) && isFaulty && random.index(count) == 0
+    }
+
+    func plantAtStart(of host: Host) {
+        switch options.plant {
+        case .forgottenLogFence:
+            host.acceptor.forget(fences: { [unowned self] in random.index(4) == 0 }, flushes: nil)
+        case .forgottenStateFence:
+            host.state.forget(fences: { [unowned self] in random.index(4) == 0 }, flushes: nil)
+        case .forgottenLogFlush:
+            host.acceptor.forget(fences: nil, flushes: { [unowned self] in random.index(8) == 0 })
+        case .skippedAlone where host.index == 1 && host.starts == 1:
+            _ = host.life?.pools.state.skip([3 + UInt64(random.index(20))])
+        default: break
+        }
+    }
+
+    func plantAfterTurn(of host: Host) {
+        guard plants(.logOverwrittenEarly), let stages = host.life?.stages else { return }
+        stages.progress.executed = max(stages.progress.executed, stages.engine.decidedInstance)
+    }
+}
