@@ -132,6 +132,9 @@ let package = Package(
                 "Consensus", "Wire", "Keys", "Frames", "Messaging", "Queues", "CSupport", "Pipeline", "StateTransfer",
                 "Transport", "Status", "Metrics",
             ], [logging, nioCore, nioPosix, nioSSL]),
+        tests(
+            of: "ClusterSimulation",
+            with: ["ClusterSimulation", "Simulation", "Consensus", "Pipeline", "Wire", "Storage", "PersistentMemory"]),
         tests(of: "EndToEnd", exclude: ["scenarios"]),
     ],
     swiftLanguageModes: [.v6]

@@ -32,6 +32,8 @@ final class ClusterClient {
     /// Of the entry in the agenda that counts.
     var timer: UInt64 = 0
     var completed: UInt64 = 0
+    /// It begins nothing, and repeats nothing.
+    var isResting = false
     /// The highest position that it was told.
     var seen: UInt64 = 0
     /// Numbers its operations and values.
@@ -50,6 +52,7 @@ extension ClusterSimulator {
 
     /// The client begins something, or repeats what was not answered.
     func act(_ client: ClusterClient) {
+        if client.isResting { return }
         if client.operation == nil {
             client.operation = draw(for: client)
             client.count += 1
@@ -70,7 +73,9 @@ extension ClusterSimulator {
                 count = clientHeaderSize
             }
             agenda.put(
-                .request(.init(client: client.index, operation: operation.number), host: client.host, header: header, body: operation.body),
+                .request(
+                    .init(client: client.index, operation: operation.number), host: client.host, header: header,
+                    body: operation.body),
                 at: now + 10 + random.below(300))
         }
         // In calm times a client waits for longer than a gateway does.
@@ -115,7 +120,10 @@ extension ClusterSimulator {
     private func put(_ key: [UInt8], by client: ClusterClient) -> [UInt8] {
         client.count += 1
         let name = Array("\(client.index).\(client.count)".utf8)
-        let size = random.chance(perMille: 800) ? random.index(64) : random.index(plan.largestValue)
+        let size =
+            plan.isHeavy && random.chance(perMille: 900)
+            ? plan.largestValue - 20
+            : random.chance(perMille: plan.isCrowd ? 200 : 800) ? random.index(64) : random.index(plan.largestValue)
         return KeyValueCommand.put(key: key, value: name + [UInt8](repeating: 46, count: size)).body
     }
 
@@ -137,7 +145,7 @@ extension ClusterSimulator {
             client.seen = max(client.seen, reply.position)
             if operation.kind == .open { (client.session, client.sequence) = (reply.session, 0) }
             // In calm times so seldom that a log reaches back for as long as it takes to give a state.
-            let pause = isFaulty ? 0 : UInt64(clients.count) * 10_000
+            let pause = isFaulty ? 0 : UInt64(clients.count) * 5_000
             schedule(client, after: pause + random.below(plan.thinkTime))
         case .busy, .noLeader: schedule(client, after: 1_000 + random.below(10_000))
         case .redirect: schedule(client, after: 10)

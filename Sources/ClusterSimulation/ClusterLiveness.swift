@@ -59,7 +59,7 @@ extension ClusterSimulator {
     }
 
     /// `members` must execute something new, and answer every client, within a bound.
-    private func converge(_ members: [Host]) throws(SimulationFailure) {
+    func converge(_ members: [Host]) throws(SimulationFailure) {
         let mark = checker.highestDecided + 2
         let completed = clients.map(\.completed)
         let waits = plan.gatewayPatience + 2 * plan.patience
@@ -67,7 +67,7 @@ extension ClusterSimulator {
         let begin = now
         let isDone = { [self] in
             members.allSatisfy { $0.life?.stages.progress.executed ?? 0 >= mark }
-                && zip(clients, completed).allSatisfy { $0.completed > $1 + 1 }
+                && zip(clients, completed).allSatisfy { $0.isResting || $0.completed > $1 + 1 }
         }
         try run(until: begin + bound, orWhen: isDone)
         report.boundUsed = max(report.boundUsed, 1000 * (now - begin) / bound)
@@ -80,11 +80,11 @@ extension ClusterSimulator {
         trace("converged after \(now - begin) of \(bound)")
     }
 
-    private func summary(of host: Host) -> String {
+    func summary(of host: Host) -> String {
         guard let life = host.life else { return "\(host.index) is down" }
         let board = life.board
         return
-            "\(host.index): \(board.role.name) in view \(board.view.load()), decided \(board.decided.load()), executed \(board.executed.load()), floor \(board.floor.load()), log \(board.acceptorPoolUsed.load()) of \(board.acceptorPoolSize.load()), leader \(board.knownLeader.map(String.init) ?? "-"), ready \(board.isReady), dropped \(board.batchesDropped.load()), lanes asleep \(host.lanes.map(\.isAsleep))"
+            "\(host.index): \(board.role.name) in view \(board.view.load()), decided \(board.decided.load()), executed \(board.executed.load()), floor \(board.floor.load()), log \(board.acceptorPoolUsed.load()) of \(board.acceptorPoolSize.load()), leader \(board.knownLeader.map(String.init) ?? "-"), ready \(board.isReady), dropped \(board.batchesDropped.load()), lanes asleep \(host.lanes.map(\.isAsleep)); \(life.stages.engine.summary)"
     }
 
     /// The end: nothing is left over in memory, and all states are one.

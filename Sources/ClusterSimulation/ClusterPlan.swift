@@ -28,6 +28,9 @@ struct ClusterPlan {
     var sessions: Int
 
     var clients: Int
+    /// Whether most values are large, and nearly all as large as can be.
+    var isCrowd: Bool
+    var isHeavy: Bool
     /// Bytes of a value at most.
     var largestValue: Int
     var thinkTime: UInt64
@@ -72,7 +75,7 @@ struct ClusterPlan {
         maxOutstanding = random.chance(perMille: 300) ? 1 << random.index(3) : 64
         // The log holds a window of the largest batches or so, or little more, or much more.
         let largest = max(maxRequest + 64, batchBytes)
-        let arena = (largest * (3 + random.index(random.chance(perMille: 500) ? 6 : 60)) + 4096) & ~63
+        let arena = (largest * (8 + random.index(random.chance(perMille: 500) ? 6 : 60)) + 4096) & ~63
         geometry = AcceptorGeometry(slots: 512 << random.index(3), arenaSize: arena)
         sessions = 64
         journalSize = max(64 << 10, 4 * maxRequest)
@@ -80,7 +83,11 @@ struct ClusterPlan {
         let values = random.chance(perMille: 100) ? 4 : 40
         stateSize = (journalSize * 2 + maxRequest * values * 2 + (512 << 10) + 4095) & ~4095
 
-        clients = 1 + random.index(6)
+        // A crowd whose commands together are more than the log holds, or a few.
+        isCrowd = random.chance(perMille: 300)
+        clients = isCrowd ? 10 + random.index(60) : 1 + random.index(6)
+        // What a leader alone votes for fills its log.
+        isHeavy = isCrowd && random.chance(perMille: 500)
         thinkTime = 1 + random.below(random.chance(perMille: 500) ? 500 : 20_000)
         patience = 20_000 + random.below(3 * suspect)
         clientLoss = random.chance(perMille: 500) ? random.below(100) : 0
@@ -93,6 +100,19 @@ struct ClusterPlan {
         interval = random.chance(perMille: 100) ? 0 : suspect / 2 + random.below(6 * suspect)
         span = suspect + random.below(8 * suspect)
         weights = ClusterFault.allCases.map { _ in random.chance(perMille: 500) ? 1 + random.below(4) : 0 }
+        if isHeavy {
+            window = 16 + random.index(48)
+            batchBytes = 256
+            largestValue = 2_000 << random.index(4)
+            maxRequest = largestValue + 256
+            geometry = AcceptorGeometry(
+                slots: 1024, arenaSize: (maxRequest + 64) * (8 + random.index(window)) & ~63)
+            journalSize = max(64 << 10, 4 * maxRequest)
+            stateSize = (journalSize * 2 + maxRequest * 80 + (512 << 10) + 4095) & ~4095
+            for fault in [ClusterFault.isolateLeader, .crashLeader, .crashAll, .longAway] {
+                weights[fault.rawValue] += random.below(6)
+            }
+        }
         earlyCrash = random.chance(perMille: 300) ? random.below(300) : 0
     }
 
@@ -104,7 +124,7 @@ struct ClusterPlan {
             index: index, memberIDs: (0..<UInt16(replicaCount)).map { $0 },
             clientEndpoints: (0..<replicaCount).map { "\($0)" }, window: window, heartbeat: suspect / 5,
             suspect: suspect, batchDelay: batchDelay, batchBytes: batchBytes, maxRequest: maxRequest,
-            maxOutstandingBytes: max(4 * maxRequest, 64 << 10), maxOutstanding: maxOutstanding,
+            maxOutstandingBytes: isHeavy ? 80 * maxRequest : max(4 * maxRequest, 64 << 10), maxOutstanding: maxOutstanding,
             patience: gatewayPatience)
     }
 }

@@ -73,11 +73,17 @@ package final class ClusterSimulator {
     var ends: [Int: () throws(SimulationFailure) -> Void] = [:]
     var endsMade = 0
 
-    package init(seed: UInt64, options: ClusterOptions) {
+    package convenience init(seed: UInt64, options: ClusterOptions) {
+        self.init(seed: seed, options: options) { _ in }
+    }
+
+    /// - Parameter adjust: for scenarios, which want some things other than the seed has them.
+    init(seed: UInt64, options: ClusterOptions, adjust: (inout ClusterPlan) -> Void) {
         self.seed = seed
         self.options = options
         var random = SimulationRandom(seed: seed)
-        let plan = ClusterPlan(replicaCount: options.replicaCount, random: &random)
+        var plan = ClusterPlan(replicaCount: options.replicaCount, random: &random)
+        adjust(&plan)
         let incarnations = (0..<options.replicaCount).map { _ in random.next() | 1 }
         let charter = Charter(
             members: (0..<UInt16(options.replicaCount)).map { $0 }, maxRequest: UInt64(plan.maxRequest),

@@ -38,6 +38,7 @@ extension ClusterSimulator {
 
     func send(_ frame: [UInt8], from one: Int, to other: Int) {
         report.frames += 1
+        if options.trace { trace("  \(one) -> \(other): \(FrameText.of(frame))") }
         if let violation = checker.sent(frame, by: one) { pendingViolation = pendingViolation ?? violation }
         guard ways.isOpen(from: one, to: other), ways.stands(one, other) else { return }
         var copies = 1
@@ -68,8 +69,24 @@ extension ClusterSimulator {
     /// A reply to a client.
     func send(_ header: [UInt8], _ body: [UInt8], to name: ClusterClient.Name, from host: Int) -> Bool {
         guard !(isFaulty && random.chance(perMille: plan.clientLoss)) else { return true }
-        agenda.put(.reply(plantsNow(.replyToAnother, oneIn: 20) ? anybody(but: name) : name, host: host, header: header, body: body), at: now + 10 + random.below(300))
+        agenda.put(
+            .reply(
+                plantsNow(.replyToAnother, oneIn: 20) ? anybody(but: name) : name, host: host, header: header,
+                body: body), at: now + 10 + random.below(300))
         return true
+    }
+}
+
+/// A frame in words.
+enum FrameText {
+    static func of(_ frame: [UInt8]) -> String {
+        frame.withUnsafeBytes { bytes in
+            guard let decoded = try? PeerFrame(decoding: bytes) else { return "no frame" }
+            switch decoded.content {
+            case .message(let message): return message.summary
+            default: return "\(decoded.content), \(decoded.payload.count) bytes"
+            }
+        }
     }
 }
 

@@ -144,6 +144,11 @@ package final class Engine: Stage {
         core.entry(at: instance).map { acceptor.bytes(of: $0.batch) }
     }
 
+    /// Why it does what it does, for traces.
+    package var summary: String {
+        "next \(core.next), accepted \(core.accepted), known \(core.known), may propose \(core.canPropose), waiting \(batcher.waitingBytes) bytes, held back \(isHeldBack), large \(batcher.hasLarge) \(!dissemination.isEmpty), full \(core.isFull), needs a state \(core.needsStateTransfer), \(acceptor.roomInWords)"
+    }
+
     override package var nextDeadline: UInt64 {
         guard isFounded else { return .max }
         let deadline = min(core.nextDeadline, traffic.nextDeadline)

@@ -60,7 +60,9 @@ package final class PeerTraffic {
         self.progress = progress
         lastParcel = firstParcel
         peers = .allocate(capacity: count)
-        for peer in 0..<count { (peers + peer).initialize(to: Peer(largest: acceptor.largestBatch)) }
+        // A chunk of a state comes also where the log is so small that no batch is as large.
+        let largest = max(acceptor.largestBatch, TransferMessage.chunkSize)
+        for peer in 0..<count { (peers + peer).initialize(to: Peer(largest: largest)) }
     }
 
     deinit {

@@ -285,6 +285,8 @@ package final class SnapshotReceiver {
         again = now + pause
         let end = min(snapshot.size, snapshot.received + Self.chunksUnderWay * TransferMessage.chunkSize)
         while nextAsk < end {
+            // The last one is small, and would overtake those before it on the way: it is asked for when they are here.
+            if snapshot.size - nextAsk < TransferMessage.chunkSize, nextAsk > snapshot.received { break }
             port.send(.ask(ticket: ticket, offset: UInt64(nextAsk)), to: giver)
             nextAsk += TransferMessage.chunkSize
         }

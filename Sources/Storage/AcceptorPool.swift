@@ -286,6 +286,15 @@ package final class AcceptorPool {
         return floor
     }
 
+    /// What holds the room, for traces.
+    package var roomInWords: String {
+        guard let oldest = arena.oldest else { return "the log is empty" }
+        let batch = oldest.instance == ArenaRecord.unknown ? "is of no instance yet" : "is of instance \(oldest.instance)"
+        let vote = oldest.instance == ArenaRecord.unknown ? nil : slots.vote(for: oldest.instance)
+        return
+            "the oldest batch of \(arena.recordCount) \(batch) and \(vote?.offset == oldest.offset ? "voted for" : "not voted for"), floor \(floor)"
+    }
+
     /// Gives up everything below an instance, for a replica that received the state in place of the log.
     package func raiseFloor(to instance: UInt64) {
         guard instance > floor else { return }
