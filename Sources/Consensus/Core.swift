@@ -527,6 +527,16 @@ struct Peer: BitwiseCopyable {
         return value.batch.offset == offset
     }
 
+    /// The bytes of the batch that an instance is voted for lie elsewhere now.
+    package mutating func moved(_ instance: Instance, to batch: Batch) {
+        var entry = log[instance]
+        invariant(
+            entry.view != 0 && entry.batch.length == batch.length && entry.batch.checksum == batch.checksum,
+            "a batch that is moved is that of its instance, and stays what it is")
+        entry.batch = batch
+        log.set(instance, entry)
+    }
+
     // MARK: Shared
 
     mutating func persist(

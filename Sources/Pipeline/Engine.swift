@@ -17,7 +17,7 @@ import MPaxosWire
 /// executor.
 package final class Engine: Stage {
     let index: Int
-    private let clock: Clock
+    let clock: Clock
     let progress: Progress
     let board: StatusBoard
     let acceptor: AcceptorPool
@@ -54,11 +54,9 @@ package final class Engine: Stage {
     @exclusivity(unchecked) var lastWasConsiderable = false
     @exclusivity(unchecked) private var publishedRole = Role.recovering
     @exclusivity(unchecked) private var publishedExecuted: UInt64 = 0
-    /// Of the batches accepted above an instance that is missing; at least that.
-    @exclusivity(unchecked) private var bytesAboveHole = 0
     /// Bytes of the batch that was refused for want of room, and what was executed when room was looked for last.
-    @exclusivity(unchecked) private var refusedBytes = 0
-    @exclusivity(unchecked) private var refusedAt: UInt64 = 0
+    @exclusivity(unchecked) var refusedBytes = 0
+    @exclusivity(unchecked) var refusedAt: UInt64 = 0
     /// Large batches on their way ahead of their proposals.
     @exclusivity(unchecked) var dissemination = Dissemination()
     /// Since this replica led last, what it sent ahead has not been forgotten.
@@ -368,28 +366,18 @@ package final class Engine: Stage {
             invariant(!kept, "the core keeps no batch that it did not want")
             return
         }
-        // What lies above a missing instance can neither be executed nor dropped before that instance has come: half of
-        // the log stays free for it.
-        if core.accepted >= core.highest { bytesAboveHole = 0 }
-        let isAboveHole = message.kind == .accept && message.view == core.view && message.instance > core.accepted + 1
-        guard !isAboveHole || bytesAboveHole + payload.count <= acceptor.capacity / 2 else {
-            board.batchesDropped.add(1)
-            core.refuse(message, full: false, from: peer, now: now, into: &effects)
+        if isInLog(message, payload) {
+            // A vote for the same value in another view: the bytes stay where they are.
+            var message = message
+            message.batch = core.entry(at: message.instance)!.batch
+            _ = core.receive(message, from: peer, now: now, into: &effects)
             return
         }
         // Copied once, into the arena, where it stays if the core keeps it.
-        guard let place = room(for: payload.count, instance: message.instance, now: now) else {
-            // The log is full of what is not executed yet. A leader is heard all the same; what else needs room is as
-            // good as lost.
-            board.batchesDropped.add(1)
-            if message.kind == .accept {
-                refusedBytes = payload.count
-                refusedAt = progress.executed
-                makeRoomForEffects(now: now)
-                core.refuse(message, full: true, from: peer, now: now, into: &effects)
-            }
-            return
-        }
+        guard
+            let place = room(
+                for: payload.count, instance: message.instance, isAdopted: message.kind == .promise, now: now)
+        else { return refuse(message, payload.count, from: peer, now: now) }
         place.copyMemory(from: payload.baseAddress!, byteCount: payload.count)
         var message = message
         let checksum = message.batch.checksum
@@ -405,118 +393,7 @@ package final class Engine: Stage {
             tellNoRun("the batch of instance \(message.instance)", from: peer, now: now)
             return
         }
-        if core.receive(message, from: peer, now: now, into: &effects) {
-            if isAboveHole { bytesAboveHole += payload.count }
-        } else {
-            acceptor.unseal(message.batch)
-        }
-    }
-
-    /// A proposal was refused for want of room: looks whether there is some, when more is executed than at the last
-    /// look.
-    private func lookForRoom(now: UInt64) {
-        let executed = progress.executed
-        guard executed > refusedAt else { return }
-        refusedAt = executed
-        guard room(for: max(refusedBytes, 1), instance: core.accepted + 1, now: now) != nil else { return }
-        makeRoomForEffects(now: now)
-        core.resumeAccepting(now: now, into: &effects)
-    }
-
-    /// Contiguous room in the log for a batch of `count` bytes, and a slot for `instance`. Nil when what is in the way
-    /// is not executed yet.
-    func room(for count: Int, instance: UInt64, now: UInt64) -> UnsafeMutableRawPointer? {
-        guard count <= acceptor.largestBatch else { return nil }
-        if acceptor.hasSlot(for: instance), let place = acceptor.reserve(count) { return place }
-        dropOldest(for: count, instance: instance, now: now)
-        return acceptor.hasSlot(for: instance) ? acceptor.reserve(count) : nil
-    }
-
-    /// Small batches use up the slots of the log before its bytes. A core without free slots neither proposes nor wants
-    /// proposals, so that nothing would ask for room: slots are freed before they are all taken.
-    private func freeSlots(now: UInt64) {
-        let wanted = core.highest + UInt64(acceptor.slotCount / 8)
-        guard !acceptor.hasSlot(for: wanted) else { return }
-        dropOldest(for: 0, instance: wanted, now: now)
-    }
-
-    /// Lets the log give up what is executed, for `count` bytes and a slot of `instance`, as far as it can.
-    private func dropOldest(for count: Int, instance: UInt64, now: UInt64) {
-        // What waits to be sent may name batches that are dropped here.
-        if !effects.isEmpty { commit(now: now) }
-        let floor = acceptor.makeRoom(for: count, instance: instance, executed: progress.executed) {
-            core.isReferenced(instance: $0, offset: $1)
-        }
-        core.advanceFloor(to: floor, now: now, into: &effects)
-    }
-
-    // MARK: Journal
-
-    /// Makes durable what the steps so far recorded, with one fence, then lets their messages go, until nothing is
-    /// left.
-    private func commit(now: UInt64) {
-        repeat {
-            var newest: UInt64 = 0
-            for record in effects.records {
-                switch record.kind {
-                case .promise: acceptor.record(promise: record.view)
-                case .established: acceptor.record(establishedView: record.view, base: record.instance)
-                case .accept:
-                    acceptor.record(instance: record.instance, view: record.view, batch: record.batch)
-                }
-                newest = record.number
-            }
-            if newest > 0 {
-                acceptor.fence()
-                board.groupCommits.add(1)
-            }
-            acceptor.assertFlushed()
-            let damaged = sendEffects()
-            effects.removeAll()
-            if let damaged { giveUpLog(through: damaged, now: now) }
-            // A disk takes long enough for the time to matter.
-            if newest > 0 {
-                let after = acceptor.durability == .msync ? clock.now : now
-                core.durable(newest, now: after, into: &effects)
-            }
-        } while !effects.isEmpty
-    }
-
-    func makeRoomForEffects(now: UInt64) {
-        if !effects.hasRoom { commit(now: now) }
-    }
-
-    /// One frame for a message that goes to several peers.
-    /// - Returns: an instance whose batch is not in the log any more as it was accepted.
-    private func sendEffects() -> UInt64? {
-        let sends = effects.sends
-        let executed = progress.executed
-        var damaged: UInt64?
-        var at = 0
-        while at < sends.count {
-            let message = sends[at].message
-            var peers: UInt16 = 0
-            repeat {
-                peers |= 1 << UInt16(sends[at].to)
-                at += 1
-            } while at < sends.count && sends[at].message == message && peers & 1 << UInt16(sends[at].to) == 0
-            // What was executed long ago, and is sent to who lacks it, may have been damaged since.
-            if message.batch.length > 0, message.instance <= executed, !acceptor.verify(message.batch) {
-                damaged = max(damaged ?? 0, message.instance)
-            } else {
-                traffic.send(message, to: peers)
-            }
-        }
-        return damaged
-    }
-
-    /// A batch of the log is damaged, and is executed here: who lacks it gets the state in place of the log.
-    private func giveUpLog(through instance: UInt64, now: UInt64) {
-        board.batchesDamaged.add(1)
-        logger.error(
-            "\(acceptor.path): the batch of instance \(instance), executed long ago, is damaged: the log gives up what lies up to it, and a replica that lacks it takes the whole state; have memory or disk looked at"
-        )
-        dropOldest(for: 0, instance: instance + UInt64(acceptor.slotCount), now: now)
+        if !core.receive(message, from: peer, now: now, into: &effects) { acceptor.unseal(message.batch) }
     }
 
     // MARK: Executor

@@ -1,3 +1,4 @@
+import Glibc
 import MPaxosConsensus
 import MPaxosInvariants
 import MPaxosPersistentMemory
@@ -170,6 +171,13 @@ package final class AcceptorPool {
     /// Whether the bytes of a batch that was voted for are still there, as they are until `makeRoom` drops it.
     package func holds(_ batch: Batch) -> Bool { arena.holds(batch) }
 
+    /// Whether a batch consists of just these bytes, as many as it has.
+    package func holds(_ batch: Batch, as bytes: UnsafeRawBufferPointer) -> Bool {
+        invariant(bytes.count == Int(batch.length), "a batch is compared with as many bytes as it has")
+        guard let start = bytes.baseAddress, !bytes.isEmpty else { return true }
+        return arena.holds(batch) && memcmp(arena.pointer(at: batch.offset), start, bytes.count) == 0
+    }
+
     /// Whether the bytes are those that were voted for. For batches that leave the pool long after they came.
     package func verify(_ batch: Batch) -> Bool {
         guard batch.length > 0 else { return true }
@@ -242,6 +250,44 @@ package final class AcceptorPool {
     /// Bytes of the arena.
     package var capacity: Int { geometry.arenaSize }
 
+    /// Batches in the arena.
+    package var batchCount: Int { arena.recordCount }
+
+    /// Whether a batch of so many bytes can be reserved at once.
+    package func hasRoom(for count: Int) -> Bool { arena.hasRoom(for: count) }
+
+    /// Bytes of the arena from the oldest batch on that `makeRoom` would not drop. What lies between such batches, and
+    /// could go, counts as well.
+    /// - Parameters: as of `makeRoom`.
+    package func liveSpan(executed: UInt64, isReferenced: (UInt64, UInt64) -> Bool) -> Int {
+        Int(
+            arena.liveSpan { record in
+                guard record.instance != ArenaRecord.unknown else { return true }
+                guard record.instance >= floor else { return false }
+                if let vote = slots.vote(for: record.instance), vote.length > 0, vote.offset == record.offset {
+                    return record.instance > executed
+                }
+                return isReferenced(record.instance, record.offset)
+            })
+    }
+
+    /// Moves the oldest batch to the tail, with its vote. Durable on return; its old place can be dropped then.
+    /// - Parameter decided: only a vote for an instance above it is moved.
+    /// - Returns: the instance, and where its batch is now; nil where the oldest is no such vote, or there is no room.
+    package func moveOldest(above decided: UInt64) -> (instance: UInt64, batch: Batch)? {
+        guard let oldest = arena.oldest, oldest.instance != ArenaRecord.unknown, oldest.instance > decided,
+            let vote = slots.vote(for: oldest.instance), vote.offset == oldest.offset, vote.length > 0,
+            verify(vote.batch), let place = arena.reserve(Int(vote.length))
+        else { return nil }
+        // What was voted for in this group is durable before its line is written once more.
+        fence()
+        place.copyMemory(from: arena.pointer(at: vote.offset), byteCount: Int(vote.length))
+        let batch = seal(Int(vote.length), for: oldest.instance)
+        record(instance: oldest.instance, view: vote.view, batch: batch)
+        fence()
+        return (oldest.instance, batch)
+    }
+
     /// Makes room for a batch of `count` bytes (0: none is needed) and for a slot of `instance`, by dropping the oldest
     /// batches that are executed, or that no vote names any more. Drops some in advance, so that this is needed once in
     /// a while only. Raises the floor, and makes the new one durable before anything that it gives up can be
@@ -289,7 +335,8 @@ package final class AcceptorPool {
     /// What holds the room, for traces.
     package var roomInWords: String {
         guard let oldest = arena.oldest else { return "the log is empty" }
-        let batch = oldest.instance == ArenaRecord.unknown ? "is of no instance yet" : "is of instance \(oldest.instance)"
+        let batch =
+            oldest.instance == ArenaRecord.unknown ? "is of no instance yet" : "is of instance \(oldest.instance)"
         let vote = oldest.instance == ArenaRecord.unknown ? nil : slots.vote(for: oldest.instance)
         return
             "the oldest batch of \(arena.recordCount) \(batch) and \(vote?.offset == oldest.offset ? "voted for" : "not voted for"), floor \(floor)"

@@ -26,6 +26,9 @@ struct Arena {
     /// Where the next batch goes, before a skip.
     private(set) var tail: UInt64 = 0
     private var reserved: (start: UInt64, count: Int)?
+    /// How many were dropped so far; and how many of all that there ever were are not live any more, from the first on.
+    private var dropped: UInt64 = 0
+    private var passed: UInt64 = 0
 
     init(at base: UnsafeMutableRawPointer, size: Int, recordCapacity: Int) {
         invariant(recordCapacity & (recordCapacity - 1) == 0, "the ring of arena records has a power of two of them")
@@ -92,6 +95,7 @@ struct Arena {
         let newest = records[(first + recordCount - 1) & mask]
         invariant(newest.offset == batch.offset, "only the newest batch can be unsealed")
         recordCount -= 1
+        passed = min(passed, dropped + UInt64(recordCount))
         tail = newest.offset
         reserved = nil
     }
@@ -125,6 +129,19 @@ struct Arena {
         invariant(recordCount > 0, "a batch that is dropped is there")
         first = (first + 1) & mask
         recordCount -= 1
+        dropped += 1
+    }
+
+    /// Bytes from the oldest live batch on.
+    /// - Parameter isLive: once false for a batch, it is so for ever: it is not asked again.
+    mutating func liveSpan(where isLive: (ArenaRecord) -> Bool) -> UInt64 {
+        passed = max(passed, dropped)
+        while passed < dropped + UInt64(recordCount) {
+            let record = records[(first + Int(passed - dropped)) & mask]
+            if isLive(record) { return tail - record.offset }
+            passed += 1
+        }
+        return 0
     }
 
     /// At recovery: batches come in rising order of their offsets.
