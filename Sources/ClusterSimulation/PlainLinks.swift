@@ -52,7 +52,7 @@ final class PlainLinks: Stage {
             frame.clear()
         }
         var taken = 0
-        while taken < budget, taken < inputs.count, rings.arrivals.free > 16 {
+        while taken < budget, taken < inputs.count, rings.arrivals.free > Arrival.most {
             let (peer, input) = inputs[taken]
             taken += 1
             switch input {

@@ -67,6 +67,8 @@ package final class StatusBoard: Sendable {
     package let redirected: Counter
     package let unanswered: Counter
     package let repetitionsRecognised: Counter
+    /// Requests that were ordered once more, since the leader changed before they were answered.
+    package let orderedAgain: Counter
     package let outstanding: Gauge
     /// Of clients; not known with libzmq's sockets.
     package let connections: Gauge
@@ -193,6 +195,8 @@ package final class StatusBoard: Sendable {
         unanswered = builder.counter("no_leader_total", "Requests answered NO_LEADER")
         repetitionsRecognised = builder.counter(
             "repetitions_recognised_total", "Requests that were repeated while they were on their way")
+        orderedAgain = builder.counter(
+            "ordered_again_total", "Requests ordered once more, since the leader changed before they were answered")
         outstanding = builder.gauge("outstanding", "Requests admitted and not yet answered")
         connections = builder.gauge("client_connections", "Connections of clients; not counted with libzmq's sockets")
         connectionsBroken = builder.counter(

@@ -13,7 +13,7 @@ extension Engine {
         board.isInTouch = core.isInTouch(now: now)
         if core.view != surveyedView {
             surveyedView = core.view
-            progress.era += 1
+            beginEra()
         }
         publishTraffic()
         compareDigests(now: now)

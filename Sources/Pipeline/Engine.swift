@@ -43,6 +43,8 @@ package final class Engine: Stage {
     /// Peers that were linked at the last look: to the others all is told that is kept.
     @exclusivity(unchecked) var toldOfDigests: UInt16 = 0
     private let executor: Parker
+    private let gateway: Parker
+    private let links: Parker
 
     let incoming = Frame()
     let outgoing = Frame()
@@ -116,6 +118,8 @@ package final class Engine: Stage {
         decided = rings.decided
         digests = rings.digests
         executor = parkers.executor
+        gateway = parkers.gateway
+        links = parkers.links
         delivered = executed
         board.acceptorPoolSize.store(UInt64(acceptor.capacity))
         super.init()
@@ -171,9 +175,12 @@ package final class Engine: Stage {
         guard isFounded else { return awaitFounding(budget: budget, now: now) }
         var work = 0
         traffic.begin(now: now)
+        // The links have stopped to receive, or are about to: they go on when there is room.
+        let isCrowded = arrivals.count + Arrival.most >= arrivals.capacity
         while work < budget, let arrival = arrivals.pop() {
             work += take(arrival, now: now)
         }
+        if isCrowded { links.wake() }
         if now >= core.nextDeadline {
             makeRoomForEffects(now: now)
             core.tick(now: now, into: &effects)
@@ -219,6 +226,7 @@ package final class Engine: Stage {
     /// Puts on record whom the links meet; what is more is dropped, as if it had been lost.
     private func awaitFounding(budget: Int, now: UInt64) -> Bool {
         var work = 0
+        defer { if work > 0 { links.wake() } }
         while work < budget, !isFounded, let arrival = arrivals.pop() {
             work += 1
             switch arrival.kind {
@@ -252,6 +260,12 @@ package final class Engine: Stage {
         publish()
     }
 
+    /// What was handed to the leader may be lost.
+    func beginEra() {
+        progress.era += 1
+        gateway.wake()
+    }
+
     // MARK: Peers
 
     /// A frame of a state transfer counts for many others, since a chunk takes as long: votes are not to wait for more
@@ -268,7 +282,7 @@ package final class Engine: Stage {
             remember(arrival.incarnation, arrival.life, of: peer)
             traffic.connected(peer, now: now)
             // Runs of commands on their way to the leader are lost.
-            if core.leader == peer { progress.era += 1 }
+            if core.leader == peer { beginEra() }
             core.connected(peer, now: now, into: &effects)
         case .hearsay:
             remember(arrival.incarnation, arrival.life, of: peer)
@@ -439,7 +453,10 @@ package final class Engine: Stage {
                 )
             }
         }
-        progress.leader = core.leader
+        if progress.leader != core.leader {
+            progress.leader = core.leader
+            gateway.wake()
+        }
         board.knownLeader = core.leader
         board.elections.store(before.elections + core.counters.elections)
         board.resent.store(before.resent + core.counters.retransmissions)

@@ -63,12 +63,18 @@ package final class Gateway: Stage {
     // access each time.
     private let pending: UnsafeMutablePointer<PendingTable>
     private let envelope: UnsafeMutablePointer<Envelope>
+    private let kept: UnsafeMutablePointer<KeptBodies>
+    /// The era whose requests were ordered, all of them.
+    @exclusivity(unchecked) private var orderedEra: UInt64 = 0
+    /// Bytes of bodies that are kept: of some thousand small requests.
+    private static let keptBytes = 1 << 20
     /// Fused lanes: set by the engine while requests had better gather in the socket.
     private let gate: Gate?
     /// What got through to other replicas, and queries answered; and when more of it did last.
     @exclusivity(unchecked) private var lastProgress: UInt64 = 0
     @exclusivity(unchecked) private var lastProgressAt: UInt64 = 0
     @exclusivity(unchecked) private var lastReceive: UInt64 = 0
+    @exclusivity(unchecked) private var lastPoll: UInt64 = 0
     @exclusivity(unchecked) private var isHeld = false
 
     package init(
@@ -88,6 +94,8 @@ package final class Gateway: Stage {
         executorLane = parkers.executor
         pending = .allocate(capacity: 1)
         pending.initialize(to: PendingTable(capacity: settings.maximumOutstanding, epoch: settings.epoch))
+        kept = .allocate(capacity: 1)
+        kept.initialize(to: KeptBodies(capacity: Self.keptBytes))
         envelope = .allocate(capacity: 1)
         envelope.initialize(to: Envelope())
     }
@@ -95,18 +103,23 @@ package final class Gateway: Stage {
     deinit {
         pending.deinitialize(count: 1)
         pending.deallocate()
+        kept.deinitialize(count: 1)
+        kept.deallocate()
         envelope.deinitialize(count: 1)
         envelope.deallocate()
     }
 
     override package var nextDeadline: UInt64 {
         let release = isHeld ? lastReceive + Self.longestHold : .max
-        return min(release, pending.pointee.nextDeadline, port.nextDeadline)
+        let isBehind = progress.era != orderedEra && progress.leader != nil && pending.pointee.count > 0
+        let again = isBehind ? lastPoll + Self.longestHold : .max
+        return min(release, again, pending.pointee.nextDeadline, port.nextDeadline)
     }
 
     override package func close() { port.close() }
 
     override package func poll(budget: Int, now: UInt64) -> Bool {
+        lastPoll = now
         var work = 0
         while work < budget, let completion = rings.completions.pop() {
             finish(completion)
@@ -123,6 +136,7 @@ package final class Gateway: Stage {
             }
             work += 1
         }
+        if progress.era != orderedEra { work += orderAgain() }
         var received = 0
         isHeld = holdsBack(now: now)
         port.hold(isHeld)
@@ -240,7 +254,8 @@ package final class Gateway: Stage {
         let tag = pending.pointee.admit(
             command: request.command, flags: request.flags.rawValue, session: request.session,
             sequence: request.sequence, deadline: now + settings.patience,
-            era: progress.era, now: now, bodyCount: body.count, envelope: envelope.pointee)
+            era: progress.era, now: now, bodyCount: body.count,
+            body: isLocal ? .none : kept.pointee.keep(port.body), envelope: envelope.pointee)
         port.admitted(envelope.pointee.packed)
         let accepted =
             isLocal
@@ -250,6 +265,41 @@ package final class Gateway: Stage {
                     kind: request.command, tag: tag, session: sessionField(of: request), sequence: request.sequence,
                     body: body))
         invariant(accepted, "a ring with room takes a request")
+    }
+
+    /// What was handed to the leader may be lost with it: what waits is ordered again as soon as another one is known.
+    /// Commands of a session take effect once all the same, and queries change nothing; others are left to wait, since
+    /// they might take effect twice.
+    private func orderAgain() -> Int {
+        // What is in the ring yet was handed to nobody.
+        guard progress.leader != nil, rings.submissions.free == rings.submissions.capacity else { return 0 }
+        let era = progress.era
+        var count = 0
+        var isDone = true
+        pending.pointee.reorder(in: era) { index in
+            let entry = pending.pointee[index]
+            let isSafe =
+                entry.command == CommandCode.submit.rawValue && entry.session != 0
+                || entry.command == CommandCode.query.rawValue
+            guard isSafe, let bytes = kept.pointee.body(at: entry.body, count: Int(entry.bodyCount)) else {
+                return true
+            }
+            guard !rings.submissions.isFull else {
+                isDone = false
+                return false
+            }
+            let pushed = rings.submissions.push(
+                Submission(
+                    kind: entry.command, tag: pending.pointee.tag(of: index), session: entry.session,
+                    sequence: entry.sequence, body: Body(copying: bytes, into: rings.bodies)))
+            invariant(pushed, "a ring with room takes a request")
+            count += 1
+            return true
+        }
+        if isDone { orderedEra = era }
+        if rings.submissions.publish() { engineLane.wake() }
+        board.orderedAgain.add(UInt64(count))
+        return count
     }
 
     /// Requests that one connection may have outstanding: as many as there is room for more (the dynamic threshold of

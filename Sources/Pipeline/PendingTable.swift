@@ -28,6 +28,7 @@ struct PendingTable: ~Copyable {
         var next: Int32 = -1
         var envelopeCount: Int32 = 0
         var bodyCount: UInt32 = 0
+        var body = KeptBodies.Place.none
     }
 
     private static let indexBits: UInt64 = 20
@@ -89,7 +90,7 @@ struct PendingTable: ~Copyable {
     /// Takes the request in and returns its tag. The table must not be full.
     mutating func admit(
         command: UInt8, flags: UInt8, session: UInt64, sequence: UInt64, deadline: UInt64, era: UInt64, now: UInt64,
-        bodyCount: Int, envelope: borrowing Envelope
+        bodyCount: Int, body: KeptBodies.Place = .none, envelope: borrowing Envelope
     ) -> UInt64 {
         invariant(free >= 0, "a request is admitted while the table has room")
         let index = Int(free)
@@ -105,12 +106,33 @@ struct PendingTable: ~Copyable {
         entries[index].admittedAt = now
         entries[index].isWatched = false
         entries[index].bodyCount = UInt32(bodyCount)
+        entries[index].body = body
         bodyBytes += bodyCount
         append(index)
         keep(envelope, at: index)
         count += 1
-        return epoch << (Self.indexBits + Self.generationBits) | UInt64(entries[index].generation) << Self.indexBits
+        return tag(of: index)
+    }
+
+    /// By which the answer to a request that waits is known.
+    func tag(of index: Int) -> UInt64 {
+        epoch << (Self.indexBits + Self.generationBits) | UInt64(entries[index].generation) << Self.indexBits
             | UInt64(index)
+    }
+
+    // MARK: Ordered again
+
+    /// Calls with each request that waits and was ordered in another era than this one, from the oldest on, as long as
+    /// it answers true; that request is then one of this era.
+    mutating func reorder(in era: UInt64, _ order: (Int) -> Bool) {
+        var place = oldest
+        while place >= 0 {
+            let index = Int(place)
+            place = entries[index].next
+            guard entries[index].era != era else { continue }
+            guard order(index) else { return }
+            entries[index].era = era
+        }
     }
 
     private func keep(_ envelope: borrowing Envelope, at index: Int) {
