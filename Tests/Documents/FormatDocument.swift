@@ -26,15 +26,21 @@ struct FormatDocument {
 
     /// The bytes of the fenced block that begins with "```KIND NAME". Each of its lines is the offset of its first byte,
     /// the bytes in hexadecimal, and what they are, between bars; a line "..." stands for zeros up to the next offset.
-    func example(_ name: String) throws -> [UInt8] {
+    func example(_ name: String) throws -> [UInt8] { try parsedExample(name).bytes }
+
+    /// Where the lines of an example begin.
+    func offsets(ofExample name: String) throws -> [Int] { try parsedExample(name).offsets }
+
+    private func parsedExample(_ name: String) throws -> (bytes: [UInt8], offsets: [Int]) {
         guard let start = lines.firstIndex(where: { $0.hasPrefix("```") && $0.hasSuffix(" \(name)") }) else {
             throw Missing(description: "\(self.name) has no example \(name)")
         }
         var bytes: [UInt8] = []
+        var offsets: [Int] = []
         var skips = false
         for line in lines[(start + 1)...] {
-            if line.hasPrefix("```") { return bytes }
-            if line.trimmingCharacters(in: .whitespaces) == "..." {
+            if line.hasPrefix("```") { return (bytes, offsets) }
+            if line == "..." {
                 skips = true
                 continue
             }
@@ -46,6 +52,7 @@ struct FormatDocument {
                 throw Missing(description: "\(self.name), example \(name): \(offset) where \(bytes.count) is next")
             }
             bytes += [UInt8](repeating: 0, count: offset - bytes.count)
+            offsets.append(offset)
             skips = false
             for word in parts[1].split(separator: " ") {
                 guard word.count == 2, let byte = UInt8(word, radix: 16) else {

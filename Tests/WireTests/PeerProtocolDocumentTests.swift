@@ -19,6 +19,8 @@ import Testing
     /// The message of phase 2a is an accept in the document.
     static func name(of kind: Message.Kind) -> String { kind.rawValue == 5 ? "accept" : "\(kind)" }
 
+    private static func types(_ cell: String) -> [String] { cell.split(separator: ", ").map(String.init) }
+
     private func number(_ text: String) throws -> UInt64 { try #require(FormatDocument.number(text), "\(text)") }
 
     @Test func linesAreNotTooLong() {
@@ -78,6 +80,37 @@ import Testing
         #expect(try document.example("hello") == Handshake.hello(Self.hello).encode(sender: 1))
         let refusal = Handshake.Refusal(.version, "run version 6")
         #expect(try document.example("refused") == Handshake.refused(refusal).encode(sender: 0))
+    }
+
+    /// The tables of the introduction, read along the example: each field begins with a line of it, the last ends it.
+    @Test func introductionHasItsFieldsInTheirOrder() throws {
+        let (bytes, lines) = (try document.example("hello"), try document.offsets(ofExample: "hello"))
+        let heading = "Handshake: 0xF0 to 0xF3"
+        let fields = try document.rows(under: heading, "field", "type", "must be")
+        // The first such table is that of a member.
+        let member = try document.rows(under: heading, "field", "type", "")
+        var at = PeerHeader.size
+        func skip(_ type: String) throws {
+            #expect(lines.contains(at), "\(type) at \(at)")
+            let count = Int(try #require(bytes.indices.contains(at) ? bytes[at] : nil, "\(type) at \(at)"))
+            switch type {
+            case "u8": at += 1
+            case "u16": at += 2
+            case "u64", "i64": at += 8
+            case "text": at += 2 + count
+            case "u8, then so many u64":
+                at += 1
+                for _ in 0..<count { try skip("u64") }
+            case "u8, then so many members":
+                at += 1
+                for _ in 0..<count { for row in member { try Self.types(row[1]).forEach(skip) } }
+            default: Issue.record("what is '\(type)'?")
+            }
+        }
+        for row in fields {
+            if row[1].contains("then") { try skip(row[1]) } else { try Self.types(row[1]).forEach(skip) }
+        }
+        #expect(at == bytes.count)
     }
 
     @Test func markIsAsItIsEncoded() throws {
