@@ -69,12 +69,14 @@ struct FormatDocument {
         try rows(under: heading, columns: columns)
     }
 
-    func rows(under heading: String, columns: [String]) throws -> [[String]] {
+    /// - Parameter text: of a line of that section behind which the table stands; nil: the first table is meant.
+    func rows(under heading: String, columns: [String], after text: String? = nil) throws -> [[String]] {
         guard let start = lines.firstIndex(where: { $0.hasPrefix("#") && $0.hasSuffix("# \(heading)") }) else {
             throw Missing(description: "\(name) has no section '\(heading)'")
         }
-        let end = lines[(start + 1)...].firstIndex { $0.hasPrefix("## ") } ?? lines.endIndex
-        guard let head = lines[start..<end].firstIndex(where: { cells($0) == columns }) else {
+        let end = lines[(start + 1)...].firstIndex { $0.hasPrefix("#") } ?? lines.endIndex
+        let behind = text.map { text in lines[start..<end].firstIndex { $0.contains(text) } ?? end } ?? start
+        guard let head = lines[behind..<end].firstIndex(where: { cells($0) == columns }) else {
             throw Missing(description: "\(name), '\(heading)': no table of \(columns)")
         }
         return lines[(head + 2)..<end].prefix { $0.hasPrefix("|") }.map(cells)

@@ -16,8 +16,7 @@ import Testing
         }
     }
 
-    /// The message of phase 2a is an accept in the document.
-    static func name(of kind: Message.Kind) -> String { kind.rawValue == 5 ? "accept" : "\(kind)" }
+    static func name(of kind: Message.Kind) -> String { "\(kind)" }
 
     private static func types(_ cell: String) -> [String] { cell.split(separator: ", ").map(String.init) }
 
@@ -50,7 +49,7 @@ import Testing
         #expect(Self.crc32c(Array("123456789".utf8)) == 0xE306_9283)
         let batch = Batch(offset: 0, length: UInt32(Self.submit.count), checksum: Self.crc32c(Self.submit))
         let message = Message(
-            kind: try #require(Message.Kind(rawValue: 5)), view: 3, instance: 42, bound: 40, commit: 41,
+            kind: .accept, view: 3, instance: 42, bound: 40, commit: 41,
             acceptedView: 0, batch: batch)
         let frame = written(PeerFrame.size(of: message)) { place in
             Self.submit.withUnsafeBytes { PeerFrame.encode(message, sender: 0, batch: $0, into: place) }
