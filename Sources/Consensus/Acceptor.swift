@@ -2,12 +2,12 @@ import MPaxosInvariants
 
 /// Promises and acceptances, and what follows for the learner.
 extension Core {
-    /// Moves up to a view that somebody else promised or leads. Leaders and candidates of lower views give up.
+    /// Moves up to a view that somebody else has promised, or leads. A leader or candidate of a lower view gives up.
     mutating func adoptView(_ view: View, now: Microseconds, into effects: inout EffectBuffer) {
         invariant(view > promised, "views only rise")
         let wasBusy = role == .leader || role == .candidate
-        // Overtaken, it has failed as well: where elections take long, replicas would else overtake each other for
-        // ever.
+        // An election that is overtaken has failed as well: where elections take long, replicas would else overtake
+        // each other for ever.
         let hasFailed = role == .candidate && phase != .preVote
         promise(view, into: &effects)
         role = .follower
@@ -42,7 +42,8 @@ extension Core {
         isSolicited = false
     }
 
-    /// The base of the promised view is learnt with the first message of its leader. Returns whether it agrees with what is known.
+    /// Learns the base of the promised view, with the first message of its leader. Returns whether it agrees with the
+    /// base that is known already.
     mutating func learnBase(_ newBase: Instance) -> Bool {
         if baseKnown { return base == newBase }
         invariant(accepted == 0, "nothing is counted before the base is known")
@@ -63,7 +64,7 @@ extension Core {
         log.set(instance, Entry(view: view, batch: batch, record: record, isDecided: isDecided))
     }
 
-    /// Only what is durably or soon accepted in the promised view, or decided, is acknowledged.
+    /// Moves the prefix that may be acknowledged: what is accepted in the promised view, durably or soon, or decided.
     mutating func advanceAccepted() {
         guard baseKnown else { return }
         if accepted < decided { accepted = decided }
@@ -80,8 +81,9 @@ extension Core {
         while acceptedDurable < accepted && log[acceptedDurable + 1].record <= durableRecord { acceptedDurable += 1 }
     }
 
-    /// The leader of the promised view said, or it follows, that all up to `bound` is decided. That decides the entries that
-    /// were accepted in this very view; an entry of an older view may hold another value than the decided one.
+    /// All up to `bound` is decided: the leader of the promised view said so, or it follows from votes. That decides
+    /// the entries that were accepted in this very view; an entry of an older view may hold another value than the
+    /// decided one.
     mutating func raiseCommit(to bound: Instance) {
         guard bound > commit else { return }
         var instance = max(commit, decided) + 1
@@ -128,12 +130,12 @@ extension Core {
         guard follow(message, from: from, now: now, into: &effects) else { return false }
         var kept = false
         if wantsProposal(message) {
-            // What lies further above says nothing of the room for what is missing.
+            // A proposal that lies further above says nothing of the room for what is missing.
             if message.instance == accepted + 1 { setFull(false, slot: 0) }
             accept(message.instance, view: message.view, batch: message.batch, into: &effects)
             kept = true
         } else if message.instance >= log.end && accepted + 1 >= log.end {
-            // To name it as missing would have it sent again at once, for nothing.
+            // Named as missing it would be sent again at once, for nothing.
             setFull(true, slot: message.instance)
         }
         acknowledge(to: from, highest: message.instance, now: now, into: &effects)
@@ -148,7 +150,7 @@ extension Core {
         acknowledge(to: from, highest: message.instance, now: now, into: &effects)
     }
 
-    /// Common to all that a leader says. Returns false when it is not this replica's leader.
+    /// What all words of a leader have in common. Returns false when the sender is not the leader of the promised view.
     private mutating func follow(
         _ message: Message, from: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer
     ) -> Bool {
@@ -175,7 +177,7 @@ extension Core {
     ) {
         settle(now: now)
         let bug = configuration.plantedBugs.contains(.acceptedBeforeDurable)
-        // Without room there is no use in naming the gap.
+        // As long as there is no room it is of no use to name the gap.
         let flags: Message.Flags = isFull ? .full : accepted < highest ? .gap : .none
         send(
             .accepted(
@@ -185,7 +187,7 @@ extension Core {
 
     /// A proposal came for whose batch there is no room. It counts as the leader's voice all the same; the leader hears
     /// that it is to hold back, until `resumeAccepting`.
-    /// - Parameter full: false: there is room, but not for what lies above a missing instance. That does not end an
+    /// - Parameter full: false when there is room, but not for what lies above a missing instance. That does not end an
     ///   earlier `true`.
     #if !DEBUG
         @_noLocks
@@ -223,7 +225,8 @@ extension Core {
         guard isFull else { return }
         setFull(false, slot: 0)
         guard let leader, leader != me, baseKnown else { return }
-        // What was refused is a gap, which the leader fills; unless it has begun again meanwhile, with a new link.
+        // The refused proposal is a gap now, which the leader fills, unless a new link has made it begin again
+        // meanwhile.
         acknowledge(to: leader, highest: heardHighest, now: now, into: &effects)
     }
 
@@ -232,7 +235,7 @@ extension Core {
         heard(now: now)
     }
 
-    /// A leader, or a candidate that gets on, is not to be overtaken.
+    /// A leader, or a candidate that gets on, was heard, and is not to be overtaken.
     mutating func heard(now: Microseconds) {
         lastContact = now
         hadContact = true
@@ -243,15 +246,16 @@ extension Core {
         electionDeadline = now + patienceWithElections + random.below(patienceWithElections)
     }
 
-    /// Twice as long for each election that led to nothing, up to 16 times: whatever makes elections slow, one of them
-    /// gets the time that it takes.
+    /// The time doubles with each election that led to nothing, up to 16-fold: whatever makes elections slow, one of
+    /// them gets the time that it takes.
     var patienceWithElections: Microseconds {
         let suspicion = suspicion(of: leadingReplica(of: promised, among: memberCount))
         return configuration.plantedBugs.contains(.noBackOff) ? suspicion : suspicion << min(failedElections, 4)
     }
 
-    /// Silence after which a peer is suspected. On long ways TCP takes a round trip and more to repeat what was lost, and
-    /// keeps back what came behind it: a heartbeat may be late by several, and the peer be well.
+    /// The silence after which a peer is suspected. On long ways TCP takes a round trip and more to repeat what was
+    /// lost, and keeps back what came behind it: a heartbeat may be late by several round trips though the peer is
+    /// well.
     func suspicion(of peer: ReplicaIndex) -> Microseconds {
         guard peer != me else { return configuration.suspect }
         return max(configuration.suspect, min(6 * peers[peer].distance, 8 * configuration.suspect))
@@ -265,9 +269,10 @@ extension Core {
             send(.nack(view: promised, decided: decided), to: from, after: 0, into: &effects)
             return
         }
-        // Asked again before the answer could leave: it will.
+        // The same was asked before, and the answer will leave when its records are durable.
         if isSolicited && message.instance == solicitedAfter && promiseRecord > durableRecord { return }
-        // A candidate that has much to learn asks for one part after the other: it is not to be overtaken while it gets on.
+        // A candidate that has much to learn asks for one part after the other. While it gets on it is not to be
+        // overtaken.
         if !isSolicited || message.instance > solicitedAfter {
             isSolicited = true
             solicitedAfter = message.instance

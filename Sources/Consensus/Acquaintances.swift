@@ -15,7 +15,7 @@ package struct Acquaintances: Sendable {
         case gathering = 0
         /// Its record of all members is whole.
         case whole = 1
-        /// Those of all others are, too, and are the same.
+        /// The records of all others are whole, too, and are the same.
         case founded = 2
 
         package static func < (a: Founding, b: Founding) -> Bool { a.rawValue < b.rawValue }
@@ -23,12 +23,12 @@ package struct Acquaintances: Sendable {
 
     /// What is known of a member.
     package struct Record: Hashable, Sendable, BitwiseCopyable {
-        /// Of its pools; 0 for a member never met.
+        /// The incarnation of the member's pools; 0 where it was never met.
         package var incarnation: UInt64
-        /// The last life in which it was met.
+        /// The last life in which the member was met.
         package var life: Life
 
-        /// Of a member never met.
+        /// The record of a member that was never met.
         package static let none = Record(incarnation: 0, life: .none)
 
         package init(incarnation: UInt64, life: Life) {
@@ -42,10 +42,10 @@ package struct Acquaintances: Sendable {
         /// The sender's own.
         package var incarnation: UInt64
         package var life: Life
-        /// As of `Life.admits`.
+        /// The nonces of the sender's lives before this one, as `Life.admits` takes them.
         package var ancestors: [UInt64]
         package var founding: Founding
-        /// By index, the sender's own included.
+        /// What the sender knows of all members, by index, itself included.
         package var records: [Record]
 
         package init(
@@ -89,27 +89,28 @@ package struct Acquaintances: Sendable {
         case otherRecord(of: Int, theirs: UInt64, known: UInt64)
         /// The other runs in a life that comes before the one that was met, or beside it.
         case earlierLife(met: Life)
-        /// This replica does, by the other's word.
+        /// By the other's word it is this replica that runs in an earlier life.
         case ownLifeIsEarlier(met: Life)
     }
 
     package let index: Int
     private let ancestors: [UInt64]
-    /// By index, this replica's own included.
+    /// What is known of all members, by index, this replica included.
     package private(set) var records: [Record]
     /// The last life of each member that was refused though it is not before the one that was met, `Life.none` for
     /// none: it is of another line. Where the life that was met is too long ago to be named, what comes after the
     /// refused one is refused as well: else pools of an earlier time would be admitted as soon as they were started
     /// often enough.
     package private(set) var refused: [Life]
-    /// What is to be put on durable record, and what is.
+    /// How far the founding is; it is to be put on durable record.
     package private(set) var founding: Founding
+    /// How far it is on durable record.
     private var durable: Founding
-    /// Bit i: replica i was met in this life.
+    /// Bit i: replica i was met in this replica's present life.
     private var met: UInt16
-    /// Bit i: and its incarnation is on durable record.
+    /// Bit i: replica i was met so, and its incarnation is on durable record.
     private var gathered: UInt16
-    /// Bit i: the record of replica i is whole, and the same as this one.
+    /// Bit i: the record of replica i is whole, and the same as this replica's.
     private var confirmed: UInt16
 
     private let all: UInt16
@@ -138,7 +139,7 @@ package struct Acquaintances: Sendable {
 
     package var isFounded: Bool { founding == .founded }
 
-    /// Whether this replica tells the others that it is founded: nothing of the founding is left to be done.
+    /// Whether this replica tells the others that it is founded: then nothing of the founding is left to be done.
     package var tellsFounding: Bool { durable == .founded }
 
     /// Whom the founding waits for, bit i for replica i: those that were not met, or else those that have not met all
@@ -151,7 +152,7 @@ package struct Acquaintances: Sendable {
         }
     }
 
-    /// What this replica says to whom it meets.
+    /// What this replica says to those that it meets.
     package var introduction: Introduction {
         Introduction(
             incarnation: own.incarnation, life: own.life, ancestors: ancestors, founding: durable, records: records)
@@ -183,7 +184,8 @@ package struct Acquaintances: Sendable {
         // Lives are compared of one incarnation: pools that were formatted anew begin to count again.
         if known.incarnation == introduction.incarnation, known.life != introduction.life {
             let (life, ancestors) = (introduction.life, introduction.ancestors)
-            // Who names the life that was met among its own comes after it, whatever was thought of those in between.
+            // A life that has the one that was met among its ancestors comes after it, whatever was thought of those in
+            // between.
             let isOfRefused =
                 !life.isOrFollows(known.life, ancestors: ancestors)
                 && life.isOrFollows(refused[member], ancestors: ancestors)
@@ -224,7 +226,7 @@ package struct Acquaintances: Sendable {
             records[member] = record
             news |= 1 << UInt16(member)
         }
-        // It was of the right line after all.
+        // The life that was refused was of the right line after all.
         if introduction.life.isOrFollows(refused[member], ancestors: introduction.ancestors) {
             refused[member] = .none
         }
@@ -246,22 +248,22 @@ package struct Acquaintances: Sendable {
         return news
     }
 
-    /// A member is not heard any more. Until the record is whole it may come back with other pools, and is to be met
-    /// again.
+    /// A member is not heard any more. Until the record is whole the member may come back with other pools, and is to
+    /// be met again.
     package mutating func lose(_ member: Int) {
         guard founding == .gathering, member != index else { return }
         met &= ~(1 << UInt16(member))
         gathered &= met
     }
 
-    /// An incarnation is on durable record. It counts when it is that of the member as it was met in this life.
+    /// An incarnation is on durable record. It counts if the member was met with it in this life.
     package mutating func recorded(_ incarnation: UInt64, of member: Int) {
         guard met >> UInt16(member) & 1 != 0, records[member].incarnation == incarnation else { return }
         gathered |= 1 << UInt16(member)
         settle()
     }
 
-    /// So far the founding is on durable record now.
+    /// The founding is on durable record as far as this.
     package mutating func recorded(_ founding: Founding) {
         durable = max(durable, founding)
         settle()

@@ -2,13 +2,14 @@ import MPaxosInvariants
 
 /// Fetching decided values that proposals did not bring, by asking for them.
 extension Core {
-    /// Up to where values are wanted that no proposal will bring. A leader fetches only what was decided before its view.
+    /// Up to where values are wanted that no proposal will bring. A leader fetches only what was decided before its
+    /// view.
     private var catchUpTarget: Instance {
         min(role == .leader ? base : known, log.end - 1)
     }
 
-    /// Without room for what the leader proposes there is none for the same from others, as long as that is what is
-    /// missing.
+    /// Where there is no room for what the leader proposes, there is none for the same values from others; this holds
+    /// as long as it is those that are missing.
     private var isFullForNow: Bool { isFull && baseKnown && learned >= base }
 
     mutating func scheduleCatchUp(now: Microseconds) {
@@ -19,14 +20,14 @@ extension Core {
             return
         }
         guard catchUpDeadline == .max else { return }
-        // What was decided in this view is mostly on its way.
+        // Values that were decided in this view are mostly on their way.
         let isUrgent = baseKnown ? learned < base : target - learned > lookahead
         catchUpDeadline = isUrgent ? now : now + proposalPatience
         catchUpMark = learned
         catchUpAsked = 0
     }
 
-    /// How long the leader may take to bring what was decided in its view: it repeats what a follower names as missing,
+    /// How long the leader may take to bring what was decided in its view. It repeats what a follower names as missing,
     /// so only what it has dropped from its log must be asked for.
     private var proposalPatience: Microseconds {
         let leader = leadingReplica(of: promised, among: memberCount)
@@ -34,16 +35,16 @@ extension Core {
             ? max(configuration.suspect, 4 * answerTime(of: leader)) : configuration.retransmit
     }
 
-    /// How long an answer of a peer, or its next part, may take. A link that was held up once, and is gone now, says
-    /// nothing that would bring its measured time down again.
+    /// How long an answer of a peer, or its next part, may take. There is a limit, since a link that was held up once
+    /// and is gone now says nothing that would bring its measured time down again.
     func answerTime(of peer: ReplicaIndex) -> Microseconds { min(peers[peer].patience, 4 * configuration.suspect) }
 
-    /// Most bytes of batches in one answer to a peer; an answer has one batch at least.
+    /// How many bytes of batches one answer to a peer may have; it has one batch at least.
     func answerBytes(to peer: ReplicaIndex) -> Int { min(Self.burstBytes, max(peers[peer].room, 1)) }
 
     mutating func catchUpTick(now: Microseconds, into effects: inout EffectBuffer) {
         if baseKnown && learned >= base && learned > catchUpMark {
-            // Proposals of this view bring it: asking too would bring it twice.
+            // Proposals of this view bring the values: asking too would bring them twice.
             catchUpMark = learned
             catchUpDeadline = now + proposalPatience
         } else {
@@ -67,7 +68,7 @@ extension Core {
             into: &effects)
     }
 
-    /// First the leader, or who is known to be furthest; if no answer helps, one after the other.
+    /// Whom to ask: first the leader, or who is known to be furthest; if no answer helps, one peer after the other.
     private func choosePeer() -> ReplicaIndex {
         var first = leadingReplica(of: promised, among: memberCount)
         if !leaderActive || first == me {
@@ -84,7 +85,7 @@ extension Core {
     }
 
     mutating func receiveCatchUpRequest(_ message: Message, from: ReplicaIndex, into effects: inout EffectBuffer) {
-        // Answers speak in the promised view: it is not below the one in which the values were decided.
+        // Answers speak in the promised view, which is not below the one in which the values were decided.
         guard promised > 0 && message.instance <= decided else { return }
         if message.instance < served {
             send(
@@ -110,9 +111,10 @@ extension Core {
         }
     }
 
-    /// Which decided values are kept. A decided value counts as accepted in acknowledgements to the leader of the promised view:
-    /// sound only if it was decided in a view not above the promised one. So the promise must be as high as the view in which
-    /// the sender speaks, and durable before the value is, lest a crash keep the value and lose the promise.
+    /// Which decided values are kept. A decided value counts as accepted in acknowledgements to the leader of the
+    /// promised view, which is sound only if it was decided in no higher view. So the promise must be as high as the
+    /// view in which the sender speaks, and durable before the value is, lest a crash keep the value and lose the
+    /// promise.
     @inline(__always) func wantsDecided(_ message: Message) -> Bool {
         if !configuration.plantedBugs.contains(.decidedWithoutView) {
             guard message.view <= promised && promisedRecord <= durableRecord else { return false }
@@ -132,7 +134,8 @@ extension Core {
             counters.caughtUp += 1
             accept(message.instance, view: decidedView, batch: message.batch, into: &effects)
         } else if message.view <= promised && promisedRecord <= durableRecord {
-            // Accepted in the promised view, decided in this or a lower one: it is the same value.
+            // The entry was accepted in the promised view, and the value decided in that or a lower one: they are the
+            // same.
             let entry = log[message.instance]
             if entry.view == promised && !entry.isDecided { log.markDecided(message.instance) }
         }
@@ -140,7 +143,8 @@ extension Core {
         if catchUpDeadline != .max && from == catchUpPeer {
             catchUpDeadline = max(catchUpDeadline, now + answerTime(of: from))
         }
-        // Whoever answered: the first that was asked may have been slow, and another asked meanwhile.
+        // It does not matter who answered: the first that was asked may have been slow, and another was asked
+        // meanwhile.
         if message.flags.contains(.last) && learned >= catchUpAsked && catchUpAsked != 0 {
             requestCatchUp(now: now, into: &effects)
         }

@@ -1,6 +1,7 @@
 import MPaxosInvariants
 
-/// What a core is told about the cluster and its own limits. The same on every replica but for `replica` and `seed`.
+/// What a core is told about the cluster and its own limits. All but `replica` and `seed` are the same on every
+/// replica.
 package struct Configuration: Sendable {
     /// This replica's index.
     package var replica: ReplicaIndex
@@ -8,7 +9,7 @@ package struct Configuration: Sendable {
     package var replicaCount: Int
     /// Most instances that a leader keeps proposed and undecided, 1 to 1024.
     package var window: Int
-    /// Slots of the log: an instance fits when it is below `floor + slotCount`. At least 8 windows.
+    /// Slots of the log, at least 8 windows: an instance fits when it is below `floor + slotCount`.
     package var slotCount: Int
     /// A leader is heard at least this often.
     package var heartbeat: Microseconds
@@ -19,7 +20,7 @@ package struct Configuration: Sendable {
     package var retransmit: Microseconds
     /// Seed of the randomised timeouts.
     package var seed: UInt64
-    /// For tests of the simulator only.
+    /// Mistakes to make, for tests of the simulator; none in a replica.
     package var plantedBugs: PlantedBugs
 
     package init(

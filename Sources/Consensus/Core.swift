@@ -2,28 +2,29 @@ import MPaxosInvariants
 
 /// What a replica is busy with.
 @usableFromInline package enum Role: UInt8, Sendable, BitwiseCopyable {
-    /// Being rebuilt from storage: between `init` and `start`.
+    /// It is being rebuilt from storage: between `init` and `start`.
     case recovering
     case follower
     case candidate
     case leader
 }
 
-/// How often things happened since the start of this core.
+/// How often things happened since this core started.
 package struct Counters: BitwiseCopyable, Hashable, Sendable {
-    /// Elections begun (with the pre-vote).
+    /// Elections that this replica began, each with its pre-vote.
     package internal(set) var elections: UInt64 = 0
     /// Times this replica became leader.
     package internal(set) var leaderships: UInt64 = 0
-    /// Proposals sent again: after a link was lost, or to fill a gap that a follower named.
+    /// Proposals that were sent again, after a link was lost or to fill a gap that a follower named.
     package internal(set) var retransmissions: UInt64 = 0
     /// Decided entries that were learnt by catch-up.
     package internal(set) var caughtUp: UInt64 = 0
-    /// Messages that no correct peer sends: bad sender, bad numbers.
+    /// Messages that no correct peer sends: their sender may not say such a thing, or their numbers cannot be.
     package internal(set) var refused: UInt64 = 0
 }
 
-/// A view that its leader opened: phase 1 is over, all adopted values above `base` are durably accepted in it.
+/// A view that its leader has opened: phase 1 is over, and the leader has durably accepted in it all values that it
+/// adopted above `base`.
 package struct EstablishedView: BitwiseCopyable, Hashable, Sendable {
     package var view: View
     package var base: Instance
@@ -34,68 +35,34 @@ package struct EstablishedView: BitwiseCopyable, Hashable, Sendable {
     }
 }
 
-/// What is known of a member; the leader's and the candidate's fields are reset when the role begins.
-struct Peer: BitwiseCopyable {
-    /// Leader: all in base ..< = acked it durably accepted in this view.
-    var acked: Instance = 0
-    /// Leader: the next instance to propose to it.
-    var next: Instance = 0
-    /// Leader: the commit index that it was told last.
-    var toldCommit: Instance = 0
-    /// Bytes of batches that may be sent to it now; whoever drives the core says how many, see `allow`.
-    var room = Int.max
-    /// Leader: it has no room for proposals, and will say when it has.
-    var isFull = false
-    /// Leader: the round in which proposals to it were repeated last. Gaps of earlier rounds are under repair.
-    var repeatedInRound: UInt64 = 0
-    /// Leader: when it last answered, and when the last heartbeat that wants an answer was sent to it.
-    var lastHeard: Microseconds = 0
-    /// Leader: it answered since this replica began to lead.
-    var hasAnswered = false
-    var lastHeartbeat: Microseconds = 0
-    /// How often a proposal to it was repeated, since the start of this core.
-    var repetitions: UInt64 = 0
-    /// How long an answer of it may take, by the round trips that were measured; the configured time before the first.
-    var patience: Microseconds = 0
-    /// The way to it and back, with nothing in between; 0 before it was measured.
-    var distance: Microseconds = 0
-    /// What it said last to have decided, and so can serve, unless it restarted since.
-    var decided: Instance = 0
-    /// Candidate: what it accepted up to here is known; .max: all.
-    var covered: Instance = 0
-    /// Candidate: what it had decided when it promised. Not what it ever said: after a restart it may know less, and the base
-    /// of the new view must be something that somebody can serve.
-    var promisedDecided: Instance = 0
-    /// Candidate: how many segments of its answers were put aside.
-    var segmentCount = 0
-}
-
 /// Multi-Paxos as a pure state machine: events and the time go in, records and messages come out in an `EffectBuffer`.
+/// `docs/consensus.md` says what its numbers mean, how they are ordered, and what each message rests on.
 ///
-/// Everything is allocated in `init`. Steps are deterministic, allocate nothing, count no references and take no locks: the
-/// compiler proves it in release builds (`@_noLocks`; debug builds see one file at a time, which is not enough for the proof).
-/// Steps are the methods with `now` and `into`. Not thread-safe: one owner. Before each step `effects.hasRoom` must
-/// hold. Roles are in extensions, one a file.
+/// Everything is allocated in `init`. Steps are deterministic, allocate nothing, count no references and take no locks:
+/// the compiler proves it in release builds (`@_noLocks`; debug builds see one file at a time, which is not enough for
+/// the proof). Steps are the methods with `now` and `into`. A core has one owner, and is not thread-safe. Before each
+/// step `effects.hasRoom` must hold. What each role does is in an extension, one a file.
 @usableFromInline package struct Core: ~Copyable {
     private let inPlace = InPlace()
-    /// Most records, and most sends, of one step.
+    /// One step emits at most so many records, and at most so many sends.
     package static let effectsPerStep = 384
-    /// Most entries a step sends to one peer, or persists, at once.
+    /// A step sends at most so many entries to one peer, and persists at most so many.
     static let burst: Instance = 32
-    /// Most batch bytes a step sends to one peer at once (but at least one batch).
+    /// A step sends at most so many bytes of batches to one peer, but one batch at least.
     static let burstBytes = 1 << 20
-    /// What a message takes on the way besides its batch.
+    /// Bytes that a message takes on the way besides its batch.
     static let messageBytes = 64
 
     static let segmentsPerPeer = 64
 
     enum Phase: UInt8 {
-        /// Asks whether an election would succeed.
+        /// The candidate asks whether an election would succeed.
         case preVote
-        /// Collects promises.
+        /// It collects promises.
         case prepare
-        /// Makes the adopted values durable in the new view, then the established record.
+        /// It makes the adopted values durable in the new view.
         case adopt
+        /// It makes the established record durable, and leads then.
         case establish
     }
 
@@ -112,7 +79,8 @@ struct Peer: BitwiseCopyable {
     // Durability.
     var lastRecord: LogSequenceNumber = 0
     var durableRecord: LogSequenceNumber = 0
-    /// All records up to this one were there at `watchedSince`: while it is not durable, the oldest record waits since then, or longer.
+    /// All records up to this one had been emitted at `watchedSince`. While it is not durable, the oldest record has
+    /// waited since then, or longer.
     var watchedRecord: LogSequenceNumber = 0
     var watchedSince: Microseconds = 0
 
@@ -120,50 +88,58 @@ struct Peer: BitwiseCopyable {
     var log: LogIndex
     var promised: View
     var promisedRecord: LogSequenceNumber = 0
-    /// The time of an election, and the time that is given to somebody else's, begin when the own promise is durable.
+    /// The own promise is not durable yet. When it is, the time of this replica's election begins, or the time that it
+    /// gives to somebody else's.
     var awaitsOwnPromise = false
     package internal(set) var established: EstablishedView
+    /// The base of the promised view is known: its leader was heard, or is this replica.
     var baseKnown = false
     /// Base of the promised view; meaningful when `baseKnown`.
     package internal(set) var base: Instance = 0
-    /// Contiguous: all in base ..< = accepted is accepted in the promised view, or decided. Durable or about to be.
+    /// All in base ..< = accepted, without a gap, is accepted in the promised view or decided, and is durable or about
+    /// to be.
     package internal(set) var accepted: Instance = 0
     /// The newest record that `accepted` rests on.
     var acceptedRecord: LogSequenceNumber = 0
-    /// As `accepted`, but durable.
+    /// As `accepted`, for what is durable.
     package internal(set) var acceptedDurable: Instance = 0
 
     // Learner.
-    /// Contiguous: all up to here is decided, known and durable here. The engine executes up to here.
+    /// All up to here, without a gap, is decided, known and durable here. The executor may execute up to here.
     package internal(set) var decided: Instance
-    /// Contiguous: all up to here is decided and known here, durable or about to be.
+    /// All up to here, without a gap, is decided and known here, and is durable or about to be.
     var learned: Instance
-    /// All up to here is decided, said in the promised view by its leader: entries accepted in that view are the decided ones.
+    /// All up to here is decided, by the word of the promised view's leader: entries up to here that were accepted in
+    /// that view are the decided ones.
     package internal(set) var commit: Instance = 0
-    /// All up to here is decided, as far as anyone said, see `knowWhatIsSaid`.
+    /// All up to here is decided, by anybody's word, see `knowWhatIsSaid`.
     package internal(set) var known: Instance
     /// The log is complete from here to `decided`.
     package internal(set) var served: Instance
-    /// A peer answered that the next instance is below its log's floor. False again as soon as another peer helps.
+    /// A peer answered that the next instance is below its log's floor, and none has brought that instance since.
     package internal(set) var needsStateTransfer = false
     @usableFromInline var catchUpDeadline: Microseconds = .max
+    /// How often the same instance was asked for: each time another peer is asked.
     var catchUpRotation = 0
     /// `learned` when the deadline was set.
     var catchUpMark: Instance = 0
+    /// The first instance that was asked for last; 0 for none.
     var catchUpAsked: Instance = 0
+    /// Who was asked last.
     var catchUpPeer: ReplicaIndex = 0
 
     // Follower.
-    /// The leader's round that was heard last in the promised view.
+    /// The round of the leader that was heard last in the promised view.
     var heardRound: UInt64 = 0
     /// The highest instance that the leader said, in that round, to have sent.
     var heardHighest: Instance = 0
     /// The last proposal was refused for want of room, and the leader holds back until it hears that there is some.
     package internal(set) var isFull = false
-    /// `isFull` because the log had no slot for this instance; 0: not for that.
+    /// The instance for which the log had no slot, where that is why `isFull` is set; 0 else.
     var wantedSlot: Instance = 0
     /// The leader of the promised view was heard in it.
     var leaderActive = false
+    /// When a leader, or a candidate that gets on, was last heard; of no meaning unless `hadContact`.
     var lastContact: Microseconds = 0
     var hadContact = false
     @usableFromInline var electionDeadline: Microseconds = .max
@@ -173,16 +149,20 @@ struct Peer: BitwiseCopyable {
     /// The newest record that the answer to it rests on.
     var promiseRecord: LogSequenceNumber = 0
 
-    /// Elections in a row that asked for promises and led to nothing, without a leader heard between: this replica's
-    /// own, and those of others that it waited for.
+    /// Elections in a row that asked for promises and led to nothing, with no leader heard in between: those of this
+    /// replica, and those of others that it waited for.
     var failedElections: UInt64 = 0
 
     // Candidate.
     var phase = Phase.preVote
+    /// The view that is to be promised if the pre-vote succeeds.
     var targetView: View = 0
+    /// Bit i: replica i grants the pre-vote.
     var votes: UInt16 = 0
     @usableFromInline var prepareDeadline: Microseconds = .max
+    /// The highest instance that a promise, or the own log, has an entry for.
     var candidateHighest: Instance = 0
+    /// The next instance to adopt a value for.
     var adoptCursor: Instance = 0
     /// What must be durable before the election goes on.
     var awaitedRecord: LogSequenceNumber = 0
@@ -190,14 +170,17 @@ struct Peer: BitwiseCopyable {
     let segments: UnsafeMutablePointer<PromiseSegment>
 
     // Leader.
+    /// The instance of the next proposal.
     var nextInstance: Instance = 0
     /// Counts the repetitions of proposals, see `Message.round`.
     var round: UInt64 = 0
+    /// `learned` when it last rose, or was not below the base, and when that was.
     var lastLearned: Instance = 0
     var lastLearnedAt: Microseconds = 0
 
-    /// A core as storage recovered it. `floor` is the lowest instance that the log may still hold (1 at first), `executed` the
-    /// highest that the state machine executed; nothing below the floor may be unexecuted. Follow with `restore`, then `start`.
+    /// A core as storage recovered it. `floor` is the lowest instance that the log may still hold (1 at first),
+    /// `executed` the highest that the state machine executed; all below the floor is executed. `restore` comes next,
+    /// then `start`.
     package init(
         configuration: Configuration, promised: View, established: EstablishedView?, floor: Instance, executed: Instance
     ) {
@@ -232,7 +215,8 @@ struct Peer: BitwiseCopyable {
         segments.deallocate()
     }
 
-    /// Puts back what storage recovered for one instance, in any order. Instances below the floor are ignored.
+    /// Puts back what storage recovered for one instance. The order does not matter; instances below the floor are
+    /// ignored.
     package mutating func restore(instance: Instance, view: View, batch: Batch) {
         invariant(role == .recovering, "the log is restored before the start")
         invariant(view > 0, "an accepted entry has a view")
@@ -240,18 +224,19 @@ struct Peer: BitwiseCopyable {
         invariant(log.fits(instance), "storage has as many slots as the core")
         log.set(
             instance, Entry(view: view, batch: batch, record: 0, isDecided: view == decidedView || instance <= decided))
-        // The acceptance may have outlived the record of its promise in a crash; it implies it.
+        // In a crash the acceptance may have outlived the record of its promise: it implies the promise.
         if view != decidedView && view > promised { promised = view }
     }
 
-    /// Begins to take part. A leader that was killed resumes in its own view, if its promise still stands and it is not refused.
+    /// Begins to take part. A leader that was killed resumes in its own view, if its promise still stands.
     #if !DEBUG
         @_noLocks
     #endif
     package mutating func start(now: Microseconds, into effects: inout EffectBuffer) {
         invariant(role == .recovering, "a core starts once")
         invariant(effects.hasRoom, "effects have room for a step")
-        // A state snapshot may have brought `executed` further than the log reaches: what is below a hole cannot be served.
+        // A snapshot of a state may have brought `executed` further than the log reaches: what is below a hole cannot
+        // be served.
         var instance = decided
         while instance >= log.floor {
             if log[instance].view == 0 {
@@ -274,8 +259,8 @@ struct Peer: BitwiseCopyable {
         settle(now: now)
     }
 
-    /// A replica of a new cluster, started for the first time: if it leads the first view, it stands for election at once, where it
-    /// would otherwise wait for a leader that cannot be. Else does nothing.
+    /// A replica of a new cluster started for the first time. If it leads the first view it stands for election at
+    /// once: there can be no leader to wait for. Else this does nothing.
     package mutating func standIfFirst(now: Microseconds, into effects: inout EffectBuffer) {
         invariant(effects.hasRoom, "effects have room for a step")
         guard role == .follower, promised == 0, leadingReplica(of: 1, among: memberCount) == me else { return }
@@ -283,7 +268,7 @@ struct Peer: BitwiseCopyable {
         settle(now: now)
     }
 
-    /// Time passed. To be called at `nextDeadline`, or whenever.
+    /// Time has passed. To be called at `nextDeadline`; other times do no harm.
     #if !DEBUG
         @_noLocks
     #endif
@@ -295,7 +280,7 @@ struct Peer: BitwiseCopyable {
         case .candidate: candidateTick(now: now, into: &effects)
         case .follower:
             if now >= electionDeadline {
-                // It gave its promise to somebody who did not come to lead.
+                // The promise was given to somebody who did not come to lead.
                 if isSolicited && !leaderActive { failedElections += 1 }
                 beginElection(now: now, into: &effects)
             }
@@ -305,7 +290,7 @@ struct Peer: BitwiseCopyable {
         settle(now: now)
     }
 
-    /// When `tick` has something to do; it may lie in the past. `.max`: never, by itself.
+    /// When `tick` has something to do, which may lie in the past; `.max` where nothing but an event can bring that.
     @inlinable package var nextDeadline: Microseconds {
         switch role {
         case .leader: min(catchUpDeadline, leaderDeadline)
@@ -315,7 +300,8 @@ struct Peer: BitwiseCopyable {
         }
     }
 
-    /// Whether the bytes of `message.batch` are worth copying. If not, call `receive` all the same, which then keeps no handle.
+    /// Whether the bytes of `message.batch` are worth copying. Where they are not, `receive` is to be called all the
+    /// same, and keeps no handle.
     package func wants(_ message: Message, from: ReplicaIndex) -> Bool {
         guard isPlausible(message, from: from), message.view <= promised + mostViewsAtOnce else { return false }
         switch message.kind {
@@ -326,8 +312,8 @@ struct Peer: BitwiseCopyable {
         }
     }
 
-    /// A message came from a peer. Its `batch` is a local handle to a copy of the bytes. Returns whether the core keeps the
-    /// handle; if not, the copy may be dropped.
+    /// A message came from a peer. Its `batch` is a local handle to a copy of the bytes. Returns whether the core keeps
+    /// the handle; where it does not, the copy may be dropped.
     #if !DEBUG
         @_noLocks
     #endif
@@ -340,9 +326,9 @@ struct Peer: BitwiseCopyable {
             counters.refused += 1
             return false
         }
-        // Whoever speaks in a view has promised it, or may learn of it: so does this replica. A pre-vote speaks of a view
-        // that nobody may ever promise. Values that are decided in a higher view may count for acknowledgements only once the
-        // promise of that view is durable, see `wantsDecided`.
+        // Whoever speaks in a view has promised it, or knows of somebody who has, and this replica promises it as well.
+        // Not for a pre-vote, which speaks of a view that perhaps nobody ever promises. Values that were decided in a
+        // higher view count for acknowledgements only when the promise of that view is durable, see `wantsDecided`.
         if message.view > promised && message.kind != .preVote && message.kind != .preVoteGrant {
             guard reach(message.view, now: now, into: &effects) else { return false }
         }
@@ -369,8 +355,9 @@ struct Peer: BitwiseCopyable {
         return kept
     }
 
-    /// Proposes a batch, whose bytes are in the arena. Returns its instance, or nil when `canPropose` is false: then the handle
-    /// was not kept. It is decided when `decided` reaches the instance, unless `entry(at:)` then shows another batch.
+    /// Proposes a batch whose bytes are in the arena. Returns its instance, or nil when `canPropose` is false: then the
+    /// handle is not kept. The batch is decided when `decided` reaches the instance, unless `entry(at:)` shows another
+    /// batch by then.
     #if !DEBUG
         @_noLocks
     #endif
@@ -382,7 +369,7 @@ struct Peer: BitwiseCopyable {
         return instance
     }
 
-    /// All records up to `number` are durable. Never lower than before.
+    /// All records up to `number` are durable; the number never falls.
     #if !DEBUG
         @_noLocks
     #endif
@@ -393,7 +380,8 @@ struct Peer: BitwiseCopyable {
         settle(now: now)
         if awaitsOwnPromise && promisedRecord <= durableRecord {
             awaitsOwnPromise = false
-            // Before, nobody could hear of it: neither whom it was given to, nor whom this candidate asks for theirs.
+            // Nobody could hear of the promise before: neither the candidate that it is given to, nor the peers that
+            // this candidate asks for theirs.
             if role == .candidate && phase == .prepare {
                 restartElectionTimer(now)
                 prepareDeadline = now + solicitationTime
@@ -407,7 +395,7 @@ struct Peer: BitwiseCopyable {
         settle(now: now)
     }
 
-    /// The link to a peer is up (again): what was sent before may be lost.
+    /// The link to a peer is up, perhaps again: what was sent before may be lost.
     #if !DEBUG
         @_noLocks
     #endif
@@ -415,12 +403,12 @@ struct Peer: BitwiseCopyable {
         invariant(role != .recovering, "a core is started first")
         invariant(effects.hasRoom, "effects have room for a step")
         guard peer >= 0 && peer < memberCount && peer != me else { return }
-        // It may have restarted, with less than it had executed: what is far above that it would refuse.
+        // The peer may have restarted, and know less than it had decided: it would refuse what is far above that.
         peers[peer].decided = 0
         knowWhatIsSaid()
-        // What a leader said to have sent on the old link it sends again.
+        // A leader sends again what it said to have sent on the old link.
         if peer == leadingReplica(of: promised, among: memberCount) { heardHighest = 0 }
-        // What it was asked for may be lost too.
+        // The question to this peer, or its answer, may be lost too.
         if peer == catchUpPeer && catchUpDeadline < .max { catchUpDeadline = now }
         switch role {
         case .leader: reconnect(peer, now: now, into: &effects)
@@ -431,7 +419,7 @@ struct Peer: BitwiseCopyable {
 
     /// How many bytes of batches may be sent to a peer from now on, and how long an answer of it may take. Proposals
     /// that do not fit wait in the log where they lie; an answer to a question ends early, and the rest is asked for.
-    /// Without a word of the driver there is no limit.
+    /// Where the driver says nothing there is no limit.
     /// - Parameter distance: the least round trip to the peer; 0: not known.
     #if !DEBUG
         @_noLocks
@@ -448,20 +436,21 @@ struct Peer: BitwiseCopyable {
         if role == .leader && bytes > 0 { pump(peer, now: now, into: &effects) }
     }
 
-    /// A part of something large came from a peer: it answers, though its answer is not whole.
+    /// A part of something large came from a peer: the peer is answering, though its answer is not whole yet.
     package mutating func hears(_ peer: ReplicaIndex, now: Microseconds) {
         invariant(peer >= 0 && peer < memberCount && peer != me, "a replica hears its peers")
         if catchUpDeadline != .max, peer == leader || peer == catchUpPeer && catchUpAsked != 0 {
             catchUpDeadline = max(catchUpDeadline, now + answerTime(of: peer))
         }
-        // Whose promise is whole has nothing more to say that an election waits for.
+        // A peer whose promise is whole has nothing more to say that an election waits for.
         if role == .candidate && phase == .prepare && prepareDeadline != .max && peers[peer].covered != .max {
             prepareDeadline = max(prepareDeadline, now + answerTime(of: peer))
             restartElectionTimer(now)
         }
     }
 
-    /// The engine dropped all entries below `floor` from the log; it may drop what is executed. Lower floors are ignored.
+    /// The engine has dropped all entries below `floor` from its log, where it may drop what is executed. Lower floors
+    /// are ignored.
     #if !DEBUG
         @_noLocks
     #endif
@@ -476,22 +465,22 @@ struct Peer: BitwiseCopyable {
 
     // MARK: Readable state
 
-    /// The highest view promised.
+    /// The highest view that this replica has promised.
     package var view: View { promised }
 
-    /// The leader of the current view, if it was heard in it (or is this replica).
+    /// The leader of the promised view, if it was heard in that view or is this replica.
     package var leader: ReplicaIndex? {
         if role == .leader { return me }
         return leaderActive && role == .follower ? leadingReplica(of: promised, among: memberCount) : nil
     }
 
-    /// Leader: the last instance that was sent to a peer, and the last that it acknowledged.
+    /// Leader: the last instance that was sent to a peer, and the last that the peer acknowledged.
     package func progress(of peer: ReplicaIndex) -> (sent: Instance, acknowledged: Instance) {
         invariant(peer >= 0 && peer < memberCount, "a peer is a member")
         return role == .leader && peer != me ? (peers[peer].next - 1, peers[peer].acked) : (0, 0)
     }
 
-    /// Leader: there are proposals that were not sent to a peer yet.
+    /// Leader: whether there are proposals that were not sent to a peer yet.
     package func isShort(of peer: ReplicaIndex) -> Bool { role == .leader && peers[peer].next < nextInstance }
 
     /// How often a proposal to a peer was repeated.
@@ -512,14 +501,14 @@ struct Peer: BitwiseCopyable {
     /// The number of the newest record that was emitted.
     package var newestRecord: LogSequenceNumber { lastRecord }
 
-    /// The entry of an instance at or above the floor, or nil. Decided ones (up to `decided`) are there to be executed.
+    /// The entry of an instance at or above the floor, or nil. Those up to `decided` may be executed.
     package func entry(at instance: Instance) -> Entry? {
         let entry = log[instance]
         return entry.view == 0 ? nil : entry
     }
 
-    /// Whether the core may still name the batch at `offset` for `instance`, in the log or among the values that a candidate
-    /// is about to adopt. If not, its bytes may go.
+    /// Whether the core may still name the batch at `offset` for `instance`, in the log or among the values that a
+    /// candidate is about to adopt. If not, the bytes of the batch may be overwritten.
     package func isReferenced(instance: Instance, offset: UInt64) -> Bool {
         let entry = log[instance]
         if entry.view != 0 && entry.batch.offset == offset { return true }
@@ -560,25 +549,27 @@ struct Peer: BitwiseCopyable {
         watchedSince = now
     }
 
-    /// Whether a record has not become durable for several suspect periods. Who cannot keep what it says can say nothing new: it
-    /// is not to lead, and its voice is worth nothing in elections.
+    /// Whether a record has not become durable for three suspect periods. A replica that cannot keep what it says can
+    /// say nothing new: it is not to lead, and its voice is worth nothing in elections.
     func isStuck(now: Microseconds) -> Bool {
         durableRecord < watchedRecord && now >= watchedSince + 3 * configuration.suspect
             && !configuration.plantedBugs.contains(.stuckStorageUnnoticed)
     }
 
-    /// Brings all that follows from what is known up to date: the acknowledged prefix, votes, decisions, what is missing.
+    /// Brings up to date all that follows from what is known: the acknowledged prefix, votes, decisions, what is
+    /// missing.
     mutating func settle(now: Microseconds) {
         watchStorage(now: now)
         advanceAccepted()
         if role == .leader {
             countVotes()
         } else if quorum <= 2 && baseKnown && leadingReplica(of: promised, among: memberCount) != me {
-            // The proposer accepted durably before it proposed: with one's own vote that is a quorum.
+            // The leader accepted durably before it proposed: with the own vote that is a quorum.
             raiseCommit(to: acceptedDurable)
         }
         learn()
-        // What a leader knows as decided without its followers' votes, they must hear of: it may be trimmed before they have it.
+        // Followers must hear of what a leader knows as decided without their votes: it may be trimmed before they have
+        // it.
         if role == .leader && commit < decided { raiseCommit(to: decided) }
         advanceAccepted()
         scheduleCatchUp(now: now)

@@ -20,18 +20,18 @@ package struct DigestComparison {
     package enum Verdict: Equatable {
         /// Nobody who has told of this instance differs.
         case agreement
-        /// This replica is of a majority's opinion; those differ.
+        /// This replica agrees with a majority; those replicas differ.
         case theyDiffer(UInt16)
-        /// A majority agrees on another digest: those.
+        /// A majority, those replicas, agrees on another digest.
         case thisDiffers(majority: UInt16)
-        /// Those differ from this replica, and no majority has told of this instance.
+        /// Those replicas differ from this one, and no majority has told of this instance.
         case undecided(UInt16)
     }
 
-    /// Often enough for a difference to be found within a second of ordinary load, and seldom enough that neither the
-    /// group commit that ends there nor the frames are felt.
+    /// The interval of a node: short enough for a difference to be found within a second of ordinary load, long enough
+    /// that neither the group commit that ends there nor the frames are felt.
     package static let ordinaryInterval: UInt64 = 1024
-    /// Statements kept of each replica at multiples of the interval: how far one may lag behind.
+    /// How many statements are kept of each replica at multiples of the interval: so far one may lag behind.
     private static let kept = 16
 
     /// Replicas that were found to differ from this one, since when it has not been settled who is right. What was
@@ -122,7 +122,7 @@ package struct DigestComparison {
             condemned |= differing
             return .theyDiffer(differing)
         }
-        // Of those that were found to be wrong before nobody waits to hear who is right.
+        // Nobody waits to hear who is right where the one that differs was found to be wrong before.
         let open = differing & ~condemned
         if open == 0 { return .theyDiffer(differing) }
         if disputed == 0 { disputedSince = now }

@@ -1,7 +1,7 @@
 import MPaxosInvariants
 
-/// Something to make durable. Records of one buffer may be made durable in any order, and any subset of them may survive a
-/// crash: the core never lets one record rest on another that has not been reported durable.
+/// Something to make durable. Records of one buffer may be made durable in any order, and a crash may keep any subset
+/// of them: the core never lets one record rest on another that has not been reported durable.
 package struct Record: BitwiseCopyable, Hashable, Sendable {
     package enum Kind: UInt8, Sendable, BitwiseCopyable {
         /// `view` is promised.
@@ -19,22 +19,22 @@ package struct Record: BitwiseCopyable, Hashable, Sendable {
     package var batch: Batch
 }
 
-/// A message to hand to a peer once all records up to `after` are durable (0: at once).
+/// A message to hand to a peer when all records up to `after` are durable; at once where that is 0.
 package struct Send: BitwiseCopyable, Hashable, Sendable {
     package var after: LogSequenceNumber
     package var to: ReplicaIndex
     package var message: Message
 }
 
-/// The records and sends that steps of the core left behind. Owned by the caller, allocated once; the caller drains it when it
-/// likes, but before `hasRoom` gets false. Several steps may share one buffer: then one fence serves them all, and cumulative
-/// messages (Accepted, Heartbeat, Nack) of later steps take the place of earlier ones.
+/// The records and sends that steps of the core leave behind. The caller owns the buffer, allocates it once, and drains
+/// it when it likes, but before `hasRoom` becomes false. Several steps may share one buffer: then one fence serves them
+/// all, and cumulative messages (accepted, heartbeat, nack) of later steps take the place of earlier ones.
 package struct EffectBuffer: ~Copyable {
     package static let defaultCapacity = 4096
 
     @usableFromInline let recordSlots: UnsafeMutablePointer<Record>
     @usableFromInline let sendSlots: UnsafeMutablePointer<Send>
-    /// Where a cumulative message of (kind, peer) stands in `sendSlots`, plus 1; 0: nowhere.
+    /// Where the cumulative message of a kind to a peer stands in `sendSlots`, plus 1; 0 where there is none.
     @usableFromInline let standing: UnsafeMutablePointer<Int32>
     @usableFromInline static var standingCount: Int { 3 * 9 }
     package let capacity: Int
@@ -99,7 +99,7 @@ package struct EffectBuffer: ~Copyable {
                 sendSlots[index] = send
                 if send.message.kind == .heartbeat {
                     // A quiet heartbeat may not swallow one that wants an answer. Proposals that were sent between the
-                    // two go out after it: it must not speak of them.
+                    // two leave behind the one that is left, which must not speak of them.
                     if !earlier.flags.contains(.quiet) { sendSlots[index].message.flags.remove(.quiet) }
                     if earlier.view == send.message.view { sendSlots[index].message.instance = earlier.instance }
                 }

@@ -13,13 +13,15 @@ struct Adopted: BitwiseCopyable {
 /// A part of a peer's answer that came before what precedes it: it speaks of `bound` ..< = `instance`.
 struct PromiseSegment: BitwiseCopyable {
     var bound: Instance = 0
-    /// .max: and all above.
+    /// .max: the segment speaks of all above, too.
     var instance: Instance = 0
+    /// The answer ends here, and the rest is to be asked for.
     var isEnd = false
 }
 
 /// From the suspicion of a leader to being one: pre-vote, promises, adoption of what may be chosen.
 extension Core {
+    /// The lowest view above the promised one that this replica leads.
     private var nextOwnView: View {
         let members = UInt64(memberCount)
         let lowest = promised + 1
@@ -69,7 +71,7 @@ extension Core {
     var solicitationTime: Microseconds {
         var time = configuration.retransmit
         for peer in 0..<memberCount where peer != me { time = max(time, peers[peer].patience) }
-        // One that is slow, or gone, is not to delay the others for ever.
+        // A peer that is slow, or gone, is not to delay the others for ever.
         return min(time, configuration.suspect)
     }
 
@@ -93,24 +95,25 @@ extension Core {
         }
         switch role {
         case .leader:
-            // The asker does not hear its leader.
+            // The asker does not hear this leader.
             sendHeartbeat(to: from, quiet: false, now: now, into: &effects)
             return
         case .candidate where phase != .preVote:
-            // Let this election end, well or by its timeout.
+            // This election is to end first, well or by its timeout.
             return
         default: break
         }
-        // Stickiness: whoever hears a leader keeps it, unless the leader itself wants a new view.
+        // A replica that hears a leader keeps it, unless the leader itself wants a new view.
         let leading = leadingReplica(of: promised, among: memberCount)
         let hearsLeader = hadContact && now < lastContact + suspicion(of: leading) && leading != from
         if hearsLeader && promised > 0 {
-            // Who asks in vain is cut off from the leader alone: so it hears here what it misses.
+            // A replica that asks in vain may be cut off from the leader alone: it hears here what it misses.
             send(.nack(view: promised, decided: decided), to: from, after: 0, into: &effects)
             return
         }
         guard !hearsLeader && !isStuck(now: now) else { return }
-        // A leader that had to fetch much before it could serve, or could not even fetch it from here, helps nobody.
+        // A leader that had to fetch much before it could serve, or that could not even fetch it from here, helps
+        // nobody.
         guard message.commit + window >= decided && message.commit + 1 >= served else { return }
         send(.preVoteGrant(view: message.view), to: from, after: 0, into: &effects)
     }
@@ -129,7 +132,8 @@ extension Core {
         promise(targetView, into: &effects)
         phase = .prepare
         candidateHighest = 0
-        // Both begin anew when the promise is durable, unless that takes so long that somebody else should try.
+        // Both deadlines begin anew when the promise is durable, unless that takes so long that somebody else should
+        // try.
         electionDeadline = now + 4 * patienceWithElections
         prepareDeadline = electionDeadline
         for peer in 0..<memberCount where peer != me {
@@ -160,8 +164,8 @@ extension Core {
         return message.acceptedView > log[message.instance].reportedView
     }
 
-    /// Promises of a peer form a chain: each says from where on it speaks, so losses, repetitions and reordering do no
-    /// harm.
+    /// The promises of a peer form a chain: each says from where on it speaks, so losses, repetitions and reordering do
+    /// no harm.
     mutating func receivePromise(
         _ message: Message, from: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer
     ) -> Bool {
@@ -184,10 +188,10 @@ extension Core {
             PromiseSegment(
                 bound: message.bound, instance: isLast ? .max : message.instance, isEnd: message.flags.contains(.more)),
             of: from)
-        // An election lasts as long as it gets on: how long that is depends on how much there is to learn.
+        // An election lasts as long as it gets on, since that depends on how much there is to learn.
         if peers[from].covered > before {
             restartElectionTimer(now)
-            // The rest of its answer is on the way.
+            // The rest of the peer's answer is on the way.
             prepareDeadline = max(prepareDeadline, now + answerTime(of: from))
         }
         if peers[from].covered == .max {
@@ -207,9 +211,9 @@ extension Core {
         electionDeadline = now + 2 * configuration.suspect + random.below(configuration.suspect)
     }
 
-    /// Advances what is covered of a peer's log by this segment and those that waited for it. Returns whether an
-    /// answer's end was reached. There are as many places as an answer has messages; when older ones linger, losing one
-    /// costs a repetition.
+    /// Advances what is covered of a peer's log, by this segment and those that waited for it. Returns whether the end
+    /// of an answer was reached. There are more places than an answer has messages; where older segments linger in
+    /// them, one that finds no place is asked for again.
     private func cover(_ segment: PromiseSegment, of peer: ReplicaIndex) -> Bool {
         let waiting = segments + peer * Self.segmentsPerPeer
         guard segment.bound <= peers[peer].covered else {
@@ -253,9 +257,9 @@ extension Core {
         beginAdopting(now: now, into: &effects)
     }
 
-    /// A leader that was killed and is back: all it ever sent in its view was durable, so it cannot propose a second
-    /// value for an instance. Entries of older views above the base cannot be, since adoption precedes the established
-    /// record.
+    /// Whether this replica led the promised view when it was killed, and may go on: all that it ever sent in its view
+    /// was durable, so it cannot propose a second value for an instance. There can be no entries of older views above
+    /// the base, since adoption precedes the established record.
     var canResume: Bool {
         guard promised > 0 && established.view == promised else { return false }
         guard leadingReplica(of: promised, among: memberCount) == me else { return false }
@@ -285,13 +289,13 @@ extension Core {
         electionDeadline = .max
         prepareDeadline = .max
         if candidateHighest < log.highest { candidateHighest = log.highest }
-        // Also what is skipped as decided must be durable.
+        // What is skipped since it is decided must be durable as well.
         awaitedRecord = lastRecord
         continueElection(now: now, into: &effects)
     }
 
-    /// Makes the adopted values durable in the new view, chunk by chunk, then the established record: it vouches for
-    /// the values, so it must not survive a crash without them. Then this replica leads.
+    /// Makes the adopted values durable in the new view, chunk by chunk, then the established record, which vouches for
+    /// the values and must not survive a crash without them. Then this replica leads.
     mutating func continueElection(now: Microseconds, into effects: inout EffectBuffer) {
         invariant(role == .candidate, "only a candidate is elected")
         let bug = configuration.plantedBugs.contains(.establishedTooEarly)
@@ -322,7 +326,8 @@ extension Core {
         becomeLeader(now: now, into: &effects)
     }
 
-    /// The value accepted in the highest view may have been chosen; if nobody of a quorum accepted one, none was.
+    /// Adopts the value that was accepted in the highest view, which may have been chosen; if nobody of a quorum
+    /// accepted one, none was chosen, and a no-op takes the place.
     private mutating func adopt(_ instance: Instance, _ own: Entry, into effects: inout EffectBuffer) {
         invariant(instance > base || instance <= decided, "what is up to the base is fetched, not adopted")
         var view = own.view

@@ -1,9 +1,10 @@
-/// What holds between steps. Reads the whole log: for tests and the simulator.
+/// What holds between steps. It reads the whole log, and so is for tests and the simulator.
 extension Core {
-    /// What does not hold, or nil; meant to be called after every step.
+    /// The rule that does not hold, or nil. It is meant to be called after every step.
     package func violatedInvariant() -> StaticString? {
         guard log.floor >= 1 && log.floor <= decided + 1 else { return "only decided entries are trimmed" }
         guard served >= log.floor else { return "what was trimmed is not served" }
+        guard served <= decided + 1 else { return "what is served is decided" }
         guard decided <= learned && learned <= known else { return "decided <= learned <= known" }
         guard commit <= known else { return "the commit index is known" }
         guard durableRecord <= lastRecord && promisedRecord <= lastRecord else { return "durable is what was emitted" }
@@ -43,6 +44,7 @@ extension Core {
             return "base <= durably accepted <= accepted"
         }
         guard commit >= base else { return "what is before the view is decided" }
+        guard decided <= acceptedDurable && learned <= accepted else { return "what is decided is acknowledged" }
         var instance = max(base, decided) + 1
         while instance <= accepted && !configuration.plantedBugs.contains(.votesOverViews) {
             let entry = log[instance]
@@ -71,6 +73,7 @@ extension Core {
                 return "acknowledged was proposed"
             }
             guard peers[peer].next <= nextInstance else { return "sent was proposed" }
+            guard peers[peer].next > peers[peer].acked else { return "what is acknowledged is not sent again" }
         }
         return nil
     }

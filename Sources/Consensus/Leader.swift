@@ -29,15 +29,16 @@ extension Core {
         }
     }
 
-    /// Leader: a quorum has answered it since it began to lead (or resumed). Before that it may have been superseded.
+    /// Leader: whether a quorum has answered since this replica began to lead, or resumed. Before that another leader
+    /// may have taken its place.
     package var isFollowed: Bool {
         var answered = 1
         for peer in 0..<memberCount where peer != me && peers[peer].hasAnswered { answered += 1 }
         return role == .leader && answered >= quorum
     }
 
-    /// Whether what this replica is rests on a word of late, not older than what makes it suspect who gives it: a
-    /// leader has the answers of a quorum, a follower has heard its leader.
+    /// Whether this replica has heard lately what its role rests on: a leader the answers of a quorum, a follower its
+    /// leader. A word counts until its silence would make the peer suspect.
     package func isInTouch(now: Microseconds) -> Bool {
         guard role == .leader else {
             guard let leader else { return false }
@@ -93,7 +94,8 @@ extension Core {
     mutating func sendHeartbeat(to peer: ReplicaIndex, quiet: Bool, now: Microseconds, into effects: inout EffectBuffer)
     {
         invariant(role == .leader, "only a leader sends heartbeats")
-        // What was sent, and does not wait for its record any more: else the follower would miss what is on its way.
+        // The heartbeat speaks of what was sent and waits for no record any more: else the follower would miss what is
+        // yet to leave.
         let highest = max(min(peers[peer].next - 1, acceptedDurable), peers[peer].acked)
         send(
             .heartbeat(view: promised, highest: highest, base: base, commit: commit, round: round, quiet: quiet),
@@ -122,8 +124,8 @@ extension Core {
             settle(now: now)
         }
         peers[from].isFull = message.flags.contains(.full)
-        // Answers to what was sent before a repetition name the gap that it fills. One that begins below the floor is
-        // not filled by proposals, however often they come.
+        // Answers to what was sent before a repetition name the gap that the repetition fills. A gap that begins below
+        // the floor is not filled by proposals, however often they come.
         if message.reportsGap && message.instance == peers[from].acked
             && message.round >= peers[from].repeatedInRound && peers[from].acked + 1 >= log.floor
         {
@@ -135,7 +137,7 @@ extension Core {
     /// Forgets what was sent to a follower beyond what it acknowledged.
     private mutating func sendAgain(_ peer: ReplicaIndex, now: Microseconds, into effects: inout EffectBuffer) {
         let first = max(peers[peer].acked + 1, log.floor)
-        // What waits for its record has not left yet, and will.
+        // A proposal that waits for its record has not left yet, and will.
         if peers[peer].next > first && log[first].record <= durableRecord {
             counters.retransmissions += peers[peer].next - first
             peers[peer].repetitions += peers[peer].next - first
@@ -153,7 +155,7 @@ extension Core {
         sendHeartbeat(to: peer, quiet: false, now: now, into: &effects)
     }
 
-    /// An instance is decided when a quorum accepted it in this view. Own votes count when durable.
+    /// An instance is decided when a quorum accepted it in this view. The leader's own vote counts when it is durable.
     mutating func countVotes() {
         invariant(role == .leader, "only a leader counts votes")
         var best = commit
@@ -176,7 +178,8 @@ extension Core {
     @usableFromInline var leaderDeadline: Microseconds {
         var deadline = Microseconds.max
         for peer in 0..<memberCount where peer != me {
-            // With larger quorums followers cannot decide by themselves: what no proposal carried is told at once.
+            // With quorums of more than two followers cannot decide by themselves: a commit index that no proposal has
+            // carried is told at once.
             if isUntold(peer) { return 0 }
             deadline = min(deadline, peers[peer].lastHeartbeat + configuration.heartbeat)
         }
@@ -189,7 +192,8 @@ extension Core {
         for peer in 0..<memberCount where peer != me && now < peers[peer].lastHeard + 2 * suspicion(of: peer) {
             heard += 1
         }
-        // The others could do without its votes, but not without its proposals.
+        // A leader with stuck storage steps down, too: the others can do without its votes, but not without its
+        // proposals.
         if heard < quorum || (quorum < memberCount && isStuck(now: now)) {
             stepDown(now: now)
             return
@@ -198,7 +202,8 @@ extension Core {
             lastLearned = learned
             lastLearnedAt = now
         } else if now >= lastLearnedAt + 4 * configuration.suspect {
-            // Nobody who can be reached knows the decided values up to the base: a new phase 1, with a lower base, finds them.
+            // Nobody who can be reached knows the decided values up to the base: a new phase 1, with a lower base,
+            // finds them.
             stepDown(now: now)
             beginElection(now: now, into: &effects)
             return
@@ -213,7 +218,7 @@ extension Core {
         }
     }
 
-    /// Stops to lead, for now: the promise and the established view stay.
+    /// Stops leading for now; the promise and the established view stay.
     mutating func stepDown(now: Microseconds) {
         invariant(role == .leader, "only a leader steps down")
         role = .follower

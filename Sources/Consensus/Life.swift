@@ -18,7 +18,7 @@ package struct Life: Hashable, Sendable, BitwiseCopyable {
         self.nonce = nonce
     }
 
-    /// Whether a process can be one.
+    /// Whether a process can have this life: both numbers are there.
     package var isSound: Bool { bootCount > 0 && nonce > 0 }
 
     /// How many lives before its own a replica can name.
@@ -27,8 +27,8 @@ package struct Life: Hashable, Sendable, BitwiseCopyable {
     /// Whether who met this life may take up with another of the same replica: with the same one, or one that comes
     /// after it. A replica on old pools that is started again and again counts up as well, but this life is not among
     /// its ancestors.
-    /// - Parameter ancestors: the nonces of the lives before the other one, the latest first, as far as they are known. Of
-    ///   lives before those the count alone decides.
+    /// - Parameter ancestors: the nonces of the lives before the other one, the latest first, as far as they are known.
+    ///   For lives before those the count alone decides.
     package func admits(_ other: Life, after ancestors: [UInt64]) -> Bool {
         if other == self || self == .none { return true }
         guard other.bootCount > bootCount else { return false }
@@ -43,7 +43,7 @@ package struct Life: Hashable, Sendable, BitwiseCopyable {
         count == bootCount || count == bootCount + 1 && begun == count
     }
 
-    /// Whether it is that life, or is known to come after it.
+    /// Whether this life is the other one, or is known to come after it.
     /// - Parameter ancestors: as of `admits`, of this life.
     func isOrFollows(_ other: Life, ancestors: [UInt64]) -> Bool {
         guard other != .none, bootCount > other.bootCount else { return self == other && other != .none }
@@ -51,8 +51,8 @@ package struct Life: Hashable, Sendable, BitwiseCopyable {
         return distance <= UInt64(ancestors.count) && ancestors[Int(distance) - 1] == other.nonce
     }
 
-    /// What is known of a replica that somebody met in this life, and somebody else in another: the later one. Of two
-    /// that have one count neither is known to be the replica, so neither is admitted.
+    /// What is known of a replica that somebody met in this life and somebody else in another: the later one counts. Of
+    /// two lives with one count neither is known to be the replica's, so neither is admitted.
     package func joined(with other: Life) -> Life {
         if other.bootCount != bootCount { return other.bootCount > bootCount ? other : self }
         return other == self ? self : Life(bootCount: bootCount, nonce: 0)

@@ -5,23 +5,23 @@ package struct Entry: BitwiseCopyable, Hashable, Sendable {
     /// The view in which it was last accepted; `decidedView` when it was learnt as decided; 0: there is no entry.
     package internal(set) var view: View
     package internal(set) var batch: Batch
-    /// The record that made it durable, or will.
+    /// The record that makes the entry durable.
     package internal(set) var record: LogSequenceNumber
-    /// Whether `batch` is known to be the decided value. Never unset.
+    /// Whether `batch` is known to be the decided value. Once set it stays.
     package internal(set) var isDecided: Bool
 
     static var none: Entry { Entry(view: 0, batch: .noop, record: 0, isDecided: false) }
 
-    /// The accepted view as a Promise reports it.
+    /// The accepted view as a promise reports it.
     var reportedView: View { isDecided ? decidedView : view }
 }
 
-/// The log in DRAM: a ring of entries for instances in floor ..< floor + slotCount. Preallocated, no tags: within that range
-/// a place belongs to one instance, and places are cleared as the floor passes them.
+/// The log in DRAM: a ring of entries for the instances in floor ..< floor + slotCount, allocated at the start. Entries
+/// need no tags: within that range a place belongs to one instance, and places are cleared as the floor passes them.
 struct LogIndex: ~Copyable {
     private let slots: UnsafeMutablePointer<Entry>
     let slotCount: UInt64
-    /// The ring has a power of two of places, if need be more than are used.
+    /// The ring has a power of two of places, perhaps more than are used.
     private let mask: UInt64
     /// The lowest instance that may be present.
     private(set) var floor: Instance
@@ -43,14 +43,14 @@ struct LogIndex: ~Copyable {
 
     deinit { slots.deallocate() }
 
-    /// The first instance that does not fit.
+    /// The first instance that has no slot.
     var end: Instance { floor + slotCount }
 
     func fits(_ instance: Instance) -> Bool { instance >= floor && instance < end }
 
     private func place(_ instance: Instance) -> Int { Int(truncatingIfNeeded: instance & mask) }
 
-    /// `.none` for what is absent, also outside of the range.
+    /// The entry of an instance; `.none` where it is absent, or out of range.
     subscript(_ instance: Instance) -> Entry {
         guard fits(instance) else { return .none }
         return slots[place(instance)]

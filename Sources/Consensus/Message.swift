@@ -21,26 +21,26 @@ package struct Message: BitwiseCopyable, Hashable, Sendable {
         @inlinable
         package init(rawValue: UInt8) { self.rawValue = rawValue }
 
-        /// Instead of `[]`, which may become an array on the way.
+        /// To be used in place of `[]`, of which the compiler may make an array first.
         @inlinable
         package static var none: Flags { Flags(rawValue: 0) }
-        /// Promise: there is nothing accepted above `bound`; the message carries no entry. Decided: the end of this
-        /// answer.
+        /// Promise: the sender has accepted nothing above `bound`, and the message carries no entry. Decided: the
+        /// answer ends here.
         @inlinable
         package static var last: Flags { Flags(rawValue: 1) }
-        /// Promise: the end of this answer, ask for the rest.
+        /// Promise: the answer ends here, and the rest is to be asked for.
         @inlinable
         package static var more: Flags { Flags(rawValue: 2) }
         /// Accepted: proposals are missing after `instance`.
         @inlinable
         package static var gap: Flags { Flags(rawValue: 4) }
-        /// Heartbeat: only tells the commit index, wants no answer.
+        /// Heartbeat: it only tells the commit index, and wants no answer.
         @inlinable
         package static var quiet: Flags { Flags(rawValue: 8) }
         /// Accepted: the sender has no room for the next proposal, and will say so when it has.
         @inlinable
         package static var full: Flags { Flags(rawValue: 16) }
-        /// What an Accepted may say. Instead of a literal, for the same reason as `none`.
+        /// What an accepted may say. It is no literal, for the same reason as `none`.
         @inlinable
         package static var gapOrFull: Flags { Flags(rawValue: 4 | 16) }
     }
@@ -55,7 +55,7 @@ package struct Message: BitwiseCopyable, Hashable, Sendable {
     package var acceptedView: View
     package var batch: Batch
 
-    /// For decoders; everyone else uses the factory functions.
+    /// For decoders; all others use the factory functions.
     @inlinable
     package init(
         kind: Kind, flags: Flags = .none, view: View, instance: Instance = 0, bound: Instance = 0, commit: Instance = 0,
@@ -161,7 +161,8 @@ package struct Message: BitwiseCopyable, Hashable, Sendable {
         Message(kind: .catchUpRequest, view: view, instance: from, bound: through)
     }
 
-    /// "`batch` is decided for `instance`, in a view not above `view`. I have decided all up to `decided`."
+    /// "`batch` is decided for `instance`, in a view not above `view`. I have decided all up to `decided`." `last`: the
+    /// answer ends here.
     static func decided(view: View, instance: Instance, decided: Instance, batch: Batch, last: Bool) -> Message {
         Message(
             kind: .decided, flags: last ? .last : .none, view: view, instance: instance, commit: decided, batch: batch)

@@ -9,10 +9,11 @@ package let plausibleLimit: UInt64 = 1 << 62
 /// in some steps.
 package let mostViewsAtOnce: UInt64 = 1 << 16
 
-/// The door for what peers say. A replica trusts the others: one that lies may mislead it. But whatever a message says,
-/// no core stops for it, and it uses up nothing for good.
+/// The door for what peers say. A replica trusts the others, so one that lies may mislead it. But whatever a message
+/// says, no core stops for it, and it uses up nothing for good.
 extension Core {
-    /// Nobody's view or instance gets near the limit, and leaders alone speak as leaders.
+    /// Whether a replica in the sender's place can have this to say: nobody's view or instance gets near the limit, and
+    /// leaders alone speak as leaders.
     @inline(__always) func isPlausible(_ message: Message, from: ReplicaIndex) -> Bool {
         guard from >= 0 && from < memberCount && from != me else { return false }
         guard
@@ -31,14 +32,14 @@ extension Core {
                         && (message.acceptedView < message.view || message.acceptedView == decidedView)))
         case .catchUpRequest: return message.instance > 0
         case .decided: return message.instance > 0 && message.instance <= message.commit
-        // A floor is one above what was decided, at most.
+        // A floor is at most one above what was decided.
         case .belowFloor: return message.instance <= message.commit + 1
         case .nack: return true
         }
     }
 
-    /// Moves up towards the view of a message that came. Returns whether it is there: one from too far beyond is
-    /// refused.
+    /// Moves up towards the view of a message that came. Returns whether this replica is there now: a message from too
+    /// far beyond is refused.
     mutating func reach(_ view: View, now: Microseconds, into effects: inout EffectBuffer) -> Bool {
         adoptView(min(view, promised + mostViewsAtOnce), now: now, into: &effects)
         guard promised < view else { return true }
@@ -47,12 +48,12 @@ extension Core {
         return false
     }
 
-    /// What was said to be decided counts for as long as the link to who said it of itself stands, or the view in which
-    /// its leader said it: were it wrong, nothing would ever catch up with it.
+    /// What a peer said to have decided counts as long as the link to it stands, and a leader's commit index as long as
+    /// its view: if such a word were wrong and counted for ever, this replica could never catch up with it.
     mutating func knowWhatIsSaid() {
         known = max(learned, commit)
         for peer in 0..<memberCount where peer != me && peers[peer].decided > known { known = peers[peer].decided }
-        // Nothing is missing, as far as anyone says.
+        // By all that anybody says nothing is missing.
         if known == learned { needsStateTransfer = false }
     }
 }

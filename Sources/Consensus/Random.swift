@@ -1,11 +1,12 @@
 import MPaxosInvariants
 
-/// xorshift64*: small, fast and the same everywhere. For timeouts, and whatever may be guessed.
+/// The generator xorshift64*: small, fast and the same everywhere. It is for timeouts, and for whatever may be guessed.
 package struct Random: BitwiseCopyable, RandomNumberGenerator {
     private var state: UInt64
 
     package init(seed: UInt64) {
-        // One round of splitmix64, so that neighbouring seeds do not give neighbouring streams; xorshift's state may not be 0.
+        // One round of splitmix64 keeps neighbouring seeds from giving neighbouring streams. The state of xorshift may
+        // not be 0.
         var z = seed &+ 0x9E37_79B9_7F4A_7C15
         z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
         z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB

@@ -24,8 +24,8 @@ import MPaxosInvariants
         case open
         /// Run the state machine; `remembered`: keep its reply for retries.
         case execute(remembered: Bool)
-        /// The kept reply of the session's last command, with the position that it has. The only one that takes no
-        /// position of its own; it is a use of the session all the same, and so is a stale one.
+        /// Give the kept reply of the session's last command, with the position that it has. This ruling alone takes no
+        /// position of its own; it is a use of the session all the same, as a stale command is.
         case repeatReply
         case stale
         case expired
@@ -62,7 +62,7 @@ import MPaxosInvariants
     @inlinable package static func id(opening: UInt64, slot: Int, seed: UInt64) -> UInt64 {
         invariant(opening > 0 && opening < 1 << (64 - slotBits), "sessions are counted from 1, in 44 bits")
         invariant(slot >= 0 && slot < slotLimit, "a slot is one of the table's")
-        // Another for each opening, also where a seed is used twice.
+        // The count makes the id another one for each opening, also where a seed is used twice.
         let drawn = (seed ^ opening &* 0x9E37_79B9_7F4A_7C15) >> slotBits
         return (seed == 0 || drawn == 0 ? opening : drawn) << slotBits | UInt64(slot)
     }

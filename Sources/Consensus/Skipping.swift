@@ -7,10 +7,10 @@ package struct Skipping: Equatable, Sendable {
     /// before are among them.
     package static let mostAsked = 8
     package static let mostNamed = 12
-    /// Those that were skipped that a replica keeps on record.
+    /// How many of those that it skipped a replica keeps on record.
     package static let mostKept = 4
 
-    /// Commands executed.
+    /// How many commands the replica has executed.
     package var position: UInt64
     /// Those that the replica has skipped, as far as it has kept them, and those that it is to skip yet.
     package var named: [UInt64]
@@ -22,7 +22,7 @@ package struct Skipping: Equatable, Sendable {
 
     /// What one of two would skip and the other execute.
     package struct Disagreement: Equatable, Sendable {
-        /// Ascending.
+        /// The positions, ascending.
         package var positions: [UInt64]
         /// Whether it is this replica that skips them.
         package var isOwn: Bool

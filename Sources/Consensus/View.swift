@@ -1,6 +1,7 @@
 import MPaxosInvariants
 
-/// A view number. 0 means "none": no replica leads it. Each later view has exactly one leader, see `leadingReplica(of:among:)`.
+/// A view number. 0 means "none": no replica leads it. Each other view has exactly one leader, see
+/// `leadingReplica(of:among:)`.
 @usableFromInline package typealias View = UInt64
 
 /// The number of a log entry. The first is 1; 0 means "none".
@@ -9,7 +10,8 @@ import MPaxosInvariants
 /// A replica's place among the members, sorted by ascending id: 0 ..< count.
 @usableFromInline package typealias ReplicaIndex = Int
 
-/// Numbers the records that the core asks to persist, rising by one from 1. 0 means "rests on nothing".
+/// The number of a record that the core asks to persist; the first is 1, each next one is higher by one. 0 means "rests
+/// on nothing".
 @usableFromInline package typealias LogSequenceNumber = UInt64
 
 /// Monotonic time, in microseconds since any origin.
@@ -25,8 +27,8 @@ package func leadingReplica(of view: View, among count: Int) -> ReplicaIndex {
     return ReplicaIndex(view % UInt64(count))
 }
 
-/// Where a batch's bytes lie in the holder's own arena. Opaque to the core: two handles on one replica are the same batch
-/// when they are equal; handles of two replicas differ in `offset`.
+/// Where a batch's bytes lie in the holder's own arena. The core never looks at them. Two equal handles on one replica
+/// are the same batch; handles of two replicas to the same batch differ in `offset`.
 package struct Batch: BitwiseCopyable, Hashable, Sendable {
     /// Offset of the first byte in the holder's arena.
     package var offset: UInt64
