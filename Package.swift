@@ -85,10 +85,12 @@ let package = Package(
                 "StateMachines", "StateTransfer", "Pipeline", "Metrics", "Simulation",
             ], [logging]),
         module(
+            "Links", ["Invariants", "Consensus", "Wire", "Queues", "Frames", "Pipeline", "Metrics"], [logging]),
+        module(
             "Transport",
             [
-                "Invariants", "CSupport", "Consensus", "Wire", "Queues", "Keys", "Frames", "Messaging", "ZMTP",
-                "Topology", "Pipeline", "Metrics",
+                "Invariants", "CSupport", "Wire", "Keys", "Frames", "Messaging", "ZMTP", "Topology", "Pipeline",
+                "Links", "Metrics",
             ], [logging]),
         module(
             "Status", ["Invariants", "CSupport", "Keys", "Topology", "Metrics"],
@@ -97,7 +99,7 @@ let package = Package(
             "Replica",
             [
                 "Invariants", "CSupport", "Consensus", "Wire", "Queues", "Messaging", "PersistentMemory", "Storage",
-                "StateMachines", "Topology", "Pipeline", "StateTransfer", "Transport", "Status", "Metrics",
+                "StateMachines", "Topology", "Pipeline", "StateTransfer", "Links", "Transport", "Status", "Metrics",
             ], [logging]),
         .target(
             name: "MPaxosSM",
@@ -130,7 +132,7 @@ let package = Package(
             with: [
                 "Invariants", "Replica", "Client", "StateMachines", "Topology", "Storage", "PersistentMemory",
                 "Consensus", "Wire", "Keys", "Frames", "Messaging", "Queues", "CSupport", "Pipeline", "StateTransfer",
-                "Transport", "Status", "Metrics",
+                "Links", "Transport", "Status", "Metrics",
             ], [logging, nioCore, nioPosix, nioSSL]),
         tests(
             of: "ClusterSimulation",
