@@ -79,13 +79,13 @@ let package = Package(
                 "StateMachines", "StateTransfer", "Metrics",
             ], [logging]),
         module(
+            "Links", ["Invariants", "Consensus", "Wire", "Queues", "Frames", "Pipeline", "Metrics"], [logging]),
+        module(
             "ClusterSimulation",
             [
                 "Invariants", "CSupport", "Consensus", "Wire", "Queues", "Frames", "PersistentMemory", "Storage",
-                "StateMachines", "StateTransfer", "Pipeline", "Metrics", "Simulation",
+                "StateMachines", "StateTransfer", "Pipeline", "Links", "Metrics", "Simulation",
             ], [logging]),
-        module(
-            "Links", ["Invariants", "Consensus", "Wire", "Queues", "Frames", "Pipeline", "Metrics"], [logging]),
         module(
             "Transport",
             [
@@ -127,6 +127,12 @@ let package = Package(
         tests(of: "Topology", with: ["Keys", "Topology"]),
         tests(of: "Client", with: ["Client", "Keys", "Wire", "Frames", "Messaging", "Topology"]),
         tests(of: "LoadGenerator", with: ["LoadGenerator", "Keys", "Wire", "Frames", "Messaging", "ZMTP"]),
+        tests(
+            of: "Links",
+            with: [
+                "Invariants", "Consensus", "Wire", "Queues", "Frames", "Pipeline", "Metrics", "Links",
+                "ClusterSimulation",
+            ], [logging]),
         tests(
             of: "Replica",
             with: [

@@ -29,6 +29,10 @@ import Testing
             "StateMachines", "StateTransfer", "Metrics", "Logging",
         ],
         "Links": ["Invariants", "Consensus", "Wire", "Queues", "Frames", "Pipeline", "Metrics", "Logging"],
+        "ClusterSimulation": [
+            "Invariants", "CSupport", "Consensus", "Wire", "Queues", "Frames", "PersistentMemory", "Storage",
+            "StateMachines", "StateTransfer", "Pipeline", "Links", "Metrics", "Simulation", "Logging",
+        ],
         "Transport": [
             "Invariants", "CSupport", "Wire", "Keys", "Frames", "Messaging", "ZMTP", "Topology", "Pipeline", "Links",
             "Metrics", "Logging",
@@ -46,8 +50,9 @@ import Testing
         "MPaxosSM": ["Client", "Keys", "Logging", "Replica", "StateMachines", "Topology"],
         "LoadGenerator": ["Invariants", "Keys", "Frames", "Messaging", "Wire", "ZMTP", "Histogram"],
         "mpaxos": [
-            "Invariants", "Replica", "Client", "LoadGenerator", "Simulation", "Topology", "Storage", "StateMachines",
-            "PersistentMemory", "Keys", "Wire", "Status", "ArgumentParser", "Logging",
+            "Invariants", "Replica", "Client", "LoadGenerator", "Simulation", "ClusterSimulation", "Topology",
+            "Storage",
+            "StateMachines", "PersistentMemory", "Keys", "Wire", "Status", "ArgumentParser", "Logging",
         ],
     ]
 
