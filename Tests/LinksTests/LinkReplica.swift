@@ -142,11 +142,17 @@ final class LinkReplica {
 
     /// Hands a frame with this number to the links.
     func send(_ number: UInt64, to peer: Int) {
-        let header = PeerHeader(kind: 1, sender: UInt8(index), number, UInt64(peer))
-        frame.rebuild(size: PeerHeader.size)
-        header.encode(into: frame.bytes.baseAddress!)
+        Self.frame(number, from: index, to: peer).withUnsafeBytes { frame.rebuild(copying: $0) }
         #expect(rings.departures.push(Departure(peers: 1 << UInt16(peer), frame: frame.take())))
         rings.departures.publish()
+    }
+
+    static func frame(_ number: UInt64, from sender: Int, to peer: Int) -> [UInt8] {
+        let header = PeerHeader(kind: 1, sender: UInt8(sender), number, UInt64(peer))
+        return Array(unsafeUninitializedCapacity: PeerHeader.size) { buffer, count in
+            header.encode(into: UnsafeMutableRawPointer(buffer.baseAddress!))
+            count = PeerHeader.size
+        }
     }
 
     func isLinked(to peer: Int) -> Bool { progress.isConnected(peer) }

@@ -1,5 +1,7 @@
 import MPaxosClusterSimulation
 import MPaxosConsensus
+import MPaxosFrames
+import MPaxosWire
 import Testing
 
 @testable import MPaxosLinks
@@ -171,6 +173,57 @@ import Testing
         #expect(stranger.refusal(of: 0)?.contains("replica 2 was called at p2") == true)
         #expect([0, 1].allSatisfy { cluster.replicas[$0]?.isLinked(to: 2) == isTheRealOneThere })
         #expect([0, 1].allSatisfy { cluster.replicas[$0]?.record.members[2].life == (real?.record.life ?? Life.none) })
+    }
+
+    /// Who merely reaches the ports says what it likes: it is counted, and changes nothing.
+    @Test func aStrangerIsNotBelieved() throws {
+        let cluster = LinkCluster(of: 3, listeners: 4)
+        cluster.startAll()
+        cluster.run(for: 2_000_000) { cluster.isFounded && cluster.areLinked([0, 1, 2]) }
+        let stranger = SimulatedLinkSockets(index: 3, memberCount: 3, over: cluster.connections)
+        defer { stranger.close() }
+        cluster.run(for: 100_000)
+        var hello = try #require(cluster.replicas[2]).links.ownHello
+        hello.life = Life(bootCount: 1 << 40, nonce: 1)
+        hello.ticket = 1
+        hello.proof = 2
+        for target in 0..<3 {
+            for bytes in [
+                Handshake.hello(hello).encode(sender: 2), Handshake.welcome(hello).encode(sender: 2),
+                Handshake.refused(.init(.life, "be gone")).encode(sender: 2),
+                Handshake.call(.init(ticket: 1, challenge: 1)).encode(sender: 0),
+                LinkReplica.frame(1, from: 2, to: target), [1, 2, 3],
+            ] {
+                let frame = Frame()
+                bytes.withUnsafeBytes { frame.rebuild(copying: $0) }
+                let outcome = stranger.send(frame, to: target)
+                #expect(outcome == .sent)
+            }
+        }
+        cluster.run(for: 1_000_000)
+        #expect(cluster.areLinked([0, 1, 2]))
+        for case let replica? in cluster.replicas {
+            // The two that HELLO can be meant for call whom it names, who knows nothing of that.
+            #expect(replica.board.strangersRefused.load() == (replica.index == 2 ? 6 + 2 : 5))
+            #expect(replica.received.isEmpty && replica.expelled == nil)
+        }
+    }
+
+    /// Nobody receives: what is more than the queues hold is lost, and counted.
+    @Test func queuesAreBounded() {
+        let cluster = LinkCluster(of: 2)
+        cluster.startAll()
+        cluster.run(for: 2_000_000) { cluster.areLinked([0, 1]) }
+        let sender = cluster.replicas[1]!
+        let before = sender.board.peers[0].framesSent.load()
+        for number in 0..<10_000 {
+            sender.send(UInt64(number), to: 0)
+            sender.turn(now: cluster.world.now)
+        }
+        let lost = sender.board.peers[0].framesLost.load()
+        #expect(lost > 1_000 && sender.board.peers[0].framesSent.load() - before == 10_000 - lost)
+        cluster.run(for: 100_000)
+        #expect(cluster.replicas[0]?.received[1]?.count == 10_000 - Int(lost) && cluster.areLinked([0, 1]))
     }
 
     /// A refusal is shown as long as the other tries.
