@@ -113,6 +113,8 @@ package final class PeerLinks: Stage {
     let random: () -> UInt64
     let callBack: CallBack
     let links: [Link?]
+    /// The same, for the hot path: taking one out counts no references.
+    private let unretained: [Unmanaged<Link>?]
     let progress: Progress
     let board: StatusBoard
     let logger: Logger
@@ -161,13 +163,15 @@ package final class PeerLinks: Stage {
         tellsFounding = acquaintances.tellsFounding
         keyGeneration = sockets.keyGeneration
         board.awaited = acquaintances.awaited
-        links = settings.members.indices.map { index in
+        let links = settings.members.indices.map { index in
             index == settings.index
                 ? nil
                 : Link(
                     to: index, connects: index < settings.index, hasKeys: sockets.hasKeys, progress: progress,
                     figures: board.peers[index])
         }
+        self.links = links
+        unretained = links.map { $0.map(Unmanaged.passUnretained) }
     }
 
     override package func close() {
@@ -184,21 +188,25 @@ package final class PeerLinks: Stage {
             dropWithdrawn()
         }
         callBack.forget(now: now)
-        for index in 0..<links.count {
-            guard let link = links[index] else { continue }
-            forgetRefusal(of: link)
-            guard link.connects else { continue }
-            work += readEvents(of: link, now: now)
-            if link.helloAt == nil, link.reconnection.isDue(now: now) { connectAnew(link) }
-            if let helloAt = link.helloAt, now >= helloAt {
-                sayHello(over: link)
-                link.helloAt = now + helloInterval(on: link)
-            }
-            work += receive(over: link, budget: budget)
+        for link in unretained {
+            if let link { work += link._withUnsafeGuaranteedRef { poll($0, budget: budget) } }
         }
         work += receiveAtPort(budget: budget)
         if arrivals.publish() { engine.wake() }
         return work > 0
+    }
+
+    private func poll(_ link: Link, budget: Int) -> Int {
+        forgetRefusal(of: link)
+        guard link.connects else { return 0 }
+        var work = readEvents(of: link, now: now)
+        if link.helloAt == nil, link.reconnection.isDue(now: now) { connectAnew(link) }
+        if let helloAt = link.helloAt, now >= helloAt {
+            sayHello(over: link)
+            link.helloAt = now + helloInterval(on: link)
+        }
+        work += receive(over: link, budget: budget)
+        return work
     }
 
     private func helloInterval(on link: Link) -> UInt64 {
@@ -223,7 +231,9 @@ package final class PeerLinks: Stage {
 
     override package var nextDeadline: UInt64 {
         var deadline = UInt64.max
-        for case let link? in links { deadline = min(deadline, link.helloAt ?? .max) }
+        for link in unretained {
+            if let link { deadline = min(deadline, link._withUnsafeGuaranteedRef { $0.helloAt ?? .max }) }
+        }
         return deadline
     }
 
@@ -246,7 +256,11 @@ package final class PeerLinks: Stage {
     }
 
     private func send(to peer: Int, isLast: Bool) {
-        guard let link = links[peer] else { broken("a replica sends no frame to itself") }
+        guard let link = unretained[peer] else { broken("a replica sends no frame to itself") }
+        link._withUnsafeGuaranteedRef { send(over: $0, isLast: isLast) }
+    }
+
+    private func send(over link: Link, isLast: Bool) {
         guard link.isOpen else {
             link.figures.framesLost.add(1)
             return
@@ -302,10 +316,13 @@ package final class PeerLinks: Stage {
 
     private func takeFromPort(along route: Route) {
         for index in (settings.index + 1)..<max(links.count, settings.index + 1) {
-            if let link = links[index], link.isOpen, link.route == route {
+            guard let link = unretained[index] else { continue }
+            let isTaken = link._withUnsafeGuaranteedRef { link in
+                guard link.isOpen, link.route == route else { return false }
                 take(from: index, link)
-                return
+                return true
             }
+            if isTaken { return }
         }
         newcomer(route)
     }

@@ -6,7 +6,7 @@ import MPaxosMessaging
 
 extension LibzmqLinkSockets {
     /// This replica's end of the connection to one of lower index.
-    final class Dealer {
+    struct Dealer: ~Copyable {
         let socket: Socket
         private let endpoint: String
         private let monitor: Monitor
@@ -16,8 +16,8 @@ extension LibzmqLinkSockets {
         private var key: PublicKey?
         /// The descriptor of the connection that was made last; the end of one before it says nothing of that.
         private var file: Int32 = -1
-        @exclusivity(unchecked) private var item: Watch.Item?
-        @exclusivity(unchecked) private var monitorItem: Watch.Item?
+        private var item: Watch.Item?
+        private var monitorItem: Watch.Item?
 
         /// - Parameter member: the index of the replica that listens at `endpoint`.
         init(
@@ -46,12 +46,12 @@ extension LibzmqLinkSockets {
             self.key = key
         }
 
-        func register(in watch: Watch) {
+        mutating func register(in watch: Watch) {
             item = watch.add(socket)
             monitorItem = monitor.add(to: watch)
         }
 
-        func nextEvent(_ watch: Watch) -> Event? {
+        mutating func nextEvent(_ watch: Watch) -> Event? {
             guard let monitorItem, watch.isReady(monitorItem) else { return nil }
             guard let event = monitor.next() else {
                 watch.wasEmpty(monitorItem)
@@ -88,7 +88,7 @@ extension LibzmqLinkSockets {
         }
 
         /// Connects anew, to who has the key that is named after the one that was tried last.
-        func connectAnew() {
+        mutating func connectAnew() {
             if let keys {
                 let named = keys.keys(of: member)
                 let place = key.flatMap(named.firstIndex) ?? -1

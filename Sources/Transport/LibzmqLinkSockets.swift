@@ -44,8 +44,9 @@ package final class LibzmqLinkSockets: LinkSockets, Watched {
     let context: Context
     /// Where the members listen for each other, by index.
     private let endpoints: [String]
-    /// By index, for those of lower index than this replica's.
-    private let dealers: [Dealer?]
+    /// By index, for those of lower index than this replica's. Where they lie: using one counts no references.
+    private let dealers: UnsafeMutablePointer<Dealer>
+    private let dealerCount: Int
     /// By index.
     private var callers: [Caller?]
     /// Nil: links are in the clear.
@@ -65,21 +66,35 @@ package final class LibzmqLinkSockets: LinkSockets, Watched {
         self.context = context
         self.endpoints = endpoints
         self.keys = keys
-        var dealers: [Dealer?] = Array(repeating: nil, count: endpoints.count)
-        for member in 0..<index {
-            dealers[member] = try Dealer(
-                to: endpoints[member], of: member, in: context, keys: keys, largestFrame: largestFrame)
+        dealers = .allocate(capacity: index)
+        var made = 0
+        do throws(MessagingError) {
+            for member in 0..<index {
+                let dealer = try Dealer(
+                    to: endpoints[member], of: member, in: context, keys: keys, largestFrame: largestFrame)
+                (dealers + member).initialize(to: dealer)
+                made += 1
+            }
+        } catch {
+            dealers.deinitialize(count: made)
+            dealers.deallocate()
+            throw error
         }
-        self.dealers = dealers
+        dealerCount = index
         callers = Array(repeating: nil, count: endpoints.count)
         super.init(hasKeys: keys != nil)
+    }
+
+    deinit {
+        dealers.deinitialize(count: dealerCount)
+        dealers.deallocate()
     }
 
     package func register(in watch: Watch) {
         self.watch = watch
         port.strangers.start()
         portItem = watch.add(port.router)
-        for case let dealer? in dealers { dealer.register(in: watch) }
+        for member in 0..<dealerCount { dealers[member].register(in: watch) }
     }
 
     override package func close() {
@@ -92,23 +107,23 @@ package final class LibzmqLinkSockets: LinkSockets, Watched {
         return (watch, portItem)
     }
 
-    private func dealer(to member: Int) -> Dealer {
-        guard let dealer = dealers[member] else { broken("a replica connects to those of lower index") }
-        return dealer
+    private func dealer(to member: Int) -> UnsafeMutablePointer<Dealer> {
+        invariant(member < dealerCount, "a replica connects to those of lower index")
+        return dealers + member
     }
 
     // MARK: To a member of lower index
 
-    override package func nextEvent(of member: Int) -> Event? { dealer(to: member).nextEvent(registered.watch) }
+    override package func nextEvent(of member: Int) -> Event? { dealer(to: member).pointee.nextEvent(registered.watch) }
 
-    override package func connectAnew(to member: Int) { dealer(to: member).connectAnew() }
+    override package func connectAnew(to member: Int) { dealer(to: member).pointee.connectAnew() }
 
     override package func receive(_ frame: borrowing Frame, from member: Int) -> Reception {
-        dealer(to: member).receive(frame, registered.watch)
+        dealer(to: member).pointee.receive(frame, registered.watch)
     }
 
     override package func send(_ frame: borrowing Frame, to member: Int) -> Outcome {
-        dealer(to: member).send(frame, registered.watch)
+        dealer(to: member).pointee.send(frame, registered.watch)
     }
 
     // MARK: At the port
@@ -169,7 +184,7 @@ package final class LibzmqLinkSockets: LinkSockets, Watched {
 
     override package func hasOtherKeys(_ member: Int) -> Bool { (keys?.keys(of: member).count ?? 0) > 1 }
 
-    override package func isKeyWithdrawn(of member: Int) -> Bool { dealer(to: member).isWithdrawn }
+    override package func isKeyWithdrawn(of member: Int) -> Bool { dealer(to: member).pointee.isWithdrawn }
 }
 
 extension LinkSockets.Outcome {
