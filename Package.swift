@@ -79,16 +79,18 @@ let package = Package(
                 "StateMachines", "StateTransfer", "Metrics",
             ], [logging]),
         module(
+            "Links", ["Invariants", "Consensus", "Wire", "Queues", "Frames", "Pipeline", "Metrics"], [logging]),
+        module(
             "ClusterSimulation",
             [
                 "Invariants", "CSupport", "Consensus", "Wire", "Queues", "Frames", "PersistentMemory", "Storage",
-                "StateMachines", "StateTransfer", "Pipeline", "Metrics", "Simulation",
+                "StateMachines", "StateTransfer", "Pipeline", "Links", "Metrics", "Simulation",
             ], [logging]),
         module(
             "Transport",
             [
-                "Invariants", "CSupport", "Consensus", "Wire", "Queues", "Keys", "Frames", "Messaging", "ZMTP",
-                "Topology", "Pipeline", "Metrics",
+                "Invariants", "CSupport", "Wire", "Keys", "Frames", "Messaging", "ZMTP", "Topology", "Pipeline",
+                "Links", "Metrics",
             ], [logging]),
         module(
             "Status", ["Invariants", "CSupport", "Keys", "Topology", "Metrics"],
@@ -97,7 +99,7 @@ let package = Package(
             "Replica",
             [
                 "Invariants", "CSupport", "Consensus", "Wire", "Queues", "Messaging", "PersistentMemory", "Storage",
-                "StateMachines", "Topology", "Pipeline", "StateTransfer", "Transport", "Status", "Metrics",
+                "StateMachines", "Topology", "Pipeline", "StateTransfer", "Links", "Transport", "Status", "Metrics",
             ], [logging]),
         .target(
             name: "MPaxosSM",
@@ -126,11 +128,17 @@ let package = Package(
         tests(of: "Client", with: ["Client", "Keys", "Wire", "Frames", "Messaging", "Topology"]),
         tests(of: "LoadGenerator", with: ["LoadGenerator", "Keys", "Wire", "Frames", "Messaging", "ZMTP"]),
         tests(
+            of: "Links",
+            with: [
+                "Invariants", "Consensus", "Wire", "Queues", "Frames", "Pipeline", "Metrics", "Links",
+                "ClusterSimulation",
+            ], [logging]),
+        tests(
             of: "Replica",
             with: [
                 "Invariants", "Replica", "Client", "StateMachines", "Topology", "Storage", "PersistentMemory",
                 "Consensus", "Wire", "Keys", "Frames", "Messaging", "Queues", "CSupport", "Pipeline", "StateTransfer",
-                "Transport", "Status", "Metrics",
+                "Links", "Transport", "Status", "Metrics",
             ], [logging, nioCore, nioPosix, nioSSL]),
         tests(
             of: "ClusterSimulation",

@@ -6,8 +6,9 @@ import MPaxosInvariants
 ///
 /// Not thread-safe; may be handed from thread to thread. Methods that change the content are non-mutating, since only the memory
 /// behind changes: a stage keeps its frames in `let` properties and pays for no exclusivity checks.
-@usableFromInline
-package struct Frame: ~Copyable, @unchecked Sendable {
+///
+/// Public only since open classes take it in their methods.
+public struct Frame: ~Copyable, @unchecked Sendable {
     @usableFromInline package let message: UnsafeMutablePointer<zmq_msg_t>
 
     /// An empty frame.

@@ -65,10 +65,14 @@ struct LanePlan {
             : Parkers(gateway: first, engine: first, links: first, executor: last)
     }
 
-    /// - Parameter clients: what the gateway receives from.
-    func assign(gateway: Stage, links: Stage & Watched, engine: Stage, executor: Stage, clients: any Watched) {
+    /// - Parameters:
+    ///   - clients: what the gateway receives from.
+    ///   - peers: what the links receive from.
+    func assign(
+        gateway: Stage, links: Stage, engine: Stage, executor: Stage, clients: any Watched, peers: any Watched
+    ) {
         lanes[0].watch(clients)
-        lanes[shape == .staged ? 1 : 0].watch(links)
+        lanes[shape == .staged ? 1 : 0].watch(peers)
         switch shape {
         case .staged:
             lanes[0].add(gateway)

@@ -80,7 +80,7 @@ final class ReplicaLife<Machine: StateMachine> {
             gateway: stages.gateway,
             links: sockets.links(
                 of: node, charter: charter, skips: skips, pools: pools, stages: stages, engine: plan.parkers.engine),
-            engine: stages.engine, executor: stages.executor, clients: sockets.clients)
+            engine: stages.engine, executor: stages.executor, clients: sockets.clients, peers: sockets.peers)
         logger.info(
             "replica \(member.id) of \(topology.name): durability \(durability.rawValue), \(lanes.count) lane\(lanes.count == 1 ? "" : "s"), executed \(pools.state.executed), view \(pools.acceptor.promised); \(memory)"
         )

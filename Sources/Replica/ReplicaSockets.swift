@@ -1,4 +1,5 @@
 import MPaxosConsensus
+import MPaxosLinks
 import MPaxosMessaging
 import MPaxosPipeline
 import MPaxosQueues
@@ -12,9 +13,7 @@ struct ReplicaSockets {
     /// None without keys. Their end is that of the contexts.
     let handlers: [ZAPHandler]
     let clients: ClientPort & Watched
-    private let context: Context
-    private let peers: PeerLinks.Port
-    private let dealers: [PeerLinks.Dealer?]
+    let peers: LibzmqLinkSockets
 
     /// Bytes: a batch of one request of the largest `max_request`, 16 MiB, and more than any `batch_bytes`.
     private static let largestBatchElsewhere = 17 << 20
@@ -26,7 +25,6 @@ struct ReplicaSockets {
         // lose the link.
         let largestFrame = PeerHeader.size + max(largestBatch, Self.largestBatchElsewhere)
         let context = try Context(ioThreads: topology.pipeline.ioThreads)
-        self.context = context
         // Clients with keys have threads of libzmq's of their own: a handshake costs more than a request, whoever
         // comes, and the links between replicas must not wait for those of strangers.
         let clientContext =
@@ -42,19 +40,13 @@ struct ReplicaSockets {
         clients = try ClientPort.bound(
             to: member.clientBind.description, topology.client, topology.limits, in: clientContext,
             keys: topology.clientsHaveKeys ? keys : nil, board: node.board)
-        peers = try PeerLinks.Port(
+        let port = try LibzmqLinkSockets.Port(
             binding: member.peerBind.description, in: context, keys: keys, largestFrame: largestFrame,
             bounds: .init(budget: topology.limits.peerInput, seconds: topology.limits.messageSeconds),
             board: node.board)
-        var dealers: [PeerLinks.Dealer?] = []
-        for (place, other) in topology.replicas.enumerated() {
-            dealers.append(
-                other.id < member.id
-                    ? try PeerLinks.Dealer(
-                        to: other.peer.description, of: place, in: context, keys: keys, largestFrame: largestFrame)
-                    : nil)
-        }
-        self.dealers = dealers
+        peers = try LibzmqLinkSockets(
+            index: node.index, port: port, to: topology.replicas.map(\.peer.description), in: context, keys: keys,
+            largestFrame: largestFrame)
     }
 
     /// The stage that talks to the other replicas.
@@ -72,10 +64,8 @@ struct ReplicaSockets {
                     Handshake.Member(
                         id: $0.id, incarnation: 0, life: .none,
                         peerEndpoint: $0.peer.description, clientEndpoint: $0.client.description)
-                }, acquaintances: pools.acquaintances(of: node.ids, index: node.index), skips: skips,
-                keys: node.keys),
-            port: peers, dealers: dealers,
-            callBack: CallBack(to: topology.replicas.map(\.peer.description), in: context, pair: node.keys?.pair),
+                }, acquaintances: pools.acquaintances(of: node.ids, index: node.index), skips: skips),
+            sockets: peers, random: { UInt64.random(in: 1...UInt64.max) },
             progress: stages.progress, board: node.board, logger: node.logger, rings: stages.rings,
             engine: engine,
             expelled: {

@@ -28,9 +28,14 @@ import Testing
             "Invariants", "Consensus", "Flow", "Wire", "Queues", "Frames", "PersistentMemory", "Storage",
             "StateMachines", "StateTransfer", "Metrics", "Logging",
         ],
+        "Links": ["Invariants", "Consensus", "Wire", "Queues", "Frames", "Pipeline", "Metrics", "Logging"],
+        "ClusterSimulation": [
+            "Invariants", "CSupport", "Consensus", "Wire", "Queues", "Frames", "PersistentMemory", "Storage",
+            "StateMachines", "StateTransfer", "Pipeline", "Links", "Metrics", "Simulation", "Logging",
+        ],
         "Transport": [
-            "Invariants", "CSupport", "Consensus", "Wire", "Queues", "Keys", "Frames", "Messaging", "ZMTP", "Topology",
-            "Pipeline", "Metrics", "Logging",
+            "Invariants", "CSupport", "Wire", "Keys", "Frames", "Messaging", "ZMTP", "Topology", "Pipeline", "Links",
+            "Metrics", "Logging",
         ],
         "Status": [
             "Invariants", "CSupport", "Keys", "Topology", "Metrics", "Logging", "NIOCore", "NIOHTTP1", "NIOPosix",
@@ -38,14 +43,16 @@ import Testing
         ],
         "Replica": [
             "Invariants", "CSupport", "Consensus", "Wire", "Queues", "Messaging", "PersistentMemory", "Storage",
-            "StateMachines", "Topology", "Pipeline", "StateTransfer", "Transport", "Status", "Metrics", "Logging",
+            "StateMachines", "Topology", "Pipeline", "StateTransfer", "Links", "Transport", "Status", "Metrics",
+            "Logging",
         ],
         "Client": ["Invariants", "Wire", "Keys", "Frames", "Messaging", "Topology"],
         "MPaxosSM": ["Client", "Keys", "Logging", "Replica", "StateMachines", "Topology"],
         "LoadGenerator": ["Invariants", "Keys", "Frames", "Messaging", "Wire", "ZMTP", "Histogram"],
         "mpaxos": [
-            "Invariants", "Replica", "Client", "LoadGenerator", "Simulation", "Topology", "Storage", "StateMachines",
-            "PersistentMemory", "Keys", "Wire", "Status", "ArgumentParser", "Logging",
+            "Invariants", "Replica", "Client", "LoadGenerator", "Simulation", "ClusterSimulation", "Topology",
+            "Storage",
+            "StateMachines", "PersistentMemory", "Keys", "Wire", "Status", "ArgumentParser", "Logging",
         ],
     ]
 
@@ -58,7 +65,7 @@ import Testing
     static let pure: Set<String> = ["Consensus", "Flow"]
 
     /// Modules that have neither sockets nor threads, files nor a clock: a simulator runs them as the node does.
-    static let simulated: Set<String> = ["Pipeline", "StateTransfer"]
+    static let simulated: Set<String> = ["Pipeline", "StateTransfer", "Links"]
     static let systemOfSimulated: Set<String> = ["Swift", "Synchronization"]
 
     /// Targets of C: no Swift in them.

@@ -8,6 +8,7 @@ import MPaxosQueues
 import MPaxosWire
 import Testing
 
+@testable import MPaxosLinks
 @testable import MPaxosMetrics
 @testable import MPaxosPipeline
 @testable import MPaxosReplica
@@ -20,6 +21,7 @@ import Testing
     /// The links of replica 2 of three, a socket where replica 0 listens, and one that reaches the port of replica 2.
     private final class Rig {
         let board = StatusBoard(members: [0, 1, 2])
+        private let sockets: LibzmqLinkSockets
         private let links: PeerLinks
         private let rings = Rings(outstanding: 16)
         private let progress = Progress.allocate()
@@ -47,9 +49,11 @@ import Testing
                     id: $0, incarnation: UInt64($0) + 10, life: .none,
                     peerEndpoint: $0 == 0 ? endpoint : "inproc://none", clientEndpoint: "")
             }
-            let port = try PeerLinks.Port(
+            let port = try LibzmqLinkSockets.Port(
                 binding: keys == nil ? "inproc://port" : "tcp://127.0.0.1:*", in: context, keys: ring,
                 largestFrame: 1 << 20, bounds: .init(budget: 64 << 20, seconds: 30), board: board)
+            sockets = try LibzmqLinkSockets(
+                index: 2, port: port, to: members.map(\.peerEndpoint), in: context, keys: ring, largestFrame: 1 << 20)
             links = PeerLinks(
                 settings: .init(
                     index: 2, cluster: "c", replica: 2, charter: charter, fingerprint: 1, members: members,
@@ -58,13 +62,8 @@ import Testing
                         records: members.map {
                             .init(incarnation: $0.incarnation, life: $0.id == 2 ? Life(bootCount: 1, nonce: 1) : .none)
                         },
-                        founding: .founded), skips: [], keys: ring),
-                port: port,
-                dealers: [
-                    try PeerLinks.Dealer(to: endpoint, of: 0, in: context, keys: ring, largestFrame: 1 << 20), nil, nil,
-                ],
-                callBack: CallBack(to: members.map(\.peerEndpoint), in: context, pair: ring?.pair), progress: progress,
-                board: board,
+                        founding: .founded), skips: []),
+                sockets: sockets, random: { .random(in: 1...(.max)) }, progress: progress, board: board,
                 logger: Logger(label: "links", factory: { _ in ErrorLog() }), rings: rings, engine: parker,
                 expelled: { Issue.record("expelled: \($0)") })
             caller = try Socket(.dealer, in: context)
@@ -72,7 +71,7 @@ import Testing
                 try caller.setCurveClient(keys.replicas[holder], server: keys.replicas[2].publicKey)
             }
             try caller.connect(port.router.lastEndpoint)
-            links.register(in: watch)
+            sockets.register(in: watch)
         }
 
         deinit {
@@ -122,7 +121,7 @@ import Testing
         #expect(proof == 77)
     }
 
-    /// Another ticket, the name of a replica that this one does not connect to, its own, and one that is no member.
+    /// Another ticket, the name of another replica that this one connects to, its own, and one that is no member.
     @Test func strangersAreNotListenedTo() throws {
         let rig = try Rig()
         let hello = try #require(try rig.nextHello())

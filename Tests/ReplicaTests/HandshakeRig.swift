@@ -9,6 +9,7 @@ import MPaxosQueues
 import MPaxosWire
 import Testing
 
+@testable import MPaxosLinks
 @testable import MPaxosMetrics
 @testable import MPaxosPipeline
 @testable import MPaxosReplica
@@ -23,6 +24,7 @@ final class HandshakeRig {
     let log = ErrorLog()
     let own = Life(bootCount: 3, nonce: 33)
     let hello: Handshake.Hello
+    private let sockets: LibzmqLinkSockets
     private let links: PeerLinks
     private let rings = Rings(outstanding: 16)
     let progress = Progress.allocate()
@@ -77,10 +79,12 @@ final class HandshakeRig {
             cluster: "c", replica: 2, incarnation: 12, life: Life(bootCount: 5, nonce: 55),
             founding: isFounded ? .founded : .gathering, skipping: Skipping(position: 5, named: []),
             charter: charter, fingerprint: fingerprint, members: members)
-        let port = try PeerLinks.Port(
+        let port = try LibzmqLinkSockets.Port(
             binding: hasKeys ? "tcp://127.0.0.1:*" : "inproc://handshake", in: context, keys: ring,
             largestFrame: 1 << 20, bounds: .init(budget: 64 << 20, seconds: 30), board: board)
         let endpoint = port.router.lastEndpoint
+        sockets = try LibzmqLinkSockets(
+            index: 0, port: port, to: endpoints, in: context, keys: ring, largestFrame: 1 << 20)
         links = PeerLinks(
             settings: .init(
                 index: 0, cluster: "c", replica: 0, charter: charter, fingerprint: fingerprint, members: members,
@@ -88,11 +92,8 @@ final class HandshakeRig {
                     index: 0, ancestors: [32, 31],
                     records: [.init(incarnation: 10, life: own)]
                         + members.dropFirst().map { .init(incarnation: $0.incarnation, life: .none) },
-                    founding: isFounded ? .founded : .gathering), skips: skips, keys: ring),
-            port: port,
-            dealers: [nil, nil, nil],
-            callBack: CallBack(to: members.map(\.peerEndpoint), in: context, pair: ring?.pair),
-            progress: progress, board: board,
+                    founding: isFounded ? .founded : .gathering), skips: skips),
+            sockets: sockets, random: { .random(in: 1...(.max)) }, progress: progress, board: board,
             logger: Logger(label: "links", factory: { _ in log }), rings: rings, engine: parker,
             expelled: { _ in Issue.record("who reaches the port cannot stop a replica") })
         other = try Socket(.dealer, in: context)
@@ -103,7 +104,7 @@ final class HandshakeRig {
         if let keys, let server { try peer.setCurveClient(keys.replicas[2], server: server) }
         try peer.connect(endpoint)
         self.peer = consume peer
-        links.register(in: watch)
+        sockets.register(in: watch)
     }
 
     deinit {

@@ -6,6 +6,7 @@ import MPaxosTopology
 import MPaxosWire
 import Testing
 
+@testable import MPaxosLinks
 @testable import MPaxosMetrics
 @testable import MPaxosPipeline
 @testable import MPaxosReplica
@@ -65,22 +66,6 @@ import Testing
         let calls = rig.calls
         rig.send(Handshake.hello(hello).encode(sender: 2)) { rig.board.strangersRefused.load() > 0 }
         #expect(rig.board.strangersRefused.load() > 0 && rig.calls == calls && !rig.isConnected)
-    }
-
-    /// libzmq gives up on who has refused it, and tells of the connection's end after that: it is tried again soon all the
-    /// same.
-    @Test func whoWasRefusedIsBackSoon() throws {
-        let keys = try KeyedTopology()
-        let ring = try keys.ring(of: 2, log: ErrorLog())
-        let dealer = try PeerLinks.Dealer(
-            to: "tcp://127.0.0.1:1", of: 0, in: try Context(ioThreads: 1), keys: ring, largestFrame: 1 << 20)
-        dealer.wasRefused(now: 10)
-        dealer.heard(now: 20)
-        #expect(!dealer.isDue(now: 20))
-        #expect(dealer.isDue(now: 10 + PeerLinks.Dealer.refusedPause))
-        dealer.connectAnew(now: 2_000_000)
-        #expect(!dealer.isDue(now: 2_000_000 + PeerLinks.Dealer.refusedPause), "a handshake takes its time")
-        dealer.socket.stopMonitoring()
     }
 }
 

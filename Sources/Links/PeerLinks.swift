@@ -2,24 +2,22 @@ import Logging
 import MPaxosConsensus
 import MPaxosFrames
 import MPaxosInvariants
-import MPaxosMessaging
 import MPaxosMetrics
 import MPaxosPipeline
 import MPaxosQueues
 import MPaxosWire
 
-/// The stage that talks to the other replicas: one DEALER/ROUTER pair for each link.
+/// The stage that talks to the other replicas, over connections that `LinkSockets` make.
 ///
-/// This replica binds one ROUTER; to it connect the replicas of higher index. To each replica of lower index it
-/// connects a DEALER of its own. Both directions of a link share the one TCP connection. On a new connection the
-/// connecting side says HELLO; the other calls it back where the topology says that it listens (`CallBack`), and
-/// answers the HELLO that brings the proof with WELCOME or REFUSED; until then nothing else of that connection is used.
-/// A connection becomes a replica's link only by a HELLO that was accepted, never by the routing id it claims: so
-/// nobody who merely reaches the port can pass for a replica, or cut one off.
+/// Replicas of higher index connect to this one, and this one to each of lower index. Both directions of a link share
+/// the one connection. On a new connection the connecting side says HELLO; the other calls it back where the topology
+/// says that it listens (`CallBack`), and answers the HELLO that brings the proof with WELCOME or REFUSED; until then
+/// nothing else of that connection is used. A connection becomes a replica's link only by a HELLO that was accepted,
+/// never by the route it comes along: so nobody who merely reaches the port can pass for a replica, or cut one off.
 ///
 /// Links lose messages, never silently: a full or absent peer shows in the outcome of a send and is counted; the core
 /// sends again what matters.
-package final class PeerLinks: Stage, Watched {
+package final class PeerLinks: Stage {
     package struct Settings {
         var index: Int
         var cluster: String
@@ -33,12 +31,10 @@ package final class PeerLinks: Stage, Watched {
         var acquaintances: Acquaintances
         /// Positions of commands that this replica skips, or has skipped.
         var skips: [UInt64]
-        /// Nil: links are in the clear.
-        var keys: KeyRing?
 
         package init(
             index: Int, cluster: String, replica: UInt16, charter: Charter, fingerprint: UInt64,
-            members: [Handshake.Member], acquaintances: Acquaintances, skips: [UInt64], keys: KeyRing?
+            members: [Handshake.Member], acquaintances: Acquaintances, skips: [UInt64]
         ) {
             self.index = index
             self.cluster = cluster
@@ -48,21 +44,21 @@ package final class PeerLinks: Stage, Watched {
             self.members = members
             self.acquaintances = acquaintances
             self.skips = skips
-            self.keys = keys
         }
     }
 
     /// One peer's end of a link.
     final class Link {
-        /// The DEALER to a replica of lower index; nil where the peer connects to our ROUTER.
-        let dealer: Dealer?
-        /// The connection at our ROUTER whose HELLO was accepted last.
+        let index: Int
+        /// Whether this replica connects to the peer, which is of lower index; else the peer connects to its port.
+        let connects: Bool
+        /// Where it connects: when to do so anew.
+        var reconnection: Reconnection
+        /// At the port: the connection whose HELLO was accepted last.
         var route = Route.none
-        /// ROUTER: of the key and the descriptor of that connection; nil without keys.
-        var keyNumber: Int?
-        var file: Int32?
+        /// At the port: how to end that connection, and whose it is; nil without keys.
+        var source: LinkSockets.Source?
         let figures: StatusBoard.Peer
-        private let index: Int
         private let progress: Progress
         /// Both sides have seen that they belong together.
         var isOpen = false {
@@ -73,14 +69,14 @@ package final class PeerLinks: Stage, Watched {
         }
         /// The peer has said that it is founded.
         var isFounded = false
-        /// DEALER: what tells the peer's CALL over this connection from those of strangers, and what that call has
-        /// left; 0 before.
+        /// Where it connects: what tells the peer's CALL over this connection from those of strangers, and what that
+        /// call has left; 0 before.
         var ticket: UInt64 = 0
         var proof: UInt64 = 0
-        /// ROUTER: since when, and when last, HELLO came in the peer's name without its proof.
+        /// At the port: since when, and when last, HELLO came in the peer's name without its proof.
         var unprovenSince: UInt64 = 0
         var unprovenAt: UInt64 = 0
-        /// DEALER: when to say HELLO (again), in microseconds; nil while there is no connection.
+        /// Where it connects: when to say HELLO (again), in microseconds; nil while there is no connection.
         var helloAt: UInt64?
         /// What the peer was refused for, or refused us for, so that the same complaint is logged once and not at every
         /// attempt.
@@ -93,19 +89,14 @@ package final class PeerLinks: Stage, Watched {
         /// When it was refused last; nil: STATUS shows no refusal.
         var refusedAt: UInt64?
 
-        init(to index: Int, dealer: Dealer?, progress: Progress, figures: StatusBoard.Peer) {
+        init(to index: Int, connects: Bool, hasKeys: Bool, progress: Progress, figures: StatusBoard.Peer) {
             self.index = index
-            self.dealer = dealer
+            self.connects = connects
+            reconnection = Reconnection(hasKeys: hasKeys)
             self.progress = progress
             self.figures = figures
         }
     }
-
-    /// Messages queued per peer: more than the core ever has in flight, few enough to bound memory.
-    static let highWaterMark = 4096
-
-    /// Milliseconds for the handshake of a connection: with keys it takes three round trips in place of one.
-    static func handshakeTime(hasKeys: Bool) -> Int { hasKeys ? 5000 : 1000 }
 
     /// Microseconds after which HELLO is said again: to a peer that has not answered it, and on a link on which nothing
     /// came for a while, where it finds out whether the other side still takes it for a link, too. Until both sides are
@@ -116,36 +107,14 @@ package final class PeerLinks: Stage, Watched {
     /// Microseconds after which a peer that says nothing, and is to be met for the founding, is taken for gone.
     private static let foundingPatience: UInt64 = 250_000
 
-    /// The ROUTER that replicas of higher index connect to, and the watch over who else does.
-    package final class Port {
-        let router: Socket
-        let strangers: StrangerWatch
-
-        package init(
-            binding endpoint: String, in context: Context, keys: KeyRing?, largestFrame: Int,
-            bounds: StrangerWatch.Bounds, board: StatusBoard
-        ) throws(MessagingError) {
-            let router = try Socket(.router, in: context)
-            try router.setRouterMandatory(true)
-            try router.setIPv6(true)
-            try router.setSendHighWaterMark(PeerLinks.highWaterMark)
-            try router.setReceiveHighWaterMark(PeerLinks.highWaterMark)
-            try router.setHandshakeInterval(milliseconds: PeerLinks.handshakeTime(hasKeys: keys != nil))
-            try router.setMaxMessageSize(largestFrame + Socket.curveOverhead)
-            if let keys { try router.setCurveServer(keys.pair, domain: KeyRing.peers) }
-            strangers = try StrangerWatch(
-                over: router, bounds: bounds, introduction: .word, endsKnown: keys != nil,
-                cutOff: board.connectionsCutOff)
-            try requireFree(endpoint)
-            try strangers.bind(router, to: endpoint)
-            self.router = router
-        }
-    }
-
     let settings: Settings
-    let port: Port
+    let sockets: LinkSockets
+    /// Draws numbers that nobody can guess.
+    let random: () -> UInt64
     let callBack: CallBack
     let links: [Link?]
+    /// The same, for the hot path: taking one out counts no references.
+    private let unretained: [Unmanaged<Link>?]
     let progress: Progress
     let board: StatusBoard
     let logger: Logger
@@ -165,96 +134,79 @@ package final class PeerLinks: Stage, Watched {
     /// Of the keys, as it was looked at last.
     @exclusivity(unchecked) private var keyGeneration: UInt64 = 0
     var nextStrangerComplaint: UInt64 = 0
-    @exclusivity(unchecked) var watch: Watch?
-    @exclusivity(unchecked) var routerItem: Watch.Item?
 
-    let identity = Frame()
     let frame = Frame()
     private let outgoing = Frame()
     private let shared = Frame()
 
+    /// - Parameters:
+    ///   - sockets: of this replica alone. They are closed with the stage.
+    ///   - random: draws numbers that nobody can guess. Called while the stage is made, and for each connection.
     package init(
-        settings: Settings, port: Port, dealers: [Dealer?], callBack: CallBack, progress: Progress, board: StatusBoard,
-        logger: Logger, rings: Rings, engine: Parker, expelled: @escaping @Sendable (String) -> Void
+        settings: Settings, sockets: LinkSockets, random: @escaping () -> UInt64, progress: Progress,
+        board: StatusBoard, logger: Logger, rings: Rings, engine: Parker, expelled: @escaping @Sendable (String) -> Void
     ) {
         self.settings = settings
-        self.port = port
-        self.callBack = callBack
+        self.sockets = sockets
+        self.random = random
         self.progress = progress
         self.board = board
         self.logger = logger
         self.engine = engine
         self.expelled = expelled
+        callBack = CallBack(
+            over: sockets, sender: settings.index, memberCount: settings.members.count, secret: (random(), random()))
         arrivals = rings.arrivals
         departures = rings.departures
         acquaintances = settings.acquaintances
         toldFounding = acquaintances.founding
         tellsFounding = acquaintances.tellsFounding
-        keyGeneration = settings.keys?.generation ?? 0
+        keyGeneration = sockets.keyGeneration
         board.awaited = acquaintances.awaited
-        links = settings.members.indices.map { index in
+        let links = settings.members.indices.map { index in
             index == settings.index
-                ? nil : Link(to: index, dealer: dealers[index], progress: progress, figures: board.peers[index])
+                ? nil
+                : Link(
+                    to: index, connects: index < settings.index, hasKeys: sockets.hasKeys, progress: progress,
+                    figures: board.peers[index])
         }
-    }
-
-    package func register(in watch: Watch) {
-        self.watch = watch
-        port.strangers.start()
-        routerItem = watch.add(port.router)
-        for case let link? in links {
-            guard let dealer = link.dealer else { continue }
-            dealer.item = watch.add(dealer.socket)
-            dealer.monitorItem = dealer.monitor.add(to: watch)
-        }
+        self.links = links
+        unretained = links.map { $0.map(Unmanaged.passUnretained) }
     }
 
     override package func close() {
-        port.router.stopMonitoring()
-        port.strangers.join()
+        sockets.close()
         for case let link? in links { link.isOpen = false }
     }
 
     override package func poll(budget: Int, now: UInt64) -> Bool {
-        guard let watch, let routerItem else { broken("a stage is registered before it is polled") }
         self.now = now
         var work = sendDepartures(budget: budget)
         if !tellsFounding { work += lookAtFounding() }
-        if let keys = settings.keys, keys.generation != keyGeneration {
-            keyGeneration = keys.generation
-            dropWithdrawn(keys)
+        if sockets.hasKeys, sockets.keyGeneration != keyGeneration {
+            keyGeneration = sockets.keyGeneration
+            dropWithdrawn()
         }
         callBack.forget(now: now)
-        for index in 0..<links.count {
-            guard let link = links[index] else { continue }
-            forgetRefusal(of: link)
-            guard let dealer = link.dealer, let item = dealer.item else { continue }
-            if let monitorItem = dealer.monitorItem, watch.isReady(monitorItem) {
-                work += readEvents(of: dealer, link, index, now: now)
-                watch.wasEmpty(monitorItem)
-            }
-            if link.helloAt == nil, dealer.isDue(now: now) { dealer.connectAnew(now: now) }
-            if let helloAt = link.helloAt, now >= helloAt {
-                sayHello(over: link)
-                link.helloAt = now + helloInterval(on: link)
-            }
-            guard watch.isReady(item) else { continue }
-            work += receive(budget: budget, item) {
-                guard dealer.socket.receive(frame) else { return false }
-                if link.isOpen, link.isFounded, tellsFounding { link.helloAt = now + Self.keepAlive }
-                takeFromDealer(dealer, index, link)
-                return true
-            }
+        for link in unretained {
+            if let link { work += link._withUnsafeGuaranteedRef { poll($0, budget: budget) } }
         }
-        if watch.isReady(routerItem) {
-            work += receive(budget: budget, routerItem) {
-                guard port.router.receive(identity) else { return false }
-                takeFromRouter()
-                return true
-            }
-        }
+        work += receiveAtPort(budget: budget)
         if arrivals.publish() { engine.wake() }
         return work > 0
+    }
+
+    private func poll(_ link: Link, budget: Int) -> Int {
+        forgetRefusal(of: link)
+        guard link.connects else { return 0 }
+        var work = readEvents(of: link, now: now)
+        if link.helloAt == nil, link.reconnection.isDue(now: now) { connectAnew(link) }
+        if let helloAt = link.helloAt, now >= helloAt {
+            sayHello(over: link)
+            link.helloAt = now + helloInterval(on: link)
+        }
+        work += receive(over: link, budget: budget)
+        return work
     }
 
     private func helloInterval(on link: Link) -> UInt64 {
@@ -279,30 +231,10 @@ package final class PeerLinks: Stage, Watched {
 
     override package var nextDeadline: UInt64 {
         var deadline = UInt64.max
-        for case let link? in links { deadline = min(deadline, link.helloAt ?? .max) }
+        for link in unretained {
+            if let link { deadline = min(deadline, link._withUnsafeGuaranteedRef { $0.helloAt ?? .max }) }
+        }
         return deadline
-    }
-
-    /// Receives until the socket is empty, the budget used up, or the ring to the engine full.
-    private func receive(budget: Int, _ item: Watch.Item, _ next: () -> Bool) -> Int {
-        var taken = 0
-        while taken < budget, hasRoom {
-            guard next() else {
-                watch?.wasEmpty(item)
-                break
-            }
-            taken += 1
-        }
-        return taken
-    }
-
-    private func takeFromDealer(_ dealer: Dealer, _ index: Int, _ link: Link) {
-        if frame.hasMore {
-            link.figures.framesMalformed.add(1)
-            dealer.socket.skipRest(of: frame)
-        } else {
-            take(from: index, link)
-        }
     }
 
     // MARK: Sending
@@ -324,12 +256,16 @@ package final class PeerLinks: Stage, Watched {
     }
 
     private func send(to peer: Int, isLast: Bool) {
-        guard let link = links[peer] else { broken("a replica sends no frame to itself") }
+        guard let link = unretained[peer] else { broken("a replica sends no frame to itself") }
+        link._withUnsafeGuaranteedRef { send(over: $0, isLast: isLast) }
+    }
+
+    private func send(over link: Link, isLast: Bool) {
         guard link.isOpen else {
             link.figures.framesLost.add(1)
             return
         }
-        let outcome: SendOutcome
+        let outcome: LinkSockets.Outcome
         if isLast {
             outcome = send(outgoing, over: link)
         } else {
@@ -344,18 +280,8 @@ package final class PeerLinks: Stage, Watched {
         }
     }
 
-    func send(_ frame: borrowing Frame, over link: Link) -> SendOutcome {
-        if let dealer = link.dealer {
-            if let item = dealer.item { watch?.wasUsed(item) }
-            return dealer.socket.send(frame, more: false)
-        }
-        return send(frame, along: link.route)
-    }
-
-    func send(_ frame: borrowing Frame, along route: Route) -> SendOutcome {
-        if let routerItem { watch?.wasUsed(routerItem) }
-        let outcome = route.withBytes { port.router.send(copying: $0, more: true) }
-        return outcome == .sent ? port.router.send(frame, more: false) : outcome
+    func send(_ frame: borrowing Frame, over link: Link) -> LinkSockets.Outcome {
+        link.connects ? sockets.send(frame, to: link.index) : sockets.send(frame, along: link.route)
     }
 
     // MARK: Receiving
@@ -363,22 +289,40 @@ package final class PeerLinks: Stage, Watched {
     /// Room for what one frame can lead to: the frame, and hearsay about every member.
     private var hasRoom: Bool { arrivals.free > 16 }
 
-    private func takeFromRouter() {
-        guard identity.hasMore, port.router.receive(frame) else {
-            board.strangersRefused.add(1)
-            return
+    /// Receives until there is nothing more, the budget used up, or the ring to the engine full.
+    private func receive(over link: Link, budget: Int) -> Int {
+        var taken = 0
+        while taken < budget, hasRoom {
+            let reception = sockets.receive(frame, from: link.index)
+            guard reception != .nothing else { break }
+            if link.isOpen, link.isFounded, tellsFounding { link.helloAt = now + Self.keepAlive }
+            if reception == .frame { take(from: link.index, link) } else { link.figures.framesMalformed.add(1) }
+            taken += 1
         }
-        guard !frame.hasMore else {
-            board.strangersRefused.add(1)
-            port.router.skipRest(of: frame)
-            return
+        return taken
+    }
+
+    /// Likewise.
+    private func receiveAtPort(budget: Int) -> Int {
+        var taken = 0
+        while taken < budget, hasRoom {
+            let reception = sockets.receive(frame)
+            guard reception != .nothing else { break }
+            if reception == .frame { takeFromPort(along: sockets.route) } else { board.strangersRefused.add(1) }
+            taken += 1
         }
-        let route = Route(UnsafeRawBufferPointer(identity.bytes))
+        return taken
+    }
+
+    private func takeFromPort(along route: Route) {
         for index in (settings.index + 1)..<max(links.count, settings.index + 1) {
-            if let link = links[index], link.isOpen, link.route == route {
+            guard let link = unretained[index] else { continue }
+            let isTaken = link._withUnsafeGuaranteedRef { link in
+                guard link.isOpen, link.route == route else { return false }
                 take(from: index, link)
-                return
+                return true
             }
+            if isTaken { return }
         }
         newcomer(route)
     }

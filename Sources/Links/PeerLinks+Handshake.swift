@@ -1,7 +1,6 @@
 import MPaxosConsensus
 import MPaxosFrames
 import MPaxosInvariants
-import MPaxosMessaging
 import MPaxosPipeline
 import MPaxosQueues
 import MPaxosWire
@@ -21,7 +20,7 @@ extension PeerLinks {
         let holder = keyHolder
         guard holder != .stranger else {
             // Its key was withdrawn: the connection was made before that.
-            if let file = frame.sourceFile { port.strangers.end(file) }
+            sockets.end(sockets.source(of: frame))
             return board.strangersRefused.add(1)
         }
         let bytes = UnsafeRawBufferPointer(frame.bytes)
@@ -42,7 +41,7 @@ extension PeerLinks {
                 "replica \(settings.replica) speaks version \(peerProtocolVersion) of the peer protocol, the peer version \(version): run the same release on all replicas"
             )
             complain(ofStranger: refusal.reason)
-            reply(.refused(refusal), version: version) { _ = send($0, along: route) }
+            reply(.refused(refusal), version: version) { _ = sockets.send($0, along: route) }
         } catch {
             board.strangersRefused.add(1)
         }
@@ -59,7 +58,7 @@ extension PeerLinks {
             // Of this cluster, but of no replica that it has: then it is the members that differ.
             if hello.cluster == settings.cluster, let difference = difference(of: hello) { refusal = difference }
             complain(ofStranger: refusal.reason)
-            reply(.refused(refusal)) { _ = send($0, along: route) }
+            reply(.refused(refusal)) { _ = sockets.send($0, along: route) }
             return
         }
         let holder = keyHolder
@@ -68,19 +67,19 @@ extension PeerLinks {
             board.strangersRefused.add(1)
             let refusal = foreignKey(of: holder, as: hello.replica)
             complain(ofStranger: refusal.reason)
-            reply(.refused(refusal)) { _ = send($0, along: route) }
+            reply(.refused(refusal)) { _ = sockets.send($0, along: route) }
             return
         }
         guard callBack.isProof(hello.proof, of: index, along: route) else {
-            let key = settings.keys?.key(of: frame.keyNumber)
-            callBack.call(index, key: key, ticket: hello.ticket, along: route, sender: settings.index, now: now)
+            let key = sockets.hasKeys ? sockets.source(of: frame).key : nil
+            callBack.call(index, key: key, ticket: hello.ticket, along: route, now: now)
             return remark(onHelloWithoutProofFrom: index, link, along: route)
         }
         callBack.end(index)
-        if !link.isOpen || link.route != route, let file = frame.sourceFile { port.strangers.trust(file) }
+        if !link.isOpen || link.route != route { sockets.trust(sockets.source(of: frame)) }
         if let refusal = objection(to: hello, from: index, keyOf: holder) {
             if refusal.life == .theirs { note(refused: hello, from: index) }
-            reply(answer(to: hello, from: index, refusal)) { _ = send($0, along: route) }
+            reply(answer(to: hello, from: index, refusal)) { _ = sockets.send($0, along: route) }
             // The link that stands, if there is one, is another connection's, and goes on: unless the process that had
             // it is gone, which shows when something is sent.
             if link.isOpen, link.route != route {
@@ -89,19 +88,19 @@ extension PeerLinks {
             refuse("refused replica \(hello.replica): \(refusal.words.reason)", link)
             return
         }
-        var outcome = SendOutcome.full
-        reply(.welcome(ownHello)) { outcome = send($0, along: route) }
+        var outcome = LinkSockets.Outcome.full
+        reply(.welcome(ownHello)) { outcome = sockets.send($0, along: route) }
         guard outcome == .sent else { return }
         if link.route != route { link.isOpen = false }
         link.route = route
-        if settings.keys != nil { (link.keyNumber, link.file) = (frame.keyNumber, frame.sourceFile) }
+        if sockets.hasKeys { link.source = sockets.source(of: frame) }
         take(hello, from: index, link, keyOf: holder)
     }
 
     /// To whom the key belongs of the connection that brought what is in `frame`.
     private var keyHolder: Acquaintances.Holder {
-        guard let keys = settings.keys else { return .nobody }
-        return keys.holder(of: frame.keyNumber).map { .member($0) } ?? .stranger
+        guard sockets.hasKeys else { return .nobody }
+        return sockets.holder(ofKey: sockets.source(of: frame).key).map { .member($0) } ?? .stranger
     }
 
     private func foreignKey(of holder: Acquaintances.Holder, as replica: UInt16) -> Handshake.Refusal {
@@ -126,13 +125,13 @@ extension PeerLinks {
             "replica \(member.id) was called at \(member.peerEndpoint), where the topology of replica \(settings.replica) says that it listens, and whoever says HELLO in its name does not answer there: compare the endpoints in the topology files, see that replica \(settings.replica) can reach that one, and stop any other process of replica \(member.id)"
         )
         if link.isOpen { complain(ofStranger: refusal.reason) } else { refuse(refusal.reason, link) }
-        reply(.refused(refusal)) { _ = send($0, along: route) }
+        reply(.refused(refusal)) { _ = sockets.send($0, along: route) }
     }
 
     /// The replica that this one connects to asks for the proof that it is this one; strangers, who do not know the
     /// ticket, are not listened to.
     private func take(_ call: Handshake.Call, from index: Int) {
-        guard index < settings.index, let link = links[index], link.dealer != nil, call.ticket == link.ticket else {
+        guard index < settings.index, let link = links[index], link.connects, call.ticket == link.ticket else {
             return board.strangersRefused.add(1)
         }
         // A link that stands has its proof: who calls now was told the ticket by another.
@@ -160,70 +159,12 @@ extension PeerLinks {
         }
     }
 
-    func readEvents(of dealer: Dealer, _ link: Link, _ index: Int, now: UInt64) -> Int {
-        var count = 0
-        while let event = dealer.monitor.next() {
-            count += 1
-            dealer.heard(now: now)
-            switch event {
-            case .handshakeSucceeded:
-                link.isOpen = false
-                dealer.stands()
-                // Whoever listened there before may have heard the old one.
-                link.ticket = .random(in: 1...(.max))
-                link.proof = 0
-                link.helloAt = now
-            case .connected(_, let file): dealer.file = file
-            case .disconnected(_, let file) where file == dealer.file:
-                if link.isOpen { logger.info("lost the link to replica \(settings.members[index].id)") }
-                link.isOpen = false
-                link.helloAt = nil
-            case .handshakeFailed: handshakeFailed(of: dealer, link, index)
-            case .mechanismsDiffer:
-                dealer.wasRefused(now: now)
-                complain(aboutMechanismOf: dealer, link, index)
-            case .keyRefused:
-                dealer.wasRefused(now: now)
-                refuse(
-                    "replica \(settings.members[index].id) at \(dealer.endpoint) does not know the key of replica \(settings.replica): name it as public_key in the topology of that host, and send SIGHUP to the replica there",
-                    link)
-            default: break
-            }
-        }
-        return count
-    }
-
-    /// libzmq tries again by itself. A CURVE server says nothing to who expects another key of it than it has.
-    private func handshakeFailed(of dealer: Dealer, _ link: Link, _ index: Int) {
-        guard settings.keys != nil else {
-            return complain("whoever listens at \(dealer.endpoint) does not speak ZeroMQ", about: link)
-        }
-        dealer.failures += 1
-        dealer.changeKey(now: now)
-        // One that starts or ends breaks off as well.
-        guard dealer.failures > Self.failuresOfOneThatStarts else { return }
-        refuse(
-            "whoever listens at \(dealer.endpoint) breaks off the handshake: it has another key than the topology has for replica \(settings.members[index].id), or none, or does not speak ZeroMQ; compare `mpaxos keys show` there with public_key here",
-            link)
-    }
-
-    private static let failuresOfOneThatStarts = 10
-
-    private func complain(aboutMechanismOf dealer: Dealer, _ link: Link, _ index: Int) {
-        let id = settings.members[index].id
-        refuse(
-            settings.keys == nil
-                ? "replica \(id) at \(dealer.endpoint) has a key, and the topology of replica \(settings.replica) has none: use the same topology file on every host"
-                : "replica \(id) at \(dealer.endpoint) runs without a key, and the topology of replica \(settings.replica) has one for it: use the same topology file on every host",
-            link)
-    }
-
     func greet(_ handshake: Handshake, _ index: Int, _ link: Link) {
         switch handshake {
-        case .hello(let hello) where link.dealer == nil: judge(hello, along: link.route)
-        case .welcome(let hello) where link.dealer != nil:
+        case .hello(let hello) where !link.connects: judge(hello, along: link.route)
+        case .welcome(let hello) where link.connects:
             // Connected to by its key.
-            let holder = settings.keys == nil ? Acquaintances.Holder.nobody : .member(index)
+            let holder = sockets.hasKeys ? Acquaintances.Holder.member(index) : .nobody
             if let refusal = objection(to: hello, from: index, keyOf: holder) {
                 link.isOpen = false
                 if refusal.life == .theirs { note(refused: hello, from: index) }
@@ -424,7 +365,7 @@ extension PeerLinks {
     }
 
     /// A complaint that STATUS shows, too, as long as there is no link.
-    private func refuse(_ text: String, _ link: Link) {
+    func refuse(_ text: String, _ link: Link) {
         if !link.isOpen {
             link.figures.refusal.set(text)
             link.refusedAt = now
@@ -470,26 +411,4 @@ extension PeerLinks {
     }
 
     private static func hex(_ value: UInt64) -> String { String(value, radix: 16) }
-}
-
-/// The routing id that our ROUTER gave to a connection: a zero and four bytes. A peer cannot choose one of that form.
-struct Route: Hashable {
-    static let none = Route(value: 0)
-    private static let size = 5
-    private let value: UInt64
-
-    private init(value: UInt64) { self.value = value }
-
-    init(_ identity: UnsafeRawBufferPointer) {
-        guard identity.count == Self.size, identity[0] == 0 else {
-            self = .none
-            return
-        }
-        value = 1 << 63 | UInt64(identity.loadUnaligned(fromByteOffset: 1, as: UInt32.self))
-    }
-
-    func withBytes<Result>(_ body: (UnsafeRawBufferPointer) -> Result) -> Result {
-        var bytes: UInt64 = UInt64(UInt32(truncatingIfNeeded: value)) << 8
-        return withUnsafeBytes(of: &bytes) { body(UnsafeRawBufferPointer(rebasing: $0[..<Self.size])) }
-    }
 }
