@@ -6,10 +6,8 @@ struct Agenda {
     enum Event {
         /// A lane of a host may have something to do: `number` tells this entry from those that were overtaken.
         case turn(host: Int, lane: Int, number: UInt64)
-        /// A frame reaches the links of a host, unless the way was cut since: `cut` counts that.
-        case frame([UInt8], from: Int, to: Int, cut: UInt64)
-        /// Two hosts may have a link, unless something was cut since.
-        case link(Int, Int, cut: UInt64)
+        /// Something happens to the connections between hosts, under the number that they gave it.
+        case connection(Int)
         /// What a client sent reaches the port of a host.
         case request(ClusterClient.Name, host: Int, header: [UInt8], body: [UInt8])
         /// What a host answered reaches the client.

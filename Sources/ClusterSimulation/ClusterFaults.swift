@@ -41,8 +41,7 @@ extension ClusterSimulator {
             ways.block(from: victim.index, to: other.index, true)
             atEnd(after: span) { [unowned self] in
                 ways.block(from: victim.index, to: other.index, false)
-                sever(victim.index, other.index)
-                meet(victim, other)
+                connections.cut(victim.index, other.index)
             }
         case .oneWay: break
         case .isolate: for peer in hosts where peer !== victim { block(victim, peer, for: span) }
@@ -81,11 +80,10 @@ extension ClusterSimulator {
     func block(_ one: Host, _ other: Host, for span: Microseconds) {
         ways.block(from: one.index, to: other.index, true)
         ways.block(from: other.index, to: one.index, true)
-        sever(one.index, other.index)
+        connections.cut(one.index, other.index)
         atEnd(after: span) { [unowned self] in
             ways.block(from: one.index, to: other.index, false)
             ways.block(from: other.index, to: one.index, false)
-            meet(one, other)
         }
     }
 

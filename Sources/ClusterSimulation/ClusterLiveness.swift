@@ -20,7 +20,8 @@ extension ClusterSimulator {
         }
         // A majority, and what lasts: the others are down or cut off, a link is gone, one is slow.
         var members = hosts
-        let others = random.chance(perMille: 500) ? random.index((hosts.count - 1) / 2 + 1) : 0
+        let isFounded = hosts.allSatisfy { $0.life?.board.isFounded ?? false }
+        let others = isFounded && random.chance(perMille: 500) ? random.index((hosts.count - 1) / 2 + 1) : 0
         members.shuffle(using: &random)
         let away = Array(members.prefix(others))
         members.removeFirst(others)
@@ -30,11 +31,10 @@ extension ClusterSimulator {
             try crash(host)
         }
         for host in away where !isDown { for member in members { cut(host, member) } }
-        if random.chance(perMille: 200), members.count > 2 { cut(members[0], members[1]) }
+        if isFounded, random.chance(perMille: 200), members.count > 2 { cut(members[0], members[1]) }
         if random.chance(perMille: 300) { members[members.count - 1].lanes[0].slowness = 1 + random.below(1_000) }
         for host in members where !host.isUp { try start(host) }
         for host in away where !isDown && !host.isUp { try start(host) }
-        meetAll()
         trace("calm: \(away.map(\.index)) are \(isDown ? "down" : "cut off")")
         try converge(members)
         for host in hosts {
@@ -43,7 +43,6 @@ extension ClusterSimulator {
             if !host.isUp { try start(host) }
         }
         ways.unblockAll()
-        meetAll()
         trace("all are back")
         try converge(hosts)
     }
@@ -51,11 +50,7 @@ extension ClusterSimulator {
     private func cut(_ one: Host, _ other: Host) {
         ways.block(from: one.index, to: other.index, true)
         ways.block(from: other.index, to: one.index, true)
-        sever(one.index, other.index)
-    }
-
-    private func meetAll() {
-        for one in hosts { for other in hosts where one.index < other.index { meet(one, other) } }
+        connections.cut(one.index, other.index)
     }
 
     /// `members` must execute something new, and answer every client, within a bound.

@@ -27,6 +27,8 @@ struct ClusterPlan {
     var journalSize: Int
     var sessions: Int
 
+    /// Whether the replicas have met before the run begins.
+    var isFounded: Bool
     var clients: Int
     /// Whether most values are large, and nearly all as large as can be.
     var isCrowd: Bool
@@ -83,6 +85,7 @@ struct ClusterPlan {
         let values = random.chance(perMille: 100) ? 4 : 40
         stateSize = (journalSize * 2 + maxRequest * values * 2 + (512 << 10) + 4095) & ~4095
 
+        isFounded = random.chance(perMille: 800)
         // A crowd whose commands together are more than the log holds, or a few.
         isCrowd = random.chance(perMille: 300)
         clients = isCrowd ? 10 + random.index(60) : 1 + random.index(6)

@@ -21,14 +21,12 @@ package enum ClusterPlant: String, CaseIterable, Sendable {
     case lostWakeUp
     /// A replica skips a command that the others execute.
     case skippedAlone
-    /// The state is rolled back to an earlier commit at a restart, and the log with it.
+    /// A replica starts from what its pools were two starts ago.
     case rolledBack
     /// Tags of one life of a replica are those of the life before.
     case epochUsedTwice
     /// The port gives a reply to the client that asked next.
     case replyToAnother
-    /// What was recorded of a peer's messages is lost: a link that was cut delivers old frames.
-    case framesOfOldLinks
 }
 
 extension ClusterSimulator {

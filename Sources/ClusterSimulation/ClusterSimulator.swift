@@ -61,6 +61,8 @@ package final class ClusterSimulator {
     let plan: ClusterPlan
     var agenda = Agenda()
     var ways: Ways
+    private(set) lazy var connections = makeConnections()
+    let charter: Charter
     var hosts: [Host] = []
     var clients: [ClusterClient] = []
     var checker: ClusterChecker
@@ -109,6 +111,7 @@ package final class ClusterSimulator {
         self.random = random
         self.plan = plan
         self.hosts = hosts
+        self.charter = charter
         ways = Ways(count: options.replicaCount)
         report = ClusterReport(seed: seed)
         checker = ClusterChecker(reference: reference, count: options.replicaCount)
@@ -149,8 +152,7 @@ package final class ClusterSimulator {
         switch event {
         case .turn(let host, let lane, let number):
             if hosts[host].lanes[lane].number == number { try turn(hosts[host], lane) }
-        case .frame(let bytes, let from, let to, let cut): arrive(bytes, from: from, to: to, cut: cut)
-        case .link(let one, let other, let cut): link(one, other, cut: cut)
+        case .connection(let number): connections.happen(number)
         case .request(let name, let host, let header, let body):
             guard let life = hosts[host].life else { return }
             life.port.take(from: name, header: header, body: body)

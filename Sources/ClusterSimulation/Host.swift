@@ -1,6 +1,7 @@
 import Logging
 import MPaxosConsensus
 import MPaxosInvariants
+import MPaxosLinks
 import MPaxosMetrics
 import MPaxosPersistentMemory
 import MPaxosPipeline
@@ -37,14 +38,14 @@ final class Host {
     final class Life {
         let pools: RecoveredPools
         let stages: ReplicaStages<SimulatedMachine>
-        let links: PlainLinks
+        let links: PeerLinks
         let port: SimulatedPort
         let board: StatusBoard
         let alarm: Alarm
         let gate: Gate?
 
         init(
-            pools: RecoveredPools, stages: ReplicaStages<SimulatedMachine>, links: PlainLinks, port: SimulatedPort,
+            pools: RecoveredPools, stages: ReplicaStages<SimulatedMachine>, links: PeerLinks, port: SimulatedPort,
             board: StatusBoard, alarm: Alarm, gate: Gate?
         ) {
             self.pools = pools
@@ -65,7 +66,6 @@ final class Host {
     let index: Int
     let acceptor: SimulatedPool
     let state: SimulatedPool
-    let incarnation: UInt64
     var clock = SimulatedClock()
     let time = UnsafeMutablePointer<LocalTime>.allocate(capacity: 1)
     var lanes: [Lane]
@@ -95,7 +95,6 @@ final class Host {
         _ index: Int, plan: ClusterPlan, incarnations: [UInt64], identity: PoolIdentity, random: inout SimulationRandom
     ) throws(PoolError) {
         self.index = index
-        incarnation = incarnations[index]
         fence = plan.fence
         crashSeed = CrashModel.Seeded(seed: random.next())
         time.initialize(to: LocalTime(now: 0, step: 1 + random.below(200)))
@@ -103,6 +102,7 @@ final class Host {
         acceptor = try SimulatedPool(path: path + ".acceptor", size: plan.geometry.regionSize) {
             pool throws(PoolError) in
             AcceptorPool.write(identity: identity, geometry: plan.geometry, to: pool)
+            guard plan.isFounded else { return }
             // The replicas have met, and their cluster is founded.
             let log = try AcceptorPool(in: pool, expecting: identity.cluster, replica: identity.replica)
             for (other, incarnation) in incarnations.enumerated() where other != index {
@@ -168,6 +168,7 @@ final class Host {
         guard let life else { return }
         self.life = nil
         acceptor.close {
+            life.links.close()
             life.stages.gateway.close()
             life.stages.engine.close()
             state.close { life.stages.executor.close() }

@@ -1,6 +1,7 @@
 import Logging
 import MPaxosConsensus
 import MPaxosInvariants
+import MPaxosLinks
 import MPaxosMetrics
 import MPaxosPersistentMemory
 import MPaxosPipeline
@@ -42,7 +43,6 @@ extension ClusterSimulator {
         try check(checker.recovered(host.index, life.pools.acceptor, executed: life.pools.state.executed))
         host.compared = life.pools.state.executed
         for lane in host.lanes.indices { wake(host, lane) }
-        for other in hosts where other !== host && other.isUp { meet(host, other) }
     }
 
     private func life(of host: Host) throws(PoolError) -> Host.Life {
@@ -53,7 +53,7 @@ extension ClusterSimulator {
         let pools = try RecoveredPools(
             acceptor: acceptor, state: state, replicas: options.replicaCount, nonce: random.next() | 1,
             mayVerify: { true })
-        let (life, index) = (host.starts, host.index)
+        let index = host.index
         let port = SimulatedPort(largestBody: plan.maxRequest + 64) { [unowned self, unowned host] in
             guard !host.isDoomed else { return false }
             return send($1, $2, to: $0, from: index)
@@ -82,13 +82,29 @@ extension ClusterSimulator {
         } catch {
             broken("a state of this size has room for the machine")
         }
-        let links = PlainLinks(rings: stages.rings, progress: stages.progress, engine: parkers.engine) {
-            [unowned self, unowned host] bytes, peer in
-            if !host.isDoomed { send(bytes, from: index, to: peer) }
-        }
-        assign(stages, links, to: host, life: life)
+        let links = links(of: host, pools, stages, engine: parkers.engine, board: board, draws, alarm)
+        assign(stages, links, to: host)
         return Host.Life(
             pools: pools, stages: stages, links: links, port: port, board: board, alarm: alarm, gate: gate)
+    }
+
+    private func links(
+        of host: Host, _ pools: RecoveredPools, _ stages: ReplicaStages<SimulatedMachine>, engine: Parker,
+        board: StatusBoard, _ draws: Draws, _ alarm: Alarm
+    ) -> PeerLinks {
+        let ids = (0..<UInt16(options.replicaCount)).map { $0 }
+        return PeerLinks(
+            settings: .init(
+                index: host.index, cluster: "simulated", replica: UInt16(host.index), charter: charter,
+                fingerprint: charter.fingerprint(layout: pools.state.geometry.fingerprint),
+                members: ids.map {
+                    Handshake.Member(
+                        id: $0, incarnation: 0, life: .none, peerEndpoint: "p\($0)", clientEndpoint: "\($0)")
+                }, acquaintances: pools.acquaintances(of: ids, index: host.index), skips: []),
+            sockets: SimulatedLinkSockets(
+                index: host.index, memberCount: options.replicaCount, over: connections),
+            random: { draws.next() }, progress: stages.progress, board: board, logger: logger(of: host.index),
+            rings: stages.rings, engine: engine, expelled: { alarm.raise(.init(text: $0, isExpelled: true)) })
     }
 
     private func logger(of index: Int) -> Logger {
@@ -97,7 +113,7 @@ extension ClusterSimulator {
     }
 
     private func assign(
-        _ stages: ReplicaStages<SimulatedMachine>, _ links: PlainLinks, to host: Host, life: Int
+        _ stages: ReplicaStages<SimulatedMachine>, _ links: PeerLinks, to host: Host
     ) {
         let (gateway, engine, executor) = (stages.gateway, stages.engine, stages.executor)
         switch plan.shape {
@@ -200,7 +216,6 @@ extension ClusterSimulator {
         count(host)
         noteUnseen(of: host)
         host.bury()
-        for other in hosts where other !== host { sever(host.index, other.index) }
         if !host.isAway { agenda.put(.start(host: host.index), at: now + 1 + random.below(2 * plan.suspect)) }
     }
 
@@ -224,7 +239,6 @@ extension ClusterSimulator {
         trace("replica \(host.index) installs a state after \(snapshot.executed), with view \(view)")
         count(host)
         host.stop(promising: plants(.snapshotWithoutPromise) ? 0 : view)
-        for other in hosts where other !== host { sever(host.index, other.index) }
         if isFurther {
             report.snapshots += 1
             guard let incoming = host.incoming else { broken("a snapshot is finished before it is installed") }

@@ -28,7 +28,7 @@ final class CallBack {
     /// By index.
     private var callers: [Caller?]
     /// When to look for connections that were not used for a while; `max`: there are none.
-    @exclusivity(unchecked) private var nextLook = UInt64.max
+    @exclusivity(unchecked) private(set) var nextLook = UInt64.max
     private let frame = Frame()
 
     /// - Parameters:

@@ -375,7 +375,7 @@ extension PeerLinks {
 
     /// Who is refused tries again all the time; who does not is gone, and is refused for nothing.
     func forgetRefusal(of link: Link) {
-        guard let refusedAt = link.refusedAt, now >= refusedAt + 10_000_000 else { return }
+        guard let refusedAt = link.refusedAt, now >= refusedAt + Self.refusalTime else { return }
         link.refusedAt = nil
         link.complaint = nil
         link.figures.refusal.set(nil)

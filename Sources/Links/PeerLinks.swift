@@ -107,6 +107,11 @@ package final class PeerLinks: Stage {
     /// Microseconds after which a peer that says nothing, and is to be met for the founding, is taken for gone.
     private static let foundingPatience: UInt64 = 250_000
 
+    /// Microseconds before it is looked at whether keys were withdrawn, and for which STATUS shows a refusal that does not
+    /// come again.
+    private static let keyInterval: UInt64 = 100_000
+    static let refusalTime: UInt64 = 10_000_000
+
     let settings: Settings
     let sockets: LinkSockets
     /// Draws numbers that nobody can guess.
@@ -232,9 +237,17 @@ package final class PeerLinks: Stage {
     override package var nextDeadline: UInt64 {
         var deadline = UInt64.max
         for link in unretained {
-            if let link { deadline = min(deadline, link._withUnsafeGuaranteedRef { $0.helloAt ?? .max }) }
+            if let link { deadline = min(deadline, link._withUnsafeGuaranteedRef { Self.nextDeadline(of: $0) }) }
         }
-        return deadline
+        if !tellsFounding { deadline = min(deadline, now + Self.foundingInterval) }
+        if sockets.hasKeys { deadline = min(deadline, now + Self.keyInterval) }
+        return min(deadline, callBack.nextLook)
+    }
+
+    private static func nextDeadline(of link: Link) -> UInt64 {
+        let refusal = link.refusedAt.map { $0 + refusalTime } ?? .max
+        guard link.connects else { return refusal }
+        return min(refusal, link.helloAt ?? link.reconnection.deadline)
     }
 
     // MARK: Sending
@@ -287,7 +300,7 @@ package final class PeerLinks: Stage {
     // MARK: Receiving
 
     /// Room for what one frame can lead to: the frame, and hearsay about every member.
-    private var hasRoom: Bool { arrivals.free > 16 }
+    private var hasRoom: Bool { arrivals.free > Arrival.most }
 
     /// Receives until there is nothing more, the budget used up, or the ring to the engine full.
     private func receive(over link: Link, budget: Int) -> Int {

@@ -46,7 +46,10 @@ struct Reconnection {
         changeAt = .max
     }
 
-    func isDue(now: UInt64) -> Bool { now >= min(retryAt, changeAt) }
+    /// When to connect anew, unless something is heard before.
+    var deadline: UInt64 { min(retryAt, changeAt) }
+
+    func isDue(now: UInt64) -> Bool { now >= deadline }
 
     /// The sockets connect anew.
     mutating func begins(now: UInt64) {
