@@ -21,12 +21,15 @@ package enum ClusterPlant: String, CaseIterable, Sendable {
     case lostWakeUp
     /// A replica skips a command that the others execute.
     case skippedAlone
-    /// A replica starts from what its pools were two starts ago.
-    case rolledBack
     /// Tags of one life of a replica are those of the life before.
     case epochUsedTwice
     /// The port gives a reply to the client that asked next.
     case replyToAnother
+}
+
+extension ClusterPlant {
+    /// Whether the replicas may find it themselves, and then stop the process.
+    package var traps: Bool { self == .logOverwrittenEarly }
 }
 
 extension ClusterSimulator {

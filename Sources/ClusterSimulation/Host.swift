@@ -154,7 +154,8 @@ final class Host {
         eventsUntilCrash = .max
         acceptor.discard {
             state.discard {
-                for stage in [life.stages.gateway, life.stages.engine, life.stages.executor] as [Stage] {
+                let stages = life.stages
+                for stage in [life.links, stages.gateway, stages.engine, stages.executor] as [Stage] {
                     stage.close()
                 }
             }

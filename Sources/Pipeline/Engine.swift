@@ -153,12 +153,16 @@ package final class Engine: Stage {
 
     override package var nextDeadline: UInt64 {
         guard isFounded else { return .max }
-        let deadline = min(core.nextDeadline, traffic.nextDeadline)
+        // What a transfer waits for at the desk, and of the executor, is looked for.
+        let look = transfer.isActive ? polledAt + Self.transferInterval : .max
+        let deadline = min(look, core.nextDeadline, traffic.nextDeadline)
         guard core.role == .leader else { return deadline }
         if isHeldBack { return min(deadline, surveyedAt + Self.surveyInterval) }
         let gathered = gatheringSince == .max ? .max : gatheringSince + longestGathering
         return min(min(deadline, ahead(batcher.nextDeadline)), min(ahead(gathered), ahead(dissemination.nextDeadline)))
     }
+
+    private static let transferInterval: UInt64 = 20_000
 
     /// A time to propose that had passed at the last turn is none to wake up for: what it waits for, the window or room
     /// in the log, does not come with time.

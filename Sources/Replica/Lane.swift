@@ -26,14 +26,14 @@ final class Lane: @unchecked Sendable {
     private let stopping = Atomic<Bool>(false)
     private let stopped = DispatchSemaphore(value: 0)
 
-    /// Most microseconds that a lane sleeps: a stage that waits for another stage's progress (room in the log, say)
-    /// without a ring between them looks again after this.
-    private static let longestSleep: UInt64 = 20_000
+    /// Most microseconds that a lane sleeps. Whatever a stage waits for wakes its lane, or is a deadline of its own; this
+    /// is for what the machine does not tell.
+    private static let longestSleep: UInt64 = 1_000_000
     private static let budget = 256
 
     /// - Parameters:
     ///   - spins: polls without work before the lane sleeps; 0 where cores are scarce.
-    ///   - turn: told the time at which each turn begins.
+    ///   - turn: told the time at which each turn begins; 0 while the lane sleeps.
     init(name: String, parker: Parker, spins: Int, turn: Gauge) {
         self.turn = turn
         self.name = name
@@ -113,7 +113,10 @@ final class Lane: @unchecked Sendable {
             }
             // A stop after the look at the top has woken nobody.
             guard !stopping.load(ordering: .acquiring), parker.park() else { continue }
-            watch.look(timeoutMilliseconds: sleepMilliseconds(stages))
+            let time = sleepMilliseconds(stages)
+            // Asleep, not standing still.
+            turn.store(0)
+            watch.look(timeoutMilliseconds: time)
             parker.drain(signalled: watch.isReady(wakeUp))
             watch.wasEmpty(wakeUp)
         }

@@ -5,8 +5,8 @@ import MPaxosMetrics
 /// Whether a replica can be counted on now: what /healthz answers, and `ready` in STATUS and /metrics. A word that
 /// somebody stored once is not enough; those who would take it back may stand still.
 extension StatusBoard {
-    /// A lane that runs begins a turn at least each 20 ms. One that is at the same turn for so many microseconds waits
-    /// for a disk that does not answer, or gets no core.
+    /// A turn takes some milliseconds at most. A lane that is at the same one for so many microseconds waits for a disk
+    /// that does not answer, or gets no core.
     static let longestTurn: UInt64 = 1_000_000
 
     /// Why this replica is not to be counted on; nil when it is ready. Any thread.
@@ -26,7 +26,7 @@ extension StatusBoard {
         return isInTouch ? "it is catching up" : "its leader has not been heard of late"
     }
 
-    /// The turn that each lane is at: when it began, 0 where there is no such lane.
+    /// The turn that each lane is at: when it began; 0 where it sleeps, or there is no such lane.
     package func turn(of lane: String) -> Gauge {
         guard let found = lanes.first(where: { $0.name == lane }) else { broken("a lane is one of the known") }
         return found.turn

@@ -11,6 +11,7 @@ struct SimulateCommand: ParsableCommand {
             mpaxos simulate --seeds A..<B [--replicas <n>] [--links|--no-links] [--jobs <n>]
             mpaxos simulate --seed N [--trace] [--replicas <n>] [--links|--no-links] [--faults <n,n>] [--clients <n>] [--duration <ms>]
             mpaxos simulate --planted-bugs <limit>
+            mpaxos simulate --whole (--seeds A..<B | --seed N [--trace] [--faults <n,n>] [--duration <ms>] | --planted-bugs <limit>) [--replicas <n>]
             """,
         discussion: """
             Stops at the first seed that violates a safety or liveness rule, with exit code 1 and a shorter run of it if there is one. \
@@ -36,6 +37,9 @@ struct SimulateCommand: ParsableCommand {
 
     @Flag(help: "Whole replicas: their stages, pools and clients, not the core alone.")
     var whole = false
+
+    @Option(help: ArgumentHelp("With --whole --seed N, a mistake that is made on purpose.", valueName: "name"))
+    var plant: ClusterPlant?
 
     @Flag(help: "Print every step.")
     var trace = false
@@ -84,6 +88,12 @@ struct SimulateCommand: ParsableCommand {
 
     func validate() throws {
         let modes = (seeds == nil ? 0 : 1) + (seed == nil ? 0 : 1) + (plantedBugs == nil ? 0 : 1)
+        guard plant == nil || (whole && seed != nil) else {
+            throw ValidationError("--plant goes with --whole --seed N")
+        }
+        guard !whole || (links == nil && clients == nil) else {
+            throw ValidationError("--links and --clients are not for --whole, whose seeds have their own")
+        }
         guard modes == 1 else { throw ValidationError("give one of --seeds A..<B, --seed N, --planted-bugs <limit>") }
         guard !trace || seed != nil else { throw ValidationError("--trace goes with --seed N") }
         guard seed != nil || (faults == nil && clients == nil && duration == nil) else {
