@@ -50,8 +50,8 @@ public actor KeyValueClient {
         return sum
     }
 
-    /// Keys that begin with `prefix`, and their values, in no particular order; `more`: some were left out, for `limit` (0: none
-    /// given) or for the size of a reply.
+    /// Keys that begin with `prefix`, and their values, in no particular order; `more`: some were left out, for `limit`
+    /// (0: none given) or for the size of a reply.
     public func scan(
         prefix: [UInt8] = [], limit: UInt32 = 0
     ) async throws(ClientError) -> (entries: [KeyValueEntry], more: Bool) {

@@ -1,11 +1,11 @@
 import MPaxosInvariants
 import Synchronization
 
-/// A bounded lock-free ring from many producer threads to exactly one consumer thread, after Dmitry Vyukov's bounded queue: a
-/// sequence number in each slot says whose turn it is.
+/// A bounded lock-free ring from many producer threads to exactly one consumer thread, after Dmitry Vyukov's bounded
+/// queue: a sequence number in each slot says whose turn it is.
 ///
-/// A handle like `SPSCRing`, but a push is published at once. A producer that is descheduled between claiming a slot and filling
-/// it holds up the elements behind its own until it goes on; no producer waits for another.
+/// A handle like `SPSCRing`, but a push is published at once. A producer that is descheduled between claiming a slot
+/// and filling it holds up the elements behind its own until it goes on; no producer waits for another.
 ///
 /// Any thread: `push`, `count`. Consumer thread only: `pop`, `isEmpty`.
 @usableFromInline

@@ -115,8 +115,8 @@ public struct KeyValueService: StateMachine {
         }
     }
 
-    /// As `appendValue`, of a value whose block is given up: the tag takes the place of what precedes the value there, the end of its
-    /// key.
+    /// As `appendValue`, of a value whose block is given up: the tag takes the place of what precedes the value there,
+    /// the end of its key.
     private func give(_ value: BlockSlice, in transaction: Transaction, to reply: inout Reply) {
         let tagged = BlockSlice(of: value.block, start: value.start - 1, count: value.count + 1)
         transaction.write(Tag.some, to: PersistentPointer(offset: tagged.block + UInt64(tagged.start)))

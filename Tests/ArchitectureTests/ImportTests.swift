@@ -3,8 +3,8 @@ import Testing
 
 /// Who may import whom: the table of the architecture, held against the sources.
 @Suite struct ImportTests {
-    /// What each module may import, apart from the system's modules. `Package.swift` cannot be the judge: it allows whatever a
-    /// dependency drags in.
+    /// What each module may import, apart from the system's modules. `Package.swift` cannot be the judge: it allows
+    /// whatever a dependency drags in.
     static let allowed: [String: Set<String>] = [
         "Invariants": ["CSupport"],
         "Consensus": ["Invariants"],
@@ -56,8 +56,8 @@ import Testing
         ],
     ]
 
-    /// Modules of the toolchain: free for all but the core and the windows of its links, which are pure state machines: of what
-    /// is around them they know `Invariants` alone.
+    /// Modules of the toolchain: free for all but the core and the windows of its links, which are pure state machines:
+    /// of what is around them they know `Invariants` alone.
     static let system: Set<String> = [
         "Musl", "Swift", "Synchronization", "Glibc", "Foundation", "FoundationEssentials", "Dispatch",
     ]

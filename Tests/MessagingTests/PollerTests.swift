@@ -157,8 +157,8 @@ import Testing
             }
         }
         #expect(connected == 0)
-        // ZMTP 3's greeting with a security mechanism that does not exist. (Bytes that look like no greeting at all libzmq takes
-        // for ZMTP 1, and delivers: whoever reads a ROUTER must expect any frames.)
+        // ZMTP 3's greeting with a security mechanism that does not exist. (Bytes that look like no greeting at all
+        // libzmq takes for ZMTP 1, and delivers: whoever reads a ROUTER must expect any frames.)
         var greeting = [UInt8](repeating: 0, count: 64)
         greeting[0] = 0xFF
         greeting[9] = 0x7F

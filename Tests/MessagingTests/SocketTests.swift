@@ -63,8 +63,8 @@ import Testing
         #expect(receiveMessage(from: dealer) == [[2], [3]])
     }
 
-    /// Once its first frame was accepted, a message is accepted to its end, however full the queue: what arrives is whole
-    /// messages, exactly those reported as sent.
+    /// Once its first frame was accepted, a message is accepted to its end, however full the queue: what arrives is
+    /// whole messages, exactly those reported as sent.
     @Test func fullQueuesRefuseWholeMessages() throws {
         let context = try Context(ioThreads: 1)
         let dealer = try Socket(.dealer, in: context)

@@ -3,8 +3,8 @@ import MPaxosCSupport
 import MPaxosQueues
 import Testing
 
-/// A lane with one input ring, as the replica's lanes use the parker: it spins for a while, then sleeps. Gives nil when it slept
-/// `patience` ms through: a lost wake-up.
+/// A lane with one input ring, as the replica's lanes use the parker: it spins for a while, then sleeps. Gives nil when
+/// it slept `patience` ms through: a lost wake-up.
 private func take(
     _ ring: SPSCRing<UInt64>, _ parker: Parker, spinning turns: UInt64, patience: Int32 = 20_000
 ) -> UInt64? {
@@ -73,9 +73,9 @@ private func isReadable(_ parker: Parker) -> Bool {
         #expect(!isReadable(parker))
     }
 
-    /// Two lanes pass short bursts of numbers to and fro. Each waits a random while before every number and spins a random
-    /// while before it sleeps, so that the steps into sleep meet the wake-up at every point. A lost wake-up shows as a lane that
-    /// sleeps 20 s.
+    /// Two lanes pass short bursts of numbers to and fro. Each waits a random while before every number and spins a
+    /// random while before it sleeps, so that the steps into sleep meet the wake-up at every point. A lost wake-up
+    /// shows as a lane that sleeps 20 s.
     @Test func noWakeUpIsLostInPingPong() throws {
         let rounds: UInt64 = 50_000
         let there = SPSCRing<UInt64>.allocate(capacity: 4)
@@ -122,8 +122,8 @@ private func pingPong(
 }
 
 @Suite struct ManyProducersParkerTests {
-    /// Three producers that each wait for the lane to have taken their number before they push the next: the lane is about to
-    /// sleep nearly all the time, and every push must get it up.
+    /// Three producers that each wait for the lane to have taken their number before they push the next: the lane is
+    /// about to sleep nearly all the time, and every push must get it up.
     @Test func noWakeUpIsLostWithManyProducers() throws {
         let producers = 3
         let each = 8_000

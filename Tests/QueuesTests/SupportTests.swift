@@ -35,7 +35,8 @@ private func slowCRC(_ seed: UInt32, _ bytes: UnsafeRawBufferPointer) -> UInt32 
         }
     }
 
-    /// Every length around the widths of the interleaved streams (3 x 128, 3 x 1024 bytes), at every alignment, against the definition.
+    /// Every length around the widths of the interleaved streams (3 x 128, 3 x 1024 bytes), at every alignment, against
+    /// the definition.
     @Test func fastAndPortableAgreeWithTheDefinition() {
         var random = XorShift(seed: 5)
         let bytes = (0..<8192).map { _ in UInt8(truncatingIfNeeded: random.next()) }

@@ -2,8 +2,9 @@ import MPaxosPersistentMemory
 
 @testable import MPaxosStateMachines
 
-/// What holds of any bytes that reach the key-value service as a body: a command that is accepted is the one that encodes to it; what
-/// validation refuses, execution refuses too; and a command that is taken back leaves nothing. Used by the tests and by `scripts/fuzz`.
+/// What holds of any bytes that reach the key-value service as a body: a command that is accepted is the one that
+/// encodes to it; what validation refuses, execution refuses too; and a command that is taken back leaves nothing. Used
+/// by the tests and by `scripts/fuzz`.
 final class KeyValueProperties {
     private let store: TestStore
     private let service: KeyValueService

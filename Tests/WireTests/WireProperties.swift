@@ -2,8 +2,8 @@ import MPaxosConsensus
 
 @testable import MPaxosWire
 
-/// What holds of any bytes that reach the decoders of frames: what is accepted is what encodes to it, all else is refused. Each
-/// says whether it was accepted. Used by the tests and by `scripts/fuzz`.
+/// What holds of any bytes that reach the decoders of frames: what is accepted is what encodes to it, all else is
+/// refused. Each says whether it was accepted. Used by the tests and by `scripts/fuzz`.
 enum WireProperties {
     // MARK: Client frames: HEADER and, behind it, BODY
 

@@ -1,6 +1,6 @@
-import MPaxosConsensus
 import Floor
 import Glibc
+import MPaxosConsensus
 import MPaxosPersistentMemory
 import MPaxosStateMachines
 import MPaxosStorage
