@@ -209,20 +209,3 @@ public struct KeyValueEntry: Sendable, Hashable {
         self.value = value
     }
 }
-
-/// Writes key-value bodies straight into memory, for a caller that sends many.
-@usableFromInline package enum KeyValueBody {
-    /// Size of the body of a put, in bytes.
-    @inlinable package static func putSize(keyCount: Int, valueCount: Int) -> Int { 5 + keyCount + valueCount }
-    /// Size of the body of a get or delete, in bytes.
-    @inlinable package static func keyedSize(keyCount: Int) -> Int { 5 + keyCount }
-
-    /// Writes operation and key length; the key belongs at the pointer that is returned, what else there is after it.
-    @inlinable package static func writeHead(
-        into bytes: UnsafeMutableRawPointer, _ operation: KeyValueCommand.Operation, keyCount: Int
-    ) -> UnsafeMutableRawPointer {
-        bytes.storeInteger(operation.rawValue, 0)
-        bytes.storeInteger(UInt32(keyCount), 1)
-        return bytes + 5
-    }
-}

@@ -24,21 +24,6 @@ import Testing
         #expect(KeyValueCommand.scan(prefix: [], limit: 258).body == [0x53, 0, 0, 0, 0, 2, 1, 0, 0])
     }
 
-    @Test func bodiesWrittenInPlaceAreTheSame() {
-        let key: [UInt8] = [1, 2, 3]
-        let value: [UInt8] = [4, 5]
-        let put = written(KeyValueBody.putSize(keyCount: 3, valueCount: 2)) { bytes in
-            let at = KeyValueBody.writeHead(into: bytes, .put, keyCount: 3)
-            (key + value).withUnsafeBytes { at.copyMemory(from: $0.baseAddress!, byteCount: 5) }
-        }
-        #expect(put == KeyValueCommand.put(key: key, value: value).body)
-        let get = written(KeyValueBody.keyedSize(keyCount: 3)) { bytes in
-            let at = KeyValueBody.writeHead(into: bytes, .get, keyCount: 3)
-            key.withUnsafeBytes { at.copyMemory(from: $0.baseAddress!, byteCount: 3) }
-        }
-        #expect(get == KeyValueCommand.get(key: key).body)
-    }
-
     static let replies: [(KeyValueCommand.Operation, [UInt8], KeyValueReply)] = [
         (.put, [0], .absent),
         (.put, [1], .value([])),

@@ -84,12 +84,8 @@ int csupport_pin_thread(int core);
 int csupport_usable_cores(void);
 /// Names the calling thread for top, gdb and perf: the first 15 bytes count. 0 or an errno.
 int csupport_name_thread(const char *name);
-/// Processor time of the calling thread, nanoseconds.
-uint64_t csupport_thread_cpu_ns(void);
 /// Processor time of the whole process, nanoseconds.
 uint64_t csupport_process_cpu_ns(void);
-/// CLOCK_MONOTONIC, nanoseconds.
-uint64_t csupport_monotonic_ns(void);
 /// CLOCK_MONOTONIC, microseconds.
 uint64_t csupport_monotonic_us(void);
 
