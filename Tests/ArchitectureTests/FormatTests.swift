@@ -17,12 +17,14 @@ import Testing
     func linesAreShort(folder: String) throws {
         let files = try SourceTree.files(under: folder, named: [".swift", ".h", ".c", ".py", ".sh", ""])
         #expect(!files.isEmpty)
+        var long: [String] = []
         for file in files {
             let lines = try SourceTree.text(of: file).split(separator: "\n", omittingEmptySubsequences: false)
             for (number, line) in zip(1..., lines) where line.count > Self.columns && !isOneLiteral(line) {
-                Issue.record("\(file):\(number) has \(line.count) columns, \(Self.columns) are allowed: \(line)")
+                long.append("\(file):\(number) has \(line.count): \(line)")
             }
         }
+        #expect(long.isEmpty, "lines of more than \(Self.columns) columns:\n\(long.joined(separator: "\n"))")
     }
 
     @Test(arguments: [
