@@ -44,7 +44,7 @@ import Testing
         let end = endOfLiteral(in: line, from: start)
         let rest = line[..<start] + " " + line[end...]
         return !rest.contains { $0 == "\"" || $0 == "'" }
-            && rest.split { !$0.isLetter && !$0.isNumber }.filter { $0 != "f" }.count <= 1
+            && rest.split { !$0.isLetter && !$0.isNumber && $0 != "_" }.filter { $0 != "f" }.count <= 1
     }
 
     /// Behind the literal that begins at `start`: what Swift interpolates may have literals within.
