@@ -1,5 +1,6 @@
 import Foundation
 import MPaxosInvariants
+import MPaxosKeyValueFormat
 import MPaxosWire
 
 /// A blocking client of a cluster: tries its replicas in turn until one gives a final answer or the time is over. For

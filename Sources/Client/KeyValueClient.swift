@@ -1,4 +1,4 @@
-import MPaxosWire
+import MPaxosKeyValueFormat
 
 /// The key-value service, typed. Writes go through one session, opened when first needed, one after another; reads are
 /// linearizable queries beside it. For writes in parallel use several of these over one `Client`.

@@ -127,7 +127,8 @@ struct ClusterPlan {
             index: index, memberIDs: (0..<UInt16(replicaCount)).map { $0 },
             clientEndpoints: (0..<replicaCount).map { "\($0)" }, window: window, heartbeat: suspect / 5,
             suspect: suspect, batchDelay: batchDelay, batchBytes: batchBytes, maxRequest: maxRequest,
-            maxOutstandingBytes: isHeavy ? 80 * maxRequest : max(4 * maxRequest, 64 << 10), maxOutstanding: maxOutstanding,
+            maxOutstandingBytes: isHeavy ? 80 * maxRequest : max(4 * maxRequest, 64 << 10),
+            maxOutstanding: maxOutstanding,
             patience: gatewayPatience)
     }
 }

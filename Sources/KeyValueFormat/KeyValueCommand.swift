@@ -1,6 +1,6 @@
 import MPaxosInvariants
 
-/// A command or query of the key-value service (client protocol, "The key-value state machine").
+/// A command or query of the key-value service, for a client that sends it.
 ///
 /// `body` is what goes into SUBMIT or QUERY. Limits on keys and values are the replica's to check.
 public enum KeyValueCommand: Sendable, Equatable {
@@ -92,120 +92,5 @@ public enum KeyValueCommand: Sendable, Equatable {
         mutating func raw(_ content: [UInt8]) {
             bytes.append(contentsOf: content)
         }
-    }
-}
-
-/// The key-value service's answer to a command, out of the BODY of an OK reply.
-public enum KeyValueReply: Sendable, Equatable {
-    /// put, delete: there was none before; get: there is none.
-    case absent
-    /// put, delete: the value that was replaced; get: the value.
-    case value([UInt8])
-    /// compare and swap: done; the new value.
-    case swapped([UInt8])
-    /// compare and swap: not done; the value found, nil for none.
-    case notSwapped(found: [UInt8]?)
-    /// append: length of the value after, in bytes.
-    case length(UInt64)
-    /// add: the sum.
-    case sum(Int64)
-    /// scan: in no particular order; `more` when entries were left out.
-    case entries([KeyValueEntry], more: Bool)
-    /// Executed, and refused the same on every replica; nothing changed.
-    case refused(String)
-
-    /// Decodes the reply to `operation`. Throws when the bytes are no such reply; no length in them is trusted.
-    public init(decoding reply: [UInt8], of operation: KeyValueCommand.Operation) throws(WireError) {
-        var reader = BodyReader(reply)
-        let tag = try reader.byte()
-        switch (tag, operation) {
-        case (0, .put), (0, .get), (0, .delete):
-            self = .absent
-        case (1, .put), (1, .get), (1, .delete):
-            self = .value(reader.rest())
-        case (1, .compareAndSwap):
-            self = .swapped(reader.rest())
-        case (0, .compareAndSwap):
-            let present = try reader.flag()
-            self = .notSwapped(found: present ? reader.rest() : nil)
-        case (1, .append):
-            self = .length(UInt64(truncatingIfNeeded: try reader.integer(8)))
-        case (1, .add):
-            self = .sum(Int64(truncatingIfNeeded: try reader.integer(8)))
-        case (1, .scan):
-            let more = try reader.flag()
-            self = .entries(try reader.entries(), more: more)
-        case (2, _):
-            self = .refused(String(decoding: reader.rest(), as: UTF8.self))
-        default:
-            throw WireError("a reply with tag \(tag) does not belong to the operation \(operation)")
-        }
-        guard reader.isAtEnd else { throw WireError("a key-value reply has \(reader.left) bytes too many") }
-    }
-
-    private struct BodyReader {
-        let bytes: [UInt8]
-        var at = 0
-
-        init(_ bytes: [UInt8]) {
-            self.bytes = bytes
-        }
-
-        var left: Int { bytes.count - at }
-        var isAtEnd: Bool { left == 0 }
-
-        mutating func integer(_ size: Int) throws(WireError) -> UInt64 {
-            guard left >= size else { throw WireError("a key-value reply ends within a \(size)-byte integer") }
-            var value: UInt64 = 0
-            for index in 0..<size { value |= UInt64(bytes[at + index]) << UInt64(8 * index) }
-            at += size
-            return value
-        }
-
-        mutating func byte() throws(WireError) -> UInt8 {
-            UInt8(truncatingIfNeeded: try integer(1))
-        }
-
-        mutating func flag() throws(WireError) -> Bool {
-            let value = try byte()
-            guard value <= 1 else { throw WireError("a key-value reply has \(value) where 0 or 1 belongs") }
-            return value == 1
-        }
-
-        mutating func counted() throws(WireError) -> [UInt8] {
-            let count = Int(try integer(4))
-            guard count <= left else { throw WireError("a key-value reply names \(count) bytes and holds \(left)") }
-            defer { at += count }
-            return Array(bytes[at..<at + count])
-        }
-
-        mutating func entries() throws(WireError) -> [KeyValueEntry] {
-            let count = Int(try integer(4))
-            // Two lengths an entry at the least: a count beyond that reserves nothing.
-            guard count <= left / 8 else { throw WireError("a scan names \(count) entries in \(left) bytes") }
-            var entries: [KeyValueEntry] = []
-            entries.reserveCapacity(count)
-            for _ in 0..<count {
-                let key = try counted()
-                entries.append(KeyValueEntry(key: key, value: try counted()))
-            }
-            return entries
-        }
-
-        mutating func rest() -> [UInt8] {
-            defer { at = bytes.count }
-            return Array(bytes[at...])
-        }
-    }
-}
-
-/// A key and its value, as a scan returns them.
-public struct KeyValueEntry: Sendable, Hashable {
-    public let key: [UInt8]
-    public let value: [UInt8]
-
-    public init(key: [UInt8], value: [UInt8]) {
-        self.key = key
-        self.value = value
     }
 }

@@ -1,8 +1,8 @@
 import ArgumentParser
 import MPaxosClient
+import MPaxosKeyValueFormat
 import MPaxosKeys
 import MPaxosTopology
-import MPaxosWire
 
 /// One operation of the key-value service from the shell.
 struct KVCommand: ParsableCommand {

@@ -10,6 +10,7 @@ import Testing
         "Consensus": ["Invariants"],
         "Flow": ["Invariants"],
         "Wire": ["Invariants", "Consensus"],
+        "KeyValueFormat": ["Invariants"],
         "Queues": ["Invariants", "CSupport"],
         "Frames": ["Invariants", "CZeroMQ"],
         "Keys": ["Invariants", "CZeroMQ"],
@@ -17,7 +18,7 @@ import Testing
         "ZMTP": ["Invariants", "CEpoll"],
         "PersistentMemory": ["Invariants", "CPersistentMemory", "CSupport"],
         "Storage": ["Invariants", "PersistentMemory", "Consensus"],
-        "StateMachines": ["Invariants", "PersistentMemory"],
+        "StateMachines": ["Invariants", "PersistentMemory", "KeyValueFormat"],
         "Topology": ["Keys", "TOMLKit"],
         "Simulation": ["Invariants", "CSupport", "Consensus", "Flow"],
         "Metrics": ["Invariants", "CSupport"],
@@ -30,8 +31,8 @@ import Testing
         ],
         "Links": ["Invariants", "Consensus", "Wire", "Queues", "Frames", "Pipeline", "Metrics", "Logging"],
         "ClusterSimulation": [
-            "Invariants", "CSupport", "Consensus", "Wire", "Queues", "Frames", "PersistentMemory", "Storage",
-            "StateMachines", "StateTransfer", "Pipeline", "Links", "Metrics", "Simulation", "Logging",
+            "Invariants", "CSupport", "Consensus", "Wire", "KeyValueFormat", "Queues", "Frames", "PersistentMemory",
+            "Storage", "StateMachines", "StateTransfer", "Pipeline", "Links", "Metrics", "Simulation", "Logging",
         ],
         "Transport": [
             "Invariants", "CSupport", "Wire", "Keys", "Frames", "Messaging", "ZMTP", "Topology", "Pipeline", "Links",
@@ -46,13 +47,13 @@ import Testing
             "StateMachines", "Topology", "Pipeline", "StateTransfer", "Links", "Transport", "Status", "Metrics",
             "Logging",
         ],
-        "Client": ["Invariants", "Wire", "Keys", "Frames", "Messaging", "Topology"],
-        "MPaxosSM": ["Client", "Keys", "Logging", "Replica", "StateMachines", "Topology"],
-        "LoadGenerator": ["Invariants", "Keys", "Frames", "Messaging", "Wire", "ZMTP", "Histogram"],
+        "Client": ["Invariants", "Wire", "KeyValueFormat", "Keys", "Frames", "Messaging", "Topology"],
+        "MPaxosSM": ["Client", "KeyValueFormat", "Keys", "Logging", "Replica", "StateMachines", "Topology"],
+        "LoadGenerator": ["Invariants", "Keys", "Frames", "Messaging", "Wire", "KeyValueFormat", "ZMTP", "Histogram"],
         "mpaxos": [
             "Invariants", "Replica", "Client", "LoadGenerator", "Simulation", "ClusterSimulation", "Topology",
-            "Storage",
-            "StateMachines", "PersistentMemory", "Keys", "Wire", "Status", "ArgumentParser", "Logging",
+            "Storage", "StateMachines", "PersistentMemory", "Keys", "Wire", "KeyValueFormat", "Status",
+            "ArgumentParser", "Logging",
         ],
     ]
 

@@ -1,5 +1,6 @@
 import Foundation
 import MPaxosClient
+import MPaxosKeyValueFormat
 import MPaxosMessaging
 import MPaxosWire
 import Synchronization

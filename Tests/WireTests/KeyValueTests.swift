@@ -1,6 +1,5 @@
+import MPaxosKeyValueFormat
 import Testing
-
-@testable import MPaxosWire
 
 @Suite struct KeyValueTests {
     @Test func bodiesHaveTheBytesOfTheProtocol() {
@@ -64,7 +63,7 @@ import Testing
             (.scan, [1, 0, 0, 0, 0, 0, 7]),
         ]
         for (operation, bytes) in bad {
-            #expect(throws: WireError.self, "\(operation) \(bytes)") {
+            #expect(throws: KeyValueError.self, "\(operation) \(bytes)") {
                 try KeyValueReply(decoding: bytes, of: operation)
             }
         }

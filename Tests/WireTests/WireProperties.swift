@@ -1,4 +1,5 @@
 import MPaxosConsensus
+import MPaxosKeyValueFormat
 
 @testable import MPaxosWire
 
@@ -112,7 +113,7 @@ enum WireProperties {
     static func replies(_ input: UnsafeRawBufferPointer) throws(Violation) -> Bool {
         guard let first = input.first, let operation = KeyValueCommand.Operation(rawValue: first) else { return false }
         let reply: KeyValueReply
-        do throws(WireError) {
+        do throws(KeyValueError) {
             reply = try KeyValueReply(decoding: Array(input.dropFirst()), of: operation)
         } catch {
             try hold(!error.description.isEmpty, "a refusal without a reason")
