@@ -10,7 +10,7 @@ package struct Rings {
     let bodies: ByteRing
     let queryBodies: ByteRing
     let replyBodies: ByteRing
-    let decided: SPSCRing<DecidedBatch>
+    package let decided: SPSCRing<DecidedBatch>
     /// From the executor: digests of the state.
     let digests: SPSCRing<DigestComparison.Standing>
     package let arrivals: SPSCRing<Arrival>
