@@ -96,8 +96,8 @@ package struct Arrival: BitwiseCopyable {
     package var life: Life
     package var frame: RawFrame
 
-    /// What one frame can lead to: itself, and hearsay about every member. While the ring has not so much room the links
-    /// receive nothing.
+    /// What one frame can lead to: itself, and hearsay about every member. While the ring has not so much room the
+    /// links receive nothing.
     package static let most = 16
 
     package init(kind: Kind, peer: UInt8, incarnation: UInt64, life: Life, frame: RawFrame) {
