@@ -57,6 +57,7 @@ let package = Package(
         module("Consensus", ["Invariants"], settings: inPlace),
         module("Flow", ["Invariants"], settings: inPlace),
         module("Wire", ["Invariants", "Consensus"]),
+        module("KeyValueFormat", ["Invariants"]),
         module("Queues", ["Invariants", "CSupport"]),
         module("Frames", ["Invariants", "CZeroMQ"]),
         module("Keys", ["Invariants", "CZeroMQ"]),
@@ -64,11 +65,13 @@ let package = Package(
         module("ZMTP", ["Invariants", "CEpoll"]),
         module("PersistentMemory", ["Invariants", "CPersistentMemory", "CSupport"]),
         module("Storage", ["Invariants", "PersistentMemory", "Consensus"]),
-        module("StateMachines", ["Invariants", "PersistentMemory"]),
+        module("StateMachines", ["Invariants", "PersistentMemory", "KeyValueFormat"]),
         module("Topology", ["Keys"], [toml]),
         module("Simulation", ["Invariants", "CSupport", "Consensus", "Flow"]),
-        module("Client", ["Invariants", "Wire", "Keys", "Frames", "Messaging", "Topology"]),
-        module("LoadGenerator", ["Invariants", "Keys", "Frames", "Messaging", "Wire", "ZMTP"], [histogram]),
+        module("Client", ["Invariants", "Wire", "KeyValueFormat", "Keys", "Frames", "Messaging", "Topology"]),
+        module(
+            "LoadGenerator", ["Invariants", "Keys", "Frames", "Messaging", "Wire", "KeyValueFormat", "ZMTP"],
+            [histogram]),
         module("Metrics", ["Invariants", "CSupport"]),
         module(
             "StateTransfer", ["Invariants", "Consensus", "Wire", "PersistentMemory", "Storage", "Metrics"], [logging]),
@@ -83,8 +86,8 @@ let package = Package(
         module(
             "ClusterSimulation",
             [
-                "Invariants", "CSupport", "Consensus", "Wire", "Queues", "Frames", "PersistentMemory", "Storage",
-                "StateMachines", "StateTransfer", "Pipeline", "Links", "Metrics", "Simulation",
+                "Invariants", "CSupport", "Consensus", "Wire", "KeyValueFormat", "Queues", "Frames", "PersistentMemory",
+                "Storage", "StateMachines", "StateTransfer", "Pipeline", "Links", "Metrics", "Simulation",
             ], [logging]),
         module(
             "Transport",
@@ -103,30 +106,33 @@ let package = Package(
             ], [logging]),
         .target(
             name: "MPaxosSM",
-            dependencies: ours(["Replica", "StateMachines", "Client", "Keys", "Topology"]) + [logging]),
+            dependencies: ours(["Replica", "StateMachines", "Client", "KeyValueFormat", "Keys", "Topology"]) + [logging]
+        ),
         .executableTarget(
             name: "mpaxos",
             dependencies: ours([
                 "Invariants", "Replica", "Client", "LoadGenerator", "Simulation", "ClusterSimulation", "Topology",
                 "Storage",
-                "StateMachines", "PersistentMemory", "Keys", "Wire", "Status",
+                "StateMachines", "PersistentMemory", "Keys", "Wire", "KeyValueFormat", "Status",
             ]) + [argumentParser, logging]),
 
         tests(of: "Architecture"),
         tests(of: "Invariants", with: ["Invariants", "CSupport"]),
         tests(of: "Consensus", with: ["Consensus", "Simulation"]),
         tests(of: "Flow", with: ["Flow"]),
-        tests(of: "Wire", with: ["Wire", "Consensus"]),
+        tests(of: "Wire", with: ["Wire", "KeyValueFormat", "Consensus"]),
         tests(of: "Queues", with: ["Queues"]),
         tests(of: "Keys", with: ["Keys"]),
         tests(of: "Messaging", with: ["Keys", "Frames", "Messaging"]),
         tests(of: "ZMTP", with: ["ZMTP", "Frames", "Messaging"]),
         tests(of: "PersistentMemory", with: ["PersistentMemory"]),
         tests(of: "Storage", with: ["Storage", "StateMachines", "PersistentMemory", "Consensus"]),
-        tests(of: "StateMachines", with: ["StateMachines", "PersistentMemory"]),
+        tests(of: "StateMachines", with: ["StateMachines", "KeyValueFormat", "PersistentMemory"]),
         tests(of: "Topology", with: ["Keys", "Topology"]),
-        tests(of: "Client", with: ["Client", "Keys", "Wire", "Frames", "Messaging", "Topology"]),
-        tests(of: "LoadGenerator", with: ["LoadGenerator", "Keys", "Wire", "Frames", "Messaging", "ZMTP"]),
+        tests(of: "Client", with: ["Client", "Keys", "Wire", "KeyValueFormat", "Frames", "Messaging", "Topology"]),
+        tests(
+            of: "LoadGenerator",
+            with: ["LoadGenerator", "Keys", "Wire", "KeyValueFormat", "Frames", "Messaging", "ZMTP"]),
         tests(
             of: "Links",
             with: [

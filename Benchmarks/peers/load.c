@@ -1,6 +1,7 @@
 // Load on a Redis, ZooKeeper or etcd: lock-step connections that put values, as `mpaxos bench` does it on this system.
 //
-//   load redis|zookeeper|etcd HOST:PORT[,HOST:PORT...] [n=connections] [V=value size] [K=keys] [secs=] [warm=] [pids=P,P,...]
+//   load redis|zookeeper|etcd HOST:PORT[,HOST:PORT...] [n=connections] [V=value size] [K=keys] [secs=] [warm=]
+//        [pids=P,P,...]
 //
 // redis: SET, then WAIT for one replica. zookeeper: setData; the nodes are created first. etcd: put, as gRPC
 // over HTTP/2. Prints one JSON object; CPU of the processes `pids` and of this one, per request.
@@ -30,8 +31,9 @@ typedef struct {
     uint8_t input[INPUT];
 } connection;
 
-// What a protocol is made of. `request` writes one to a key into `out`. `reply` looks at what has come: bytes that it is done with, and in `done`
-// whether a request was answered: 1 well, -1 otherwise. It may answer the peer's own frames.
+// What a protocol is made of. `request` writes one to a key into `out`. `reply` looks at what has come: bytes that it
+// is done with, and in `done` whether a request was answered: 1 well, -1 otherwise. It may answer the peer's own
+// frames.
 typedef struct {
     const char *name;
     void (*open)(connection *);
@@ -86,7 +88,8 @@ static void consume(connection *c, size_t count) {
 
 static size_t redis_request(connection *c, uint8_t *o, unsigned key) {
     (void)c;
-    return sprintf((char *)o, "*3\r\n$3\r\nSET\r\n$16\r\nkey-%012u\r\n$%d\r\n%s\r\n*3\r\n$4\r\nWAIT\r\n$1\r\n1\r\n$4\r\n5000\r\n", key, V, value);
+    return sprintf((char *)o, "*3\r\n$3\r\nSET\r\n$16\r\nkey-%012u\r\n$%d\r\n%s\r\n"
+                   "*3\r\n$4\r\nWAIT\r\n$1\r\n1\r\n$4\r\n5000\r\n", key, V, value);
 }
 
 static size_t redis_reply(connection *c, int *done) {
@@ -164,7 +167,8 @@ static void zookeeper_fill(connection *c) {
 
 // MARK: etcd over gRPC: as much of HTTP/2 as lock-step puts take
 //
-// Windows for what is sent are not watched: the server opens them long before a lock-step request of at most MAX_GRPC bytes could find them shut.
+// Windows for what is sent are not watched: the server opens them long before a lock-step request of at most MAX_GRPC
+// bytes could find them shut.
 
 #define MAX_GRPC 16384
 
@@ -270,7 +274,8 @@ static int dial(const char *hosts, int index) {
     const char *colon = strchr(host, ':');
     if (!colon || colon - host > 63) die("HOST:PORT expected");
     memcpy(name, host, colon - host);
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(atoi(colon + 1)), .sin_addr.s_addr = inet_addr(name)};
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(atoi(colon + 1)),
+                                  .sin_addr.s_addr = inet_addr(name)};
     int fd = socket(AF_INET, SOCK_STREAM, 0), one = 1;
     if (connect(fd, (void *)&address, sizeof address)) die("connect");
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
@@ -281,7 +286,10 @@ int main(int argc, char **argv) {
     const protocol *P = 0;
     for (size_t i = 0; argc > 2 && i < sizeof protocols / sizeof *protocols; i++)
         if (!strcmp(argv[1], protocols[i].name)) P = &protocols[i];
-    if (!P) return fprintf(stderr, "usage: load redis|zookeeper|etcd HOST:PORT,... [n=] [V=] [K=] [secs=] [warm=] [pids=]\n"), 2;
+    if (!P) {
+        fprintf(stderr, "usage: load redis|zookeeper|etcd HOST:PORT,... [n=] [V=] [K=] [secs=] [warm=] [pids=]\n");
+        return 2;
+    }
     clockid_t clocks[64];
     int processes = 0;
     for (int i = 3; i < argc; i++) {
@@ -295,7 +303,8 @@ int main(int argc, char **argv) {
             for (char *q = strtok(v, ","); q && processes < 64; q = strtok(0, ","))
                 if (clock_getcpuclockid(atoi(q), &clocks[processes++])) errno = 0, die("pids: no such process");
     }
-    if (n < 1 || K < 1 || V < 1 || V > OUTPUT / 4 || (P->open == grpc_open && V > MAX_GRPC)) return fprintf(stderr, "load: n, K, V: out of range\n"), 2;
+    if (n < 1 || K < 1 || V < 1 || V > OUTPUT / 4 || (P->open == grpc_open && V > MAX_GRPC))
+        return fprintf(stderr, "load: n, K, V: out of range\n"), 2;
     value = malloc(V + 1), memset(value, 'x', V), value[V] = 0;
     uint32_t *latencies = malloc(sizeof(uint32_t) * LATENCIES);
     connection *all = calloc(n, sizeof *all);
@@ -310,7 +319,8 @@ int main(int argc, char **argv) {
         all[i].sent = clock_ns(CLOCK_MONOTONIC);
         send_all(&all[i], out, P->request(&all[i], out, random_key()));
     }
-    uint64_t now = clock_ns(CLOCK_MONOTONIC), begin = now + warm * 1e9, end = 0, started = 0, done = 0, errors = 0, cpu = 0, own = 0;
+    uint64_t now = clock_ns(CLOCK_MONOTONIC), begin = now + warm * 1e9, end = 0, started = 0;
+    uint64_t done = 0, errors = 0, cpu = 0, own = 0;
     size_t kept = 0;
     for (;;) {
         struct epoll_event events[256];
@@ -325,7 +335,8 @@ int main(int argc, char **argv) {
             now = clock_ns(CLOCK_MONOTONIC);
             if (end) {
                 if (answered > 0) done++; else errors++;
-                if (kept < LATENCIES) latencies[kept++] = (now - c->sent) / 100 > UINT32_MAX ? UINT32_MAX : (now - c->sent) / 100;
+                uint64_t took = (now - c->sent) / 100;
+                if (kept < LATENCIES) latencies[kept++] = took > UINT32_MAX ? UINT32_MAX : took;
             }
             c->sent = now;
             send_all(c, out, P->request(c, out, random_key()));
@@ -342,8 +353,9 @@ int main(int argc, char **argv) {
     own = clock_ns(CLOCK_PROCESS_CPUTIME_ID) - own;
     qsort(latencies, kept, sizeof *latencies, compare);
     double seconds = (now - started) / 1e9, requests = done ? done : 1;
-    printf("{\"rate\":%.1f,\"p50_us\":%.1f,\"p99_us\":%.1f,\"errors\":%lu,\"seconds\":%.3f,\"replica_cpu_us\":%.2f,\"generator_cpu_us\":%.2f}\n", done / seconds,
-        kept ? latencies[kept / 2] / 10.0 : 0, kept ? latencies[kept * 99 / 100] / 10.0 : 0, (unsigned long)errors, seconds, cpu / 1e3 / requests,
-        own / 1e3 / requests);
+    printf("{\"rate\":%.1f,\"p50_us\":%.1f,\"p99_us\":%.1f,", done / seconds, kept ? latencies[kept / 2] / 10.0 : 0,
+           kept ? latencies[kept * 99 / 100] / 10.0 : 0);
+    printf("\"errors\":%lu,\"seconds\":%.3f,\"replica_cpu_us\":%.2f,\"generator_cpu_us\":%.2f}\n",
+           (unsigned long)errors, seconds, cpu / 1e3 / requests, own / 1e3 / requests);
     return 0;
 }

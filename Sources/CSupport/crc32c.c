@@ -1,6 +1,7 @@
-// CRC32C. The crc32 instruction has a latency of 3 cycles and a throughput of 1: three independent streams keep it busy. Their
-// results are joined by multiplying with x^(8 * length) in GF(2), done by table look-up for two fixed lengths (after Mark Adler's
-// method; Gopal et al., "Fast CRC Computation for iSCSI Polynomial Using CRC32 Instruction", Intel 2011).
+// CRC32C. The crc32 instruction has a latency of 3 cycles and a throughput of 1: three independent streams keep it
+// busy. Their results are joined by multiplying with x^(8 * length) in GF(2), done by table look-up for two fixed
+// lengths (after Mark Adler's method; Gopal et al., "Fast CRC Computation for iSCSI Polynomial Using CRC32
+// Instruction", Intel 2011).
 #include "CSupport.h"
 
 #include <string.h>
@@ -15,7 +16,8 @@
 
 // byte_table[k][b]: the CRC register after byte b followed by k zero bytes ("slicing by 8").
 static uint32_t byte_table[8][256];
-// shift_table[b][v]: what byte b of the register, of value v, becomes when the stream's length in zero bytes is appended.
+// shift_table[b][v]: what byte b of the register, of value v, becomes when the stream's length in zero bytes is
+// appended.
 static uint32_t long_shift[4][256];
 static uint32_t short_shift[4][256];
 
@@ -62,8 +64,8 @@ uint32_t csupport_crc32c_portable(uint32_t seed, const void *bytes, size_t count
     while (count >= 8) {
         uint64_t word = load64(p) ^ crc;
         crc = byte_table[7][word & 0xFF] ^ byte_table[6][(word >> 8) & 0xFF] ^ byte_table[5][(word >> 16) & 0xFF]
-            ^ byte_table[4][(word >> 24) & 0xFF] ^ byte_table[3][(word >> 32) & 0xFF] ^ byte_table[2][(word >> 40) & 0xFF]
-            ^ byte_table[1][(word >> 48) & 0xFF] ^ byte_table[0][word >> 56];
+            ^ byte_table[4][(word >> 24) & 0xFF] ^ byte_table[3][(word >> 32) & 0xFF]
+            ^ byte_table[2][(word >> 40) & 0xFF] ^ byte_table[1][(word >> 48) & 0xFF] ^ byte_table[0][word >> 56];
         p += 8;
         count -= 8;
     }

@@ -101,8 +101,8 @@ static void tell(int signal, siginfo_t *information, void *context) {
         words.count = 0;
         say(&words, "mpaxos: stopped: signal %d: %s", signal, faults[i].meaning);
         finish(&words);
-        // The instruction is met again, and ends the process as it would have. What somebody sent is sent again, and ends
-        // it: handlers from before may return from what is no fault.
+        // The instruction is met again, and ends the process as it would have. What somebody sent is sent again, and
+        // ends it: handlers from before may return from what is no fault.
         struct sigaction action = actions_before[i];
         if (information->si_code <= 0) action = (struct sigaction){.sa_handler = SIG_DFL};
         sigaction(signal, &action, NULL);

@@ -1,4 +1,5 @@
-// Lines of 64 bytes on their way through a journal: gathered and summed, scattered, with stores that go around the caches.
+// Lines of 64 bytes on their way through a journal: gathered and summed, scattered, with stores that go around the
+// caches.
 #include "CSupport.h"
 
 #include <string.h>
@@ -69,7 +70,8 @@ __attribute__((target("sse4.2"))) static void sum_sse42(uint32_t sums[4], const 
 
 int csupport_streams(void) { return __builtin_cpu_supports("sse4.2") != 0; }
 
-// Streamed stores end in a fence of their own: libpmem's is empty on processors whose flush orders by itself, which streams do not.
+// Streamed stores end in a fence of their own: libpmem's is empty on processors whose flush orders by itself, which
+// streams do not.
 
 void csupport_gather_lines(void *to, const void *from, const uint64_t *lines, size_t count, uint32_t sums[4]) {
     if (__builtin_cpu_supports("avx512f")) gather_avx512(to, from, lines, count, sums);
@@ -102,7 +104,8 @@ void csupport_sum_lines(const void *lines, size_t count, uint32_t sums[4]) {
 int csupport_streams(void) { return 0; }
 
 void csupport_gather_lines(void *to, const void *from, const uint64_t *lines, size_t count, uint32_t sums[4]) {
-    for (size_t i = 0; i < count; i++) csupport_copy_lines((char *)to + i * 64, (const char *)from + lines[i] * 64, 1, sums);
+    for (size_t i = 0; i < count; i++)
+        csupport_copy_lines((char *)to + i * 64, (const char *)from + lines[i] * 64, 1, sums);
 }
 
 void csupport_copy_lines(void *to, const void *from, size_t count, uint32_t sums[4]) {

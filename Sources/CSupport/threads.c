@@ -79,7 +79,5 @@ static uint64_t now(clockid_t clock) {
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-uint64_t csupport_thread_cpu_ns(void) { return now(CLOCK_THREAD_CPUTIME_ID); }
 uint64_t csupport_process_cpu_ns(void) { return now(CLOCK_PROCESS_CPUTIME_ID); }
-uint64_t csupport_monotonic_ns(void) { return now(CLOCK_MONOTONIC); }
 uint64_t csupport_monotonic_us(void) { return now(CLOCK_MONOTONIC) / 1000; }

@@ -1,8 +1,9 @@
 import MPaxosInvariants
 import MPaxosWire
 
-/// A client of a cluster for Swift concurrency: any number of sessions and queries under way at once over one connection to each
-/// replica. It retries with the same sequence, changes replicas when one fails, and follows redirects.
+/// A client of a cluster for Swift concurrency: any number of sessions and queries under way at once over one
+/// connection to each replica. It retries with the same sequence, changes replicas when one fails, and follows
+/// redirects.
 ///
 /// Cancelling a task ends its waiting at once; the command may have been executed, or may yet be.
 public final class Client: Sendable {
@@ -34,7 +35,8 @@ public final class Client: Sendable {
     /// The status of the first replica that answers, as JSON.
     public func status() async throws(ClientError) -> [UInt8] { try await perform(.status).body }
 
-    /// Fails all that is under way, and all that follows, with `.shutDown`. Letting go of the client and its sessions does the same.
+    /// Fails all that is under way, and all that follows, with `.shutDown`. Letting go of the client and its sessions
+    /// does the same.
     public func shutdown() { exchange.stop() }
 
     func perform(
@@ -52,7 +54,8 @@ public final class Client: Sendable {
                     Order(
                         command: command, flags: flags, session: session, position: position, body: body,
                         identifier: identifier, complete: { continuation.resume(returning: $0) }))
-                // Cancelled between the check and the hand-over: the handler may have run before there was anything to cancel.
+                // Cancelled between the check and the hand-over: the handler may have run before there was anything to
+                // cancel.
                 if Task.isCancelled { exchange.cancel(identifier) }
             }
         } onCancel: {
@@ -74,8 +77,8 @@ public final class ClientSession: Sendable {
         self.id = id
     }
 
-    /// Executes a state machine's command exactly once. After `.unanswered` or `.cancelled` it was executed once or not at all,
-    /// and the session goes on with the next command.
+    /// Executes a state machine's command exactly once. After `.unanswered` or `.cancelled` it was executed once or not
+    /// at all, and the session goes on with the next command.
     public func submit(_ body: [UInt8]) async throws(ClientError) -> ClientReply {
         try await client.perform(.submit, session: id, body: body)
     }

@@ -5,14 +5,15 @@ import MPaxosWire
 public enum ClientError: Error, Sendable, Equatable, CustomStringConvertible {
     /// No final answer in time. `uncertain`: an attempt may have been executed, or may yet be.
     case unanswered(reason: String, uncertain: Bool)
-    /// The session is unknown, closed or evicted. `uncertain`: an earlier attempt of the same command may have been executed.
+    /// The session is unknown, closed or evicted. `uncertain`: an earlier attempt of the same command may have been
+    /// executed.
     case sessionExpired(session: UInt64, uncertain: Bool)
     /// A later command of the session overtook this one, and its reply is gone: a defect of the client.
     case stale(session: UInt64, sequence: UInt64)
     /// The replica does not understand the request, for the reason it gives.
     case malformed(String)
-    /// What the client's key may do does not reach so far, for the reason that the replica gives. Nothing was executed, and a
-    /// session goes on with the next command.
+    /// What the client's key may do does not reach so far, for the reason that the replica gives. Nothing was executed,
+    /// and a session goes on with the next command.
     case denied(String)
     /// The body exceeds the replicas' `max_request`, in bytes.
     case tooLarge(limit: Int)

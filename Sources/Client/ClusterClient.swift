@@ -1,9 +1,10 @@
 import Foundation
 import MPaxosInvariants
+import MPaxosKeyValueFormat
 import MPaxosWire
 
-/// A blocking client of a cluster: tries its replicas in turn until one gives a final answer or the time is over. For tools and
-/// simple programs; each call waits.
+/// A blocking client of a cluster: tries its replicas in turn until one gives a final answer or the time is over. For
+/// tools and simple programs; each call waits.
 ///
 /// Thread-safe; calls of one session take turns.
 public final class ClusterClient: Sendable {
@@ -19,8 +20,8 @@ public final class ClusterClient: Sendable {
         try perform(.open).header.session
     }
 
-    /// Executes a state machine's command: exactly once in a session, which must be one that this client opened (it counts the
-    /// session's sequences); at least once with session 0.
+    /// Executes a state machine's command: exactly once in a session, which must be one that this client opened (it
+    /// counts the session's sequences); at least once with session 0.
     public func submit(_ body: [UInt8], session: UInt64 = 0) throws(ClientError) -> ClientReply {
         try perform(.submit, session: session, body: body)
     }

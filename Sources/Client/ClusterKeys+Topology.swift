@@ -35,8 +35,8 @@ extension ClientOptions {
 
 extension Client {
     /// A client of all the topology's replicas. What `options` has for keys is replaced.
-    /// - Parameter keyFile: of the client's key pair, which only its owner may be able to open; needed where the topology says
-    ///   that clients have keys, and else not looked at.
+    /// - Parameter keyFile: of the client's key pair, which only its owner may be able to open; needed where the
+    ///   topology says that clients have keys, and else not looked at.
     public convenience init(
         topology: Topology, keyFile: String? = nil, options: ClientOptions = ClientOptions()
     ) throws(ClientError) {
@@ -48,8 +48,8 @@ extension Client {
 
 extension ClusterClient {
     /// A client of all the topology's replicas. What `options` has for keys is replaced.
-    /// - Parameter keyFile: of the client's key pair, which only its owner may be able to open; needed where the topology says
-    ///   that clients have keys, and else not looked at.
+    /// - Parameter keyFile: of the client's key pair, which only its owner may be able to open; needed where the
+    ///   topology says that clients have keys, and else not looked at.
     public convenience init(
         topology: Topology, keyFile: String? = nil, options: ClientOptions = ClientOptions()
     ) throws(ClientError) {
@@ -61,8 +61,8 @@ extension ClusterClient {
 
 extension Connection {
     /// Connects to replica `id` of the topology; returns before the connection is made.
-    /// - Parameter keyFile: of the client's key pair, which only its owner may be able to open; needed where the topology says
-    ///   that clients have keys, and else not looked at.
+    /// - Parameter keyFile: of the client's key pair, which only its owner may be able to open; needed where the
+    ///   topology says that clients have keys, and else not looked at.
     public convenience init(
         to id: UInt16, of topology: Topology, keyFile: String? = nil
     ) throws(ClientError) {

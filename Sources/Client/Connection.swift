@@ -4,7 +4,8 @@ import MPaxosMessaging
 import MPaxosWire
 import Synchronization
 
-/// A blocking connection to one replica: one request, one reply. It neither retries nor goes elsewhere; see `ClusterClient`.
+/// A blocking connection to one replica: one request, one reply. It neither retries nor goes elsewhere; see
+/// `ClusterClient`.
 ///
 /// Not thread-safe.
 public final class Connection {
@@ -34,14 +35,15 @@ public final class Connection {
         self.poller = poller
     }
 
-    /// A sequence for a request whose sequence is free (session 0, OPEN, QUERY, CLOSE, STATUS, PING), each time another.
+    /// A sequence for a request whose sequence is free (session 0, OPEN, QUERY, CLOSE, STATUS, PING), each time
+    /// another.
     public func freeSequence() -> UInt64 {
         lastNumber += 1
         return lastNumber
     }
 
-    /// Sends a request and waits for its reply, whatever its status; replies to earlier requests are passed over. A reply belongs
-    /// to a request by its sequence, and by its session where the sequence is not one of `freeSequence`.
+    /// Sends a request and waits for its reply, whatever its status; replies to earlier requests are passed over. A
+    /// reply belongs to a request by its sequence, and by its session where the sequence is not one of `freeSequence`.
     public func request(
         _ header: RequestHeader, body: [UInt8] = [], timeout: Duration = .seconds(10)
     ) throws(ClientError) -> ClientReply {
@@ -81,7 +83,8 @@ public final class Connection {
         return reply.body
     }
 
-    /// The status of every replica, asked all at once; results in the order of `endpoints`. Takes `timeout` when one is away.
+    /// The status of every replica, asked all at once; results in the order of `endpoints`. Takes `timeout` when one is
+    /// away.
     public static func statuses(
         of endpoints: [String], keys: ClusterKeys? = nil, timeout: Duration = .seconds(2)
     ) throws(ClientError) -> [Result<[UInt8], ClientError>] {

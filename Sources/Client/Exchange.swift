@@ -10,8 +10,8 @@ public struct ClientOptions: Sendable {
     public var timeout: Duration
     /// For one attempt, before the next replica is tried with the same sequence.
     public var attempt: Duration
-    /// Where clients of the cluster have keys: the client's own, and those of the replicas; nil: connections are in the clear.
-    /// Replicas that a redirect names are connected to only when their keys are among these.
+    /// Where clients of the cluster have keys: the client's own, and those of the replicas; nil: connections are in the
+    /// clear. Replicas that a redirect names are connected to only when their keys are among these.
     public var keys: ClusterKeys?
 
     public init(timeout: Duration = .seconds(10), attempt: Duration = .seconds(1), keys: ClusterKeys? = nil) {
@@ -34,8 +34,8 @@ struct Order: Sendable {
     let complete: @Sendable (Result<ClientReply, ClientError>) -> Void
 }
 
-/// Carries requests of many sessions to the replicas and their replies back, on a thread of its own that retries and changes
-/// replicas. The façades `Client` (async) and `ClusterClient` (blocking) only hand it orders.
+/// Carries requests of many sessions to the replicas and their replies back, on a thread of its own that retries and
+/// changes replicas. The façades `Client` (async) and `ClusterClient` (blocking) only hand it orders.
 final class Exchange: Sendable {
     private let inbox: Inbox
     private let lastIdentifier = Atomic<UInt64>(0)

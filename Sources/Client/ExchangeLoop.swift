@@ -3,10 +3,11 @@ import MPaxosInvariants
 import MPaxosMessaging
 import MPaxosWire
 
-/// The exchange's thread: links to all replicas, requests under way, their retries. One request of a session is under way at a
-/// time; more wait their turn here.
+/// The exchange's thread: links to all replicas, requests under way, their retries. One request of a session is under
+/// way at a time; more wait their turn here.
 final class ExchangeLoop {
-    /// What finds a request again from its reply: sequences are the session's own, or free numbers that are unique by themselves.
+    /// What finds a request again from its reply: sequences are the session's own, or free numbers that are unique by
+    /// themselves.
     private struct Key: Hashable {
         let session: UInt64
         let sequence: UInt64
@@ -226,8 +227,8 @@ final class ExchangeLoop {
         }
     }
 
-    /// The link to an endpoint that a redirect named; nil when it is none that can be connected to, or none of a replica whose
-    /// key is known.
+    /// The link to an endpoint that a redirect named; nil when it is none that can be connected to, or none of a
+    /// replica whose key is known.
     private func link(to endpoint: String) -> Int? {
         if let known = links.firstIndex(where: { $0.endpoint == endpoint }) { return known }
         guard links.count < ExchangeLoop.mostLinks,

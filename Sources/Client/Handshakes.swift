@@ -1,11 +1,11 @@
 import MPaxosKeys
 import MPaxosMessaging
 
-/// The CURVE handshakes of one link: by which key the replica is known now, why no connection stands, and when to connect
-/// anew where libzmq would not, or not by the other key.
+/// The CURVE handshakes of one link: by which key the replica is known now, why no connection stands, and when to
+/// connect anew where libzmq would not, or not by the other key.
 ///
-/// A key that was refused may be let in a moment later, by a file that is read again; and a replica may change its own key.
-/// So nothing is ever given up here.
+/// A key that was refused may be let in a moment later, by a file that is read again; and a replica may change its own
+/// key. So nothing is ever given up here.
 final class Handshakes {
     private let endpoint: String
     private let own: KeyPair

@@ -1,4 +1,4 @@
-import MPaxosWire
+import MPaxosKeyValueFormat
 
 /// The key-value service, typed. Writes go through one session, opened when first needed, one after another; reads are
 /// linearizable queries beside it. For writes in parallel use several of these over one `Client`.
@@ -50,8 +50,8 @@ public actor KeyValueClient {
         return sum
     }
 
-    /// Keys that begin with `prefix`, and their values, in no particular order; `more`: some were left out, for `limit` (0: none
-    /// given) or for the size of a reply.
+    /// Keys that begin with `prefix`, and their values, in no particular order; `more`: some were left out, for `limit`
+    /// (0: none given) or for the size of a reply.
     public func scan(
         prefix: [UInt8] = [], limit: UInt32 = 0
     ) async throws(ClientError) -> (entries: [KeyValueEntry], more: Bool) {

@@ -25,7 +25,8 @@ final class Link {
         let isKnown: Bool
         do throws(MessagingError) {
             let socket = try Socket(.dealer, in: context)
-            // Nothing is queued for a replica that is away: a retry goes elsewhere, and no flood meets the replica when it is back.
+            // Nothing is queued for a replica that is away: a retry goes elsewhere, and no flood meets the replica when
+            // it is back.
             try socket.setImmediate(true)
             try socket.setIPv6(true)
             try socket.setReconnectInterval(milliseconds: 20, maximum: 500)

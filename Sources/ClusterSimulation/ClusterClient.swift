@@ -1,5 +1,6 @@
 import MPaxosConsensus
 import MPaxosInvariants
+import MPaxosKeyValueFormat
 import MPaxosSimulation
 import MPaxosWire
 

@@ -51,9 +51,9 @@ package struct ClusterReport: Sendable {
 }
 
 /// A cluster of whole replicas in one thread: the very stages of the node, on pools in memory that a crash takes as it
-/// finds them, with frames as bytes over a network, clocks that differ, and clients that speak the client protocol. What
-/// goes wrong is drawn from the seed. A phase with faults, then one without, but for those that last: the replicas must
-/// get on, and answer every client.
+/// finds them, with frames as bytes over a network, clocks that differ, and clients that speak the client protocol.
+/// What goes wrong is drawn from the seed. A phase with faults, then one without, but for those that last: the replicas
+/// must get on, and answer every client.
 package final class ClusterSimulator {
     let options: ClusterOptions
     let seed: UInt64

@@ -11,8 +11,8 @@ package final class SimulatedConnections {
     package struct Surroundings {
         /// Hands a number to `happen` after so many microseconds; those of one moment in the order in which they came.
         package var schedule: (_ delay: UInt64, _ number: Int) -> Void
-        /// Microseconds from now on at which a frame arrives: none when it is lost, more than one when it is repeated. A
-        /// later one may overtake it.
+        /// Microseconds from now on at which a frame arrives: none when it is lost, more than one when it is repeated.
+        /// A later one may overtake it.
         package var deliveries: (_ from: Int, _ to: Int, _ frame: UnsafeRawBufferPointer) -> [UInt64]
         /// Whether a connection comes about that is to stand now.
         package var reaches: (_ from: Int, _ to: Int) -> Bool
@@ -42,7 +42,8 @@ package final class SimulatedConnections {
         case frame(RawFrame, over: Connection, toPort: Bool)
     }
 
-    /// Frames under way in one direction of a connection, or waiting at its end: what libzmq's queues hold on both sides.
+    /// Frames under way in one direction of a connection, or waiting at its end: what libzmq's queues hold on both
+    /// sides.
     private static let mostUnderWay = 8192
     /// Microseconds before the next attempt.
     private static let retryInterval: UInt64 = 20_000
@@ -78,8 +79,8 @@ package final class SimulatedConnections {
     }
 
     /// Ends all connections between two replicas, whoever has made them. What is under way is lost; both sides get to
-    /// know. New ones come about as soon as `reaches` lets them. A real one ends by itself when nothing of the other side
-    /// gets through for three seconds.
+    /// know. New ones come about as soon as `reaches` lets them. A real one ends by itself when nothing of the other
+    /// side gets through for three seconds.
     package func cut(_ first: Int, _ second: Int) {
         for connection in standing where connection.isBetween(first, second) { end(connection) }
     }

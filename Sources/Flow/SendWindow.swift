@@ -31,8 +31,8 @@ package struct SendWindow: ~Copyable {
     static let epoch: UInt64 = 20_000_000
     /// A link without traffic is measured this often.
     package static let probeInterval: UInt64 = 1_000_000
-    /// Bytes without a mark behind them get one after this time, on long ways after a part of the round trip, on a short
-    /// one that is not busy later.
+    /// Bytes without a mark behind them get one after this time, on long ways after a part of the round trip, on a
+    /// short one that is not busy later.
     static let leastMarkDelay: UInt64 = 5_000
     static let idleMarkDelay: UInt64 = 20_000
     static let mostMarks = 64
@@ -144,8 +144,8 @@ package struct SendWindow: ~Copyable {
 
     // MARK: Sending
 
-    /// Where a short way is far from full, marks have nothing to tell that could not wait, and each costs both replicas a
-    /// wake-up.
+    /// Where a short way is far from full, marks have nothing to tell that could not wait, and each costs both replicas
+    /// a wake-up.
     private var isIdle: Bool { leastRoundTrip > 0 && leastRoundTrip < Self.longWay && 2 * underWay < limit }
 
     private var markDelay: UInt64 {

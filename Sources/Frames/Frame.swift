@@ -1,11 +1,11 @@
 import MPaxosCZeroMQ
 import MPaxosInvariants
 
-/// One message frame, over a zmq_msg_t that is allocated once and used again and again: its address, and with it the data pointer
-/// of short messages (up to 33 bytes live inside zmq_msg_t), stays put.
+/// One message frame, over a zmq_msg_t that is allocated once and used again and again: its address, and with it the
+/// data pointer of short messages (up to 33 bytes live inside zmq_msg_t), stays put.
 ///
-/// Not thread-safe; may be handed from thread to thread. Methods that change the content are non-mutating, since only the memory
-/// behind changes: a stage keeps its frames in `let` properties and pays for no exclusivity checks.
+/// Not thread-safe; may be handed from thread to thread. Methods that change the content are non-mutating, since only
+/// the memory behind changes: a stage keeps its frames in `let` properties and pays for no exclusivity checks.
 ///
 /// Public only since open classes take it in their methods.
 public struct Frame: ~Copyable, @unchecked Sendable {
@@ -76,27 +76,30 @@ public struct Frame: ~Copyable, @unchecked Sendable {
         }
     }
 
-    /// Takes a reference to `other`'s content, which both then share; neither may be written to. No copy above 33 bytes.
+    /// Takes a reference to `other`'s content, which both then share; neither may be written to. No copy above 33
+    /// bytes.
     package func share(from other: borrowing Frame) {
         invariant(zmq_msg_copy(message, other.message) == 0, "a frame that is shared is valid")
     }
 
-    /// Moves the content out into a value that fits a ring's slot; the frame becomes empty. Whoever holds the value adopts or discards it.
+    /// Moves the content out into a value that fits a ring's slot; the frame becomes empty. Whoever holds the value
+    /// adopts or discards it.
     package func take() -> RawFrame {
         let raw = UnsafeRawPointer(message).loadUnaligned(as: RawFrame.self)
         zmq_msg_init(message)
         return raw
     }
 
-    /// Moves the content of `raw` here; what was here is let go. The value is used up: adopting it twice is a double free.
+    /// Moves the content of `raw` here; what was here is let go. The value is used up: adopting it twice is a double
+    /// free.
     package func adopt(_ raw: RawFrame) {
         zmq_msg_close(message)
         UnsafeMutableRawPointer(message).storeBytes(of: raw, as: RawFrame.self)
     }
 }
 
-/// The 64 bytes of a zmq_msg_t on their way through a ring: an owned message that the compiler does not watch over. Use it exactly
-/// once: `Frame.adopt` or `discard`.
+/// The 64 bytes of a zmq_msg_t on their way through a ring: an owned message that the compiler does not watch over. Use
+/// it exactly once: `Frame.adopt` or `discard`.
 ///
 /// libzmq itself moves messages by copying these bytes (zmq_msg_move), so their place is free.
 @usableFromInline

@@ -52,7 +52,8 @@ public enum KeyFile {
         defer { close(descriptor) }
         let shown = name.unicodeScalars.filter { $0.isASCII && $0.value >= 32 && $0 != "\"" && $0 != "\\" }
         let text = """
-            #   mPaxosSM key pair. The secret key is for whom it belongs to alone; the public one may be told to anybody.
+            #   mPaxosSM key pair. The secret key is for whom it belongs to alone; the public one may be told to \
+            anybody.
             metadata
                 name = "\(String(String.UnicodeScalarView(shown)))"
             curve

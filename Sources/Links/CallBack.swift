@@ -19,7 +19,8 @@ final class CallBack {
 
     /// Microseconds after which a connection that no call used is closed. A connection takes some round trips.
     private static let idleTime: UInt64 = 10_000_000
-    /// Microseconds after which a connection is made anew over which nobody has answered: the sockets may have given up.
+    /// Microseconds after which a connection is made anew over which nobody has answered: the sockets may have given
+    /// up.
     private static let answerTime: UInt64 = 5_000_000
 
     private let sockets: LinkSockets

@@ -5,7 +5,8 @@ import MPaxosInvariants
 ///
 /// To each replica of lower index this one connects, again and again; whoever wants to talk to this one, replicas of
 /// higher index first of all, connects to its port. Besides, it makes a connection to another replica's port for a
-/// moment, to call it back. A connection brings whole frames, in order, and loses them without a word only when it ends.
+/// moment, to call it back. A connection brings whole frames, in order, and loses them without a word only when it
+/// ends.
 ///
 /// A class to inherit from and not a protocol, so that the links call it without counting references. One thread.
 open class LinkSockets {

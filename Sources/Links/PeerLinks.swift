@@ -107,8 +107,8 @@ package final class PeerLinks: Stage {
     /// Microseconds after which a peer that says nothing, and is to be met for the founding, is taken for gone.
     private static let foundingPatience: UInt64 = 250_000
 
-    /// Microseconds before it is looked at whether keys were withdrawn, and for which STATUS shows a refusal that does not
-    /// come again.
+    /// Microseconds before it is looked at whether keys were withdrawn, and for which STATUS shows a refusal that does
+    /// not come again.
     private static let keyInterval: UInt64 = 100_000
     static let refusalTime: UInt64 = 10_000_000
 

@@ -45,8 +45,8 @@ package struct BenchConfiguration: Sendable {
     /// Levels one after the other, each warmed up and measured: rates of an open loop, or clients of a closed one (at
     /// most `sessions`). Empty: one step, with `load` and `sessions` as they are.
     package var ramp: [Double] = []
-    /// In a closed loop: requests outstanding at once, all sessions together, which then send in turn; nil: one of every
-    /// session.
+    /// In a closed loop: requests outstanding at once, all sessions together, which then send in turn; nil: one of
+    /// every session.
     package var outstanding: Int?
     package var target = Target.leader
     /// Bytes of a value that is put, drawn evenly.

@@ -19,8 +19,8 @@ package struct BenchProgress: Sendable {
     package let counts: BenchCounts
 }
 
-/// What happened besides success: since the run began, but for errors, in the figures of a whole run; in that time alone in
-/// those of a step or an interval.
+/// What happened besides success: since the run began, but for errors, in the figures of a whole run; in that time
+/// alone in those of a step or an interval.
 package struct BenchCounts: Sendable, Equatable {
     /// Requests that ended otherwise than with OK and a reply that belongs to them.
     package var errors = 0
@@ -65,7 +65,8 @@ package struct BenchCounts: Sendable, Equatable {
 /// One stretch of the measured time.
 package struct BenchInterval: Sendable {
     package var step: Int
-    /// Seconds since the measurement of the first step began, at the end of the interval; warm-ups between steps included.
+    /// Seconds since the measurement of the first step began, at the end of the interval; warm-ups between steps
+    /// included.
     package var at: Double
     package var seconds: Double
     package var completed: UInt64
@@ -94,7 +95,8 @@ package struct BenchInterval: Sendable {
 
 /// What was measured in a step, or in all steps together. Latencies in microseconds.
 package struct BenchFigures: Sendable {
-    /// Requests a second that were to start, in an open loop; clients, in a closed one. Of all steps together: the last.
+    /// Requests a second that were to start, in an open loop; clients, in a closed one. Of all steps together: the
+    /// last.
     package var level: Double
     /// Completed requests a second.
     package var rate: Double
@@ -106,7 +108,8 @@ package struct BenchFigures: Sendable {
     package var mean: Double
     package var completed: UInt64
     package var seconds: Double
-    /// CPU time of all replica processes together, per request; nil unless all that answered run on this host, and lived.
+    /// CPU time of all replica processes together, per request; nil unless all that answered run on this host, and
+    /// lived.
     package var replicaProcessorTime: Double?
     /// The same of each replica by its id; nil for one that is elsewhere or died.
     package var processorTimes: [(replica: Int, time: Double?)]
@@ -148,7 +151,8 @@ package struct BenchResult: Sendable {
     /// One, or those of a ramp.
     package var steps: [BenchFigures]
     package var series: [BenchInterval]
-    /// Points of the distribution of all latencies, ever denser towards its end: share of requests in percent, microseconds.
+    /// Points of the distribution of all latencies, ever denser towards its end: share of requests in percent,
+    /// microseconds.
     package var distribution: [(percentile: Double, latency: Double)]
 
     /// One object in one line: the figures of all steps together, and in arrays what they are made of.

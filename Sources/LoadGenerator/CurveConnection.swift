@@ -46,8 +46,8 @@ final class CurveDialer {
     }
 }
 
-/// A connection by CURVE: a DEALER of libzmq in place of a plain socket. What it sends and receives is given and taken as
-/// the bytes that a plain socket would have, frames of ZMTP.
+/// A connection by CURVE: a DEALER of libzmq in place of a plain socket. What it sends and receives is given and taken
+/// as the bytes that a plain socket would have, frames of ZMTP.
 final class CurveConnection {
     enum Progress { case pending, up, failed }
 

@@ -3,7 +3,8 @@ import MPaxosInvariants
 import MPaxosZMTP
 
 /// One connection to a replica, with bytes gathered to be sent and bytes received but not yet understood. Lies in raw
-/// memory; `release` ends it. A plain socket: one of libzmq for each client would cost many times what is to be measured.
+/// memory; `release` ends it. A plain socket: one of libzmq for each client would cost many times what is to be
+/// measured.
 struct Link {
     enum State: UInt8 {
         case down

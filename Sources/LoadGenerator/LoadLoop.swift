@@ -181,8 +181,9 @@ struct LoadLoop: ~Copyable {
         }
     }
 
-    /// What an open loop owes at the end of a measurement counts with the time that it has waited so far: a cluster that stopped
-    /// answering would otherwise look as fast as it was before. What waits no longer than half of all did tells nothing yet.
+    /// What an open loop owes at the end of a measurement counts with the time that it has waited so far: a cluster
+    /// that stopped answering would otherwise look as fast as it was before. What waits no longer than half of all did
+    /// tells nothing yet.
     mutating func recordUnanswered(now: UInt64) {
         guard var schedule else { return }
         let usual = latencies.totalCount > 0 ? latencies.valueAtPercentile(50) : 0

@@ -1,3 +1,5 @@
+import MPaxosKeyValueFormat
+
 /// What a session asks of the key-value service.
 enum Operation: UInt8 {
     case put
@@ -11,13 +13,11 @@ enum Operation: UInt8 {
     /// Sets a key that is absent.
     case create
 
-    /// Whether `body` answers the operation: tag 0 or 1, and what belongs to it.
+    /// Whether `body` answers the operation: `some` or `none`, and what belongs to it.
     @inline(__always) func isAnswered(by body: UnsafeRawBufferPointer) -> Bool {
-        guard body.count >= 1 else { return false }
-        switch self {
-        case .create: return body[0] == 1 || body[0] == 0 && body.count >= 2
-        default: return body[0] == 1 || body[0] == 0 && body.count == 1
-        }
+        guard let tag = body.first else { return false }
+        if tag == KeyValueFormat.Tag.some { return true }
+        return tag == KeyValueFormat.Tag.none && (self == .create ? body.count >= 2 : body.count == 1)
     }
 
     /// Whether it needs no session: a QUERY.

@@ -1,3 +1,4 @@
+import MPaxosKeyValueFormat
 import MPaxosWire
 
 /// One request as it goes over the connection, delimiter and both frames, of which only session, sequence, position,
@@ -62,7 +63,7 @@ struct RequestTemplate {
             bytes.append(2)
             withUnsafeBytes(of: UInt64(body.count).bigEndian) { bytes.append(contentsOf: $0) }
         }
-        digits = body.isEmpty ? nil : bytes.count + 5 + RequestTemplate.keySize - 12
+        digits = body.isEmpty ? nil : bytes.count + KeyValueFormat.keyOffset + RequestTemplate.keySize - 12
         bytes += body
         fullCount = bytes.count
         fullValue = valueSizes.upperBound

@@ -34,21 +34,15 @@ package final class Context: Sendable {
         }
     }
 
-    /// From now on every operation on this context's sockets fails, and blocked ones return: sends say `.terminated`, receives
-    /// `false`, `Poller.wait` sets its `isTerminated`. Does not block. Any thread, any number of times.
+    /// From now on every operation on this context's sockets fails, and blocked ones return: sends say `.terminated`,
+    /// receives `false`, `Poller.wait` sets its `isTerminated`. Does not block. Any thread, any number of times.
     package func shutdown() {
         if !shutDown.exchange(true, ordering: .acquiringAndReleasing) { zmq_ctx_shutdown(handle) }
     }
 
-    /// Whether `shutdown` was called.
-    package var isShutDown: Bool { shutDown.load(ordering: .acquiring) }
-
-    /// The same as `shutdown`, and the memory goes when the last socket is closed and this object let go. Never waits for
-    /// other threads to close their sockets: they hold the context alive.
-    package func terminate() { shutdown() }
-
     deinit {
-        // The sockets are closed, since each held a reference. Waits for the I/O threads to send off what the linger allows.
+        // The sockets are closed, since each held a reference. Waits for the I/O threads to send off what the linger
+        // allows.
         while zmq_ctx_term(handle) != 0 && lastError() == EINTR {}
     }
 }

@@ -17,7 +17,8 @@ extension Socket {
         try set(ZMQ_CURVE_SERVER, to: 1, named: "the side of CURVE")
         try set(ZMQ_CURVE_SECRETKEY, toBytes: pair.secret, named: "the secret key")
         try set(ZMQ_ZAP_DOMAIN, toBytes: Array(domain.utf8), named: "the domain of authentication")
-        // Nobody comes in where nobody is asked. Some builds of libzmq do not know that; there the handler is what counts.
+        // Nobody comes in where nobody is asked. Some builds of libzmq do not know that; there the handler is what
+        // counts.
         try? set(Self.enforceDomain, to: 1, named: "that the domain counts")
     }
 
@@ -30,7 +31,8 @@ extension Socket {
 }
 
 extension Monitor.Event {
-    /// Why no connection to `endpoint` came about with the key `own`, as a sentence; nil where nothing is wrong with keys.
+    /// Why no connection to `endpoint` came about with the key `own`, as a sentence; nil where nothing is wrong with
+    /// keys.
     package func handshakeProblem(at endpoint: String, own: PublicKey) -> String? {
         switch self {
         case .keyRefused:

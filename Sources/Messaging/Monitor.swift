@@ -3,11 +3,12 @@ import MPaxosFrames
 import MPaxosInvariants
 import Synchronization
 
-/// What happens to a socket's connections, for logs and for knowing that a peer is there. Off the hot path: events are strings.
+/// What happens to a socket's connections, for logs and for knowing that a peer is there. Off the hot path: events are
+/// strings.
 ///
-/// Belongs to one thread, not necessarily the socket's. libzmq writes events with a blocking send from its own threads, so the
-/// queue has no limit here, and two rules hold: read the events regularly, and let the monitor live as long as the socket, or
-/// end it by `stop`. (A monitor dropped before its socket would block an I/O thread.)
+/// Belongs to one thread, not necessarily the socket's. libzmq writes events with a blocking send from its own threads,
+/// so the queue has no limit here, and two rules hold: read the events regularly, and let the monitor live as long as
+/// the socket, or end it by `stop`. (A monitor dropped before its socket would block an I/O thread.)
 package struct Monitor: ~Copyable, @unchecked Sendable {
     /// Something that happened to a connection or a listener.
     package enum Event: Sendable, Equatable {
@@ -25,7 +26,8 @@ package struct Monitor: ~Copyable, @unchecked Sendable {
         case connectRetried(endpoint: String, milliseconds: Int)
         /// The ZMTP handshake is done: messages flow.
         case handshakeSucceeded(endpoint: String)
-        /// The peer does not speak ZMTP, is of a wrong socket type, or gave up; the code is an errno or one of libzmq's.
+        /// The peer does not speak ZMTP, is of a wrong socket type, or gave up; the code is an errno or one of
+        /// libzmq's.
         case handshakeFailed(endpoint: String, code: Int32)
         /// The peer has another mechanism: one side has keys, the other has none.
         case mechanismsDiffer(endpoint: String)

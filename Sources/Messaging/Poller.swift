@@ -1,8 +1,8 @@
 import MPaxosCZeroMQ
 import MPaxosInvariants
 
-/// zmq_poll over sockets and plain file descriptors; its items are allocated once. (libzmq keeps up to 16 items on the stack
-/// while it polls, more it allocates each time.)
+/// zmq_poll over sockets and plain file descriptors; its items are allocated once. (libzmq keeps up to 16 items on the
+/// stack while it polls, more it allocates each time.)
 ///
 /// Owned by one thread at a time. The sockets must outlive it or not be polled any more.
 package struct Poller: ~Copyable, @unchecked Sendable {
@@ -51,8 +51,8 @@ package struct Poller: ~Copyable, @unchecked Sendable {
         items[index].revents = 0
     }
 
-    /// Waits until something is ready, or for `timeoutMilliseconds` (0: only looks; -1: for ever). The number of items ready; 0
-    /// after a timeout, a signal (the caller looks at its clock and flags, and comes back), or a shutdown.
+    /// Waits until something is ready, or for `timeoutMilliseconds` (0: only looks; -1: for ever). The number of items
+    /// ready; 0 after a timeout, a signal (the caller looks at its clock and flags, and comes back), or a shutdown.
     package mutating func wait(timeoutMilliseconds: Int) -> Int {
         let ready = zmq_poll(items, Int32(count), timeoutMilliseconds)
         if ready >= 0 { return Int(ready) }
@@ -63,7 +63,8 @@ package struct Poller: ~Copyable, @unchecked Sendable {
         return 0
     }
 
-    /// Whether the last `wait` found item `index` readable; a plain descriptor also when it is broken or closed by its peer.
+    /// Whether the last `wait` found item `index` readable; a plain descriptor also when it is broken or closed by its
+    /// peer.
     package func isReadable(_ index: Int) -> Bool {
         invariant(index >= 0 && index < count, "an item was added to the poller")
         return items[index].revents & Int16(ZMQ_POLLIN | ZMQ_POLLERR) != 0

@@ -6,7 +6,8 @@ import MPaxosInvariants
 package enum SendOutcome: UInt8, Sendable {
     /// Queued for the peer: not a promise that it arrives.
     case sent
-    /// The peer's queue is full, or there is no connected peer to queue for (DEALER with `immediate`). Nothing was queued.
+    /// The peer's queue is full, or there is no connected peer to queue for (DEALER with `immediate`). Nothing was
+    /// queued.
     case full
     /// ROUTER with `routerMandatory`: no connected peer has that routing id. Nothing was queued.
     case unreachable
@@ -14,14 +15,14 @@ package enum SendOutcome: UInt8, Sendable {
     case terminated
 }
 
-/// A ZeroMQ socket. Owned by one thread at a time; may be handed over before use (libzmq allows that with a memory fence between,
-/// which starting a thread is).
+/// A ZeroMQ socket. Owned by one thread at a time; may be handed over before use (libzmq allows that with a memory
+/// fence between, which starting a thread is).
 ///
-/// Multi-part messages are atomic. High-water marks count whole messages, so once the first frame was accepted the later ones
-/// cannot fail for want of room; they fail only when the connection ends in between. Then the message is lost: stop sending its
-/// frames and count it, as one counts a message lost on the way. (libzmq takes back what was queued of it. A DEALER may also drop
-/// the next message whole; a ROUTER drops the rest silently: loss, too.) A message that was begun must be ended: on `.sent` with
-/// `more: true` send the next frame before anything else.
+/// Multi-part messages are atomic. High-water marks count whole messages, so once the first frame was accepted the
+/// later ones cannot fail for want of room; they fail only when the connection ends in between. Then the message is
+/// lost: stop sending its frames and count it, as one counts a message lost on the way. (libzmq takes back what was
+/// queued of it. A DEALER may also drop the next message whole; a ROUTER drops the rest silently: loss, too.) A message
+/// that was begun must be ended: on `.sent` with `more: true` send the next frame before anything else.
 package struct Socket: ~Copyable, @unchecked Sendable {
     /// ZeroMQ's socket types that this system uses.
     package enum Kind: Sendable {
@@ -105,8 +106,8 @@ package struct Socket: ~Copyable, @unchecked Sendable {
 
     // MARK: Frames
 
-    /// Receives the next frame into `frame`, without waiting. False: nothing there (or the context was shut down); what `frame`
-    /// held is gone either way.
+    /// Receives the next frame into `frame`, without waiting. False: nothing there (or the context was shut down); what
+    /// `frame` held is gone either way.
     package borrowing func receive(_ frame: borrowing Frame) -> Bool {
         while true {
             if zmq_msg_recv(frame.message, handle, ZMQ_DONTWAIT) >= 0 { return true }
@@ -147,9 +148,9 @@ package struct Socket: ~Copyable, @unchecked Sendable {
         }
     }
 
-    /// A send that does not wait looks at news of the socket (a new connection, room in a queue) once a millisecond only, and
-    /// so may fail for a reason that has gone. Asking for the events makes libzmq look. Always false for a ROUTER, which is
-    /// writable whatever its peers are.
+    /// A send that does not wait looks at news of the socket (a new connection, room in a queue) once a millisecond
+    /// only, and so may fail for a reason that has gone. Asking for the events makes libzmq look. Always false for a
+    /// ROUTER, which is writable whatever its peers are.
     private var isWritableAfterAll: Bool {
         var kind: Int32 = 0
         var size = MemoryLayout<Int32>.size
@@ -173,8 +174,8 @@ package struct Socket: ~Copyable, @unchecked Sendable {
         halt("\(operation) on a socket at \(lastEndpoint): \(String(cString: zmq_strerror(code)))")
     }
 
-    /// What poll(2) or epoll may watch. Edge-triggered: readable means "look at `pollEvents`", and after every receive or send
-    /// the look must be repeated. `Poller` does this by itself.
+    /// What poll(2) or epoll may watch. Edge-triggered: readable means "look at `pollEvents`", and after every receive
+    /// or send the look must be repeated. `Poller` does this by itself.
     package var fileDescriptor: Int32 {
         var descriptor: Int32 = -1
         var size = MemoryLayout<Int32>.size

@@ -3,7 +3,8 @@ import MPaxosInvariants
 
 /// Options of a socket, to be set before `bind` and `connect`: most take effect for later connections only.
 extension Socket {
-    /// Messages queued per peer on the way out, 0 for no limit. Inexact: with TCP some more fit into the kernel's buffers.
+    /// Messages queued per peer on the way out, 0 for no limit. Inexact: with TCP some more fit into the kernel's
+    /// buffers.
     package borrowing func setSendHighWaterMark(_ messages: Int) throws(MessagingError) {
         try set(ZMQ_SNDHWM, to: Int32(clamping: messages), named: "the send high-water mark")
     }
@@ -13,17 +14,14 @@ extension Socket {
         try set(ZMQ_RCVHWM, to: Int32(clamping: messages), named: "the receive high-water mark")
     }
 
-    /// A peer that sends a frame above this many bytes is disconnected before memory is allocated for it; -1 for no limit.
+    /// A peer that sends a frame above this many bytes is disconnected before memory is allocated for it; -1 for no
+    /// limit.
     package borrowing func setMaxMessageSize(_ bytes: Int) throws(MessagingError) {
         try set(ZMQ_MAXMSGSIZE, toWide: Int64(bytes), named: "the largest message size")
     }
 
-    /// How long the context's end waits for queued messages of a closed socket, ms; 0 drops them, -1 waits for ever.
-    package borrowing func setLinger(milliseconds: Int) throws(MessagingError) {
-        try set(ZMQ_LINGER, to: Int32(clamping: milliseconds), named: "linger")
-    }
-
-    /// Queue only for completed connections: otherwise messages pile up for a peer that is away and flood it when it is back.
+    /// Queue only for completed connections: otherwise messages pile up for a peer that is away and flood it when it is
+    /// back.
     package borrowing func setImmediate(_ on: Bool) throws(MessagingError) {
         try set(ZMQ_IMMEDIATE, to: on ? 1 : 0, named: "immediate")
     }
@@ -31,11 +29,6 @@ extension Socket {
     /// ROUTER: report unknown and full peers from `send` instead of dropping silently.
     package borrowing func setRouterMandatory(_ on: Bool) throws(MessagingError) {
         try set(ZMQ_ROUTER_MANDATORY, to: on ? 1 : 0, named: "router mandatory")
-    }
-
-    /// ROUTER: a new connection with a known routing id replaces the old one: a restarted peer takes over from its ghost.
-    package borrowing func setRouterHandover(_ on: Bool) throws(MessagingError) {
-        try set(ZMQ_ROUTER_HANDOVER, to: on ? 1 : 0, named: "router handover")
     }
 
     /// The name under which a ROUTER peer knows this socket: 1 to 255 bytes, the first not zero.
@@ -80,7 +73,8 @@ extension Socket {
     package borrowing func setHeartbeat(intervalMilliseconds interval: Int, timeout: Int) throws(MessagingError) {
         try set(ZMQ_HEARTBEAT_IVL, to: Int32(clamping: interval), named: "the heartbeat interval")
         try set(ZMQ_HEARTBEAT_TIMEOUT, to: Int32(clamping: timeout), named: "the heartbeat timeout")
-        // What the peer is told to hold us to: it disconnects this side when it hears nothing for so long (tenths of a second).
+        // What the peer is told to hold us to: it disconnects this side when it hears nothing for so long (tenths of a
+        // second).
         try set(ZMQ_HEARTBEAT_TTL, to: Int32(clamping: timeout), named: "the heartbeat time to live")
     }
 
@@ -98,12 +92,5 @@ extension Socket {
         try set(ZMQ_TCP_KEEPALIVE_INTVL, to: min(32_767, max(1, interval)), named: "keep-alive's interval")
         try set(ZMQ_TCP_KEEPALIVE_CNT, to: 3, named: "keep-alive's count")
         try set(ZMQ_TCP_MAXRT, to: Int32(clamping: seconds * 1000), named: "the time of retransmissions")
-    }
-
-    /// REQ: each request carries its number, and late replies to earlier ones are dropped; a new request may follow without the
-    /// reply (the lazy pirate).
-    package borrowing func setRelaxedCorrelated() throws(MessagingError) {
-        try set(ZMQ_REQ_CORRELATE, to: 1, named: "REQ correlate")
-        try set(ZMQ_REQ_RELAXED, to: 1, named: "REQ relaxed")
     }
 }

@@ -3,12 +3,13 @@ import MPaxosInvariants
 
 /// Which of a thread's sockets may have something to receive, learned with one system call for all of them.
 ///
-/// libzmq's own poll, and every receive that finds nothing, asks the kernel once a socket; where a few sockets are polled
-/// between a few messages, that is most of the work. A socket's descriptor (ZMQ_FD) becomes readable when something
-/// happened to the socket, and any call on the socket may take that signal in. So here a socket counts as ready from a
-/// signal on, or from a send on it, until a receive has found it empty (zmq_getsockopt(3), ZMQ_FD).
+/// libzmq's own poll, and every receive that finds nothing, asks the kernel once a socket; where a few sockets are
+/// polled between a few messages, that is most of the work. A socket's descriptor (ZMQ_FD) becomes readable when
+/// something happened to the socket, and any call on the socket may take that signal in. So here a socket counts as
+/// ready from a signal on, or from a send on it, until a receive has found it empty (zmq_getsockopt(3), ZMQ_FD).
 ///
-/// A handle: copying it copies pointers, nothing is counted. Who made it deallocates it. One thread. The sockets must outlive it.
+/// A handle: copying it copies pointers, nothing is counted. Who made it deallocates it. One thread. The sockets must
+/// outlive it.
 @usableFromInline package struct Watch {
     /// A place in the watch.
     @usableFromInline package struct Item: BitwiseCopyable, Sendable {
@@ -72,8 +73,8 @@ import MPaxosInvariants
         if isHeld != (descriptor < 0) { descriptors[item.index].fd = ~descriptor }
     }
 
-    /// Asks the kernel which items were signalled; they are ready from now on. Waits up to the given time for the first;
-    /// returns early after a signal to the process.
+    /// Asks the kernel which items were signalled; they are ready from now on. Waits up to the given time for the
+    /// first; returns early after a signal to the process.
     package func look(timeoutMilliseconds: Int) {
         let found = poll(descriptors, nfds_t(count.pointee), Int32(clamping: timeoutMilliseconds))
         invariant(found >= 0 || errno == EINTR, "what is watched is open, and can be waited for")

@@ -5,8 +5,8 @@ import MPaxosInvariants
 import MPaxosKeys
 import Synchronization
 
-/// Says which keys may come in, for all CURVE servers of a context (ZeroMQ RFC 27, ZAP): libzmq asks it in the middle of
-/// each handshake. It has a thread of its own.
+/// Says which keys may come in, for all CURVE servers of a context (ZeroMQ RFC 27, ZAP): libzmq asks it in the middle
+/// of each handshake. It has a thread of its own.
 ///
 /// libzmq lets everybody in where it finds no handler, and then a connection has whatever number it claims. So there
 /// must be a handler before the first server of the context is bound, and the end of the handler is that of its
@@ -64,7 +64,8 @@ package final class ZAPHandler: Sendable {
     }
 }
 
-/// What a `ZAPHandler` calls a connection, which ROUTER and REP then know it by: nobody else can claim the name of another.
+/// What a `ZAPHandler` calls a connection, which ROUTER and REP then know it by: nobody else can claim the name of
+/// another.
 package enum ConnectionName {
     private static let mark: UInt8 = 1
     private static let size = 9
@@ -114,8 +115,8 @@ private struct ZAPLoop: ~Copyable {
         }
     }
 
-    /// Who asks, an empty frame, version, number, domain, address, routing id, mechanism, and what the mechanism brings:
-    /// here the key.
+    /// Who asks, an empty frame, version, number, domain, address, routing id, mechanism, and what the mechanism
+    /// brings: here the key.
     private mutating func take() {
         var parts = [Array(frame.bytes)]
         while frame.hasMore, parts.count < 9, socket.receive(frame) { parts.append(Array(frame.bytes)) }

@@ -67,7 +67,8 @@ package struct FlushPlant {
     var fence: Int?
     var breach: Int?
 
-    /// - Parameter text: as in `MPAXOS_PLANT_FLUSH_BUG`: `acceptor-flush:500` are those from the 500th flush on of the pool whose layout is named so.
+    /// - Parameter text: as in `MPAXOS_PLANT_FLUSH_BUG`: `acceptor-flush:500` are those from the 500th flush on of the
+    ///   pool whose layout is named so.
     package init?(_ text: String, layout: String) {
         let words = text.split(separator: ":")
         guard words.count == 2, let number = Int(words[1]) else { return nil }

@@ -78,8 +78,8 @@ package final class Heap {
     /// - Parameters:
     ///   - regionOffset: as at format.
     ///   - viewLimit: bytes of DRAM for the view's private pages; above it they are given back after a commit.
-    ///   - isMoving: the pool is a copy that was made while its owner went on: what only a copy of one moment can be held to is
-    ///     not looked at.
+    ///   - isMoving: the pool is a copy that was made while its owner went on: what only a copy of one moment can be
+    ///     held to is not looked at.
     package convenience init(
         opening pool: Pool, regionOffset: Int = 0, viewLimit: Int = 256 << 20, isMoving: Bool = false
     ) throws(PoolError) {

@@ -285,8 +285,8 @@ extension Pool {
         }
     }
 
-    /// How often, and after how many microseconds, a lock is tried again: a second in all, since on a busy machine a fork
-    /// may take long.
+    /// How often, and after how many microseconds, a lock is tried again: a second in all, since on a busy machine a
+    /// fork may take long.
     package static let lockAttempts = 100
     package static let lockPause: UInt32 = 10_000
 

@@ -40,8 +40,8 @@ extension Engine {
     /// What must stay, since it is not executed, spans half of the log at most: there is always room for the next
     /// instance that is needed, whatever the others hold, and so what must stay gets less. That one finds its room also
     /// where batches that are superseded lie between others, which are moved.
-    /// - Parameter isAdopted: a value of another replica that a candidate may have to propose, beside its own vote: some
-    ///   more of the log is for those.
+    /// - Parameter isAdopted: a value of another replica that a candidate may have to propose, beside its own vote:
+    ///   some more of the log is for those.
     func room(for count: Int, instance: UInt64, isAdopted: Bool = false, now: UInt64) -> UnsafeMutableRawPointer? {
         guard count <= acceptor.largestBatch else { return nil }
         let isNext = instance == core.decided + 1

@@ -60,10 +60,16 @@ struct Completion: BitwiseCopyable {
 
 /// A decided batch to execute. Engine to executor. The bytes lie in the acceptor pool's arena, where they stay until
 /// the executor has published an executed instance at or above this one.
-struct DecidedBatch: BitwiseCopyable {
+package struct DecidedBatch: BitwiseCopyable {
     var instance: UInt64
     var bytes: UnsafeRawPointer?
     var count: Int
+
+    package init(instance: UInt64, bytes: UnsafeRawPointer?, count: Int) {
+        self.instance = instance
+        self.bytes = bytes
+        self.count = count
+    }
 }
 
 /// Something that came from a peer. Links to engine.
@@ -90,8 +96,8 @@ package struct Arrival: BitwiseCopyable {
     package var life: Life
     package var frame: RawFrame
 
-    /// What one frame can lead to: itself, and hearsay about every member. While the ring has not so much room the links
-    /// receive nothing.
+    /// What one frame can lead to: itself, and hearsay about every member. While the ring has not so much room the
+    /// links receive nothing.
     package static let most = 16
 
     package init(kind: Kind, peer: UInt8, incarnation: UInt64, life: Life, frame: RawFrame) {

@@ -2,8 +2,8 @@ import MPaxosConsensus
 import MPaxosInvariants
 import Synchronization
 
-/// How far each stage has got: the words beside the rings by which the stages of a replica act. What the metrics show is
-/// copied from here, never the other way.
+/// How far each stage has got: the words beside the rings by which the stages of a replica act. What the metrics show
+/// is copied from here, never the other way.
 ///
 /// Every word has one writer, the stage that it is listed under. The loads acquire and the stores release: who sees a
 /// word sees what its writer had done before.

@@ -53,8 +53,8 @@ package struct RecoveredPools {
 
     /// Closes the log, when the stages have stopped; the executor closes the state.
     /// - Parameters:
-    ///   - promising: a view to be promised besides, at least: before a state is installed that was decided in it, since
-    ///     what is decided in a view counts as accepted in the view promised.
+    ///   - promising: a view to be promised besides, at least: before a state is installed that was decided in it,
+    ///     since what is decided in a view counts as accepted in the view promised.
     ///   - isExpelled: the pools are never to be opened again.
     package func end(promising view: UInt64 = 0, isExpelled: Bool = false) {
         if view > acceptor.promised { acceptor.record(promise: view) }

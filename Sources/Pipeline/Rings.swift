@@ -10,7 +10,7 @@ package struct Rings {
     let bodies: ByteRing
     let queryBodies: ByteRing
     let replyBodies: ByteRing
-    let decided: SPSCRing<DecidedBatch>
+    package let decided: SPSCRing<DecidedBatch>
     /// From the executor: digests of the state.
     let digests: SPSCRing<DigestComparison.Standing>
     package let arrivals: SPSCRing<Arrival>
@@ -29,8 +29,8 @@ package struct Rings {
         package init() {}
     }
 
-    /// - Parameter outstanding: most requests that are admitted at once: the rings that carry one element a request have
-    ///   room for all of them, so that only admission needs to push back.
+    /// - Parameter outstanding: most requests that are admitted at once: the rings that carry one element a request
+    ///   have room for all of them, so that only admission needs to push back.
     package init(outstanding: Int, sizes: Sizes = Sizes()) {
         let perRequest = Self.powerOfTwo(atLeast: outstanding)
         submissions = .allocate(capacity: perRequest)

@@ -1,19 +1,23 @@
 import MPaxosInvariants
 import Synchronization
 
-/// Bytes that travel beside the elements of an `SPSCRing`, from exactly one producer thread to exactly one consumer thread: the
-/// producer copies them in and hands the place over in an element, the consumer releases the places in the order of the pushes.
+/// Bytes that travel beside the elements of an `SPSCRing`, from exactly one producer thread to exactly one consumer
+/// thread: the producer copies them in and hands the place over in an element, the consumer releases the places in the
+/// order of the pushes.
 ///
-/// Publishing the element publishes the bytes. There is always room: what does not fit into the ring lies in memory of its own, so
-/// that the ring need not be larger than what the caches hold; `waiting` is for the owner to set a limit by.
+/// Publishing the element publishes the bytes. There is always room: what does not fit into the ring lies in memory of
+/// its own, so that the ring need not be larger than what the caches hold; `waiting` is for the owner to set a limit
+/// by.
 ///
-/// A handle: copying it copies pointers, nothing is counted. Who allocated it deallocates it, after both threads have stopped.
+/// A handle: copying it copies pointers, nothing is counted. Who allocated it deallocates it, after both threads have
+/// stopped.
 @usableFromInline
 package struct ByteRing: @unchecked Sendable {
-    // Unchecked: the memory is shared by design, and the discipline above (one producer, one consumer) is the caller's to keep.
+    // Unchecked: the memory is shared by design, and the discipline above (one producer, one consumer) is the caller's
+    // to keep.
 
-    /// What the consumer has released of the ring: where the last place ends, and how many there were; 32 bits each, so that both
-    /// change at once.
+    /// What the consumer has released of the ring: where the last place ends, and how many there were; 32 bits each, so
+    /// that both change at once.
     @usableFromInline let released: UnsafeMutablePointer<Atomic<UInt64>>
     /// Bytes that the consumer has released, wherever they lay.
     @usableFromInline let releasedBytes: UnsafeMutablePointer<Atomic<Int>>
@@ -33,7 +37,8 @@ package struct ByteRing: @unchecked Sendable {
         @usableFromInline var bytes = 0
         /// What of `released` was seen last.
         @usableFromInline var seen: UInt64 = 0
-        /// The ring was empty, its memory begun anew, and nothing was seen released since: what waits begins at the start.
+        /// The ring was empty, its memory begun anew, and nothing was seen released since: what waits begins at the
+        /// start.
         @usableFromInline var isFresh = true
     }
 
@@ -65,8 +70,8 @@ package struct ByteRing: @unchecked Sendable {
             shared: shared, memory: .allocate(byteCount: capacity, alignment: 64), capacity: capacity)
     }
 
-    /// Gives the memory back. Both threads must have let go of the ring; places that were never released and do not lie in the ring
-    /// are lost.
+    /// Gives the memory back. Both threads must have let go of the ring; places that were never released and do not lie
+    /// in the ring are lost.
     package func deallocate() {
         UnsafeMutableRawPointer(released).deallocate()
         memory.deallocate()
@@ -158,8 +163,8 @@ package struct ByteRing: @unchecked Sendable {
         }
         let head = producer.pointee.head
         let tail = producer.pointee.isFresh ? 0 : Int(producer.pointee.seen >> 32)
-        // What waits lies from tail to head, or, gone round, from tail to somewhere and from the start to head. Strictly below the
-        // tail, so that they meet in an empty ring only.
+        // What waits lies from tail to head, or, gone round, from tail to somewhere and from the start to head.
+        // Strictly below the tail, so that they meet in an empty ring only.
         if tail > head { return head + count < tail ? head : nil }
         if head + count <= capacity { return head }
         return count < tail ? 0 : nil

@@ -22,9 +22,9 @@ import Synchronization
 /// ```
 /// A producer: `if ring.publish() { parker.wake() }`.
 ///
-/// No wake-up is lost. The producer publishes, fences, then reads the state; the lane writes the state, fences, then reads the
-/// rings (Dekker's pattern): one of the two sees the other. `wake` costs that fence and a load while the lane runs, and writes
-/// the eventfd only when the lane sleeps or is committed to.
+/// No wake-up is lost. The producer publishes, fences, then reads the state; the lane writes the state, fences, then
+/// reads the rings (Dekker's pattern): one of the two sees the other. `wake` costs that fence and a load while the lane
+/// runs, and writes the eventfd only when the lane sleeps or is committed to.
 ///
 /// A handle: copying it copies a pointer. Lane's thread only: all but `wake`, which any thread may call.
 @usableFromInline
@@ -69,7 +69,8 @@ package struct Parker: @unchecked Sendable {
         UnsafeMutableRawPointer(state).deallocate()
     }
 
-    /// Lane: announces that it is about to sleep. Look at every input once more after this, then `park` or `cancelPark`.
+    /// Lane: announces that it is about to sleep. Look at every input once more after this, then `park` or
+    /// `cancelPark`.
     @inlinable
     package func prepareToPark() {
         state.pointee.store(State.parking, ordering: .relaxed)

@@ -1,7 +1,8 @@
 import MPaxosInvariants
 import Synchronization
 
-/// Distance that keeps two fields out of each other's way: two 64-byte lines, since the prefetcher fetches lines in pairs.
+/// Distance that keeps two fields out of each other's way: two 64-byte lines, since the prefetcher fetches lines in
+/// pairs.
 @usableFromInline
 package enum CacheLine {
     @usableFromInline package static let separation = 128
@@ -9,17 +10,19 @@ package enum CacheLine {
 
 /// A bounded lock-free ring from exactly one producer thread to exactly one consumer thread.
 ///
-/// A handle: copying it copies pointers, nothing is counted. Who allocated it deallocates it, after both threads have stopped.
-/// `push` stages an element; the consumer sees it after `publish`. Publish in bursts: every publication costs a cache line's
-/// journey between two cores.
+/// A handle: copying it copies pointers, nothing is counted. Who allocated it deallocates it, after both threads have
+/// stopped. `push` stages an element; the consumer sees it after `publish`. Publish in bursts: every publication costs
+/// a cache line's journey between two cores.
 ///
-/// Producer thread only: `push`, `publish`, `free`, `isFull`. Consumer thread only: `pop`, `peek`, `skip`, `isEmpty`. Any thread: `count`.
+/// Producer thread only: `push`, `publish`, `free`, `isFull`. Consumer thread only: `pop`, `peek`, `skip`, `isEmpty`.
+/// Any thread: `count`.
 @usableFromInline
 package struct SPSCRing<Element: BitwiseCopyable>: @unchecked Sendable {
-    // Unchecked: the memory is shared by design, and the discipline above (one producer, one consumer) is the caller's to keep.
+    // Unchecked: the memory is shared by design, and the discipline above (one producer, one consumer) is the caller's
+    // to keep.
 
-    // Each of the four groups of fields lies 128 bytes from the next: indices that one side writes and the other reads, and
-    // each side's own. Indices count up for ever; 64 bits do not wrap.
+    // Each of the four groups of fields lies 128 bytes from the next: indices that one side writes and the other reads,
+    // and each side's own. Indices count up for ever; 64 bits do not wrap.
     @usableFromInline let tail: UnsafeMutablePointer<Atomic<UInt>>  // published by the producer
     @usableFromInline let producer: UnsafeMutablePointer<Side>
     @usableFromInline let head: UnsafeMutablePointer<Atomic<UInt>>  // released by the consumer
@@ -92,7 +95,8 @@ package struct SPSCRing<Element: BitwiseCopyable>: @unchecked Sendable {
     @inlinable @discardableResult
     package func publish() -> Bool {
         let index = producer.pointee.index
-        // Only this thread writes the tail: a relaxed load is exact, and the line stays ours while nothing is published.
+        // Only this thread writes the tail: a relaxed load is exact, and the line stays ours while nothing is
+        // published.
         if tail.pointee.load(ordering: .relaxed) == index { return false }
         tail.pointee.store(index, ordering: .releasing)
         return true
@@ -114,7 +118,8 @@ package struct SPSCRing<Element: BitwiseCopyable>: @unchecked Sendable {
 
     // MARK: Consumer
 
-    /// The slot of the oldest published element, which stays in the ring, or nil. Valid until `skip`; may be written to.
+    /// The slot of the oldest published element, which stays in the ring, or nil. Valid until `skip`; may be written
+    /// to.
     @inlinable
     package func peek() -> UnsafeMutablePointer<Element>? {
         let index = consumer.pointee.index

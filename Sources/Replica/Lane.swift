@@ -11,8 +11,8 @@ import Synchronization
 /// A thread that polls one or more stages, spins for a moment when none has work, then sleeps until one of
 /// their sockets or its parker's eventfd is signalled.
 final class Lane: @unchecked Sendable {
-    // Unchecked: `stages` and `watched` are touched by the lane's thread alone from `start` until it has stopped; `stopping` is
-    // atomic.
+    // Unchecked: `stages` and `watched` are touched by the lane's thread alone from `start` until it has stopped;
+    // `stopping` is atomic.
 
     /// Others wake the lane through this after they have published something for one of its stages.
     let parker: Parker

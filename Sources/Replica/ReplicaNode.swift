@@ -49,9 +49,9 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
 
     /// Opens the pools of replica `id` and binds its sockets; nothing runs yet.
     ///
-    /// - Parameter skipping: positions of commands that the machine cannot execute, as a trap in ``StateMachine/apply(_:in:reply:)`` stops
-    ///   whoever tries: up to 8. They are refused, and their clients get FULL. To be named on all replicas until all
-    ///   have passed them; see docs/operations.md.
+    /// - Parameter skipping: positions of commands that the machine cannot execute, as a trap in
+    ///   ``StateMachine/apply(_:in:reply:)`` stops whoever tries: up to 8. They are refused, and their clients get
+    ///   FULL. To be named on all replicas until all have passed them; see docs/operations.md.
     /// - Throws: `ReplicaError` with a sentence on what to do: `.refused` when a pool is missing, damaged, of another
     ///   replica or cluster, or in use, or a file of keys or of HTTP is not as it must be; `.configuration` when an
     ///   endpoint cannot be used, or `skipping` not be so.
@@ -124,9 +124,9 @@ public final class ReplicaNode<Machine: StateMachine>: @unchecked Sendable {
     ///
     /// - Parameter onReady: called once, when a leader is known and the replica has caught up, with the view and the
     ///   leader's id.
-    /// - Throws: when its pools cannot be opened or its sockets not be bound again, after it took over another replica's
-    ///   state; when its state is found to differ from that of the others, or a peer has met it in a later life than this
-    ///   one, so that its pools are of an earlier time (`.refused`).
+    /// - Throws: when its pools cannot be opened or its sockets not be bound again, after it took over another
+    ///   replica's state; when its state is found to differ from that of the others, or a peer has met it in a later
+    ///   life than this one, so that its pools are of an earlier time (`.refused`).
     public func run(onReady: (_ view: UInt64, _ leader: UInt16) -> Void) throws(ReplicaError) {
         guard let durability = life?.durability else { broken("a node runs once") }
         let before = board.stand(for: topology.replicas[index].id)

@@ -77,7 +77,8 @@ struct FaultPlan {
 
     init() {}
 
-    /// - Parameter suspect: the time after which the replicas suspect their leader: what disturbs elections is of its size.
+    /// - Parameter suspect: the time after which the replicas suspect their leader: what disturbs elections is of its
+    ///   size.
     init(random: inout SimulationRandom, suspect: Microseconds) {
         // Of all runs half is a storm: faults aimed at leaders, as quickly as they are elected.
         let isStorm = random.chance(perMille: 500)

@@ -65,7 +65,8 @@ package struct HashTable: BitwiseCopyable, Sendable {
         return PersistentPointer(offset: directory.element(index, stride: Self.bucketStride, in: transaction))
     }
 
-    /// Visits every node, bucket by bucket, until `visit` returns false. It may free the node, but not change the table.
+    /// Visits every node, bucket by bucket, until `visit` returns false. It may free the node, but not change the
+    /// table.
     ///
     /// The first nodes of some buckets are read ahead, one after the other: so the processor waits for many memory
     /// accesses at once and not for each in turn, which makes a walk through a large table several times faster.

@@ -1,4 +1,5 @@
 import MPaxosInvariants
+import MPaxosKeyValueFormat
 
 /// The key-value state machine of the client protocol, the service that a cluster runs unless it is given another: put,
 /// get, delete, compare and swap, append, add, scan by prefix. An ordinary user of ``StateMachine`` and
@@ -13,12 +14,7 @@ import MPaxosInvariants
 public struct KeyValueService: StateMachine {
     private let entries: PersistentDictionary
 
-    /// A reply begins with one of these.
-    private enum Tag {
-        static let none: UInt8 = 0
-        static let some: UInt8 = 1
-        static let refused: UInt8 = 2
-    }
+    private typealias Tag = KeyValueFormat.Tag
 
     public init(in transaction: Transaction) {
         entries = PersistentDictionary(at: transaction.rootSlot(0))
@@ -28,8 +24,8 @@ public struct KeyValueService: StateMachine {
     public func count(in transaction: Transaction) -> Int { entries.count(in: transaction) }
 
     public static func validate(_ body: UnsafeRawBufferPointer, as kind: CommandKind) -> String? {
-        do throws(KeyValueCommand.Malformed) {
-            _ = try KeyValueCommand(body, as: kind)
+        do throws(KeyValueRequest.Malformed) {
+            _ = try KeyValueRequest(body, isQuery: kind == .query)
             return nil
         } catch {
             return error.reason
@@ -72,7 +68,7 @@ public struct KeyValueService: StateMachine {
     public func prefetch(
         _ command: UnsafeRawBufferPointer, step: Int, hint: inout UInt64, in transaction: Transaction
     ) {
-        guard let key = KeyValueCommand.key(of: command) else { return }
+        guard let key = KeyValueRequest.key(of: command) else { return }
         entries.prefetch(key, step: step, hint: &hint, in: transaction)
     }
 
@@ -92,9 +88,9 @@ public struct KeyValueService: StateMachine {
     /// unless some replica does not validate as this one does, and then it must not stop this one.
     private static func parse(
         _ body: UnsafeRawBufferPointer, as kind: CommandKind, reply: inout Reply
-    ) -> KeyValueCommand? {
-        do throws(KeyValueCommand.Malformed) {
-            return try KeyValueCommand(body, as: kind)
+    ) -> KeyValueRequest? {
+        do throws(KeyValueRequest.Malformed) {
+            return try KeyValueRequest(body, isQuery: kind == .query)
         } catch {
             reply.append(byte: Tag.refused)
             reply.append(text: error.reason)
@@ -115,8 +111,8 @@ public struct KeyValueService: StateMachine {
         }
     }
 
-    /// As `appendValue`, of a value whose block is given up: the tag takes the place of what precedes the value there, the end of its
-    /// key.
+    /// As `appendValue`, of a value whose block is given up: the tag takes the place of what precedes the value there,
+    /// the end of its key.
     private func give(_ value: BlockSlice, in transaction: Transaction, to reply: inout Reply) {
         let tagged = BlockSlice(of: value.block, start: value.start - 1, count: value.count + 1)
         transaction.write(Tag.some, to: PersistentPointer(offset: tagged.block + UInt64(tagged.start)))
@@ -197,13 +193,12 @@ public struct KeyValueService: StateMachine {
     private func scan(
         _ prefix: UnsafeRawBufferPointer, limit: UInt32, in transaction: Transaction, reply: inout Reply
     ) {
-        let moreOffset = 1
-        let countOffset = 2
+        typealias Layout = KeyValueFormat.ScanReply
         reply.append(byte: Tag.some)
         reply.append(byte: 0)
         reply.append(littleEndian: UInt32(0))
-        /// The least that an entry takes: two lengths, and a key of one byte.
-        let smallestEntry = 9
+        /// The least that an entry takes: that of a key of one byte.
+        let smallestEntry = Layout.entryOverhead + 1
         let limit = limit == 0 ? UInt32.max : limit
         let end = max(reply.maxRequest, reply.count)
         var count: UInt32 = 0
@@ -220,7 +215,7 @@ public struct KeyValueService: StateMachine {
             guard key.count >= prefix.count,
                 bytesAreEqual(UnsafeRawBufferPointer(rebasing: key[..<prefix.count]), prefix)
             else { return true }
-            guard count < limit, 8 + key.count + value.count <= end - reply.count else {
+            guard count < limit, Layout.entryOverhead + key.count + value.count <= end - reply.count else {
                 // One that is too large leaves room for smaller ones: they are not to be hidden behind it.
                 leftOut += 1
                 if large == nil { large = (key, value) }
@@ -233,7 +228,7 @@ public struct KeyValueService: StateMachine {
             append(large.key, large.value, to: &reply)
             leftOut -= 1
         }
-        reply.replace(littleEndian: leftOut > 0 ? UInt8(1) : 0, at: moreOffset)
-        reply.replace(littleEndian: count, at: countOffset)
+        reply.replace(littleEndian: leftOut > 0 ? UInt8(1) : 0, at: Layout.moreOffset)
+        reply.replace(littleEndian: count, at: Layout.countOffset)
     }
 }

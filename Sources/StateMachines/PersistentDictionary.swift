@@ -126,9 +126,9 @@ public struct PersistentDictionary: BitwiseCopyable, Sendable {
         return Location(link: link, entry: offset, hash: hash, depth: depth)
     }
 
-    /// Begins to fetch what `locate` will need for a key, without waiting: call it for several keys, first all with step 0, which
-    /// fetches their buckets, then all with step 1, which fetches the first entry of each, then all with step 2, which fetches the
-    /// second where the first is another key's.
+    /// Begins to fetch what `locate` will need for a key, without waiting: call it for several keys, first all with
+    /// step 0, which fetches their buckets, then all with step 1, which fetches the first entry of each, then all with
+    /// step 2, which fetches the second where the first is another key's.
     ///
     /// - Parameter hint: what step 0 leaves for the other steps: the key's hash.
     public func prefetch(
@@ -241,11 +241,12 @@ public struct PersistentDictionary: BitwiseCopyable, Sendable {
 
     // MARK: Values that outlive their entry
 
-    /// As `store`, but the old value stays where it lies, and its block is the caller's: to give up for a reply, or to free.
+    /// As `store`, but the old value stays where it lies, and its block is the caller's: to give up for a reply, or to
+    /// free.
     ///
-    /// - Returns: the old value; the bytes before it, the end of its key at least, are the caller's, too. Nil, with nothing changed,
-    ///   when the key is absent, when copying the old value is as good (short values, values that fill less than three quarters of their block), and when there
-    ///   is no room for both values.
+    /// - Returns: the old value; the bytes before it, the end of its key at least, are the caller's, too. Nil, with
+    ///   nothing changed, when the key is absent, when copying the old value is as good (short values, values that fill
+    ///   less than three quarters of their block), and when there is no room for both values.
     public func exchange(
         _ value: UnsafeRawBufferPointer, for key: UnsafeRawBufferPointer, at location: Location,
         in transaction: Transaction
@@ -262,7 +263,8 @@ public struct PersistentDictionary: BitwiseCopyable, Sendable {
         }
     }
 
-    /// As `remove`, but the value stays where it lies, and its block is the caller's. Nil, with nothing changed, as with `exchange`.
+    /// As `remove`, but the value stays where it lies, and its block is the caller's. Nil, with nothing changed, as
+    /// with `exchange`.
     public func detach(at location: Location, in transaction: Transaction) -> BlockSlice? {
         guard let old = detachable(at: location, in: transaction) else { return nil }
         unlink(location, in: transaction)
@@ -275,7 +277,8 @@ public struct PersistentDictionary: BitwiseCopyable, Sendable {
         guard location.isPresent else { return nil }
         let entry = Self.entry(location.entry, in: transaction)
         let (start, count) = (Int(entry.valueOffset), Int(entry.valueLength))
-        // What is kept of the block is the value: three quarters of it at least, lest kept replies take more than they are worth.
+        // What is kept of the block is the value: three quarters of it at least, lest kept replies take more than they
+        // are worth.
         guard count >= Self.shortestDetached, start <= 4096, 4 * count >= 3 * transaction.size(of: location.entry)
         else { return nil }
         return BlockSlice(of: location.entry, start: start, count: count)

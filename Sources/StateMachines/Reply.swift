@@ -60,9 +60,9 @@ public struct Reply: ~Copyable {
         start = UnsafeRawPointer(storage)
     }
 
-    /// Makes the reply bytes that lie in a block of the store, in place of copying them and freeing the block: the machine must neither
-    /// use the block any more nor free it. They are the whole reply, and are not written again when it is kept: worth it for some
-    /// hundred bytes and more. Not in a query.
+    /// Makes the reply bytes that lie in a block of the store, in place of copying them and freeing the block: the
+    /// machine must neither use the block any more nor free it. They are the whole reply, and are not written again
+    /// when it is kept: worth it for some hundred bytes and more. Not in a query.
     public mutating func give(_ slice: BlockSlice, in transaction: Transaction) {
         invariant(used == 0 && self.slice == nil, "what is given is the whole reply")
         invariant(!transaction.readOnly, "only apply gives up a block, a query never")

@@ -111,11 +111,12 @@ public protocol StateMachine: SendableMetatype {
     ///   - reply: empty at the call. A query whose reply outgrows ``Reply/capacity`` gets an error in its place.
     func query(_ query: UnsafeRawBufferPointer, in transaction: Transaction, reply: inout Reply)
 
-    /// A hint that a command will be applied in a moment: begin to fetch the memory that it will touch (`Transaction.prefetch`),
-    /// wait for nothing, change nothing. Large states are bound by cache misses; this lets those of several commands overlap.
+    /// A hint that a command will be applied in a moment: begin to fetch the memory that it will touch
+    /// (`Transaction.prefetch`), wait for nothing, change nothing. Large states are bound by cache misses; this lets
+    /// those of several commands overlap.
     ///
-    /// Called for up to 16 commands ahead, for all of them with step 0, then for all with step 1, when what step 0 fetched is
-    /// there to be followed, then for all with step 2. Unlike the other calls it may meet a body that
+    /// Called for up to 16 commands ahead, for all of them with step 0, then for all with step 1, when what step 0
+    /// fetched is there to be followed, then for all with step 2. Unlike the other calls it may meet a body that
     /// ``validate(_:as:)`` rejects. It must not trap on any: no start would name the command, and `--skip-record` does
     /// not pass it; only a program whose `prefetch` is mended does. The default does nothing.
     ///

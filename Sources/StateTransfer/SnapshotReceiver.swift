@@ -9,9 +9,9 @@ import MPaxosWire
 /// Takes the state of another replica when no log reaches back to where this one stands. The engine's lane; slow work
 /// on the file is done at the desk meanwhile, so that this replica promises and acknowledges as long as it can.
 ///
-/// An empty pool is prepared, a giver asked for its snapshot, chunks fetched in order, the whole verified; then the node
-/// stops its stages, puts the new pool in place and opens anew. Each step has a deadline, after which another giver is
-/// asked, with a pool that is empty again.
+/// An empty pool is prepared, a giver asked for its snapshot, chunks fetched in order, the whole verified; then the
+/// node stops its stages, puts the new pool in place and opens anew. Each step has a deadline, after which another
+/// giver is asked, with a pool that is empty again.
 package final class SnapshotReceiver {
     private enum Phase {
         case idle

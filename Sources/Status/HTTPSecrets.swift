@@ -4,8 +4,8 @@ import NIOHTTP1
 import NIOSSL
 import Synchronization
 
-/// The certificate and the token of HTTP, as the files were that were read last: each connection, and each request, takes
-/// what there is when it comes. Thread-safe.
+/// The certificate and the token of HTTP, as the files were that were read last: each connection, and each request,
+/// takes what there is when it comes. Thread-safe.
 package final class HTTPSecrets: Sendable {
     /// What was found in the files, sound and fitting together.
     package struct Contents: Sendable {

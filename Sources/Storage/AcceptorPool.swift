@@ -294,8 +294,8 @@ package final class AcceptorPool {
     /// overwritten. It may fall short: look at `hasSlot` and `reserve` after it.
     /// - Parameters:
     ///   - executed: every instance up to it is executed, and its effect is durable in the state pool.
-    ///   - isReferenced: whether a batch is in use though no vote names it: (instance, offset). Not asked for batches that
-    ///     were sealed for no instance: they are on their way to their vote, or are to be unsealed.
+    ///   - isReferenced: whether a batch is in use though no vote names it: (instance, offset). Not asked for batches
+    ///     that were sealed for no instance: they are on their way to their vote, or are to be unsealed.
     /// - Returns: the floor.
     package func makeRoom(
         for count: Int, instance: UInt64, executed: UInt64, isReferenced: (UInt64, UInt64) -> Bool

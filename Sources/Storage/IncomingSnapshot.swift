@@ -33,8 +33,8 @@ package final class IncomingSnapshot: @unchecked Sendable {
 
     package static func path(beside state: String) -> String { state + ".incoming" }
 
-    /// Removes what a crash left, of snapshots to this replica and from it. Only the process that has the state pool open
-    /// may do so.
+    /// Removes what a crash left, of snapshots to this replica and from it. Only the process that has the state pool
+    /// open may do so.
     package static func removeLeftovers(beside state: String) {
         unlink(path(beside: state))
         unlink(StateSnapshot.path(beside: state))

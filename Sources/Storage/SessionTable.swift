@@ -184,8 +184,8 @@ final class SessionTable {
         case slice(BlockSlice)
     }
 
-    /// Keeps the reply of a session's command, which is a use of the session. Part of the command: on a refusal its owner
-    /// rolls back.
+    /// Keeps the reply of a session's command, which is a use of the session. Part of the command: on a refusal its
+    /// owner rolls back.
     ///
     /// - Parameter blockIsTaken: the session's block was the command's spare, and the machine took it.
     func keep(

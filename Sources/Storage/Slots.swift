@@ -95,6 +95,4 @@ struct Slots {
         invariant(epoch > 0 && side & ~1 == 0, "epochs start at 1")
         current[slot] = epoch << 1 | UInt64(side)
     }
-
-    func clearCurrent(_ slot: Int) { current[slot] = 0 }
 }

@@ -36,7 +36,8 @@ struct Progress: CheckedLine {
     var records: UInt64 = 0
     /// Counts the uses of sessions; the stamps are its values.
     var useClock: UInt64 = 0
-    /// All up to this instance came in a snapshot of another replica's state: what this replica's log says of it counts no more.
+    /// All up to this instance came in a snapshot of another replica's state: what this replica's log says of it counts
+    /// no more.
     var installed: UInt64 = 0
     /// How often this replica was started on it, see `AcceptorPool.belongs`.
     var bootCount: UInt64 = 0
@@ -83,8 +84,8 @@ struct SessionSlot: BitwiseCopyable {
     private var zero8: UInt8 = 0
     /// Where in its block the reply begins.
     var replyStart: UInt16 = 0
-    /// The count of uses when the session was opened, or that command executed. Later uses, which take no position and so
-    /// must not change the digest, stamp the progress.
+    /// The count of uses when the session was opened, or that command executed. Later uses, which take no position and
+    /// so must not change the digest, stamp the progress.
     var stamp: UInt64 = 0
 
     static let sequenceOffset: UInt64 = 8

@@ -12,7 +12,8 @@ package struct StateGeometry: Equatable, Sendable {
     /// Equal where version, sizes and capacity of sessions are.
     package let fingerprint: UInt64
 
-    /// Where in the region the byte of a snapshot at `offset` belongs: the page of the heap's header first, then the data area.
+    /// Where in the region the byte of a snapshot at `offset` belongs: the page of the heap's header first, then the
+    /// data area.
     func place(of offset: Int) -> Int {
         offset < Pool.pageSize ? StateLayout.heapOffset + offset : data.lowerBound + offset - Pool.pageSize
     }
@@ -32,8 +33,8 @@ extension StatePool {
     }
 }
 
-/// A copy of the replicated state as it was after one instance, for another replica: the used part of the heap, in a file without a
-/// name beside the pool, so that it takes no DRAM and nothing is left of it after a crash.
+/// A copy of the replicated state as it was after one instance, for another replica: the used part of the heap, in a
+/// file without a name beside the pool, so that it takes no DRAM and nothing is left of it after a crash.
 ///
 /// Made a piece at a time by the owner of the pool, who executes nothing meanwhile; then read by another thread.
 package final class StateSnapshot: @unchecked Sendable {

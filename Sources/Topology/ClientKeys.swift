@@ -21,7 +21,8 @@ public enum Role: String, Sendable, CaseIterable, Comparable {
     public static func < (a: Role, b: Role) -> Bool { a.rank < b.rank }
 }
 
-/// Which keys clients may have, and what each may do: a TOML file of its own, which a replica reads again while it runs.
+/// Which keys clients may have, and what each may do: a TOML file of its own, which a replica reads again while it
+/// runs.
 ///
 /// ```toml
 /// [[client]]

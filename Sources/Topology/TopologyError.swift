@@ -19,7 +19,8 @@ public struct TopologyError: Error, Equatable, Sendable, CustomStringConvertible
     }
 }
 
-/// `text` with every control character and line separator written as an escape, so that no file can forge lines of a log.
+/// `text` with every control character and line separator written as an escape, so that no file can forge lines of a
+/// log.
 func oneLine(_ text: String) -> String {
     var line = ""
     line.reserveCapacity(text.utf8.count)

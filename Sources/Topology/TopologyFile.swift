@@ -84,8 +84,8 @@ enum TopologyFile {
         TopologyError(file: path, "cannot be read: \(String(cString: strerror(code)))")
     }
 
-    /// The parser ends the process on a table header whose bracket is followed by what begins no key: found before it is. Where
-    /// such a line belongs to a nested array or a string, no topology is lost: it has neither.
+    /// The parser ends the process on a table header whose bracket is followed by what begins no key: found before it
+    /// is. Where such a line belongs to a nested array or a string, no topology is lost: it has neither.
     private static func namelessHeader(in bytes: [UInt8]) -> Int? {
         let bracket = UInt8(ascii: "[")
         func isBlank(_ byte: UInt8) -> Bool { byte == UInt8(ascii: " ") || byte == UInt8(ascii: "\t") }

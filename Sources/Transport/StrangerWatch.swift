@@ -24,8 +24,8 @@ package final class StrangerWatch: @unchecked Sendable {
         var connections: Int
         /// Microseconds after which a connection that is not known is shut down.
         var time: UInt64
-        /// Known connections at once; beyond it those go that have been silent for longest. Strangers do not count: they
-        /// take no place from who is known.
+        /// Known connections at once; beyond it those go that have been silent for longest. Strangers do not count:
+        /// they take no place from who is known.
         var known = Int.max
 
         init(bytes: UInt64, connections: Int, time: UInt64) {
@@ -103,7 +103,8 @@ package final class StrangerWatch: @unchecked Sendable {
         self.cutOff = cutOff
     }
 
-    /// Binds the port that is watched. With a monitor libzmq loses the reason for which it cannot, which the monitor tells.
+    /// Binds the port that is watched. With a monitor libzmq loses the reason for which it cannot, which the monitor
+    /// tells.
     func bind(_ router: borrowing Socket, to endpoint: String) throws(MessagingError) {
         do throws(MessagingError) {
             try router.bind(endpoint)

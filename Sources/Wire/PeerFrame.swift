@@ -13,7 +13,10 @@ import MPaxosInvariants
 /// | flags | `Message.Flags` | 0 | 0 |
 /// | payload checksum | CRC32C of the batch | CRC32C of the records | 0 |
 /// | small | 0 | 0 | 0 |
-/// | numbers | view, instance, bound, commit, acceptedView (or round) | view known to the sender, 0, 0, 0, 0 | last instance executed, digest of the state, 0, 0, 0 |
+/// | numbers | five, as below | view known, 0, 0, 0, 0 | instance executed, digest, 0, 0, 0 |
+///
+/// The numbers of a message are view, instance, bound, commit, and acceptedView or round; of FORWARD the newest view
+/// that the sender knows; of DIGEST the last instance that it executed, and the digest of its state after that.
 ///
 /// Frames of a state transfer are described at `TransferMessage`, those of the link at `LinkFrame`, those of the
 /// handshake at `Handshake`.

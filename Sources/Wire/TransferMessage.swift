@@ -2,8 +2,8 @@ import MPaxosConsensus
 
 /// What replicas say to each other when one takes the state of another, since no log reaches back to where it stands.
 ///
-/// The receiver drives: it asks for a snapshot of the state, then for its chunks in order, few at a time, and asks again
-/// for what was lost. All that belongs to one snapshot carries the ticket that the receiver drew for it.
+/// The receiver drives: it asks for a snapshot of the state, then for its chunks in order, few at a time, and asks
+/// again for what was lost. All that belongs to one snapshot carries the ticket that the receiver drew for it.
 ///
 /// | kind | | numbers | small | payload |
 /// |---|---|---|---|---|

@@ -1,5 +1,5 @@
-/// The little of ZMTP 3.0 and 3.1 (RFC 23, RFC 37) that plain sockets need to talk to ZeroMQ sockets with the NULL mechanism:
-/// greeting, READY, frames, heartbeats. And of ZMTP 2.0 (RFC 15), whose frames are the same.
+/// The little of ZMTP 3.0 and 3.1 (RFC 23, RFC 37) that plain sockets need to talk to ZeroMQ sockets with the NULL
+/// mechanism: greeting, READY, frames, heartbeats. And of ZMTP 2.0 (RFC 15), whose frames are the same.
 @usableFromInline package enum Codec {
     // Were the enum not usable from inline, `@inlinable` within would be without effect, and without a warning.
 
@@ -26,8 +26,8 @@
         return start + [UInt8](repeating: 0, count: greetingSize - start.count)
     }()
 
-    /// The READY command of a socket of type `socketType`, as a frame. Messages must wait for the peer's own READY: libzmq takes
-    /// an earlier one for a breach of the handshake and closes.
+    /// The READY command of a socket of type `socketType`, as a frame. Messages must wait for the peer's own READY:
+    /// libzmq takes an earlier one for a breach of the handshake and closes.
     package static func ready(_ socketType: String) -> [UInt8] {
         let name = Array("Socket-Type".utf8)
         let value = Array(socketType.utf8)
@@ -119,8 +119,8 @@
         case bad
     }
 
-    /// Reads flags and length of the frame at `offset`; `.incomplete` until all of its body is there too, `.bad` at once when it
-    /// is longer than `limit`, or a command that is longer than a command may be.
+    /// Reads flags and length of the frame at `offset`; `.incomplete` until all of its body is there too, `.bad` at
+    /// once when it is longer than `limit`, or a command that is longer than a command may be.
     @inlinable @inline(__always)
     package static func frame(_ bytes: UnsafeRawBufferPointer, at offset: Int, limit: Int) -> FrameOutcome {
         let left = bytes.count - offset

@@ -1,6 +1,7 @@
 import Glibc
 
-/// One client's connection: what has come of a message that is not whole yet, and what waits to be sent. Lies in raw memory.
+/// One client's connection: what has come of a message that is not whole yet, and what waits to be sent. Lies in raw
+/// memory.
 struct Connection: BitwiseCopyable {
     enum State: UInt8, BitwiseCopyable {
         case free

@@ -4,14 +4,14 @@ import MPaxosInvariants
 /// Names a connection for as long as it stands; never used again in this process.
 @usableFromInline package typealias Peer = UInt64
 
-/// The ROUTER's side of ZeroMQ over plain sockets, driven by the thread that works on the messages: no thread between, one `recv`
-/// for all that a client has sent, one `send` for all that it is to get (decision 0006).
+/// The ROUTER's side of ZeroMQ over plain sockets, driven by the thread that works on the messages: no thread between,
+/// one `recv` for all that a client has sent, one `send` for all that it is to get (decision 0006).
 ///
 /// Speaks ZMTP 3.x with the NULL mechanism, and 2.0, to REQ, DEALER and ROUTER sockets of any implementation. A
 /// connection's name is this router's own: routing ids that clients choose are taken and ignored.
 ///
-/// Nothing here trusts a length that a peer tells: memory grows with what arrives, up to `Limits`. Nothing is allocated once the
-/// buffers have the size that the load needs. One thread at a time.
+/// Nothing here trusts a length that a peer tells: memory grows with what arrives, up to `Limits`. Nothing is allocated
+/// once the buffers have the size that the load needs. One thread at a time.
 package final class Router {
     /// A whole message, valid until the next call of `receive`, `flush` or `reserve`: these may find its sender gone.
     package struct Message: BitwiseCopyable {

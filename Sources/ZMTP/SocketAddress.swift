@@ -12,8 +12,8 @@ package struct SocketAddress: Sendable {
 
     package var family: Int32 { Int32(storage.ss_family) }
 
-    /// - Parameter passive: to listen at: then the host may be `*`, all interfaces, or the name of one; and the port `*` or 0, any
-    ///   that is free.
+    /// - Parameter passive: to listen at: then the host may be `*`, all interfaces, or the name of one; and the port
+    ///   `*` or 0, any that is free.
     package init(_ endpoint: String, passive: Bool) throws(SocketError) {
         self.endpoint = endpoint
         if endpoint.hasPrefix("ipc://") {

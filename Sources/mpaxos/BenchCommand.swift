@@ -8,10 +8,10 @@ struct BenchCommand: ParsableCommand {
         commandName: "bench",
         abstract: "Load a cluster, and measure throughput and latency.",
         discussion: """
-            Without --rate every client sends its next request when the last is answered. With --rate requests start on \
-            a schedule, and latency counts from the intended start. Several clients or rates with commas between are a \
-            ramp: each is warmed up and measured in turn. Progress goes to standard error, the result to standard \
-            output; ctrl-C ends the run early.
+            Without --rate every client sends its next request when the last is answered. With --rate requests start \
+            on a schedule, and latency counts from the intended start. Several clients or rates with commas between \
+            are a ramp: each is warmed up and measured in turn. Progress goes to standard error, the result to \
+            standard output; ctrl-C ends the run early.
             """)
 
     enum Target: String, ExpressibleByArgument, CaseIterable { case leader, all }

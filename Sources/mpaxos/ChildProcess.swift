@@ -11,7 +11,8 @@ final class ChildProcess {
     /// The line by which it told that it is ready.
     var readyLine: String?
 
-    /// - Parameter lifeline: the end of a pipe that becomes its standard input: the child stops when the other end closes.
+    /// - Parameter lifeline: the end of a pipe that becomes its standard input: the child stops when the other end
+    ///   closes.
     /// - Throws: `Failure` when no process can be made.
     init(id: UInt16, arguments: [String], lifeline: Int32) throws {
         self.id = id

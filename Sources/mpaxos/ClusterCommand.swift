@@ -8,16 +8,16 @@ struct ClusterCommand: ParsableCommand {
         commandName: "cluster",
         abstract: "Run all replicas of a topology on this host, as child processes.",
         discussion: """
-            Prints one line when the cluster serves, and forwards the logs of the replicas with a prefix. Restarts none: \
-            a replica that ends stays down, and the others go on. Ctrl-C stops all.
+            Prints one line when the cluster serves, and forwards the logs of the replicas with a prefix. Restarts \
+            none: a replica that ends stays down, and the others go on. Ctrl-C stops all.
             """)
 
     @OptionGroup var topology: TopologyOptions
 
     @Flag(
         help: """
-            Create the pools of replicas that have none. Pools that exist are kept, so that a cluster started again goes \
-            on with the state it had.
+            Create the pools of replicas that have none. Pools that exist are kept, so that a cluster started again \
+            goes on with the state it had.
             """)
     var format = false
 

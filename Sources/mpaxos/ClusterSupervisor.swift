@@ -164,7 +164,8 @@ final class ClusterSupervisor: Sendable {
         while children.contains(where: \.isRunning) { _ = wait(for: children, milliseconds: 100) }
     }
 
-    /// With the exit code of the first replica that was refused or misconfigured, else that of a cluster that does not answer.
+    /// With the exit code of the first replica that was refused or misconfigured, else that of a cluster that does not
+    /// answer.
     private func failure(of children: [ChildProcess], _ message: String) -> Failure {
         let codes = children.compactMap { $0.exitCode.flatMap(Failure.Code.init(rawValue:)) }
         return Failure(codes.first { $0 == .refused || $0 == .usage } ?? .noAnswer, message)

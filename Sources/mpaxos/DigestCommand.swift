@@ -6,8 +6,8 @@ struct DigestCommand: ParsableCommand {
         commandName: "digest",
         abstract: "Print the position and the digest of a state.pool.",
         discussion: """
-            The digest is of the replicated state, sessions included: equal on replicas at equal positions. Exit code 3 when a \
-            replica is using the pool.
+            The digest is of the replicated state, sessions included: equal on replicas at equal positions. Exit code \
+            3 when a replica is using the pool.
             """)
 
     @OptionGroup var pool: PoolOptions

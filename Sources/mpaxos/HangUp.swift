@@ -2,11 +2,13 @@ import Foundation
 import Logging
 import Synchronization
 
-/// SIGHUP: a replica with keys, or with files of HTTP, reads them again, another one says that there is nothing to be read.
+/// SIGHUP: a replica with keys, or with files of HTTP, reads them again, another one says that there is nothing to be
+/// read.
 final class HangUp: Sendable {
     private struct State {
         var action: (@Sendable () throws -> Void)?
-        /// Whether it is known what is to be done. What comes before is kept until then: files may have been read already.
+        /// Whether it is known what is to be done. What comes before is kept until then: files may have been read
+        /// already.
         var isSettled = false
         var isBusy = false
         /// It came while it was answered: what was changed meanwhile may not have been read.

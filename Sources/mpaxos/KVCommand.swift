@@ -1,8 +1,8 @@
 import ArgumentParser
 import MPaxosClient
+import MPaxosKeyValueFormat
 import MPaxosKeys
 import MPaxosTopology
-import MPaxosWire
 
 /// One operation of the key-value service from the shell.
 struct KVCommand: ParsableCommand {
@@ -10,8 +10,8 @@ struct KVCommand: ParsableCommand {
         commandName: "kv",
         abstract: "One operation of the key-value service.",
         discussion: """
-            Exit code 1 when the key is absent, the swap did not happen or the operation was refused. Keys and values are \
-            the bytes of the arguments; put -- before those that begin with a dash.
+            Exit code 1 when the key is absent, the swap did not happen or the operation was refused. Keys and values \
+            are the bytes of the arguments; put -- before those that begin with a dash.
             """,
         subcommands: [
             KVPut.self, KVGet.self, KVDelete.self, KVCompareAndSwap.self, KVAppend.self, KVAdd.self, KVScan.self,

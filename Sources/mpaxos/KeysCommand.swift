@@ -16,8 +16,8 @@ struct KeysCommand: ParsableCommand {
             commandName: "new",
             abstract: "Make a key pair, and print its public key.",
             discussion: """
-                The file has both halves, and mode 0600; a missing folder is made. The public key alone goes to standard \
-                output. A file that exists is not written over: exit code 3.
+                The file has both halves, and mode 0600; a missing folder is made. The public key alone goes to \
+                standard output. A file that exists is not written over: exit code 3.
                 """)
 
         @OptionGroup var file: KeyFileArgument
@@ -66,7 +66,8 @@ struct KeysCommand: ParsableCommand {
             commandName: "show",
             abstract: "Print the public key of a file that has a secret one.",
             discussion: """
-                Exit code 3, with a sentence, for a file that others than its owner can open, or whose secret key is none.
+                Exit code 3, with a sentence, for a file that others than its owner can open, or whose secret key is \
+                none.
                 """)
 
         @OptionGroup var file: KeyFileArgument

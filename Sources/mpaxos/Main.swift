@@ -11,9 +11,9 @@ struct MPaxos: ParsableCommand {
         commandName: "mpaxos",
         abstract: "A replicated state machine in persistent memory: Multi-Paxos over ZeroMQ.",
         discussion: """
-            Exit codes: 0 done; 1 the thing asked is not so (absent key, damage found); 2 usage or topology error; \
-            3 refused for safety; 4 the cluster does not answer. A replica that finds itself broken ends by a signal. What to \
-            do about each: docs/operations.md.
+            Exit codes: 0 done; 1 the thing asked is not so (absent key, damage found); 2 usage or topology error; 3 \
+            refused for safety; 4 the cluster does not answer. A replica that finds itself broken ends by a signal. \
+            What to do about each: docs/operations.md.
             """,
         version: Release.version,
         subcommands: [

@@ -12,8 +12,8 @@ struct RunCommand: ParsableCommand {
         commandName: "run",
         abstract: "Run a replica in the foreground.",
         discussion: """
-            Prints one line, "replica N ready: view V, leader L", once it knows a leader and has caught up. What goes wrong is \
-            one line on standard error, which says what happened, to which file or endpoint, and what to do.
+            Prints one line, "replica N ready: view V, leader L", once it knows a leader and has caught up. What goes \
+            wrong is one line on standard error, which says what happened, to which file or endpoint, and what to do.
 
             Exit codes:
               0    stopped by SIGTERM or SIGINT; all that was acknowledged is durable
@@ -38,8 +38,8 @@ struct RunCommand: ParsableCommand {
     @Option(
         help: ArgumentHelp(
             """
-            Refuse the command at this position in place of executing it: for one that stops whoever executes it. Up to 8 \
-            times, and on all replicas until all have passed it.
+            Refuse the command at this position in place of executing it: for one that stops whoever executes it. Up \
+            to 8 times, and on all replicas until all have passed it.
             """, valueName: "position"))
     var skipRecord: [UInt64] = []
 

@@ -37,8 +37,8 @@ enum Signals {
         }
     }
 
-    /// The same as if SIGTERM had come, once standard input ends: how the replicas of `mpaxos cluster` notice that their
-    /// parent is gone, even when it was killed.
+    /// The same as if SIGTERM had come, once standard input ends: how the replicas of `mpaxos cluster` notice that
+    /// their parent is gone, even when it was killed.
     static func stopWhenInputEnds() {
         Thread.detachNewThread {
             var byte: UInt8 = 0

@@ -9,13 +9,15 @@ struct SimulateCommand: ParsableCommand {
         abstract: "Run the protocol in a deterministic simulation, with faults drawn from a seed.",
         usage: """
             mpaxos simulate --seeds A..<B [--replicas <n>] [--links|--no-links] [--jobs <n>]
-            mpaxos simulate --seed N [--trace] [--replicas <n>] [--links|--no-links] [--faults <n,n>] [--clients <n>] [--duration <ms>]
+            mpaxos simulate --seed N [--trace] [--replicas <n>] [--links|--no-links] [--faults <n,n>] \
+            [--clients <n>] [--duration <ms>]
             mpaxos simulate --planted-bugs <limit>
             mpaxos simulate --whole (--seeds A..<B | --seed N [--trace] [--faults <n,n>] [--duration <ms>] | --planted-bugs <limit>) [--replicas <n>]
             """,
         discussion: """
-            Stops at the first seed that violates a safety or liveness rule, with exit code 1 and a shorter run of it if there is one. \
-            --planted-bugs switches deliberate mistakes on, one after the other, and tells after how many seeds each is found.
+            Stops at the first seed that violates a safety or liveness rule, with exit code 1 and a shorter run of it \
+            if there is one. --planted-bugs switches deliberate mistakes on, one after the other, and tells after how \
+            many seeds each is found.
             """)
 
     /// A range of seeds as Swift spells it.

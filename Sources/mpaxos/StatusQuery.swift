@@ -11,7 +11,8 @@ struct StatusQuery {
         let description: String
     }
 
-    /// A live replica answers STATUS at once, whatever it is at: once one has answered, the others have this long, in seconds.
+    /// A live replica answers STATUS at once, whatever it is at: once one has answered, the others have this long, in
+    /// seconds.
     private static let grace = 2.0
 
     /// With keys: seconds between looks at what keeps a connection from being made.

@@ -37,7 +37,7 @@ import Testing
 
     private func isStatus(_ line: Substring) -> Bool {
         let pattern =
-            /Status: (?:accepted|rejected|superseded(?: in part)? by \[decision \d+\]\(([\w.-]+)\)), (\d{4}-\d\d-\d\d)\./
+            /Status: (?:accepted|rejected|superseded(?: in part)? by \[decision \d+\]\(([\w.-]+)\)), (\d+-\d\d-\d\d)\./
         guard let match = line.wholeMatch(of: pattern) else { return false }
         if let other = match.output.1 {
             let path = SourceTree.root.appending(path: "\(Self.folder)/\(other)").path

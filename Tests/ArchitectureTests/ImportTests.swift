@@ -3,13 +3,14 @@ import Testing
 
 /// Who may import whom: the table of the architecture, held against the sources.
 @Suite struct ImportTests {
-    /// What each module may import, apart from the system's modules. `Package.swift` cannot be the judge: it allows whatever a
-    /// dependency drags in.
+    /// What each module may import, apart from the system's modules. `Package.swift` cannot be the judge: it allows
+    /// whatever a dependency drags in.
     static let allowed: [String: Set<String>] = [
         "Invariants": ["CSupport"],
         "Consensus": ["Invariants"],
         "Flow": ["Invariants"],
         "Wire": ["Invariants", "Consensus"],
+        "KeyValueFormat": ["Invariants"],
         "Queues": ["Invariants", "CSupport"],
         "Frames": ["Invariants", "CZeroMQ"],
         "Keys": ["Invariants", "CZeroMQ"],
@@ -17,7 +18,7 @@ import Testing
         "ZMTP": ["Invariants", "CEpoll"],
         "PersistentMemory": ["Invariants", "CPersistentMemory", "CSupport"],
         "Storage": ["Invariants", "PersistentMemory", "Consensus"],
-        "StateMachines": ["Invariants", "PersistentMemory"],
+        "StateMachines": ["Invariants", "PersistentMemory", "KeyValueFormat"],
         "Topology": ["Keys", "TOMLKit"],
         "Simulation": ["Invariants", "CSupport", "Consensus", "Flow"],
         "Metrics": ["Invariants", "CSupport"],
@@ -30,8 +31,8 @@ import Testing
         ],
         "Links": ["Invariants", "Consensus", "Wire", "Queues", "Frames", "Pipeline", "Metrics", "Logging"],
         "ClusterSimulation": [
-            "Invariants", "CSupport", "Consensus", "Wire", "Queues", "Frames", "PersistentMemory", "Storage",
-            "StateMachines", "StateTransfer", "Pipeline", "Links", "Metrics", "Simulation", "Logging",
+            "Invariants", "CSupport", "Consensus", "Wire", "KeyValueFormat", "Queues", "Frames", "PersistentMemory",
+            "Storage", "StateMachines", "StateTransfer", "Pipeline", "Links", "Metrics", "Simulation", "Logging",
         ],
         "Transport": [
             "Invariants", "CSupport", "Wire", "Keys", "Frames", "Messaging", "ZMTP", "Topology", "Pipeline", "Links",
@@ -46,18 +47,18 @@ import Testing
             "StateMachines", "Topology", "Pipeline", "StateTransfer", "Links", "Transport", "Status", "Metrics",
             "Logging",
         ],
-        "Client": ["Invariants", "Wire", "Keys", "Frames", "Messaging", "Topology"],
-        "MPaxosSM": ["Client", "Keys", "Logging", "Replica", "StateMachines", "Topology"],
-        "LoadGenerator": ["Invariants", "Keys", "Frames", "Messaging", "Wire", "ZMTP", "Histogram"],
+        "Client": ["Invariants", "Wire", "KeyValueFormat", "Keys", "Frames", "Messaging", "Topology"],
+        "MPaxosSM": ["Client", "KeyValueFormat", "Keys", "Logging", "Replica", "StateMachines", "Topology"],
+        "LoadGenerator": ["Invariants", "Keys", "Frames", "Messaging", "Wire", "KeyValueFormat", "ZMTP", "Histogram"],
         "mpaxos": [
             "Invariants", "Replica", "Client", "LoadGenerator", "Simulation", "ClusterSimulation", "Topology",
-            "Storage",
-            "StateMachines", "PersistentMemory", "Keys", "Wire", "Status", "ArgumentParser", "Logging",
+            "Storage", "StateMachines", "PersistentMemory", "Keys", "Wire", "KeyValueFormat", "Status",
+            "ArgumentParser", "Logging",
         ],
     ]
 
-    /// Modules of the toolchain: free for all but the core and the windows of its links, which are pure state machines: of what
-    /// is around them they know `Invariants` alone.
+    /// Modules of the toolchain: free for all but the core and the windows of its links, which are pure state machines:
+    /// of what is around them they know `Invariants` alone.
     static let system: Set<String> = [
         "Musl", "Swift", "Synchronization", "Glibc", "Foundation", "FoundationEssentials", "Dispatch",
     ]

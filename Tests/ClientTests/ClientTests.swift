@@ -1,5 +1,6 @@
 import Foundation
 import MPaxosClient
+import MPaxosKeyValueFormat
 import MPaxosMessaging
 import MPaxosWire
 import Synchronization
@@ -29,8 +30,8 @@ import Testing
         var current: UInt64 { value.load(ordering: .relaxed) }
     }
 
-    /// Another program listened at the endpoint, of a socket that a client does not fit: libzmq never tries such an endpoint
-    /// again by itself.
+    /// Another program listened at the endpoint, of a socket that a client does not fit: libzmq never tries such an
+    /// endpoint again by itself.
     @Test func whoComesAfterAWrongSocketIsConnectedTo() async throws {
         let endpoint: String
         let client: Client

@@ -148,7 +148,8 @@ private let quick = ClientOptions(timeout: .seconds(30), attempt: .milliseconds(
         #expect("\(error)".count > 20)
     }
 
-    /// TOO_LARGE carries a number alone: whether it is about the request or about the reply, the request's own size tells.
+    /// TOO_LARGE carries a number alone: whether it is about the request or about the reply, the request's own size
+    /// tells.
     @Test func tooLargeIsSaidOfWhatIsTooLarge() throws {
         let replica = try FakeReplica { _, _ in FakeReplica.Answer(status: .tooLarge, body: [0, 1, 0, 0]) }
         defer { replica.stop() }
@@ -178,7 +179,8 @@ private let quick = ClientOptions(timeout: .seconds(30), attempt: .milliseconds(
         #expect(ClientError.full(reason).description == sentence)
     }
 
-    /// EXPIRED after an attempt that may have been executed: the outcome is lost, and must not be taken for "not executed".
+    /// EXPIRED after an attempt that may have been executed: the outcome is lost, and must not be taken for "not
+    /// executed".
     @Test func expiredAfterAnUncertainAttemptIsSaid() throws {
         let replica = try FakeReplica { _, index in
             index == 0 ? .noLeader(milliseconds: 1) : FakeReplica.Answer(status: .expired)

@@ -6,8 +6,8 @@ import MPaxosMessaging
 import MPaxosWire
 import Synchronization
 
-/// A replica that speaks MPX/1 and answers by script: a ROUTER on a thread of its own. What it answers is the test's; that it
-/// knows nothing of consensus is the point.
+/// A replica that speaks MPX/1 and answers by script: a ROUTER on a thread of its own. What it answers is the test's;
+/// that it knows nothing of consensus is the point.
 final class FakeReplica: Sendable {
     struct Request: Sendable, Equatable {
         let header: RequestHeader

@@ -262,7 +262,8 @@ import Testing
                 == .earlierLife(met: Life(bootCount: 2, nonce: 111)))
     }
 
-    /// A word of a process that has ended may come late: it is refused, and is not held against the lives that come after it.
+    /// A word of a process that has ended may come late: it is refused, and is not held against the lives that come
+    /// after it.
     @Test func theOwnPastIsNotHeldAgainstAReplica() {
         let all = members(3)
         assemble(all)
@@ -296,7 +297,8 @@ import Testing
         }
     }
 
-    /// A life that was refused, since a copy had been met, and that all take up again in the end, is held against nobody.
+    /// A life that was refused, since a copy had been met, and that all take up again in the end, is held against
+    /// nobody.
     @Test func whoIsTakenUpAgainStaysSo() {
         let all = members(3)
         assemble(all)

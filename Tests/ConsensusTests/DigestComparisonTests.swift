@@ -39,8 +39,8 @@ import Testing
         #expect(verdict([(5, 1), (5, 2), (5, 2), nil, nil]) == .undecided(0b00110), "two of five are none")
     }
 
-    /// The third replica told nothing of the instance in dispute, and the one that differs is gone: what the third tells of
-    /// a later instance settles it.
+    /// The third replica told nothing of the instance in dispute, and the one that differs is gone: what the third
+    /// tells of a later instance settles it.
     @Test func aMajorityTellsLater() {
         var comparison = DigestComparison(index: 0, count: 3)
         _ = comparison.take(.init(executed: 23, value: 1), from: 0, now: 1)

@@ -3,7 +3,8 @@ import Testing
 
 /// How elections end, or do not.
 @Suite struct ElectionTests {
-    /// A replica whose log is full of what it has not trimmed cannot adopt what lies above: it lets others try, who can.
+    /// A replica whose log is full of what it has not trimmed cannot adopt what lies above: it lets others try, who
+    /// can.
     @Test func aCandidateWithoutSlotsLetsOthersTry() {
         let cluster = TestCluster(5, window: 2, slotCount: 16)
         cluster.elect(1)
@@ -60,8 +61,8 @@ import Testing
         #expect(prepare(after: 5) == last)
     }
 
-    /// Large batches come one at a time: the election takes far longer than the timeouts, and is not overtaken. (Simulator, seed
-    /// 23227 of three replicas: the same election began anew for ever.)
+    /// Large batches come one at a time: the election takes far longer than the timeouts, and is not overtaken.
+    /// (Simulator, seed 23227 of three replicas: the same election began anew for ever.)
     @Test func anElectionLastsAsLongAsItGetsOn() {
         let cluster = TestCluster(5, window: 16, slotCount: 128)
         cluster.elect(1)
@@ -99,8 +100,9 @@ import Testing
         #expect(candidate.core.entry(at: 16)?.batch.offset == 16)
     }
 
-    /// A leader may hold decided values above an undecided one. Once that is decided, the commit index covers all of them: else a
-    /// follower would not know that it lacks what the leader trims. (Simulator, seed 91736 of three replicas.)
+    /// A leader may hold decided values above an undecided one. Once that is decided, the commit index covers all of
+    /// them: else a follower would not know that it lacks what the leader trims. (Simulator, seed 91736 of three
+    /// replicas.)
     @Test func whatALeaderKnowsAsDecidedItTells() {
         let cluster = TestCluster(3)
         cluster.elect(1)

@@ -1,8 +1,8 @@
 import Foundation
 import Testing
 
-/// The scenarios of Tests/Scenarios, each held against the messages that it is expected to show. With MPAXOS_REWRITE=1 in the
-/// environment they are written anew: then read the difference.
+/// The scenarios of Tests/Scenarios, each held against the messages that it is expected to show. With MPAXOS_REWRITE=1
+/// in the environment they are written anew: then read the difference.
 @Suite struct GoldenScenarioTests {
     static let folder = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
         .appending(path: "Scenarios")

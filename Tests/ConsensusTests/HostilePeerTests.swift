@@ -3,8 +3,8 @@ import Testing
 
 /// Whatever a peer says, no core stops for it, and none is spent by it.
 ///
-/// `MPAXOS_SEED`, `MPAXOS_FUZZ_ROUNDS` and `MPAXOS_FUZZ_TRACE` are as with the decoders: the last message printed is the one that a core stopped
-/// for.
+/// `MPAXOS_SEED`, `MPAXOS_FUZZ_ROUNDS` and `MPAXOS_FUZZ_TRACE` are as with the decoders: the last message printed is
+/// the one that a core stopped for.
 @Suite struct HostilePeerTests {
     private func clusters(_ count: Int, rounds: Int, _ body: (UInt64) throws -> Void) rethrows {
         print("hostile peers of \(count): MPAXOS_SEED=\(Fuzz.seed)")
@@ -62,8 +62,8 @@ import Testing
         #expect(cluster.members.contains { $0.core.isFollowed })
     }
 
-    /// One that was away for more views than a message moves it gets there all the same: to follow, and to vote where it
-    /// is needed for a majority.
+    /// One that was away for more views than a message moves it gets there all the same: to follow, and to vote where
+    /// it is needed for a majority.
     @Test func awayForManyViews() throws {
         let cluster = TestCluster(3)
         cluster.crash(0)
@@ -100,8 +100,8 @@ import Testing
         #expect(cluster.members.allSatisfy { $0.core.known == 1 && !$0.core.needsStateTransfer })
     }
 
-    /// A base that nobody can have decided gets onto the record of a leader, by one promise that is wrong, and its word to
-    /// the others. With the next views it is gone from all.
+    /// A base that nobody can have decided gets onto the record of a leader, by one promise that is wrong, and its word
+    /// to the others. With the next views it is gone from all.
     @Test(arguments: [false, true])
     func absurdBase(isRestarted: Bool) throws {
         let cluster = TestCluster(3)

@@ -74,8 +74,8 @@ import Testing
         #expect(pauses(cluster, count: 2)[1] <= 2 * Self.suspect + 10_000)
     }
 
-    /// Far away a heartbeat that TCP has to send again is late by a round trip and more: a leader there is given six; but
-    /// no way is so long that it excuses everything.
+    /// Far away a heartbeat that TCP has to send again is late by a round trip and more: a leader there is given six;
+    /// but no way is so long that it excuses everything.
     @Test(
         arguments: [(0, 300_000), (50_000, 300_000), (300_000, 1_800_000), (5_000_000, 2_400_000)]
             as [(Microseconds, Microseconds)])

@@ -1,9 +1,9 @@
 import MPaxosSimulation
 import Testing
 
-/// The simulator finds each of the deliberate mistakes. The medians of the seeds that this takes are in docs/testing.md, from
-/// `mpaxos simulate --planted-bugs 5000`; here the searches for what is rare begin close to where it was found once, so that they
-/// are quick for as long as the seeds mean the same.
+/// The simulator finds each of the deliberate mistakes. The medians of the seeds that this takes are in
+/// docs/testing.md, from `mpaxos simulate --planted-bugs 5000`; here the searches for what is rare begin close to where
+/// it was found once, so that they are quick for as long as the seeds mean the same.
 @Suite struct PlantedBugTests {
     private static let firstSeeds: [String: UInt64] = [
         "promiseBeforeDurable": 4_000_000, "establishedTooEarly": 3_000_000, "adoptFirstReported": 60,

@@ -164,7 +164,8 @@ import Testing
         cluster.elect(2)
         #expect(cluster.propose(20, at: 2) == 1)
         cluster.isLost = { _, _, _ in false }
-        // Two acceptances of view 1 reach the leader of view 2: had they counted, 20 would be decided with one vote of its own.
+        // Two acceptances of view 1 reach the leader of view 2: had they counted, 20 would be decided with one vote of
+        // its own.
         for from in [0, 3, 4] {
             cluster.deliver(
                 Message(kind: .accepted, view: 1, instance: 1, bound: 0, commit: 0), from: from, to: 2)

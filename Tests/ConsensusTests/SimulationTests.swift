@@ -76,7 +76,8 @@ import Testing
         #expect(total.refusedStarts > 0 && total.driftsFound > 0)
     }
 
-    /// What a member with a key says in the name of another is as if it had not been said: before the founding and after.
+    /// What a member with a key says in the name of another is as if it had not been said: before the founding and
+    /// after.
     @Test(arguments: [3, 5]) func liesAreWithoutEffect(replicaCount: Int) {
         var (lies, earlyLies) = (0, 0)
         for seed in 0..<40 as Range<UInt64> {
@@ -111,8 +112,8 @@ import Testing
         }
     }
 
-    /// A replica that sleeps through the phase without faults and would sleep on is woken at its end: by then the others have
-    /// dropped what it lacks, and it must get their state within the bound.
+    /// A replica that sleeps through the phase without faults and would sleep on is woken at its end: by then the
+    /// others have dropped what it lacks, and it must get their state within the bound.
     @Test func whoWakesEarlyGetsAStateInTime() {
         var woken = 0
         for seed in 0..<8 as Range<UInt64> {
@@ -125,7 +126,8 @@ import Testing
             let report = simulator.run()
             #expect(report.failure?.description == nil)
             #expect(report.transfers > 0, "seed \(seed): the others have dropped what it lacks")
-            // A transfer stops its replica. Another crash: the majority that goes on does without the sleeper, which starts anew.
+            // A transfer stops its replica. Another crash: the majority that goes on does without the sleeper, which
+            // starts anew.
             if report.crashes == report.transfers { woken += 1 }
         }
         #expect(woken > 0)

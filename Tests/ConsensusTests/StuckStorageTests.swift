@@ -79,7 +79,8 @@ import Testing
         #expect(cluster.members[1].core.decided == 12)
     }
 
-    /// The leader is gone, and one of the others cannot keep its promises: each further view of it would refuse whom the others elect.
+    /// The leader is gone, and one of the others cannot keep its promises: each further view of it would refuse whom
+    /// the others elect.
     @Test(arguments: [false, true])
     func aStuckCandidateGivesUp(isUnnoticed: Bool) {
         let cluster = TestCluster(5, plantedBugs: isUnnoticed ? .stuckStorageUnnoticed : [])

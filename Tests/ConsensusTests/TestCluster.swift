@@ -1,6 +1,7 @@
 import MPaxosConsensus
 
-/// A few cores in one thread without chance: messages are delivered in order, everything is durable at once unless held.
+/// A few cores in one thread without chance: messages are delivered in order, everything is durable at once unless
+/// held.
 final class TestCluster {
     final class Member {
         let configuration: Configuration

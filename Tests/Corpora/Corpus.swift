@@ -9,7 +9,8 @@ func hold(_ condition: Bool, _ what: @autoclosure () -> String) throws(Violation
     if !condition { throw Violation(description: what()) }
 }
 
-/// The inputs of one decoder that are kept in `Tests/Corpora`: a valid one of each kind, and every one that ever failed.
+/// The inputs of one decoder that are kept in `Tests/Corpora`: a valid one of each kind, and every one that ever
+/// failed.
 struct Corpus {
     static let folder = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
         .appending(path: "Corpora")
@@ -44,8 +45,8 @@ struct Corpus {
 
 /// A seeded run of inputs made of a corpus by chance, against a property of their decoder.
 ///
-/// `MPAXOS_SEED=n` makes the inputs of an earlier run again, `MPAXOS_FUZZ_ROUNDS=n` so many, `MPAXOS_FUZZ_TRACE=1` prints each before it is
-/// tried: the last one printed is the one that ended the process.
+/// `MPAXOS_SEED=n` makes the inputs of an earlier run again, `MPAXOS_FUZZ_ROUNDS=n` so many, `MPAXOS_FUZZ_TRACE=1`
+/// prints each before it is tried: the last one printed is the one that ended the process.
 struct Fuzz {
     private static let environment = ProcessInfo.processInfo.environment
     static let seed = environment["MPAXOS_SEED"].flatMap(UInt64.init) ?? UInt64.random(in: 0..<1 << 48)

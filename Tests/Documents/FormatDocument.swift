@@ -24,8 +24,9 @@ struct FormatDocument {
     /// Numbers of lines, from 1, that are longer than a document's may be.
     var overlongLines: [Int] { lines.indices.filter { lines[$0].count > 160 }.map { $0 + 1 } }
 
-    /// The bytes of the fenced block that begins with "```KIND NAME". Each of its lines is the offset of its first byte,
-    /// the bytes in hexadecimal, and what they are, between bars; a line "..." stands for zeros up to the next offset.
+    /// The bytes of the fenced block that begins with "```KIND NAME". Each of its lines is the offset of its first
+    /// byte, the bytes in hexadecimal, and what they are, between bars; a line "..." stands for zeros up to the next
+    /// offset.
     func example(_ name: String) throws -> [UInt8] { try parsedExample(name).bytes }
 
     /// Where the lines of an example begin.

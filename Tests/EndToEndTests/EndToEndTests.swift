@@ -1,7 +1,7 @@
 import Testing
 
-/// Real processes, real sockets, real kill -9. Each test is one scenario in `scenarios/`, where what it checks is written; a
-/// scenario can be run by itself, say `python3 Tests/EndToEndTests/scenarios/crashes.py kills --rounds 100`.
+/// Real processes, real sockets, real kill -9. Each test is one scenario in `scenarios/`, where what it checks is
+/// written; a scenario can be run by itself, say `python3 Tests/EndToEndTests/scenarios/crashes.py kills --rounds 100`.
 @Suite("End to end", .serialized, .timeLimit(.minutes(4)))
 struct EndToEndTests {
     /// What a client sees that speaks the protocol to the byte, through each of three replicas.

@@ -1,8 +1,8 @@
 import Foundation
 import Testing
 
-/// One end-to-end scenario: a Python script that starts clusters of the `mpaxos` executable and talks to them with a client
-/// of its own, which shares nothing with this project but the protocol's description.
+/// One end-to-end scenario: a Python script that starts clusters of the `mpaxos` executable and talks to them with a
+/// client of its own, which shares nothing with this project but the protocol's description.
 struct Scenario {
     /// How the replicas' stages are laid on threads.
     enum Threads: String, CaseIterable, CustomTestStringConvertible {
@@ -14,7 +14,8 @@ struct Scenario {
     let script: String
     let name: String
 
-    /// Seconds; a scenario that takes longer counts as hanging, and says where. Far more than any takes on a busy machine.
+    /// Seconds; a scenario that takes longer counts as hanging, and says where. Far more than any takes on a busy
+    /// machine.
     private static let limit = 180
 
     /// The exit code of a scenario that this machine lacks something for.

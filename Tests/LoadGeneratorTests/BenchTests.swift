@@ -1,4 +1,5 @@
 import Foundation
+import MPaxosKeyValueFormat
 import MPaxosWire
 import Testing
 

@@ -1,5 +1,6 @@
 import Foundation
 import MPaxosFrames
+import MPaxosKeyValueFormat
 import MPaxosKeys
 import MPaxosMessaging
 import MPaxosWire

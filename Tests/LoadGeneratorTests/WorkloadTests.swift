@@ -1,4 +1,5 @@
 import Glibc
+import MPaxosKeyValueFormat
 import MPaxosWire
 import MPaxosZMTP
 import Testing

@@ -3,8 +3,9 @@ import Testing
 
 @testable import MPaxosPersistentMemory
 
-/// Runs a load on a heap and, at its flushes and fences, recovers from memory as a crash there may leave it. What is recovered
-/// must be the state before the commit under way or the state after it; and after it, once `commit` has returned.
+/// Runs a load on a heap and, at its flushes and fences, recovers from memory as a crash there may leave it. What is
+/// recovered must be the state before the commit under way or the state after it; and after it, once `commit` has
+/// returned.
 final class CrashRun {
     typealias Seeded = CrashModel.Seeded
 

@@ -59,8 +59,8 @@ import Testing
         #expect(pool.unflushed(0..<pool.region.count, "it") == nil)
     }
 
-    /// Nothing goes around the one place that flushes: behind a load, the shadow made of what it was told is the region itself; and
-    /// the rest of the file, which is libpmemobj's, is what it was when the pool had been opened.
+    /// Nothing goes around the one place that flushes: behind a load, the shadow made of what it was told is the region
+    /// itself; and the rest of the file, which is libpmemobj's, is what it was when the pool had been opened.
     @Test func allStoresGoThroughTheFlushes() throws {
         let file = TemporaryPool()
         try file.format(journalSize: 64 << 10)

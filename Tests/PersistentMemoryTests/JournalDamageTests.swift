@@ -3,8 +3,8 @@ import Testing
 
 @testable import MPaxosPersistentMemory
 
-/// Single bits are flipped in all that an open of a heap reads before it maps its data: each flip is refused, or the state is
-/// the same after all.
+/// Single bits are flipped in all that an open of a heap reads before it maps its data: each flip is refused, or the
+/// state is the same after all.
 @Suite struct JournalDamageTests {
     /// A heap with some commits in its journal, as it is when the process is killed.
     private final class Killed {

@@ -4,7 +4,8 @@ import Testing
 
 /// Damage to what libpmemobj keeps in a file is found before libpmemobj sees it: it would crash, or loop for ever.
 @Suite struct PoolSealTests {
-    /// In the descriptor: where the root is and its size. Logs of lanes: 0x2ce1 and 0x1a1000 ended in SIGSEGV in `pmemobj_open`.
+    /// In the descriptor: where the root is and its size. Logs of lanes: 0x2ce1 and 0x1a1000 ended in SIGSEGV in
+    /// `pmemobj_open`.
     @Test(arguments: [6144, 6160, 6200, 0x2ce1, 0x3000, 0x1a1000, 0x300000])
     func damageInFrontOfTheRegion(offset: Int) throws {
         let file = TemporaryPool()

@@ -95,8 +95,8 @@ import Testing
         }
     }
 
-    /// A long write whose first and last lines were written before in the same commit is undone byte for byte, and does not have
-    /// the lines between kept.
+    /// A long write whose first and last lines were written before in the same commit is undone byte for byte, and does
+    /// not have the lines between kept.
     @Test func longWritesAreUndone() throws {
         var random = Seeded(seed: 3)
         let heap = try smallHeap()

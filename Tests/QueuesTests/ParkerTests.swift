@@ -3,8 +3,8 @@ import MPaxosCSupport
 import MPaxosQueues
 import Testing
 
-/// A lane with one input ring, as the replica's lanes use the parker: it spins for a while, then sleeps. Gives nil when it slept
-/// `patience` ms through: a lost wake-up.
+/// A lane with one input ring, as the replica's lanes use the parker: it spins for a while, then sleeps. Gives nil when
+/// it slept `patience` ms through: a lost wake-up.
 private func take(
     _ ring: SPSCRing<UInt64>, _ parker: Parker, spinning turns: UInt64, patience: Int32 = 20_000
 ) -> UInt64? {
@@ -73,9 +73,9 @@ private func isReadable(_ parker: Parker) -> Bool {
         #expect(!isReadable(parker))
     }
 
-    /// Two lanes pass short bursts of numbers to and fro. Each waits a random while before every number and spins a random
-    /// while before it sleeps, so that the steps into sleep meet the wake-up at every point. A lost wake-up shows as a lane that
-    /// sleeps 20 s.
+    /// Two lanes pass short bursts of numbers to and fro. Each waits a random while before every number and spins a
+    /// random while before it sleeps, so that the steps into sleep meet the wake-up at every point. A lost wake-up
+    /// shows as a lane that sleeps 20 s.
     @Test func noWakeUpIsLostInPingPong() throws {
         let rounds: UInt64 = 50_000
         let there = SPSCRing<UInt64>.allocate(capacity: 4)
@@ -122,20 +122,21 @@ private func pingPong(
 }
 
 @Suite struct ManyProducersParkerTests {
-    /// Three producers that each wait for the lane to have taken their number before they push the next: the lane is about to
-    /// sleep nearly all the time, and every push must get it up.
+    /// Three producers that each wait for the lane to have taken their number before they push the next: the lane is
+    /// about to sleep nearly all the time, and every push must get it up.
     @Test func noWakeUpIsLostWithManyProducers() throws {
         let producers = 3
         let each = 8_000
-        let ring = MPSCRing<Int>.allocate(capacity: 8)
         let parker = try #require(Parker.allocate())
+        let offered = (0..<producers).map { _ in SPSCRing<Int>.allocate(capacity: 2) }
         let taken = (0..<producers).map { _ in SPSCRing<Int>.allocate(capacity: 2) }
         let workers = (0..<producers).map { producer in
-            Worker { [acknowledgement = taken[producer]] in
+            Worker { [ring = offered[producer], acknowledgement = taken[producer]] in
                 var random = XorShift(seed: UInt64(producer + 1))
                 for number in 0..<each {
                     for _ in 0..<(random.next() % 500) { csupport_pause() }
-                    if !ring.push(producer) { return }
+                    if !ring.push(number) { return }
+                    ring.publish()
                     parker.wake()
                     while acknowledgement.pop() != number { sched_yield() }
                 }
@@ -144,14 +145,14 @@ private func pingPong(
         var counts = [Int](repeating: 0, count: producers)
         var lost = false
         while !lost && counts.reduce(0, +) < producers * each {
-            if let producer = ring.pop() {
+            if let producer = offered.indices.first(where: { offered[$0].pop() != nil }) {
                 _ = taken[producer].push(counts[producer])
                 taken[producer].publish()
                 counts[producer] += 1
                 continue
             }
             parker.prepareToPark()
-            if !ring.isEmpty {
+            if !offered.allSatisfy(\.isEmpty) {
                 parker.cancelPark()
             } else if parker.park() {
                 var descriptor = pollfd(fd: parker.fileDescriptor, events: Int16(POLLIN), revents: 0)
@@ -163,8 +164,7 @@ private func pingPong(
         #expect(!lost)
         try #require(counts == [Int](repeating: each, count: producers))
         for worker in workers { #expect(worker.join()) }
-        for acknowledgement in taken { acknowledgement.deallocate() }
-        ring.deallocate()
+        for ring in offered + taken { ring.deallocate() }
         parker.deallocate()
     }
 }

@@ -181,8 +181,8 @@ import Testing
         #expect(try rig.order.collect()?.get() != nil)
     }
 
-    /// An executor whose state was not read at the opening reads it as fast as it can, then now and then; a byte that no
-    /// commit has changed ends it.
+    /// An executor whose state was not read at the opening reads it as fast as it can, then now and then; a byte that
+    /// no commit has changed ends it.
     @Test func theStateIsRead() throws {
         let rig = try Rig()
         rig.run(now: 1_000_000)

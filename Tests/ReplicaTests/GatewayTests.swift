@@ -85,7 +85,8 @@ import Testing
                 settings: .init(
                     replica: 0, maximumRequest: 1_000, maximumOutstanding: outstanding,
                     maximumOutstandingBytes: 1 << 20, patience: GatewayTests.patience,
-                    clientEndpoints: ["a", "b", "c"], index: 0, epoch: 3, secret: { UInt64.random(in: 1...UInt64.max) }),
+                    clientEndpoints: ["a", "b", "c"], index: 0, epoch: 3,
+                    secret: { UInt64.random(in: 1...UInt64.max) }),
                 port: port, progress: progress, board: board, validator: { _, _ in nil }, statusReport: { "" },
                 rings: rings,
                 parkers: Parkers(gateway: parker, engine: parker, links: parker, executor: parker), gate: nil)

@@ -11,8 +11,8 @@ import Testing
 @testable import MPaxosStatus
 @testable import MPaxosTransport
 
-/// Frames that no honest replica sends, in the name of one that is linked, through all that a frame passes: a replica does not
-/// stop for them, and goes on to work with the others.
+/// Frames that no honest replica sends, in the name of one that is linked, through all that a frame passes: a replica
+/// does not stop for them, and goes on to work with the others.
 @Suite struct HostileFrameTests {
     private static func header(_ encode: (UnsafeMutableRawPointer) -> Void) -> [UInt8] {
         var bytes = [UInt8](repeating: 0, count: PeerHeader.size)
@@ -86,8 +86,8 @@ import Testing
         #expect(engine.mayLog(.implausible, of: 2, now: 6_000_000))
     }
 
-    /// Anything that passes for a frame, mostly with numbers near those of the replica. `MPAXOS_SEED` and `MPAXOS_FUZZ_ROUNDS` are as with
-    /// the decoders.
+    /// Anything that passes for a frame, mostly with numbers near those of the replica. `MPAXOS_SEED` and
+    /// `MPAXOS_FUZZ_ROUNDS` are as with the decoders.
     @Test(arguments: 0..<4)
     func anything(run: Int) throws {
         let seed = Fuzz.seed &+ UInt64(run)

@@ -90,8 +90,8 @@ import Testing
         return incoming
     }
 
-    /// What it voted for below the end of the snapshot may be another value than the one that was chosen: it must not pass for decided.
-    /// What it voted for above it, and its promise, stay.
+    /// What it voted for below the end of the snapshot may be another value than the one that was chosen: it must not
+    /// pass for decided. What it voted for above it, and its promise, stay.
     @Test func votesForWhatIsPartOfTheStateAreGivenUp() throws {
         defer { try? FileManager.default.removeItem(at: folder) }
         try execute(4, in: member)
@@ -103,9 +103,9 @@ import Testing
             let pools = try Pools(topology: topology, member: member, charter: charter)
             var effects = EffectBuffer()
             var core = pools.recovered.core(
-            Configuration(
-                replica: 0, replicaCount: 3, window: topology.protocol.window,
-                slotCount: pools.recovered.acceptor.slotCount, seed: 1))
+                Configuration(
+                    replica: 0, replicaCount: 3, window: topology.protocol.window,
+                    slotCount: pools.recovered.acceptor.slotCount, seed: 1))
             core.start(now: 0, into: &effects)
             let (decided, floor, view) = (core.decided, core.floor, core.view)
             #expect(pools.recovered.state.executed == 8 && decided == 8)
@@ -118,7 +118,8 @@ import Testing
                 }
                 let entry = try #require(found)
                 #expect(entry.view == 7 && !entry.isDecided)
-                let tag = pools.recovered.acceptor.bytes(of: entry.batch).loadUnaligned(fromByteOffset: 8, as: UInt64.self)
+                let bytes = pools.recovered.acceptor.bytes(of: entry.batch)
+                let tag = bytes.loadUnaligned(fromByteOffset: 8, as: UInt64.self)
                 #expect(tag == instance &* 7)
             }
             #expect(view == 7 && pools.recovered.acceptor.promised == 7)
@@ -135,13 +136,15 @@ import Testing
         try vote(1...12, in: 7)
         try transfer().install(over: member.statePool)
         let pools = try Pools(topology: topology, member: member, charter: charter)
-        #expect(pools.recovered.acceptor.floor == 100_001 && pools.recovered.acceptor.used == 0 && pools.recovered.acceptor.promised == 7)
-        #expect(pools.recovered.acceptor.hasSlot(for: 100_001) && pools.recovered.acceptor.reserve(1 << 20) != nil)
+        let acceptor = pools.recovered.acceptor
+        #expect(acceptor.floor == 100_001 && acceptor.used == 0 && acceptor.promised == 7)
+        #expect(acceptor.hasSlot(for: 100_001) && acceptor.reserve(1 << 20) != nil)
         pools.recovered.state.close()
         pools.recovered.acceptor.close()
     }
 
-    /// What is decided in a state counts as accepted in the view promised, so that one must not be lower than the giver's.
+    /// What is decided in a state counts as accepted in the view promised, so that one must not be lower than the
+    /// giver's.
     @Test(arguments: [3, 7, 9] as [UInt64]) func thePromiseRisesToThatOfTheGiver(view: UInt64) throws {
         defer { try? FileManager.default.removeItem(at: folder) }
         try vote(1...1, in: 7)

@@ -29,7 +29,8 @@ import Testing
         }
     }
 
-    /// A lane that sleeps is in good health; one that waits for a disk in the middle of a turn is not, until it goes on.
+    /// A lane that sleeps is in good health; one that waits for a disk in the middle of a turn is not, until it goes
+    /// on.
     @Test func aLaneThatStandsStill() async throws {
         let board = StatusBoard(members: [0])
         board.isReady = true

@@ -7,7 +7,8 @@ import MPaxosStateMachines
 import MPaxosTopology
 import Testing
 
-/// Three replicas in this process, or fewer, over `ipc://` in a folder of their own, as a user of the library runs them.
+/// Three replicas in this process, or fewer, over `ipc://` in a folder of their own, as a user of the library runs
+/// them.
 final class NodeCluster: @unchecked Sendable {
     // Unchecked: `nodes` is touched by the test alone.
     let folder = FileManager.default.temporaryDirectory.appending(

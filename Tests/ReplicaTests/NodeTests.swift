@@ -35,8 +35,8 @@ import Testing
         }
     }
 
-    /// A reply of a machine of one's own that is too large: the client is told so, and neither that the store is full nor that its
-    /// request is too large.
+    /// A reply of a machine of one's own that is too large: the client is told so, and neither that the store is full
+    /// nor that its request is too large.
     @Test func repliesThatAreTooLargeAreSaidToBe() throws {
         let cluster = try NodeCluster()
         for member in cluster.topology.replicas { try cluster.format(member.id, for: Babbler.self) }

@@ -454,7 +454,8 @@ import Testing
         #expect((50_000..<100_000).contains(patience))
     }
 
-    /// One that asks for what was decided in view after view, and reads nothing, costs no more memory than so many answers.
+    /// One that asks for what was decided in view after view, and reads nothing, costs no more memory than so many
+    /// answers.
     @Test func answersThatNobodyReads() throws {
         let rig = try TrafficRig()
         let batches = (1...200).map { rig.sender.batch(20_000, for: Instance($0)) }

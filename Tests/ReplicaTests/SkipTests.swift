@@ -32,8 +32,8 @@ import Testing
         }
     }
 
-    /// Runs the one replica of a topology, logging to standard error, and sends it requests from a thread. Ends when the
-    /// machine traps; after a minute all the same, and then as if all were well.
+    /// Runs the one replica of a topology, logging to standard error, and sends it requests from a thread. Ends when
+    /// the machine traps; after a minute all the same, and then as if all were well.
     /// - Parameter requests: sequences and bodies of SUBMITs in a session; without a sequence, QUERY.
     private static func run(_ file: String, sending requests: [(sequence: UInt64?, byte: UInt8)]) throws {
         let topology = try Topology(contentsOf: file)

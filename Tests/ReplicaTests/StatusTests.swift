@@ -156,7 +156,8 @@ import Testing
         #expect(after["passes"] as? Int == 2 && age >= 1.5 && age < 60)
     }
 
-    /// A digest that is not computed yet is none, and not zeros, which it might be. At position 0 it is one like any other.
+    /// A digest that is not computed yet is none, and not zeros, which it might be. At position 0 it is one like any
+    /// other.
     @Test func digestBeforeItIsComputed() throws {
         let before = try #require(try object(report)["digest"] as? [String: Any])
         #expect(before["position"] is NSNull && before["value"] is NSNull)

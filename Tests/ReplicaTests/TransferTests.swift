@@ -17,7 +17,8 @@ import Testing
 @testable import MPaxosStatus
 @testable import MPaxosTransport
 
-/// Giver and receiver, over a network that loses, repeats and reorders frames and brings others that nobody should have sent.
+/// Giver and receiver, over a network that loses, repeats and reorders frames and brings others that nobody should have
+/// sent.
 @Suite struct TransferTests {
     private struct Random: RandomNumberGenerator {
         var state: UInt64
@@ -202,7 +203,8 @@ import Testing
         frame.withUnsafeBytes { $0.loadUnaligned(fromByteOffset: 24, as: UInt64.self) }
     }
 
-    /// - Parameter trouble: of a thousand frames, so many are lost, so many repeated later; and as many others come that make no sense.
+    /// - Parameter trouble: of a thousand frames, so many are lost, so many repeated later; and as many others come
+    ///   that make no sense.
     @Test(arguments: [0, 50, 250]) func aStateArrivesWhole(trouble: Int) throws {
         let folder = try Self.folder()
         defer { try? FileManager.default.removeItem(at: folder) }
@@ -232,7 +234,8 @@ import Testing
                 let frame = late.remove(at: Int.random(in: late.indices, using: &random))
                 sides[frame.to].take(frame.bytes, needsState: frame.to == 0, now: now)
             }
-            // Not those that a replica believes since they come from its giver: refusals and offers would only begin it anew.
+            // Not those that a replica believes since they come from its giver: refusals and offers would only begin it
+            // anew.
             if Int.random(in: 0..<1000, using: &random) < trouble {
                 let to = Int.random(in: 0..<2, using: &random)
                 sides[to].take(Self.garbage(&random, tickets: [1, 2]), needsState: to == 0, now: now)
@@ -247,8 +250,8 @@ import Testing
         #expect(giver.board.statesGiven.load() <= 1)
     }
 
-    /// Over a link that takes longer for a chunk than the receiver waits before it asks again, the state arrives all the same, and the link
-    /// is not filled with what is on its way.
+    /// Over a link that takes longer for a chunk than the receiver waits before it asks again, the state arrives all
+    /// the same, and the link is not filled with what is on its way.
     @Test(arguments: [200_000, 450_000, 5_000_000] as [UInt64])
     func aSlowLinkIsEnough(bytesPerSecond: UInt64) throws {
         let folder = try Self.folder()
@@ -297,8 +300,8 @@ import Testing
 
     private enum ThirdWord: CaseIterable { case confirms, contradicts, silent, away }
 
-    /// The word of a third replica is waited for where one is there: for some seconds at an instance that each tells of, and
-    /// else for a moment.
+    /// The word of a third replica is waited for where one is there: for some seconds at an instance that each tells
+    /// of, and else for a moment.
     @Test(arguments: ThirdWord.allCases, [400, 1024] as [UInt64])
     private func anSnapshotWaitsForAThird(word: ThirdWord, executed: UInt64) throws {
         let folder = try Self.folder()
@@ -460,8 +463,8 @@ import Testing
         #expect(try answer(to: other, from: 2).contains(.refusal(ticket: 8, .busy)) == false)
     }
 
-    /// A snapshot that is in the making for ever, and one of a view that nobody can have come to: neither is waited for, nor
-    /// taken.
+    /// A snapshot that is in the making for ever, and one of a view that nobody can have come to: neither is waited
+    /// for, nor taken.
     @Test func whatIsNoOffer() throws {
         let folder = try Self.folder()
         defer { try? FileManager.default.removeItem(at: folder) }

@@ -1,9 +1,11 @@
+import MPaxosKeyValueFormat
 import MPaxosPersistentMemory
 
 @testable import MPaxosStateMachines
 
-/// What holds of any bytes that reach the key-value service as a body: a command that is accepted is the one that encodes to it; what
-/// validation refuses, execution refuses too; and a command that is taken back leaves nothing. Used by the tests and by `scripts/fuzz`.
+/// What holds of any bytes that reach the key-value service as a body: a command that is accepted is the one that
+/// encodes to it; what validation refuses, execution refuses too; and a command that is taken back leaves nothing. Used
+/// by the tests and by `scripts/fuzz`.
 final class KeyValueProperties {
     private let store: TestStore
     private let service: KeyValueService
@@ -27,7 +29,7 @@ final class KeyValueProperties {
 
     private func check(_ body: UnsafeRawBufferPointer, as kind: CommandKind) throws(Violation) -> Bool {
         let isValid = KeyValueService.validate(body, as: kind) == nil
-        let parsed = try? KeyValueCommand(body, as: kind)
+        let parsed = try? KeyValueRequest(body, isQuery: kind == .query)
         try hold(isValid == (parsed != nil), "validation and parsing disagree")
         if let parsed { try hold(Self.encoded(parsed).elementsEqual(body), "a command encodes to other bytes") }
 
@@ -54,7 +56,7 @@ final class KeyValueProperties {
         return isValid
     }
 
-    private static func encoded(_ command: KeyValueCommand) -> [UInt8] {
+    private static func encoded(_ command: KeyValueRequest) -> [UInt8] {
         let key = Array(command.key)
         switch command.operation {
         case .put(let value): return Body.put(key, Array(value))

@@ -74,7 +74,8 @@ private final class AcceptorCrashRun {
         try AcceptorPool(in: pool, expecting: identity.cluster, replica: identity.replica, boot: boot)
     }
 
-    /// An image with all that was stored is what a process leaves that is killed: then the machine runs on, and nothing is torn.
+    /// An image with all that was stored is what a process leaves that is killed: then the machine runs on, and nothing
+    /// is torn.
     private static func bootAfter(_ kind: CrashModel.ImageKind) -> UInt64 { kind == .everything ? boot : boot + 1 }
 
     func run(steps: Int) -> Outcome {
@@ -295,8 +296,8 @@ private final class FlushedLines: CrashRecorder {
         #expect(recorder.lines.contains(RecordCell.promise.primary / 64))
     }
 
-    /// A crash may spare a vote and lose the promise before it. Whoever has the vote goes on in its view: so the promise is
-    /// recorded anew, and stays when the vote is dropped. (Simulator, seed 34224 of five replicas.)
+    /// A crash may spare a vote and lose the promise before it. Whoever has the vote goes on in its view: so the
+    /// promise is recorded anew, and stays when the vote is dropped. (Simulator, seed 34224 of five replicas.)
     @Test func aVoteBringsItsPromiseBack() throws {
         let pool = try emptyPool(pages: AcceptorCrashRun.pages)
         AcceptorPool.write(identity: identity, geometry: AcceptorCrashRun.geometry, to: pool)

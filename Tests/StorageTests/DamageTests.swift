@@ -5,7 +5,8 @@ import Testing
 
 @testable import MPaxosStorage
 
-/// Single bits are flipped in all that opening the pools trusts: each is refused, or what is found is the same after all.
+/// Single bits are flipped in all that opening the pools trusts: each is refused, or what is found is the same after
+/// all.
 @Suite struct DamageTests {
     /// An acceptor pool with votes that are all fenced, as a process leaves it that is killed.
     private final class KilledAcceptor {

@@ -85,8 +85,9 @@ private struct KeyValueStep {
     private static let keys = (0..<10).map { Array("key \($0)".utf8) } + [[1], [UInt8](repeating: 7, count: 1024)]
     private static let sizes = [0, 1, 100, 200, 255, 256, 300, 300, 1000, 1000, 4000, 4000, 4000, 8000, 10_900]
 
-    /// Replicas that commit at other times, crash and execute again what they lost, and have no room for pages of their own, answer
-    /// alike and arrive at the same bytes: also with a store that is nearly full, and a journal too small for what gathers.
+    /// Replicas that commit at other times, crash and execute again what they lost, and have no room for pages of their
+    /// own, answer alike and arrive at the same bytes: also with a store that is nearly full, and a journal too small
+    /// for what gathers.
     @Test(arguments: 1...6 as ClosedRange<UInt64>)
     func replicasAgreeHoweverTheyCommit(seed: UInt64) throws {
         var random = Seeded(seed: seed)
@@ -173,8 +174,8 @@ private struct KeyValueStep {
         #expect(census.reserveBytes == 0 && census.allocatedBlocks <= 3)
     }
 
-    /// What is kept of a value is worth its block: long keys, and room that appends left, do not use up the reserve that replies have
-    /// when the store is full.
+    /// What is kept of a value is worth its block: long keys, and room that appends left, do not use up the reserve
+    /// that replies have when the store is full.
     @Test(arguments: [(1024, 256, 0), (1024, 200, 100), (1, 2000, 20), (1, 2000, 0)])
     func keptRepliesTakeNoMoreThanCopies(keySize: Int, size: Int, appended: Int) throws {
         let key = [UInt8](repeating: 1, count: keySize)

@@ -176,8 +176,8 @@ import Testing
     /// The reply of a rig's command that gives up a block.
     private func given(_ fill: UInt8, _ count: Int) -> [UInt8] { (16..<16 + count).map { StateRig.byte($0, of: fill) } }
 
-    /// A block that the machine gives up becomes the kept reply, and the one before it serves the next command: once both are there,
-    /// nothing is allocated or freed, and the reply is not written again.
+    /// A block that the machine gives up becomes the kept reply, and the one before it serves the next command: once
+    /// both are there, nothing is allocated or freed, and the reply is not written again.
     @Test func aGivenBlockIsKeptWhereItLies() throws {
         let rig = try StateRig(sessions: 4)
         let session = rig.execute(TestCommand(kind: .open, session: 0, sequence: 0)).session

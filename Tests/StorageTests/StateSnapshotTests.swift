@@ -28,7 +28,8 @@ import Testing
             ours.close()
         }
 
-        /// The same commands in each pool, from instance to instance: OPENs, and replies of all lengths in and outside of sessions.
+        /// The same commands in each pool, from instance to instance: OPENs, and replies of all lengths in and outside
+        /// of sessions.
         func execute(_ instances: Int, in pools: StatePool...) {
             for _ in 0..<instances {
                 let next = pools[0].executed + 1
@@ -286,7 +287,8 @@ import Testing
         try crash("installed", leaves: new)
     }
 
-    /// All of a snapshot that is finished is in memory, not only in caches: at the last fence nothing is open that was not there before.
+    /// All of a snapshot that is finished is in memory, not only in caches: at the last fence nothing is open that was
+    /// not there before.
     @Test(arguments: [false, true]) func aFinishedSnapshotIsDurable(planted: Bool) throws {
         let pair = try Pair()
         pair.execute(60, in: pair.theirs)

@@ -2,8 +2,8 @@ import Testing
 
 @testable import MPaxosTopology
 
-/// The files in `topologies/`: they must parse, and what they show as defaults must be the defaults. Those under [http] are
-/// none.
+/// The files in `topologies/`: they must parse, and what they show as defaults must be the defaults. Those under [http]
+/// are none.
 @Suite struct ShippedTopologiesTests {
     static let folder = #filePath.split(separator: "/").dropLast(3).reduce("") { "\($0)/\($1)" } + "/topologies"
 

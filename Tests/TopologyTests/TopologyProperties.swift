@@ -1,7 +1,7 @@
 @testable import MPaxosTopology
 
-/// What holds of any bytes that are read as a topology: whole and in range, or refused in one line that names the file. Used by the tests
-/// and by `scripts/fuzz`.
+/// What holds of any bytes that are read as a topology: whole and in range, or refused in one line that names the file.
+/// Used by the tests and by `scripts/fuzz`.
 enum TopologyProperties {
     static func check(_ input: UnsafeRawBufferPointer) throws(Violation) -> Bool {
         let topology: Topology

@@ -1,3 +1,4 @@
+import MPaxosKeyValueFormat
 import Testing
 
 @testable import MPaxosConsensus

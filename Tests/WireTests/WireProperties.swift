@@ -1,9 +1,10 @@
 import MPaxosConsensus
+import MPaxosKeyValueFormat
 
 @testable import MPaxosWire
 
-/// What holds of any bytes that reach the decoders of frames: what is accepted is what encodes to it, all else is refused. Each
-/// says whether it was accepted. Used by the tests and by `scripts/fuzz`.
+/// What holds of any bytes that reach the decoders of frames: what is accepted is what encodes to it, all else is
+/// refused. Each says whether it was accepted. Used by the tests and by `scripts/fuzz`.
 enum WireProperties {
     // MARK: Client frames: HEADER and, behind it, BODY
 
@@ -112,7 +113,7 @@ enum WireProperties {
     static func replies(_ input: UnsafeRawBufferPointer) throws(Violation) -> Bool {
         guard let first = input.first, let operation = KeyValueCommand.Operation(rawValue: first) else { return false }
         let reply: KeyValueReply
-        do throws(WireError) {
+        do throws(KeyValueError) {
             reply = try KeyValueReply(decoding: Array(input.dropFirst()), of: operation)
         } catch {
             try hold(!error.description.isEmpty, "a refusal without a reason")

@@ -19,8 +19,8 @@ import Testing
         #expect(outcome(Codec.greeting + Codec.ready("REQ")) == .good)
     }
 
-    /// For each wrong byte of a greeting: how many bytes must have come for it to be refused. What is no ZMTP 3 shows at once, a
-    /// mechanism that is none of ours when all is there.
+    /// For each wrong byte of a greeting: how many bytes must have come for it to be refused. What is no ZMTP 3 shows
+    /// at once, a mechanism that is none of ours when all is there.
     @Test(
         arguments: [
             (0, 0x01, 1), (0, 0x00, 1), (0, 0x7F, 1), (9, 0x00, 10), (9, 0xFF, 10), (10, 0, 11), (10, 2, 11),

@@ -122,7 +122,8 @@ import Testing
         #expect(rig.router.violations == 0 && rig.router.audit() == [])
     }
 
-    /// Closed with something to send, its place taken again before `flush`, many times over: the newcomer's bytes leave, and only they.
+    /// Closed with something to send, its place taken again before `flush`, many times over: the newcomer's bytes
+    /// leave, and only they.
     @Test func aPlaceOnTheListOfTheDirtyIsTaken() throws {
         let rig = try RouterRig()
         let first = try rig.open()

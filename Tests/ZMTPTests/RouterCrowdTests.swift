@@ -206,7 +206,8 @@ private enum Watches {
             let epollControl: UInt32 = 21
         #endif
         let add: UInt32 = 1
-        // A program of BPF over `struct seccomp_data`, whose words are the call's number at 0 and its arguments from 16 on.
+        // A program of BPF over `struct seccomp_data`, whose words are the call's number at 0 and its arguments from 16
+        // on.
         func load(_ offset: UInt32) -> UInt64 { 0x20 | UInt64(offset) << 32 }
         func unless(_ test: UInt64, _ value: UInt32, skip count: UInt64) -> UInt64 {
             test | count << 24 | UInt64(value) << 32

@@ -92,8 +92,8 @@ import Testing
         #expect(rig.run { client.nextMessage() == message })
     }
 
-    /// Bytes are walked over once, and not moved for each command among them, nor for each piece that they come in: who sends many small
-    /// things would hold up all others.
+    /// Bytes are walked over once, and not moved for each command among them, nor for each piece that they come in: who
+    /// sends many small things would hold up all others.
     @Test(arguments: [false, true], [[4, 0], [1, 0]])
     func bytesCostTheSameWhateverTheyAre(areInAMessage: Bool, thing: [UInt8]) throws {
         let rig = try RouterRig("tcp://127.0.0.1:0", limits: Self.limits(largestMessage: 8 << 20))

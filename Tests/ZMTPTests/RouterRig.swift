@@ -5,8 +5,8 @@ import Testing
 
 @testable import MPaxosZMTP
 
-/// A router with a gateway's loop around it, driven by the test's own thread and on a clock of the test's own. Answers each message
-/// with the same.
+/// A router with a gateway's loop around it, driven by the test's own thread and on a clock of the test's own. Answers
+/// each message with the same.
 final class RouterRig {
     struct Arrival {
         var peer: Peer
@@ -80,7 +80,8 @@ final class RouterRig {
     /// Turns until there is nothing left to do.
     func settle() { while turn() {} }
 
-    /// Turns once there is something to do, and then until there is nothing left. False: there was nothing in all that time.
+    /// Turns once there is something to do, and then until there is nothing left. False: there was nothing in all that
+    /// time.
     func wakes(seconds: Double = 60) -> Bool {
         guard isReadable(within: Int32(seconds * 1000)) else { return false }
         settle()

@@ -137,8 +137,8 @@ import Testing
 
     // MARK: Places
 
-    /// All places are held by idle ones: the one that has asked nothing for longest goes, and never one that waits for an
-    /// answer.
+    /// All places are held by idle ones: the one that has asked nothing for longest goes, and never one that waits for
+    /// an answer.
     @Test func theLongestIdleMakesPlace() throws {
         let rig = try RouterRig(limits: Self.limits(connections: 4))
         let clients = try (0..<4).map { _ in try rig.open() }
@@ -259,8 +259,8 @@ import Testing
         #expect(rig.run { old.isClosed } && rig.router.violations == 1 && rig.router.audit() == [])
     }
 
-    /// More clients send slowly than there is room for: those that began first come to their end, and are not dropped just
-    /// before it, one after the other.
+    /// More clients send slowly than there is room for: those that began first come to their end, and are not dropped
+    /// just before it, one after the other.
     @Test func slowUploadsComeToTheirEnd() throws {
         let rig = try RouterRig(limits: Self.limits(held: 1 << 20))
         rig.answers = false

@@ -171,7 +171,8 @@ import Testing
         #expect(rig.router.violations == 0 && rig.router.audit() == [])
     }
 
-    /// Several messages in what is received at once, the last of them in part: then the connection's own queue takes over.
+    /// Several messages in what is received at once, the last of them in part: then the connection's own queue takes
+    /// over.
     @Test func piecesOfManyMessages() throws {
         let rig = try RouterRig()
         let client = try rig.open()

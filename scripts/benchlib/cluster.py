@@ -1,4 +1,6 @@
-"""Clusters of `mpaxos run` processes on this host, each with a topology, ports and pools of its own, and loads on them."""
+"""Clusters of `mpaxos run` processes on this host, each with a topology, ports and pools of its own, and loads on
+them.
+"""
 
 import ctypes
 import functools
@@ -61,8 +63,8 @@ def stop(process):
 
 @functools.cache
 def port_block():
-    """Ports that other scripts which run meanwhile leave to this one, below the range from which the system takes those of outgoing
-    connections; and what holds them: the port before them, bound as long as this process lives."""
+    """Ports that other scripts which run meanwhile leave to this one, below the range from which the system takes those
+    of outgoing connections; and what holds them: the port before them, bound as long as this process lives."""
     for first in range(15000, 31000, 500):
         lock = socket.socket()
         try:
@@ -98,8 +100,8 @@ def state_size(keys, value_size):
 
 
 class Cluster:
-    """Replicas that run until the `with` block ends. `sections` are those of the topology file, as dictionaries. `keys`: "peers" for replicas
-    with keys, "curve" for clients with keys as well."""
+    """Replicas that run until the `with` block ends. `sections` are those of the topology file, as dictionaries.
+    `keys`: "peers" for replicas with keys, "curve" for clients with keys as well."""
 
     def __init__(self, mpaxos, replicas=3, durability="emulated", disk="/var/tmp", keys=None, **sections):
         self.mpaxos = mpaxos
@@ -113,7 +115,8 @@ class Cluster:
         if keys == "curve":
             sections.setdefault("client", {})["security"] = "curve"
             with open(os.path.join(self.folder, "keys", "clients.toml"), "w") as file:
-                print(f'[[client]]\nname = "operator"\nrole = "admin"\npublic_key = {json.dumps(self.make_key("operator"))}', file=file)
+                public_key = json.dumps(self.make_key("operator"))
+                print(f'[[client]]\nname = "operator"\nrole = "admin"\npublic_key = {public_key}', file=file)
         with open(self.topology, "w") as file:
             print(f'name = "{os.path.basename(self.folder)}"', file=file)
             for id in range(replicas):
@@ -122,7 +125,8 @@ class Cluster:
                     endpoints.append(f"public_key = {json.dumps(public[id])}")
                 print(f"[[replica]]\nid = {id}", *endpoints, sep="\n", file=file)
             for name, section in sections.items():
-                print(f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in section.items()), sep="\n", file=file)
+                print(f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in section.items()), sep="\n",
+                      file=file)
 
     def make_key(self, name):
         """A file with a new key pair; its public half."""
@@ -169,7 +173,9 @@ class Cluster:
         return json.loads(output(self.mpaxos, "status", "--topology", self.topology, "--json"))
 
     def leader(self):
-        """The leader of the highest view that a replica is in, once somebody knows it: one that lags still names an earlier one."""
+        """The leader of the highest view that a replica is in, once somebody knows it: one that lags still names an
+        earlier one.
+        """
         end = time.monotonic() + 10
         while time.monotonic() < end:
             up = [entry for entry in self.status() if not entry.get("down")]
@@ -190,7 +196,8 @@ class Cluster:
         return found
 
     def bench_command(self, seconds, warmup, **arguments):
-        command = [self.mpaxos, "bench", "--topology", self.topology, "--seconds", str(seconds), "--warmup", str(warmup), "--json"]
+        command = [self.mpaxos, "bench", "--topology", self.topology, "--seconds", str(seconds), "--warmup",
+                   str(warmup), "--json"]
         for name, value in arguments.items():
             command += ["--" + name.replace("_", "-"), str(value)]
         return command
@@ -198,21 +205,25 @@ class Cluster:
     def bench(self, seconds, warmup=0.4, **arguments):
         """What `mpaxos bench` found; options by their names, `value_size=128` for `--value-size 128`."""
         for _ in range(4):
-            found = json.loads(output(*self.bench_command(seconds, warmup, **arguments), timeout=seconds + warmup + 300))
+            found = json.loads(output(*self.bench_command(seconds, warmup, **arguments),
+                                      timeout=seconds + warmup + 300))
             if found["errors"]:
                 print(f"  {found['errors']} errors", file=sys.stderr)
             # The load ends by the clock, whatever the cluster does: if it did not, the machine stood still.
             if found["seconds"] < 1.1 * seconds + 0.5:
                 return found
-            print(f"  {found['seconds']:.1f} s in place of {seconds:g} s: the machine stood still; once more", file=sys.stderr, flush=True)
+            print(f"  {found['seconds']:.1f} s in place of {seconds:g} s: the machine stood still; once more",
+                  file=sys.stderr, flush=True)
         give_up("the machine stood still four times")
 
     def fill(self, keys, value_size):
         """Puts until 98 of 100 keys are there: four a key, since they are drawn at random."""
         done = 0
         while done < 4 * keys:
-            done += int(self.bench(2, 0, clients=400, connections=4, keys=keys, value_size=value_size, seed=done + 1)["completed"])
-            print(f"  filling {keys} keys of {value_size} B: {min(100, 25 * done // keys)}%", file=sys.stderr, flush=True)
+            done += int(self.bench(2, 0, clients=400, connections=4, keys=keys, value_size=value_size,
+                                   seed=done + 1)["completed"])
+            print(f"  filling {keys} keys of {value_size} B: {min(100, 25 * done // keys)}%", file=sys.stderr,
+                  flush=True)
 
 
 class Replica:

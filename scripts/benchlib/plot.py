@@ -3,10 +3,11 @@
 
 A panel has `title`, `x`, `y` (the names of the axes), `kind` and `series`, and what else it needs of:
   kind    "lines", "steps", or "bars" (one group for each of `groups`, one bar of it for each series)
-  series  of lines and steps: {"name", "x": [...], "y": [...]}; of bars: {"name", "y": [...], "goals": [...]}, null for what is missing;
-          a goal is drawn as a line across its bar
+  series  of lines and steps: {"name", "x": [...], "y": [...]}; of bars: {"name", "y": [...], "goals": [...]}, null for
+          what is missing; a goal is drawn as a line across its bar
   log     "x", "y" or "xy": which axes are logarithmic
-  marks   [{"x", "text", "side"}]: vertical lines with a word at each, whose "right" (the default) or "left" end is at the line
+  marks   [{"x", "text", "side"}]: vertical lines with a word at each, whose "right" (the default) or "left" end
+          is at the line
 """
 
 import json
@@ -23,7 +24,8 @@ NUMBERS = FuncFormatter(lambda value, _: f"{value:g}" if abs(value) < 10_000 els
 
 def logarithmic(panel, axis):
     """Whether an axis is to be, and can be: a run that was cut short may have nothing for a panel."""
-    return axis in panel.get("log", "") and any((value or 0) > 0 for series in panel["series"] for value in series[axis])
+    return axis in panel.get("log",
+                             "") and any((value or 0) > 0 for series in panel["series"] for value in series[axis])
 
 
 def draw_bars(axes, panel):
@@ -47,7 +49,8 @@ def draw_lines(axes, panel):
             axes.plot(series["x"], series["y"], marker="o", markersize=3, linewidth=1.2, label=series["name"])
     if logarithmic(panel, "x"):
         axes.set_xscale("log")
-        axes.set_xticks(sorted({x for series in panel["series"] for x in series["x"]}) if len(panel["series"][0]["x"]) < 10 else axes.get_xticks())
+        axes.set_xticks(sorted({x for series in panel["series"] for x in series["x"]})
+                        if len(panel["series"][0]["x"]) < 10 else axes.get_xticks())
         axes.minorticks_off()
 
 
@@ -67,7 +70,8 @@ def draw(panel, axes):
         axes.set_ylim(top=axes.get_ylim()[1] * 1.25)
     for mark in panel.get("marks", []):
         axes.axvline(mark["x"], color="black", linewidth=0.8, linestyle="--")
-        axes.text(mark["x"], axes.get_ylim()[1] * 0.99, mark["text"], rotation=90, va="top", ha=mark.get("side", "right"), fontsize="x-small")
+        axes.text(mark["x"], axes.get_ylim()[1] * 0.99, mark["text"], rotation=90, va="top",
+                  ha=mark.get("side", "right"), fontsize="x-small")
     if len(panel["series"]) > 1:
         axes.legend(fontsize="x-small")
 

@@ -20,11 +20,14 @@ def arguments(description, seconds=None):
     """A parser with the options that all scripts have; with --seconds if there is a default for it."""
     signal.signal(signal.SIGTERM, terminated)
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mpaxos", metavar="PATH", help="the executable (default: the release build of this checkout, brought up to date)")
+    parser.add_argument("--mpaxos", metavar="PATH",
+                        help="the executable (default: the release build of this checkout, brought up to date)")
     folder = os.path.join(ROOT, "bench-results")
-    parser.add_argument("--out", metavar="FOLDER", default=folder, help="where tables, JSON and pictures go (default bench-results)")
+    parser.add_argument("--out", metavar="FOLDER", default=folder,
+                        help="where tables, JSON and pictures go (default bench-results)")
     if seconds is not None:
-        parser.add_argument("--seconds", type=float, default=seconds, help=f"measured seconds of each run (default {seconds:g})")
+        parser.add_argument("--seconds", type=float, default=seconds,
+                            help=f"measured seconds of each run (default {seconds:g})")
     return parser
 
 
@@ -74,7 +77,8 @@ def table(rows):
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
     for row in rows:
-        cells = [cell.ljust(width) if column == 0 else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths))]
+        cells = [cell.ljust(width) if column == 0 else cell.rjust(width) for column,
+                 (cell, width) in enumerate(zip(row, widths))]
         lines.append("  ".join(cells).rstrip())
     lines.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(lines)
@@ -90,7 +94,9 @@ def without_nan(value):
 
 
 class Results(typing.NamedTuple):
-    """What was measured: the table's rows, the first one its heading, and lines below it; figures for JSON; panels as plot.py describes them."""
+    """What was measured: the table's rows, the first one its heading, and lines below it; figures for JSON; panels as
+    plot.py describes them.
+    """
 
     title: str
     rows: list
@@ -101,8 +107,8 @@ class Results(typing.NamedTuple):
 
 @contextlib.contextmanager
 def leaving(folder, name, results):
-    """Leaves what `results()` makes of the measurements of the `with` block. A block that is interrupted or fails leaves what it has, marked
-    as incomplete; nothing, if the table has no row yet."""
+    """Leaves what `results()` makes of the measurements of the `with` block. A block that is interrupted or fails
+    leaves what it has, marked as incomplete; nothing, if the table has no row yet."""
     try:
         yield
     except BaseException as error:
@@ -139,7 +145,8 @@ def leave(folder, name, results, incomplete=None):
     subtitle = machine()
     page = "\n".join([title, subtitle, "", table(results.rows), *[""][: len(results.notes)], *results.notes]) + "\n"
     content = {
-        "title": title, "machine": subtitle, "incomplete": incomplete, "notes": results.notes, "figures": results.figures, "panels": results.panels,
+        "title": title, "machine": subtitle, "incomplete": incomplete, "notes": results.notes,
+        "figures": results.figures, "panels": results.panels,
     }
     with open(path + ".txt", "w") as file:
         file.write(page)
@@ -151,9 +158,12 @@ def leave(folder, name, results, incomplete=None):
 
 
 def draw(path):
-    """Draws PATH.json with the first Python that has matplotlib: the system's package may belong to another than this one."""
+    """Draws PATH.json with the first Python that has matplotlib: the system's package may belong to another than this
+    one.
+    """
     for python in (sys.executable, "/usr/bin/python3"):
-        if os.path.exists(python) and subprocess.run([python, "-c", "import matplotlib"], capture_output=True).returncode == 0:
+        if os.path.exists(python) and subprocess.run([python, "-c", "import matplotlib"],
+                                                     capture_output=True).returncode == 0:
             return subprocess.run([python, PLOT, path + ".json", path + ".svg"]).returncode == 0
     progress(f"no picture: it takes matplotlib (apt-get install python3-matplotlib); then: python3 {os.path.relpath(PLOT)} {path}.json {path}.svg")
     return False

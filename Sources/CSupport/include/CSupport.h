@@ -1,5 +1,5 @@
-// Small things of the machine and the kernel that Swift cannot say: CRC32C, streamed lines, the spin-wait hint, eventfd, affinity, clocks,
-// last words.
+// Small things of the machine and the kernel that Swift cannot say: CRC32C, streamed lines, the spin-wait hint,
+// eventfd, affinity, clocks, last words.
 #ifndef CSUPPORT_H
 #define CSUPPORT_H
 
@@ -10,9 +10,10 @@
 extern "C" {
 #endif
 
-/// CRC32C (Castagnoli, reflected 0x82F63B78; RFC 3720's check of "123456789" is 0xE3069283) of `count` bytes, continuing from
-/// `seed`: 0 to begin, or the CRC of what goes before: crc(crc(0, a), b) == crc(0, a + b). Any alignment. `bytes` may be NULL when
-/// `count` is 0. Uses SSE4.2 where the processor has it, the ARMv8 CRC instructions where the compiler may assume them, tables elsewhere.
+/// CRC32C (Castagnoli, reflected 0x82F63B78; RFC 3720's check of "123456789" is 0xE3069283) of `count` bytes,
+/// continuing from `seed`: 0 to begin, or the CRC of what goes before: crc(crc(0, a), b) == crc(0, a + b). Any
+/// alignment. `bytes` may be NULL when `count` is 0. Uses SSE4.2 where the processor has it, the ARMv8 CRC instructions
+/// where the compiler may assume them, tables elsewhere.
 uint32_t csupport_crc32c(uint32_t seed, const void *bytes, size_t count);
 
 /// The CRC32C of a word's bytes as they lie in memory, from a seed of 0.
@@ -21,12 +22,13 @@ uint32_t csupport_crc32c_word(uint64_t word);
 /// As `csupport_crc32c` by tables alone, on any processor: the yardstick that the tests hold the fast one to.
 uint32_t csupport_crc32c_portable(uint32_t seed, const void *bytes, size_t count);
 
-/// Four sums over lines of 64 bytes: sum k is the CRC32C register, not inverted, after words 2k and 2k + 1 of each line. Four, as the
-/// processor computes them at once in the time of one. `sums` continue.
+/// Four sums over lines of 64 bytes: sum k is the CRC32C register, not inverted, after words 2k and 2k + 1 of each
+/// line. Four, as the processor computes them at once in the time of one. `sums` continue.
 void csupport_sum_lines(const void *lines, size_t count, uint32_t sums[4]);
 /// The same by tables alone: the yardstick.
 void csupport_sum_lines_portable(const void *lines, size_t count, uint32_t sums[4]);
-/// Whether the three below store around the caches, so that no flush is needed after them, only a fence. Else they are plain copies.
+/// Whether the three below store around the caches, so that no flush is needed after them, only a fence. Else they are
+/// plain copies.
 int csupport_streams(void);
 /// Copies and sums `count` lines that follow each other. All pointers to lines are aligned to 64, but `from`.
 void csupport_copy_lines(void *to, const void *from, size_t count, uint32_t sums[4]);
@@ -58,7 +60,8 @@ static inline void csupport_clear_line(void *to) {
     __atomic_store_n((uint64_t *)to, 0, __ATOMIC_RELAXED);
 }
 
-/// Begins to fetch the cache line of `address`, which will be written to, and does not wait for it. Any address will do.
+/// Begins to fetch the cache line of `address`, which will be written to, and does not wait for it. Any address will
+/// do.
 static inline void csupport_prefetch(const void *address) { __builtin_prefetch(address, 1, 3); }
 
 /// A new non-blocking, close-on-exec eventfd, or -1 with errno.
@@ -81,12 +84,8 @@ int csupport_pin_thread(int core);
 int csupport_usable_cores(void);
 /// Names the calling thread for top, gdb and perf: the first 15 bytes count. 0 or an errno.
 int csupport_name_thread(const char *name);
-/// Processor time of the calling thread, nanoseconds.
-uint64_t csupport_thread_cpu_ns(void);
 /// Processor time of the whole process, nanoseconds.
 uint64_t csupport_process_cpu_ns(void);
-/// CLOCK_MONOTONIC, nanoseconds.
-uint64_t csupport_monotonic_ns(void);
 /// CLOCK_MONOTONIC, microseconds.
 uint64_t csupport_monotonic_us(void);
 
@@ -103,8 +102,8 @@ struct csupport_standing {
 /// one before.
 struct csupport_standing csupport_stand(struct csupport_standing standing);
 
-/// So many more log lines wait to be written by a thread of this process, or fewer. Last words wait for them, a second at
-/// most: what went before explains them.
+/// So many more log lines wait to be written by a thread of this process, or fewer. Last words wait for them, a second
+/// at most: what went before explains them.
 void csupport_lines_waiting(long change);
 
 /// Writes one line to standard error, unless its reader takes longer than a second: what happened and why, where in the
@@ -113,8 +112,8 @@ void csupport_lines_waiting(long change);
 __attribute__((noreturn, cold, noinline))
 void csupport_last_words(const char *what, const char *why, const char *file, uint32_t line);
 
-/// From here on such a line is also written when a signal is about to end the process that stands for a fault: SIGILL and
-/// SIGTRAP, by which Swift stops at an overflow, SIGSEGV, SIGBUS. Once in a process.
+/// From here on such a line is also written when a signal is about to end the process that stands for a fault: SIGILL
+/// and SIGTRAP, by which Swift stops at an overflow, SIGSEGV, SIGBUS. Once in a process.
 void csupport_tell_of_faults(void);
 
 #ifdef __cplusplus

@@ -52,7 +52,8 @@ def key_value(run):
     kv("add", "k", "1", code=1)
     kv("add", "n", "many", code=2)
     lines = kv("scan", output=None, raw=True).output
-    run.equal(sorted(lines.split(b"\n")), sorted([b"", b"k\tthree", b"fresh\tfour", b"log\t1234567", b"n\t" + struct.pack("<q", -2)]),
+    run.equal(sorted(lines.split(b"\n")),
+              sorted([b"", b"k\tthree", b"fresh\tfour", b"log\t1234567", b"n\t" + struct.pack("<q", -2)]),
               "a scan of everything")
     kv("scan", "fr", output="fresh\tfour\n")
     kv("scan", "none")
@@ -87,21 +88,25 @@ def status(run):
 
     table = ask().output.splitlines()
     run.equal(len(table), 5, "a heading, a line for each replica, and one below")
-    run.check(table[4].startswith("replicas and clients of e2e are in the clear"), f"the line below the table: {table[4]!r}")
+    run.check(table[4].startswith("replicas and clients of e2e are in the clear"),
+              f"the line below the table: {table[4]!r}")
     for id in cluster.ids:
         row = table[id + 1].split()
-        run.equal((row[0], row[1], row[2]), (str(id), "up", "leader" if id == leader else "follower"), f"row of replica {id}")
+        run.equal((row[0], row[1], row[2]), (str(id), "up", "leader" if id == leader else "follower"),
+                  f"row of replica {id}")
         run.equal(row[-3:], [digest, "at", str(position)], f"the digest in the row of replica {id}")
     found = json.loads(ask("--json").output)
     run.equal([entry["id"] for entry in found], cluster.ids, "ids in --json")
     for entry in found:
-        run.equal((entry["position"], entry["digest"]["value"], entry["leader"], entry["cluster"]), (position, digest, leader, cluster.name),
+        run.equal((entry["position"], entry["digest"]["value"], entry["leader"], entry["cluster"]),
+                  (position, digest, leader, cluster.name),
                   f"--json of replica {entry['id']}")
         run.check(set(cluster.status(entry["id"])) == set(entry), "--json has the STATUS body")
     down = cluster.followers()[0]
     cluster.kill9(down)
     found = json.loads(ask("--json", "--timeout", "5").output)
-    run.check(found[down].get("down") is True and found[down]["id"] == down and found[down].get("error"), f"a replica that is down: {found[down]}")
+    run.check(found[down].get("down") is True and found[down]["id"] == down and found[down].get("error"),
+              f"a replica that is down: {found[down]}")
     run.check(all("position" in entry for entry in found if entry["id"] != down), "the others are up")
     run.check("down" in ask("--timeout", "5").output.splitlines()[down + 1], "the table says so")
     cluster.stop(*[id for id in cluster.ids if cluster.alive(id)])
@@ -112,8 +117,9 @@ def status(run):
 
 @scenario
 def states_that_differ(run):
-    """A value and the stored digest are changed in the pool of a replica that does not run, as if it had executed something else. It
-    stops where a majority says that it is the one; where nobody can say nothing is served, and both stop."""
+    """A value and the stored digest are changed in the pool of a replica that does not run, as if it had executed
+    something else. It stops where a majority says that it is the one; where nobody can say nothing is served, and both
+    stop."""
     cluster = run.cluster().start_all()
     client = cluster.client().open()
     marked = os.urandom(64)
@@ -122,7 +128,8 @@ def states_that_differ(run):
     cluster.settle()
     cluster.stop(*cluster.ids)
     statefile.change(cluster.pools(1)[1], marked, forge=True)
-    run.finished(execute("dump", "--pool", cluster.pools(1)[1], "--verify"), "dump --verify of a state that fits its digest", 0)
+    run.finished(execute("dump", "--pool", cluster.pools(1)[1], "--verify"),
+                 "dump --verify of a state that fits its digest", 0)
 
     def digests():
         return [cluster.status(id)["digest"] for id in (0, 1)]
@@ -149,10 +156,12 @@ def states_that_differ(run):
     run.check(values[0] != values[1], f"the digests differ: {values}")
     eventually(disputes, "neither is ready")
     for id in (0, 1):
-        run.reply(cluster.link(id).call(mpx.QUERY, get(b"marked"), flags=mpx.LOCAL), f"replica {id} serves nothing", status=mpx.NO_LEADER)
+        run.reply(cluster.link(id).call(mpx.QUERY, get(b"marked"), flags=mpx.LOCAL), f"replica {id} serves nothing",
+                  status=mpx.NO_LEADER)
     found = execute("status", "--topology", cluster.topology)
     run.equal(found.code, 1, "the exit code of status")
-    run.check("the states of replicas differ" in found.errors and f"replica 1 has {values[1]}" in found.errors, f"it says who: {found.errors}")
+    run.check("the states of replicas differ" in found.errors and f"replica 1 has {values[1]}" in found.errors,
+              f"it says who: {found.errors}")
     for id in (0, 1):
         ended(id, "no majority to say which is right", cluster.pools(id)[1])
 
@@ -165,8 +174,8 @@ def states_that_differ(run):
 
 @scenario
 def damaged_at_rest(run):
-    """A bit of a value is changed in the pool of a replica that does not run, by itself or one of three: it finds that without the
-    others, before it serves, says so and stops; so does `mpaxos dump --verify`."""
+    """A bit of a value is changed in the pool of a replica that does not run, by itself or one of three: it finds that
+    without the others, before it serves, says so and stops; so does `mpaxos dump --verify`."""
     for count in (1, 3):
         cluster = run.cluster(replicas=count).start_all()
         client = cluster.client().open()
@@ -177,7 +186,8 @@ def damaged_at_rest(run):
         path = cluster.pools(0)[1]
         statefile.change(path, marked)
         found = execute("dump", "--pool", path, "--verify")
-        run.check(found.code == 1 and "the digest of the bytes" in found.output + found.errors, f"dump --verify finds it: {found}")
+        run.check(found.code == 1 and "the digest of the bytes" in found.output + found.errors,
+                  f"dump --verify finds it: {found}")
         process = cluster.launch(0)
         process.expected_end = True
         if count > 1:
@@ -185,7 +195,8 @@ def damaged_at_rest(run):
         run.equal(process.wait(30), 3, "the exit code")
         run.equal(process.output(), "", "it was not ready")
         last = process.log().strip().splitlines()[-1]
-        run.check(path in last and "the digest of the bytes" in last and "restore the file" in last, f"it says what and where: {last!r}")
+        run.check(path in last and "the digest of the bytes" in last and "restore the file" in last,
+                  f"it says what and where: {last!r}")
         if count > 1:
             run.reply(client.submit(put(b"k", b"v")), "the others go on", status=OK)
             for id in cluster.ids[1:]:
@@ -194,7 +205,9 @@ def damaged_at_rest(run):
 
 @scenario
 def damaged_at_work(run):
-    """A bit of a value that nobody reads or writes is changed below a replica that runs, while it has work without a pause."""
+    """A bit of a value that nobody reads or writes is changed below a replica that runs, while it has work without a
+    pause.
+    """
     cluster = run.cluster(replicas=1).start_all()
     client = cluster.client().open()
     marked = os.urandom(4000)
@@ -266,14 +279,18 @@ def bench_and_simulate(run):
     cluster = run.cluster().start_all()
     for options in (["--clients", "8"], ["--clients", "8", "--connections", "2", "--to", "all", "--read-share", "0.5"],
                     ["--clients", "8", "--rate", "200", "--value-size", "1000", "--keys", "10"]):
-        done = execute("bench", "--topology", cluster.topology, "--seconds", "1", "--warmup", "0.2", "--json", "--keys", "1000", *options)
+        done = execute("bench", "--topology", cluster.topology, "--seconds", "1", "--warmup", "0.2", "--json", "--keys",
+                       "1000", *options)
         run.finished(done, f"bench {options}", 0)
         found = json.loads(done.output)
-        for key in ("rate", "p50_us", "p90_us", "p99_us", "p999_us", "max_us", "errors", "seconds", "replica_cpu_us", "generator_cpu_us"):
+        for key in ("rate", "p50_us", "p90_us", "p99_us", "p999_us", "max_us", "errors", "seconds", "replica_cpu_us",
+                    "generator_cpu_us"):
             run.check(isinstance(found.get(key), (int, float)), f"bench has the number {key}: {found}")
         run.equal(found["errors"], 0, f"errors of bench {options}")
-        run.check(found["rate"] > 0 and found["p50_us"] <= found["p99_us"] <= found["max_us"], f"figures of bench: {found}")
-    run.check("p99" in run.finished(execute("bench", "--topology", cluster.topology, "--seconds", "1", "--warmup", "0"), "bench", 0).output,
+        run.check(found["rate"] > 0 and found["p50_us"] <= found["p99_us"] <= found["max_us"],
+                  f"figures of bench: {found}")
+    run.check("p99" in run.finished(execute("bench", "--topology", cluster.topology, "--seconds", "1", "--warmup", "0"),
+                                    "bench", 0).output,
               "bench for a person")
     cluster.settle()
     run.finished(execute("simulate", "--seeds", "0..<2", deadline=120), "simulate", 0)
@@ -282,7 +299,9 @@ def bench_and_simulate(run):
 
 @scenario
 def bench_in_full(run):
-    """`mpaxos bench`: ramps, mixes, distributions, sessions that take turns, the time series; and a leader that is killed meanwhile."""
+    """`mpaxos bench`: ramps, mixes, distributions, sessions that take turns, the time series; and a leader that is
+    killed meanwhile.
+    """
     cluster = run.cluster().start_all()
 
     def bench(*options, meanwhile=lambda: None):
@@ -301,10 +320,13 @@ def bench_in_full(run):
     run.equal([step["level"] for step in ramp["steps"]], [2, 4], "levels of a ramp")
     run.check(all(step["rate"] > 0 for step in ramp["steps"]), f"each step is measured: {ramp['steps']}")
     mix = bench("--clients", "200", "--connections", "4", "--outstanding", "20", "--seconds", "1", "--interval", "0.25",
-                "--read-share", "0.3", "--reads", "local", "--delete-share", "0.2", "--create-share", "0.2", "--to", "all")
+                "--read-share", "0.3", "--reads", "local", "--delete-share", "0.2", "--create-share", "0.2", "--to",
+                "all")
     run.equal(len(mix["replicas"]), 3, "replicas whose CPU is told")
     run.check(len(mix["series"]) >= 3, f"a time series of four parts: {mix['series']}")
-    run.check(abs(sum(part["rate"] * part["seconds"] for part in mix["series"]) - mix["completed"]) <= 0.02 * mix["completed"], f"the series adds up: {mix}")
+    run.check(abs(sum(part["rate"] * part["seconds"]
+                      for part in mix["series"]) - mix["completed"]) <= 0.02 * mix["completed"],
+                      f"the series adds up: {mix}")
 
     leader = cluster.leader()
     killed = bench("--clients", "8", "--seconds", "3", "--interval", "0.1", "--request-timeout", "0.3",
@@ -312,7 +334,8 @@ def bench_in_full(run):
     # What is left over at the end may be a few milliseconds.
     last = [part for part in killed["series"] if part["seconds"] > 0.05][-1]
     run.check(last["rate"] > 0, f"the load goes on at another leader: {last}")
-    run.check(any(one["id"] == leader and one["cpu_us"] is None for one in killed["replicas"]), f"no CPU of a dead replica: {killed['replicas']}")
+    run.check(any(one["id"] == leader and one["cpu_us"] is None for one in killed["replicas"]),
+              f"no CPU of a dead replica: {killed['replicas']}")
 
 
 def kill_under_load(cluster, id):
@@ -336,7 +359,8 @@ def usage(run):
         for command in (["format", "--id", "0"], ["run", "--id", "0"], ["cluster"], ["status"], ["kv", "get", "k"]):
             done = run.finished(execute(*command, "--topology", path), f"{command[0]} with {what}", 2, "")
             line = done.errors.rstrip("\n")
-            run.check("\n" not in line and re.search(pattern, line), f"{command[0]} with {what}: expected one line like {pattern}, got {line!r}")
+            run.check("\n" not in line and re.search(pattern, line),
+                      f"{command[0]} with {what}: expected one line like {pattern}, got {line!r}")
         run.check(not os.path.exists(cluster.pools(0)[0]), f"nothing is made with {what}")
 
     place = re.escape(path) + r":(\d+):(\d+): ."
@@ -347,17 +371,21 @@ def usage(run):
     bad("a wrong type", good.replace("id = 1", 'id = "one"'), key + r"replica\[1\]\.id: .*expected")
     bad("a missing key", re.sub(r'peer = "[^"]*"\n', "", good, count=1), key + r"replica\[0\]\.peer: .*")
     bad("a duplicate id", good.replace("id = 2", "id = 1"), key + r"replica\[\d\]\.id: .")
-    bad("a duplicate endpoint", good.replace(str(cluster.client_port(2)), str(cluster.client_port(1))), key + r"replica\[\d\]\.(client|peer): .")
+    bad("a duplicate endpoint", good.replace(str(cluster.client_port(2)), str(cluster.client_port(1))),
+        key + r"replica\[\d\]\.(client|peer): .")
     bad("a value out of range", good.replace('"8MiB"', '"8KiB"'), key + r"storage\.log_size: .*expected")
     bad("a size of no unit", good.replace('"8MiB"', '"8 apples"'), key + r"storage\.log_size: .*expected")
     bad("another transport", good.replace("tcp://", "udp://", 1), key + r"replica\[0\]\.peer: .*expected")
     bad("no replica", 'name = "none"\n', key + r"replica: .")
     bad("ten replicas", 'name = "many"\n' + "".join(
-        f'[[replica]]\nid = {n}\npeer = "tcp://127.0.0.1:{7100 + n}"\nclient = "tcp://127.0.0.1:{7200 + n}"\n' for n in range(10)), key + r"replica.*: .")
-    bad("max_request above an eighth of the log", good.replace("[client]", '[client]\nmax_request = "2MiB"'), key + r"client\.max_request: .*expected")
+        f'[[replica]]\nid = {n}\npeer = "tcp://127.0.0.1:{7100 + n}"\nclient = "tcp://127.0.0.1:{7200 + n}"\n'
+        for n in range(10)), key + r"replica.*: .")
+    bad("max_request above an eighth of the log", good.replace("[client]", '[client]\nmax_request = "2MiB"'),
+        key + r"client\.max_request: .*expected")
     for command in (
         ["run", "--topology", cluster.topology, "--id", "7"], ["format", "--topology", cluster.topology, "--id", "7"],
-        ["run", "--topology", path + ".none", "--id", "0"], ["run", "--topology", cluster.topology], ["run", "--id", "0"],
+        ["run", "--topology", path + ".none", "--id", "0"], ["run", "--topology", cluster.topology],
+        ["run", "--id", "0"],
         ["nonsense"], ["run", "--topology", cluster.topology, "--id", "0", "--colour", "red"], ["status"],
     ):
         done = run.finished(execute(*command), " ".join(command), 2, "")
@@ -376,7 +404,8 @@ def lifecycle(run):
             found = os.stat(pool)
             run.check(found.st_size >= size, f"{pool} has {found.st_size} bytes")
             run.check(found.st_blocks * 512 >= found.st_size * 0.99, f"{pool} is not sparse: {found.st_blocks} blocks")
-        done = run.finished(execute("format", "--topology", cluster.topology, "--id", str(id)), "format once more", 3, "")
+        done = run.finished(execute("format", "--topology", cluster.topology, "--id", str(id)), "format once more", 3,
+                            "")
         run.check(cluster.pools(id)[0] in done.errors, f"it names the file: {done.errors!r}")
     cluster.start_all()
     for id in cluster.ids:
@@ -391,13 +420,15 @@ def lifecycle(run):
         process.expected_end = True
         process.signal(number)
         run.equal(process.wait(30), 0, f"exit code after {number.name}")
-        run.check(re.fullmatch(rf"replica {victim} ready: view \d+, leader \d+\n", process.output()), f"standard output: {process.output()!r}")
+        run.check(re.fullmatch(rf"replica {victim} ready: view \d+, leader \d+\n", process.output()),
+                  f"standard output: {process.output()!r}")
         cluster.start(victim)
     cluster.settle()
     # The leader of all: what it promised lets it go on as leader when it is back, but that alone serves nobody.
     survivor = cluster.leader()
     cluster.kill9(*[id for id in cluster.ids if id != survivor])
-    eventually(lambda: http_code(cluster.http(survivor) + "/healthz") == 503, "/healthz answers 503 when no leader is known")
+    eventually(lambda: http_code(cluster.http(survivor) + "/healthz") == 503,
+               "/healthz answers 503 when no leader is known")
     alone = cluster.processes[survivor]
     alone.expected_end = True
     alone.signal(signal.SIGTERM)
@@ -442,7 +473,8 @@ def over_http(run, cluster, id):
             run.check(f"# TYPE {name} " in text and f"# HELP {name} " in text, f"{name} is explained")
             names.add(sample.group(1) + (sample.group(2) or ""))
     run.check(len(names) == len([line for line in text.splitlines() if not line.startswith("#")]), "no sample twice")
-    run.check("mpaxos_position" in names and 'mpaxos_rejected_total{reason="malformed"}' in names, "position and rejected")
+    run.check("mpaxos_position" in names and 'mpaxos_rejected_total{reason="malformed"}' in names,
+              "position and rejected")
 
 
 @scenario
@@ -450,15 +482,18 @@ def cluster_command(run):
     """`mpaxos cluster`: three children, one line, ctrl-C."""
     cluster = run.cluster(prepare=False)
     for round in range(2):
-        process = Process(["cluster", "--topology", cluster.topology, *([] if round else ["--format"])], cluster.directory, f"cluster-{round}")
+        process = Process(["cluster", "--topology", cluster.topology, *([] if round else ["--format"])],
+                          cluster.directory, f"cluster-{round}")
         run.cleanup.callback(process.kill)
         line = eventually(lambda: process.output() if "\n" in process.output() or not process.running() else None,
                           "the cluster says that it serves", 60)
-        run.check(process.running() and line.count("\n") == 1, f"one line on standard output: {line!r}; {process.log()[-2000:]}")
+        run.check(process.running() and line.count("\n") == 1,
+                  f"one line on standard output: {line!r}; {process.log()[-2000:]}")
         pids = children(process.pid)
         run.equal(len(pids), 3, "three replicas as children")
         client = cluster.client()
-        run.equal(client.query(get(b"kept")).body, some(b"value") if round else mpx.NONE, "the state that it had is kept")
+        run.equal(client.query(get(b"kept")).body, some(b"value") if round else mpx.NONE,
+                  "the state that it had is kept")
         client.open().submit(put(b"kept", b"value"))
         prefixes = {line.split()[0] for line in process.log().splitlines() if line.strip()}
         run.check({"[0]", "[1]", "[2]"} <= prefixes, f"logs are forwarded with a prefix: {prefixes}")

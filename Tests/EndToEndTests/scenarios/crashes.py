@@ -72,8 +72,8 @@ def leader_resumes(run):
 
 @scenario
 def large_replies(run):
-    """The replies of long values, which are kept where the old values lie, after kill -9 of all replicas in the middle of a load: a
-    retry gets them to the byte, whoever leads, also when blocks have changed hands many times."""
+    """The replies of long values, which are kept where the old values lie, after kill -9 of all replicas in the middle
+    of a load: a retry gets them to the byte, whoever leads, also when blocks have changed hands many times."""
     cluster = run.cluster().start_all()
     clients = [cluster.client(start=i).open() for i in range(4)]
     sizes = [255, 256, 300, 1000, 4000, 4000, 4000, 20000]
@@ -114,7 +114,9 @@ def large_replies(run):
 
 @scenario
 def quorum_lost(run):
-    """Without a majority nothing is ordered, and what needs no order is answered; with it the same sequence is done once."""
+    """Without a majority nothing is ordered, and what needs no order is answered; with it the same sequence is done
+    once.
+    """
     cluster = run.cluster().start_all()
     client = cluster.client().open()
     first = client.submit(add(b"sum", 1))
@@ -127,17 +129,20 @@ def quorum_lost(run):
     for attempt in range(3):
         try:
             reply = link.call(SUBMIT, body, session=client.session, sequence=first.sequence + 1, timeout=3)
-            run.reply(reply, "SUBMIT without a majority", status=NO_LEADER, session=client.session, sequence=first.sequence + 1,
+            run.reply(reply, "SUBMIT without a majority", status=NO_LEADER, session=client.session,
+                      sequence=first.sequence + 1,
                       position=0)
             run.equal(len(reply.body), 4, "NO_LEADER carries a u32")
         except mpx.Silent:
             pass
         run.reply(link.call(PING, b"there"), "PING without a majority", status=OK, body=b"there")
-        run.reply(link.call(QUERY, get(b"sum"), flags=LOCAL), "LOCAL without a majority", status=OK, position=first.position,
+        run.reply(link.call(QUERY, get(b"sum"), flags=LOCAL), "LOCAL without a majority", status=OK,
+                  position=first.position,
                   body=some(number(1)))
         run.reply(link.call(QUERY, get(b"sum"), flags=LOCAL, position=first.position + 1), "LOCAL ahead", status=BUSY)
         run.reply(link.call(SUBMIT, b"nonsense"), "MALFORMED is found before NO_LEADER", status=MALFORMED)
-    status = eventually(lambda: (lambda s: s["role"] != "leader" and s)(cluster.status(survivor)), "the survivor does not lead")
+    status = eventually(lambda: (lambda s: s["role"] != "leader" and s)(cluster.status(survivor)),
+                        "the survivor does not lead")
     run.check(status["leader"] is None, f"it knows no leader: {status['leader']}")
     try:
         reply = link.call(QUERY, get(b"sum"), timeout=3)
@@ -212,7 +217,8 @@ def log_wraps(run):
     for id in cluster.ids:
         link = cluster.link(id)
         for key, value in values.items():
-            run.reply(link.call(QUERY, get(key), flags=LOCAL, position=position), f"{key} at replica {id}", status=OK, body=some(value))
+            run.reply(link.call(QUERY, get(key), flags=LOCAL, position=position), f"{key} at replica {id}", status=OK,
+                      body=some(value))
         for client, (body, reply) in last.items():
             again = link.call(SUBMIT, body, session=client.session, sequence=client.sequence)
             run.equal(again.kept, reply.kept, f"a retry at replica {id}")

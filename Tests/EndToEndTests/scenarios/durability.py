@@ -48,8 +48,11 @@ def checked_flushes(run):
 
 @scenario
 def forgotten_flushes(run):
-    """A replica whose flush or fence is forgotten, on purpose, stops and says which bytes a message would have left before."""
-    for plant, words in (("acceptor-flush:300", "stored and not flushed"), ("acceptor-fence:300", "flushed and not fenced"),
+    """A replica whose flush or fence is forgotten, on purpose, stops and says which bytes a message would have left
+    before.
+    """
+    for plant, words in (("acceptor-flush:300", "stored and not flushed"),
+                         ("acceptor-fence:300", "flushed and not fenced"),
                          ("state-flush:400", "stored and not flushed"), ("state-fence:200", "flushed and not fenced")):
         cluster = run.cluster(replicas=1, name=plant.replace(":", "-"))
         with Environment(**{CHECK: "1", PLANT: plant}):
@@ -82,8 +85,8 @@ def rules():
 
 @scenario
 def broken_invariant(run):
-    """A replica that breaks an invariant, on purpose, says on one line which, where, and where it stood, and aborts. The rules are
-    in the executable, whatever build it is."""
+    """A replica that breaks an invariant, on purpose, says on one line which, where, and where it stood, and aborts.
+    The rules are in the executable, whatever build it is."""
     rule = "no invariant is broken on purpose"
     for plant in ("acceptor-invariant:300", "state-invariant:200"):
         cluster = run.cluster(replicas=1, ids=[5], name=plant.replace(":", "-"))
@@ -95,7 +98,8 @@ def broken_invariant(run):
         link = cluster.link(5)
         for n in range(2000):
             try:
-                position = max(position, link.call(mpx.SUBMIT, put(b"key %d" % (n % 50), bytes(200)), timeout=1).position)
+                position = max(position,
+                               link.call(mpx.SUBMIT, put(b"key %d" % (n % 50), bytes(200)), timeout=1).position)
             except (mpx.Silent, OSError):
                 break
         run.equal(process.wait(30), -signal.SIGABRT, f"{plant}: the replica aborts")
@@ -112,7 +116,8 @@ def broken_invariant(run):
     written = rules()
     missing = {rule for rule in written if rule.encode() not in text}
     # A compiler drops what it sees to hold.
-    run.check(len(written) > 200 and len(missing) < len(written) / 10, f"of {len(written)} rules the executable lacks {missing}")
+    run.check(len(written) > 200 and len(missing) < len(written) / 10,
+              f"of {len(written)} rules the executable lacks {missing}")
     print(f"{len(written)} rules, {len(missing)} of them not in the executable: {missing}")
 
 

@@ -1,5 +1,6 @@
-"""Forged streams of ZMTP: valid ones, changed by chance, cut short, told slowly, without end. For the port of clients and that of
-peers. A port of another protocol needs a class with `endpoint` and `stream` of its own, and a name in PORTS."""
+"""Forged streams of ZMTP: valid ones, changed by chance, cut short, told slowly, without end. For the port of clients
+and that of peers. A port of another protocol needs a class with `endpoint` and `stream` of its own, and a name in
+PORTS."""
 
 import os
 import select
@@ -53,8 +54,10 @@ class ClientPort:
 
     @staticmethod
     def content(random):
-        head = mpx.header(random.choice([mpx.PING, mpx.QUERY, mpx.SUBMIT, mpx.STATUS, mpx.OPEN, 99]), sequence=random.randrange(9))
-        body = random.choice([b"", mpx.get(b"forged"), mpx.put(b"forged", b"x" * random.randrange(300)), os.urandom(random.randrange(200))])
+        head = mpx.header(random.choice([mpx.PING, mpx.QUERY, mpx.SUBMIT, mpx.STATUS, mpx.OPEN, 99]),
+                          sequence=random.randrange(9))
+        body = random.choice([b"", mpx.get(b"forged"), mpx.put(b"forged", b"x" * random.randrange(300)),
+                              os.urandom(random.randrange(200))])
         return [b"", head, body]
 
 
@@ -71,7 +74,8 @@ class PeerPort:
 
     @staticmethod
     def content(random):
-        return [b"MPP1\x02" + bytes([random.randrange(256)]) + os.urandom(random.choice([0, 57, 58, 59, 200])), os.urandom(random.randrange(300))]
+        return [b"MPP1\x02" + bytes([random.randrange(256)]) + os.urandom(random.choice([0, 57, 58, 59, 200])),
+                os.urandom(random.randrange(300))]
 
 
 PORTS = {"client": ClientPort, "peer": PeerPort}
@@ -102,7 +106,8 @@ class Stream:
         if kind == 7:
             return command(b"PING", struct.pack(">H", random.choice([0, 0, 600])) + os.urandom(random.randrange(17)))
         if kind == 8:
-            return command(random.choice([b"PONG", b"SUBSCRIBE", b"ERROR", b"READY", b""]), os.urandom(random.randrange(200)))
+            return command(random.choice([b"PONG", b"SUBSCRIBE", b"ERROR", b"READY", b""]),
+                           os.urandom(random.randrange(200)))
         if kind == 9:  # Commands among the frames of a message.
             first, *rest = self.content(random)
             return frame(first, 1) + command(b"PING", bytes(2)) * random.randrange(1, 20) + message(*rest)
@@ -134,7 +139,9 @@ class Stream:
         elif kind == 6:  # Twice.
             parts[at:at] = parts[random.randrange(len(parts)) :]
         elif kind == 7:  # Lengths that are not true.
-            parts.insert(max(2, at), frame(os.urandom(100), random.choice([0, 1, 2, 3, 4, 6]), random.choice([99, 101, 4000, 4 * MIB, 1 << 40, (1 << 63) - 1, (1 << 64) - 1])))
+            parts.insert(max(2, at),
+                         frame(os.urandom(100), random.choice([0, 1, 2, 3, 4, 6]),
+                               random.choice([99, 101, 4000, 4 * MIB, 1 << 40, (1 << 63) - 1, (1 << 64) - 1])))
         elif kind == 8:  # Commands that are too long.
             parts.insert(random.choice([1, at]), frame(os.urandom(random.choice([513, 70_000])), 6))
         elif kind == 9:  # A message that never ends.
@@ -146,7 +153,9 @@ class Stream:
 
 
 class Forger:
-    """Sends streams to ports of a cluster until so many frames are sent. Some connections are kept open, and some told slowly."""
+    """Sends streams to ports of a cluster until so many frames are sent. Some connections are kept open, and some told
+    slowly.
+    """
 
     kept_most = 100
 

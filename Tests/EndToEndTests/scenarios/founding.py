@@ -1,4 +1,6 @@
-"""A cluster is founded once, by all of its members: before that nobody votes, after it pools that were formatted anew are strangers."""
+"""A cluster is founded once, by all of its members: before that nobody votes, after it pools that were formatted anew
+are strangers.
+"""
 
 import os
 import shutil
@@ -27,7 +29,9 @@ def format_anew(cluster, id):
 
 @scenario
 def waits_for_all(run):
-    """A majority that is up alone serves nobody, whichever it is; with the last one all serve; after that any majority is enough."""
+    """A majority that is up alone serves nobody, whichever it is; with the last one all serve; after that any majority
+    is enough.
+    """
     last = run.random.choice(range(3))
     cluster = run.cluster()
     early = [id for id in cluster.ids if id != last]
@@ -36,7 +40,8 @@ def waits_for_all(run):
     for id in early:
         waits(run, cluster, id, last)
         link = cluster.link(id)
-        for what, reply in (("a GET", link.call(SUBMIT, get(b"k"))), ("a LOCAL query", link.call(QUERY, get(b"k"), flags=LOCAL)),
+        for what, reply in (("a GET", link.call(SUBMIT, get(b"k"))),
+                            ("a LOCAL query", link.call(QUERY, get(b"k"), flags=LOCAL)),
                             ("OPEN", link.call(OPEN))):
             run.equal(reply.status, NO_LEADER, f"what replica {id} answers to {what}")
     done = execute("status", "--topology", cluster.topology)
@@ -98,7 +103,8 @@ def first_meetings(run):
     run.equal(cluster.status(2)["leader"], None, "replica 2 finds no majority")
     done = execute("status", "--topology", cluster.topology)
     run.finished(done, "mpaxos status", 0)
-    run.check("replica 1 takes no part: the cluster is founded, as replica 2 says" in done.output, f"mpaxos status: {done.output}")
+    run.check("replica 1 takes no part: the cluster is founded, as replica 2 says" in done.output,
+              f"mpaxos status: {done.output}")
     run.check("format all anew" not in anew.log(), f"who met a founded replica is not told to format: {anew.log()}")
     cluster.start(0)
     cluster.await_ready(2)
@@ -126,7 +132,9 @@ def lost_while_linked(run):
 
 @scenario
 def formatted_otherwise(run):
-    """One replica of a new cluster was formatted for another size: that is what is said, and not that its state is damaged."""
+    """One replica of a new cluster was formatted for another size: that is what is said, and not that its state is
+    damaged.
+    """
     cluster = run.cluster(prepare=False)
     for id in (0, 1):
         cluster.format(id)
@@ -139,7 +147,8 @@ def formatted_otherwise(run):
     cluster.write_topology()
     for id in (0, 1):
         cluster.launch(id)
-    eventually(lambda: any("state_size" in (peer["refusal"] or "") for peer in cluster.status(0)["peers"]), "it is refused")
+    eventually(lambda: any("state_size" in (peer["refusal"] or "") for peer in cluster.status(0)["peers"]),
+               "it is refused")
     done = execute("status", "--topology", cluster.topology)
     run.finished(done, "mpaxos status", 0)
     run.check("state_size" in done.output and "differ:" not in done.output + done.errors, f"mpaxos status: {done}")
@@ -147,8 +156,8 @@ def formatted_otherwise(run):
 
 @scenario
 def killed_meanwhile(run):
-    """Replicas killed at any moment of the founding go on with it when they are back; nobody votes before it, and all have the same
-    record after it."""
+    """Replicas killed at any moment of the founding go on with it when they are back; nobody votes before it, and all
+    have the same record after it."""
     for _ in range(run.rounds or 6):
         cluster = run.cluster()
         for id in cluster.ids:

@@ -1,4 +1,6 @@
-"""Unknown and hostile input on the client port and on the peer port: the replica lives, counts, and serves others meanwhile."""
+"""Unknown and hostile input on the client port and on the peer port: the replica lives, counts, and serves others
+meanwhile.
+"""
 
 import os
 import socket
@@ -121,9 +123,12 @@ def raw(run, port):
         shout(port, run.random.randbytes(run.random.choice([1, 9, 64, 500, 20_000])))
     greeted = GREETING + ready(b"DEALER", b"replica-2")
     for data in (
-        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"MPX1" + bytes(28), b"MPP1" + bytes(60), bytes(100_000), b"\xff" * 100_000,
-        GREETING[:1], GREETING[:12], GREETING, GREETING[:11] + b"\x63" + GREETING[12:], GREETING[:12] + b"CURVE" + bytes(47),
-        GREETING + ready(b"PUB"), GREETING + b"\x04\xff" + os.urandom(64), GREETING + b"\x06" + b"\xff" * 8, GREETING + ready(b"REQ")[:-3],
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"MPX1" + bytes(28), b"MPP1" + bytes(60), bytes(100_000),
+        b"\xff" * 100_000,
+        GREETING[:1], GREETING[:12], GREETING, GREETING[:11] + b"\x63" + GREETING[12:],
+        GREETING[:12] + b"CURVE" + bytes(47),
+        GREETING + ready(b"PUB"), GREETING + b"\x04\xff" + os.urandom(64), GREETING + b"\x06" + b"\xff" * 8,
+        GREETING + ready(b"REQ")[:-3],
         # A frame that claims 2^63 - 1, 2^64 - 1 and 512 MiB.
         greeted + b"\x02" + struct.pack(">Q", (1 << 63) - 1) + b"x" * 100, greeted + b"\x02" + b"\xff" * 8 + b"x" * 100,
         greeted + b"\x02" + struct.pack(">Q", 512 * MIB) + b"x" * 100_000,
@@ -169,7 +174,9 @@ def client_port(run):
 
 
 def frames(run, cluster, id):
-    """Well-formed messages of garbage: every one is counted, and answered where it has an envelope and is no reply by chance."""
+    """Well-formed messages of garbage: every one is counted, and answered where it has an envelope and is no reply by
+    chance.
+    """
     before = cluster.status(id)["rejected"]
     link = cluster.link(id, "dealer", SNDHWM=0)
     random = run.random
@@ -212,7 +219,8 @@ def short_connections(run, cluster, id, count=700):
         elif n % 3 == 2:
             # A request whose client is gone before the reply.
             body = add(b"gone", 1)
-            connection.sendall(GREETING + ready(b"REQ") + b"\x01\x00\x01\x20" + header(SUBMIT) + bytes([0, len(body)]) + body)
+            connection.sendall(GREETING + ready(b"REQ") + b"\x01\x00\x01\x20" + header(SUBMIT) + bytes([
+                0, len(body)]) + body)
         connection.close()
 
 
@@ -294,7 +302,9 @@ def peer_frames(run, cluster, id, identity):
 
 @scenario
 def deaf_clients(run):
-    """Clients that ask for much and read nothing: they lose their own replies; others are served, and memory stays bounded."""
+    """Clients that ask for much and read nothing: they lose their own replies; others are served, and memory stays
+    bounded.
+    """
     cluster = run.cluster(client={"max_request": "64KiB"}).start_all()
     value = os.urandom(60_000)
     cluster.client().open().submit(put(b"large", value))

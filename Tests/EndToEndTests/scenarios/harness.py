@@ -1,8 +1,9 @@
 """Clusters of real processes for the end-to-end scenarios, and what runs a scenario.
 
-Each script has scenarios: functions of a `Run`, marked `@scenario`. `python3 SCRIPT.py NAME [--threads fused|staged]` runs one; exit
-code 0 when everything held, 77 when it was skipped for what this machine lacks, else 1 with what did not hold and the ends of the
-replicas' logs. The executable is that of the environment variable MPAXOS_EXECUTABLE, else the debug build of this package.
+Each script has scenarios: functions of a `Run`, marked `@scenario`. `python3 SCRIPT.py NAME [--threads fused|staged]`
+runs one; exit code 0 when everything held, 77 when it was skipped for what this machine lacks, else 1 with what did not
+hold and the ends of the replicas' logs. The executable is that of the environment variable MPAXOS_EXECUTABLE, else the
+debug build of this package.
 """
 
 import argparse
@@ -42,7 +43,9 @@ def die_with_parent():
 
 
 def eventually(condition, what, deadline=30.0, pause=0.02):
-    """Polls until `condition()` is true, and returns what it was. An exception of the kinds that mean "not yet" counts as false."""
+    """Polls until `condition()` is true, and returns what it was. An exception of the kinds that mean "not yet" counts
+    as false.
+    """
     end = time.monotonic() + deadline
     last = None
     while True:
@@ -78,8 +81,8 @@ class Ports:
 
 
 class Process:
-    """A run of the executable, its output in files, or where `stdout` and `stderr` say. `prefix` is a command that runs another
-    one in its place."""
+    """A run of the executable, its output in files, or where `stdout` and `stderr` say. `prefix` is a command that runs
+    another one in its place."""
 
     def __init__(self, arguments, directory, name, prefix=(), **options):
         self.output_path = os.path.join(directory, name + ".out")
@@ -161,10 +164,11 @@ def toml(value):
 class Cluster:
     """Replicas on this host, made from one topology file. To be closed, which looks at how they end.
 
-    `keys`: True for a cluster in which replicas and clients have keys, "peers" for one in which replicas alone have them. `http`: whether
-    replicas serve it; `http_files`: the table [http]."""
+    `keys`: True for a cluster in which replicas and clients have keys, "peers" for one in which replicas alone have
+    them. `http`: whether replicas serve it; `http_files`: the table [http]."""
 
-    def __init__(self, run, replicas=3, ids=None, name="e2e", http=False, ipc=False, prepare=True, keys=False, http_files=None, **sections):
+    def __init__(self, run, replicas=3, ids=None, name="e2e", http=False, ipc=False, prepare=True, keys=False,
+                 http_files=None, **sections):
         self.run = run
         self.name = name
         self.ids = ids or list(range(replicas))
@@ -351,7 +355,9 @@ class Cluster:
         return next(iter(found.values()))[0], values.pop()
 
     def curve(self, id, key="writer"):
-        """What a link to a replica takes where clients have keys: a `Curve`, else None. `key`: the name of a client, or a pair."""
+        """What a link to a replica takes where clients have keys: a `Curve`, else None. `key`: the name of a client, or
+        a pair.
+        """
         if not self.clients_have_keys or key is None:
             return None
         pair = self.keys.pairs[key] if isinstance(key, str) else key
@@ -440,7 +446,8 @@ class Run:
 
     def finished(self, done, what, code, output=None):
         self.check(done.code == code and (output is None or done.output == output),
-                   f"{what}: expected exit code {code}" + (f" and output {output!r}" if output is not None else "") + f"; got {done}")
+                   f"{what}: expected exit code {code}" + (f" and output {output!r}" if output is not None
+                                                           else "") + f"; got {done}")
         return done
 
 

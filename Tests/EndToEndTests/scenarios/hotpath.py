@@ -1,5 +1,6 @@
-"""What the steady state costs in calls that it must not make, counted exactly: a replica under callgrind serves N requests, then 2 N,
-and the difference is what the requests cost. Needs valgrind, and the release build (debug code counts references for its checks).
+"""What the steady state costs in calls that it must not make, counted exactly: a replica under callgrind serves N
+requests, then 2 N, and the difference is what the requests cost. Needs valgrind, and the release build (debug code
+counts references for its checks).
 
     MPAXOS_EXECUTABLE=.build/release/mpaxos python3 hotpath.py no-allocation --threads fused
 """
@@ -19,7 +20,8 @@ from harness import eventually, scenario
 REQUESTS = 1500
 SESSIONS = 16
 WARM_UP = 300
-FORBIDDEN = ["swift_retain", "swift_release", "swift_allocObject", "swift_slowAlloc", "swift_bridgeObjectRetain", "malloc", "calloc", "realloc"]
+FORBIDDEN = ["swift_retain", "swift_release", "swift_allocObject", "swift_slowAlloc", "swift_bridgeObjectRetain",
+             "malloc", "calloc", "realloc"]
 
 
 class Profile:
@@ -51,11 +53,13 @@ class Profile:
         return sum(calls for (callee, _), calls in self.calls.items() if callee == function)
 
     def callers(self, function):
-        return collections.Counter({caller: calls for (callee, caller), calls in self.calls.items() if callee == function})
+        return collections.Counter({caller: calls for (callee, caller),
+                                    calls in self.calls.items() if callee == function})
 
     def copies_by(self, part):
         """Calls of memcpy and memmove by functions whose names have this part."""
-        return sum(calls for (callee, caller), calls in self.calls.items() if re.search("mem(cpy|move)", callee) and part in caller)
+        return sum(calls for (callee, caller),
+                   calls in self.calls.items() if re.search("mem(cpy|move)", callee) and part in caller)
 
     def count_like(self, *parts):
         """Of functions whose names have all these parts, mangled as they are."""
@@ -97,7 +101,8 @@ def measure(run, executable, requests, directory):
     cluster = run.cluster(replicas=1)
     output = os.path.join(directory, f"callgrind.{requests}")
     process = subprocess.Popen(
-        ["valgrind", "--tool=callgrind", f"--callgrind-out-file={output}", executable, "run", "--topology", cluster.topology, "--id", "0"],
+        ["valgrind", "--tool=callgrind", f"--callgrind-out-file={output}", executable, "run", "--topology",
+         cluster.topology, "--id", "0"],
         # Hashing with another seed each run would have the start of the process count a few references more or less.
         env={**os.environ, "SWIFT_DETERMINISTIC_HASHING": "1"},
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, preexec_fn=harness.die_with_parent)
@@ -125,7 +130,8 @@ def no_allocation(run):
     for function in FORBIDDEN:
         each = (twice.count(function) - once.count(function)) / REQUESTS
         print(f"{function}: {each:.3f} a request")
-        # Not quite nothing: what goes with time and not with requests (a digest, a status line) differs between two runs.
+        # Not quite nothing: what goes with time and not with requests (a digest, a status line) differs between two
+        # runs.
         most = (twice.callers(function) - once.callers(function)).most_common(3)
         run.check(each < 0.02, f"{function} is called {each:.3f} times a request, most by {most}")
     # Neither moves bytes of its own: what they copied would be the core, all of it, at each look (see `InPlace`).

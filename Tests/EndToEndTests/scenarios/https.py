@@ -1,4 +1,6 @@
-"""HTTP for those alone who have a token, and over TLS. Who has not, or says what is no TLS, costs nobody else anything."""
+"""HTTP for those alone who have a token, and over TLS. Who has not, or says what is no TLS, costs nobody else
+anything.
+"""
 
 import contextlib
 import http.client
@@ -30,7 +32,9 @@ def secret_file(cluster, name, text, mode=0o600):
 
 
 def certify(cluster, which):
-    """Puts a certificate of the tests and its private key beside the topology. Returns the context of a client that trusts that one."""
+    """Puts a certificate of the tests and its private key beside the topology. Returns the context of a client that
+    trusts that one.
+    """
     for name in ("certificate", "key"):
         with open(os.path.join(CERTIFICATES, f"{which}.{name}.pem")) as file:
             secret_file(cluster, f"{name}.pem", file.read())
@@ -42,7 +46,8 @@ def ask(cluster, id, path, tls=None, token=None, timeout=10.0):
     request = urllib.request.Request(f"{'https' if tls else 'http'}://127.0.0.1:{cluster.ports[id][2]}{path}")
     if token is not None:
         request.add_header("Authorization", f"Bearer {token}")
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), *([urllib.request.HTTPSHandler(context=tls)] if tls else []))
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}),
+                                         *([urllib.request.HTTPSHandler(context=tls)] if tls else []))
     try:
         with opener.open(request, timeout=timeout) as answer:
             return answer.status, dict(answer.headers), answer.read().decode()
@@ -57,9 +62,10 @@ def ready(cluster, id, tls, timeout=10.0):
 
 @scenario
 def https(run):
-    """A certificate: TLS and nothing else is answered; who holds or breaks off handshakes costs his connection; another certificate is taken
-    while the replica runs."""
-    cluster = run.cluster(http=True, replicas=1, http_files={"certificate": "certificate.pem", "private_key": "key.pem"})
+    """A certificate: TLS and nothing else is answered; who holds or breaks off handshakes costs his connection; another
+    certificate is taken while the replica runs."""
+    cluster = run.cluster(http=True, replicas=1,
+                          http_files={"certificate": "certificate.pem", "private_key": "key.pem"})
     first = certify(cluster, "first")
     cluster.start(0)
     process = cluster.processes[0]
@@ -67,7 +73,8 @@ def https(run):
     code, headers, body = ask(cluster, 0, "/status", first)
     run.equal((code, headers.get("Content-Type")), (200, "application/json"), "/status over TLS")
     run.equal(json.loads(body)["role"], "leader", "what it tells")
-    for version, taken in ((ssl.TLSVersion.TLSv1_2, True), (ssl.TLSVersion.TLSv1_3, True), (ssl.TLSVersion.TLSv1_1, False)):
+    for version, taken in ((ssl.TLSVersion.TLSv1_2, True), (ssl.TLSVersion.TLSv1_3, True),
+                           (ssl.TLSVersion.TLSv1_1, False)):
         context = ssl.create_default_context(cafile=os.path.join(CERTIFICATES, "first.certificate.pem"))
         context.set_ciphers("DEFAULT:@SECLEVEL=0")
         warnings.simplefilter("ignore", DeprecationWarning)
@@ -83,7 +90,8 @@ def https(run):
     held_since = time.monotonic()
     held[1].sendall(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
     held[2].sendall(b"\x16")
-    for text in (b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", b"\0" * 100, b"\x16\x03\x01\xff\xff" + b"a" * 70000, b"\x15\x03\x01\0\x02\x02\x28",
+    for text in (b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n", b"\0" * 100, b"\x16\x03\x01\xff\xff" + b"a" * 70000,
+                 b"\x15\x03\x01\0\x02\x02\x28",
                  b"\x16\x03\x01\0\x04\x01\xff\xff\xff", os.urandom(5000)):
         with connect(cluster, 0) as link:
             with contextlib.suppress(ConnectionError):
@@ -97,7 +105,8 @@ def https(run):
     for link in crowd:
         link.sendall(b"\x16\x03\x01\x02\x00\x01")
     run.check(ready(cluster, 0, first), "/healthz beside handshakes that do not get on")
-    # Where there are as many as may be, they make place, and are gone at once: who has shaken hands and says nothing more, too.
+    # Where there are as many as may be, they make place, and are gone at once: who has shaken hands and says nothing
+    # more, too.
     before = process.anonymous_memory()
     for _ in range(300):
         crowd.append(first.wrap_socket(connect(cluster, 0), server_hostname="localhost"))
@@ -169,7 +178,8 @@ def https(run):
     for name, mode, text, sentence in (
             ("key.pem", 0o640, None, "its mode is 640"), ("key.pem", 0o600, "nonsense", "is no private key in PEM"),
             ("certificate.pem", 0o600, "nonsense", "is no certificate in PEM"),
-            ("certificate.pem", 0o600, open(os.path.join(CERTIFICATES, "first.certificate.pem")).read(), "does not belong to the first certificate")):
+            ("certificate.pem", 0o600, open(os.path.join(CERTIFICATES, "first.certificate.pem")).read(),
+             "does not belong to the first certificate")):
         certify(cluster, "second")
         path = os.path.join(cluster.directory, name)
         secret_file(cluster, name, text or open(path).read(), mode)
@@ -188,7 +198,9 @@ def refused(run, cluster, sentence):
 
 @scenario
 def http_token(run):
-    """A token: nothing is told without it but health; another one is taken while the replica runs. Without [http] all is as it was."""
+    """A token: nothing is told without it but health; another one is taken while the replica runs. Without [http] all
+    is as it was.
+    """
     cluster = run.cluster(http=True, replicas=1, http_files={"token": "http.token"})
     secret_file(cluster, "http.token", TOKEN + "\n")
     cluster.start(0)
@@ -198,7 +210,8 @@ def http_token(run):
         for token in (None, "", TOKEN[:-1], TOKEN + "x", TOKEN.upper(), "x" * 8000):
             code, headers, body = ask(cluster, 0, path, token=token)
             if len(token or "") < 8000:
-                run.equal((code, headers.get("WWW-Authenticate"), body), (401, "Bearer", ""), f"{path} with the token {token}")
+                run.equal((code, headers.get("WWW-Authenticate"), body), (401, "Bearer", ""),
+                          f"{path} with the token {token}")
                 denied += 1
             else:
                 run.check(code in (400, 401), f"{path} with an endless token: {code}")
@@ -206,7 +219,8 @@ def http_token(run):
     run.check(ready(cluster, 0, None), "health is for all")
     for path, code in (("/status", 200), ("/metrics", 200), ("/nothing", 404)):
         run.equal(ask(cluster, 0, path, token=TOKEN)[0], code, f"{path} with the token")
-    run.check(f"\nmpaxos_http_requests_denied_total {denied}\n" in ask(cluster, 0, "/metrics", token=TOKEN)[2], f"{denied} are counted")
+    run.check(f"\nmpaxos_http_requests_denied_total {denied}\n" in ask(cluster, 0, "/metrics", token=TOKEN)[2],
+              f"{denied} are counted")
     # One connection, with the token and without, in turns.
     link = http.client.HTTPConnection("127.0.0.1", cluster.ports[0][2], timeout=10)
     for token, code in ((None, 401), (TOKEN, 200), (None, 401), ("wrong", 401), (TOKEN, 200)):
@@ -216,10 +230,13 @@ def http_token(run):
         run.equal(answer.status, code, f"on one connection, with the token {token}")
     # Another token.
     path = os.path.join(cluster.directory, "http.token")
-    for number, (text, mode) in enumerate((("short", 0o600), ("x" * 300, 0o600), ("two words are no token", 0o600), (TOKEN[::-1], 0o644))):
+    for number, (text,
+                 mode) in enumerate((("short", 0o600), ("x" * 300, 0o600), ("two words are no token", 0o600),
+                                     (TOKEN[::-1], 0o644))):
         secret_file(cluster, "http.token", text, mode)
         process.signal(signal.SIGHUP)
-        eventually(lambda: process.log().count(f"before the SIGHUP: {path}: its ") == number + 1, f"the log says what is wrong with {text!r}", 10)
+        eventually(lambda: process.log().count(f"before the SIGHUP: {path}: its ") == number + 1,
+                   f"the log says what is wrong with {text!r}", 10)
         run.equal(ask(cluster, 0, "/status", token=TOKEN)[0], 200, "the token from before")
         run.equal(ask(cluster, 0, "/status", token=text)[0], 401, "a token that was not taken")
     secret_file(cluster, "http.token", TOKEN[::-1])
@@ -232,7 +249,8 @@ def http_token(run):
     link.close()
     run.check(TOKEN not in process.log() and TOKEN[::-1] not in process.log(), "no token is in the log")
     cluster.stop(0)
-    for text, mode, sentence in (("short", 0o600, "its token has 5 bytes"), (TOKEN, 0o604, "its mode is 604"), ("\1" * 20, 0o600, "not printable")):
+    for text, mode, sentence in (("short", 0o600, "its token has 5 bytes"), (TOKEN, 0o604, "its mode is 604"),
+                                 ("\1" * 20, 0o600, "not printable")):
         secret_file(cluster, "http.token", text, mode)
         refused(run, cluster, sentence)
     os.remove(path)
@@ -250,7 +268,8 @@ def http_token(run):
         said = process.log().count("before the SIGHUP")
         process.signal(signal.SIGHUP)
         eventually(lambda: process.log().count("before the SIGHUP") > said, "the log says that something is wrong", 10)
-        run.equal((ask(cluster, 0, "/status", token=TOKEN)[0], ask(cluster, 0, "/status", token=token)[0]), (200, 401), "the token from before")
+        run.equal((ask(cluster, 0, "/status", token=TOKEN)[0], ask(cluster, 0, "/status", token=token)[0]), (200, 401),
+                  "the token from before")
         run.check("were read again" not in process.log(), "keys, too, are as they were")
     secret_file(cluster, "http.token", TOKEN[::-1])
     process.signal(signal.SIGHUP)

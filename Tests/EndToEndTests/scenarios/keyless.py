@@ -21,7 +21,9 @@ REQUESTS = "mpaxos_requests_total"
 
 
 def recorded_hello(server, count=8):
-    """What libzmq says at the begin of a CURVE handshake to who has the public key `server`: HELLO, from someone with a key of its own."""
+    """What libzmq says at the begin of a CURVE handshake to who has the public key `server`: HELLO, from someone with a
+    key of its own.
+    """
     found = []
     for _ in range(count):
         with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -42,8 +44,9 @@ def recorded_hello(server, count=8):
 
 
 class Keyless(forgery.Forger):
-    """Streams in the clear, and such that begin as CURVE: with a HELLO that is none, that is another's, or that was recorded from who knows
-    the replica's public key. Behind it comes what a client or a replica would say. All that is answered is looked at."""
+    """Streams in the clear, and such that begin as CURVE: with a HELLO that is none, that is another's, or that was
+    recorded from who knows the replica's public key. Behind it comes what a client or a replica would say. All that is
+    answered is looked at."""
 
     def __init__(self, random, cluster, ports):
         super().__init__(random, cluster, ports)
@@ -111,7 +114,8 @@ class Keyless(forgery.Forger):
         if len(answer) <= GREETING_SIZE:
             own = greeting(mechanism=b"CURVE")
             # The 9 bytes behind the first are a length in an old protocol, and say nothing.
-            alike = answer[:1] == own[:1][:len(answer)] and answer[9:10] in (b"", b"\x7f") and answer[12:32] == own[12:32][:max(0, len(answer) - 12)]
+            alike = answer[:1] == own[:1][:len(answer)] and answer[9:10] in (
+                b"", b"\x7f") and answer[12:32] == own[12:32][:max(0, len(answer) - 12)]
             return "greeting" if alike else "strange"
         rest = answer[GREETING_SIZE:]
         if rest[:10] == b"\x04\xa8\x07WELCOME" and len(rest) <= 170:
@@ -127,7 +131,8 @@ def fuzz(run):
     thousands = run.rounds or 40
     budget, slack = 16 * MIB, 64 * MIB
     cluster = run.cluster(
-        keys=True, http=True, client={"max_request": "64KiB"}, limits={"client_input": "16MiB", "peer_input": "16MiB"}).start_all()
+        keys=True, http=True, client={"max_request": "64KiB"},
+        limits={"client_input": "16MiB", "peer_input": "16MiB"}).start_all()
     pids = {id: cluster.processes[id].pid for id in cluster.ids}
     others = Others(run, cluster)
     others.go_on()
@@ -142,19 +147,24 @@ def fuzz(run):
     cluster.check_running()
     run.equal({id: cluster.processes[id].pid for id in cluster.ids}, pids, "the processes")
     run.equal(forger.strange[:3], [], "answers that are no part of a handshake")
-    run.check(set(forger.answers) <= {"greeting", "welcome", "error"} and forger.answers["welcome"] > 0, f"answers: {forger.answers}")
+    run.check(set(forger.answers) <= {"greeting", "welcome", "error"} and forger.answers["welcome"] > 0,
+              f"answers: {forger.answers}")
     for id in cluster.ids:
         run.equal(metric(cluster, id, REFUSED), 0, f"frames from strangers that the links of replica {id} got to see")
         run.equal(cluster.status(id)["rejected"]["malformed"], 0, f"requests that replica {id} found malformed")
         log = cluster.processes[id].log()
         run.check("forged" not in log and "MPX1" not in log, f"no byte of theirs is in the log of replica {id}")
-    print(f"{forger.frames} frames, {forger.bytes / MIB:.0f} MiB over {forger.connections} connections in {seconds:.1f} s: {forger.answers}", flush=True)
+    print(
+        f"{forger.frames} frames, {forger.bytes / MIB:.0f} MiB over {forger.connections} connections in {seconds:.1f} s: "
+        f"{forger.answers}", flush=True)
     cluster.settle()
 
 
 @scenario
 def crowd(run):
-    """More connections without a key than a replica has descriptors: clients that are in are not cut off, and others come in."""
+    """More connections without a key than a replica has descriptors: clients that are in are not cut off, and others
+    come in.
+    """
     limit = 512
     cluster = run.cluster(keys=True, http=True)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -183,11 +193,13 @@ def crowd(run):
         for id, client in clients.items():
             begin = time.monotonic()
             client.submit(add(b"n", 1), deadline=5)
-            run.check(time.monotonic() - begin < 3, f"a request through replica {id} takes {time.monotonic() - begin:.1f} s beside a crowd")
+            run.check(time.monotonic() - begin < 3,
+                      f"a request through replica {id} takes {time.monotonic() - begin:.1f} s beside a crowd")
         for connection in kept[:-600]:
             connection.close()
         del kept[:-600]
-    run.equal(cluster.client(0).query(mpx.get(b"n")).body, some(number(3 * count)), "what clients did, and a new one comes in")
+    run.equal(cluster.client(0).query(mpx.get(b"n")).body, some(number(3 * count)),
+              "what clients did, and a new one comes in")
     run.check(not news.poll(0), "a client that is in, and says nothing, stays in")
     for connection in kept:
         connection.close()
@@ -197,8 +209,8 @@ def crowd(run):
 
 @scenario
 def wrong_keys(run):
-    """Keys that are good for something else: none at all, an unknown one, a replica's at the client port, a client's at the peer port, and
-    each server taken for another."""
+    """Keys that are good for something else: none at all, an unknown one, a replica's at the client port, a client's at
+    the peer port, and each server taken for another."""
     cluster = run.cluster(keys=True, http=True).start_all()
     others = Others(run, cluster)
     others.go_on()
@@ -231,9 +243,11 @@ def wrong_keys(run):
     served[id] += 1
     for what, port, pair, expected in (
         ("no key", cluster.client_port(id), None, server), ("an unknown key", cluster.client_port(id), unknown, server),
-        ("a replica's key", cluster.client_port(id), keys.replicas[1], server), ("another server", cluster.client_port(id), writer, other),
+        ("a replica's key", cluster.client_port(id), keys.replicas[1], server),
+        ("another server", cluster.client_port(id), writer, other),
         ("no key", cluster.peer_port(id), None, server), ("an unknown key", cluster.peer_port(id), unknown, server),
-        ("a client's key", cluster.peer_port(id), keys.pairs["admin"], server), ("another server", cluster.peer_port(id), keys.replicas[1], other),
+        ("a client's key", cluster.peer_port(id), keys.pairs["admin"], server),
+        ("another server", cluster.peer_port(id), keys.replicas[1], other),
     ):
         run.equal(knock(port, pair, expected), None, f"{what} at port {port}")
     run.check(metric(cluster, id, CLIENT_KEYS) >= 2, "clients' keys that were refused are counted")
@@ -247,8 +261,8 @@ def wrong_keys(run):
 
 @scenario
 def liars(run):
-    """A replica with a key of its own says what another one has said, at the ports of the others: it is refused before anything of it is
-    believed, the link of the other stands, and nothing is held against it."""
+    """A replica with a key of its own says what another one has said, at the ports of the others: it is refused before
+    anything of it is believed, the link of the other stands, and nothing is held against it."""
     cluster = run.cluster(keys=True, http=True).start_all()
     keys = cluster.keys
     cluster.stop(0)
@@ -285,7 +299,8 @@ def liars(run):
     liar.close()
     cluster.stop(2)
     cluster.start(2)
-    eventually(lambda: [peer["connected"] for peer in cluster.status(0)["peers"]] == [True, True], "all are linked again")
+    eventually(lambda: [peer["connected"] for peer in cluster.status(0)["peers"]] == [True, True],
+               "all are linked again")
     cluster.settle()
 
 

@@ -1,4 +1,6 @@
-"""Keys of a cluster under test: pairs that libzmq makes for Python, in files as CZMQ has them. Nothing of the project's own."""
+"""Keys of a cluster under test: pairs that libzmq makes for Python, in files as CZMQ has them. Nothing of the project's
+own.
+"""
 
 import json
 import os
@@ -27,14 +29,15 @@ class Pair:
         """A file of both halves; one that is there is replaced."""
         beside = path + ".new"
         with open(beside, "w") as file:
-            file.write(f'metadata\n    name = "{name}"\ncurve\n    public-key = "{self.text}"\n    secret-key = "{self.secret.decode()}"\n')
+            file.write(
+                f'metadata\n    name = "{name}"\ncurve\n    public-key = "{self.text}"\n    secret-key = "{self.secret.decode()}"\n')
         os.chmod(beside, mode)
         os.rename(beside, path)
 
 
 class Keyring:
-    """Who has which key in one cluster: its replicas, and a client of each role. What is changed here is in the files after `write`;
-    that of the topology, `pinned`, after the cluster's `write_topology`."""
+    """Who has which key in one cluster: its replicas, and a client of each role. What is changed here is in the files
+    after `write`; that of the topology, `pinned`, after the cluster's `write_topology`."""
 
     ROLES = {"admin": "admin", "writer": "write", "reader": "read"}
 
@@ -61,7 +64,8 @@ class Keyring:
     def write_clients(self):
         lines = []
         for name, public, role in self.clients:
-            lines += ["[[client]]", f"name = {json.dumps(name)}", f"public_key = {json.dumps(public)}", f"role = {json.dumps(role)}", ""]
+            lines += ["[[client]]", f"name = {json.dumps(name)}", f"public_key = {json.dumps(public)}",
+                      f"role = {json.dumps(role)}", ""]
         with open(self.clients_file + ".new", "w") as file:
             file.write("\n".join(lines))
         os.rename(self.clients_file + ".new", self.clients_file)

@@ -16,7 +16,9 @@ KEY = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}\n")
 
 @scenario
 def keys_command(run):
-    """`mpaxos keys new` and `show`: files that are secret, that nothing is written over, and that other programs read."""
+    """`mpaxos keys new` and `show`: files that are secret, that nothing is written over, and that other programs
+    read.
+    """
     folder = run.folder("keys-")
     path = os.path.join(folder, "made", "deeper", "replica-0.key")
 
@@ -27,13 +29,15 @@ def keys_command(run):
         done = run.finished(execute("keys", "show", path), f"keys show {path}", code)
         if code:
             run.equal(done.output, "", f"what keys show {path} prints where it refuses")
-            run.check(len(done.errors.splitlines()) == 1 and done.errors.startswith(f"{path}: ") and says in done.errors,
+            run.check(len(done.errors.splitlines()) == 1 and done.errors.startswith(f"{path}: ")
+                      and says in done.errors,
                       f"keys show says {says!r}: {done.errors!r}")
         return done
 
     made = new(path)
     run.check(KEY.fullmatch(made.output), f"keys new prints the public key alone: {made.output!r}")
-    run.check(len(made.errors.splitlines()) == 1 and made.errors.startswith(f"{path} has the secret key"), f"keys new says what to do: {made.errors!r}")
+    run.check(len(made.errors.splitlines()) == 1 and made.errors.startswith(f"{path} has the secret key"),
+              f"keys new says what to do: {made.errors!r}")
     public = made.output.strip()
     run.equal(stat.S_IMODE(os.stat(path).st_mode), 0o600, "the mode of a key file")
     for parent in ("made", "made/deeper"):
@@ -92,13 +96,16 @@ def keys_check(run):
     def check(code, *lines, id=None):
         """`lines`: what the output's lines have, each a tuple of a file and words."""
         chosen = ["--id", str(id)] if id is not None else []
-        done = run.finished(execute("keys", "check", "--topology", cluster.topology, *chosen), f"keys check {chosen}", code)
+        done = run.finished(execute("keys", "check", "--topology", cluster.topology, *chosen), f"keys check {chosen}",
+                            code)
         found = done.output.splitlines()
         if run.equal(len(found), len(lines), f"lines of keys check {chosen}, {done}"):
             for line, (file, words) in zip(found, lines):
-                run.check(line.startswith(f"{file}: ") and words in line, f"keys check {chosen} says {words!r} of {file}: {line!r}")
+                run.check(line.startswith(f"{file}: ") and words in line,
+                          f"keys check {chosen} says {words!r} of {file}: {line!r}")
         for pair in [*ring.replicas.values(), *ring.pairs.values()]:
-            run.check(pair.secret.decode() not in done.output + done.errors or "secret no more" in done.output, "no secret key is told")
+            run.check(pair.secret.decode() not in done.output + done.errors or "secret no more" in done.output,
+                      "no secret key is told")
         return done
 
     def replica(id, words=None):
@@ -131,11 +138,13 @@ def keys_check(run):
     stranger = Pair.new()
     with_file(ring.replica_file(0), stranger, replica(0, f"its public key is {stranger.text}"), *sound[1:])
     with_file(ring.replica_file(0), ring.replicas[1], replica(0, "has the key of replica 1"), *sound[1:])
-    with_file(ring.replica_file(0), Pair(ring.replicas[0].public, stranger.secret), replica(0, "not to the one beside it"), *sound[1:])
+    with_file(ring.replica_file(0), Pair(ring.replicas[0].public, stranger.secret),
+              replica(0, "not to the one beside it"), *sound[1:])
     with_file(ring.replica_file(0), Pair(ring.replicas[0].public, b"short"), replica(0, "has 5 characters"), *sound[1:])
 
     # The operator's.
-    with_file(ring.operator_file, stranger, *sound[:4], (ring.operator_file, f"its public key is {stranger.text}, which no client"))
+    with_file(ring.operator_file, stranger, *sound[:4],
+              (ring.operator_file, f"its public key is {stranger.text}, which no client"))
     with_file(ring.operator_file, ring.replicas[0], *sound[:4], (ring.operator_file, "has the key of replica 0"))
     with_file(ring.operator_file, ring.pairs["admin"], *sound[:4], (ring.operator_file, "its mode is 644"), mode=0o644)
 
@@ -160,11 +169,14 @@ def keys_check(run):
         ring.write_clients()
 
     unknown = (ring.operator_file, "ok, but the file of clients, which says what it may do, has a fault")
-    with_clients([("a", ring.replicas[1].text, "read")], (ring.clients_file, "client[0].public_key is that of replica 1"), unknown)
+    with_clients([("a", ring.replicas[1].text, "read")],
+                 (ring.clients_file, "client[0].public_key is that of replica 1"), unknown)
     with_clients([("a", ring.pairs["writer"].secret.decode(), "read")],
-                 (ring.clients_file, "client[0].public_key is the secret key of " + ring.client_file("writer")), unknown)
+                 (ring.clients_file, "client[0].public_key is the secret key of " + ring.client_file("writer")),
+                 unknown)
     with_clients([("a", stranger.text, "owner")], (ring.clients_file, "client[0].role"), unknown)
-    with_clients([("a", stranger.text, "read")], (ring.clients_file, "ok, 1 client: read 1"), (ring.operator_file, "which no client"))
+    with_clients([("a", stranger.text, "read")], (ring.clients_file, "ok, 1 client: read 1"),
+                 (ring.operator_file, "which no client"))
     os.remove(ring.clients_file)
     check(3, *sound[:3], (ring.clients_file, "cannot be read"), (ring.operator_file, "ok, but no file of clients here"))
     ring.write_clients()

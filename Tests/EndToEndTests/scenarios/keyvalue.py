@@ -152,9 +152,11 @@ def scans(run, cluster):
         run.equal(look(b"nothing/"), (0, {}), "a scan that finds nothing")
         run.equal(look(b"scan/0123"), (0, {b"scan/0123": wanted[b"scan/0123"]}), "a scan by a whole key")
         more, some_found = look(b"scan/", 299)
-        run.check(more == 1 and len(some_found) == 299 and some_found.items() <= wanted.items(), "a scan that leaves one out says so")
+        run.check(more == 1 and len(some_found) == 299 and some_found.items() <= wanted.items(),
+                  "a scan that leaves one out says so")
         more, everything = look(b"")
-        run.check(wanted.items() <= everything.items() and b"scam" in everything, "a scan with an empty prefix finds all")
+        run.check(wanted.items() <= everything.items() and b"scam" in everything,
+                  "a scan with an empty prefix finds all")
     big = {b"big/%02d" % n: os.urandom(200_000) for n in range(8)}
     for key, value in big.items():
         writer.submit(put(key, value))
@@ -169,7 +171,8 @@ def scans(run, cluster):
     writer.submit(append(key, value[1000:500_000]))
     writer.submit(append(key, value[500_000:]))
     for flags in (0, LOCAL):
-        reply = run.reply(cluster.link(0).call(QUERY, scan(b"largest"), flags=flags), "a scan of one that is too large", status=OK)
+        reply = run.reply(cluster.link(0).call(QUERY, scan(b"largest"), flags=flags), "a scan of one that is too large",
+                          status=OK)
         run.equal(len(reply.body), (1 << 20) + 1038, "bytes of its reply")
         run.equal(mpx.entries(reply.body), (0, {key: value}), "the largest entry")
 

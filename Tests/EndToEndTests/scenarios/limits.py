@@ -8,7 +8,8 @@ import time
 
 import mpx
 from harness import eventually, main, scenario
-from mpx import (BUSY, CLOSE, EXPIRED, FULL, LOCAL, MALFORMED, NO_LEADER, OK, OPEN, PING, QUERY, STATUS, SUBMIT, add, append,
+from mpx import (BUSY, CLOSE, EXPIRED, FULL, LOCAL, MALFORMED, NO_LEADER, OK, OPEN, PING, QUERY, STATUS, SUBMIT, add,
+                 append,
                  delete, get, header, number, put, scan, some)
 
 
@@ -36,7 +37,8 @@ def busy(run):
     run.equal(status["rejected"]["busy"], before + 48, "BUSY is counted")
     run.reply(link.call(PING, b"x", sequence=100), "PING is answered all the same", status=OK, sequence=100, body=b"x")
     # MALFORMED is found before BUSY is considered.
-    run.reply(link.call(SUBMIT, b"nonsense", sequence=101), "a malformed request at a busy replica", status=MALFORMED, sequence=101)
+    run.reply(link.call(SUBMIT, b"nonsense", sequence=101), "a malformed request at a busy replica", status=MALFORMED,
+              sequence=101)
     cluster.start(*others)
     answered = {}
     while len(answered) < 16:
@@ -83,7 +85,9 @@ def turns(run):
 
 @scenario
 def guesses(run):
-    """The id of a session is known to whoever opened it: none follows from another, and nobody ends what is not its own."""
+    """The id of a session is known to whoever opened it: none follows from another, and nobody ends what is not its
+    own.
+    """
     cluster = run.cluster().start_all()
     link = [cluster.link(id) for id in cluster.ids]
     sessions = [link[n % 3].call(OPEN).session for n in range(20)]
@@ -116,23 +120,27 @@ def eviction(run):
 
     # Used: all but 3, in another order than they were opened in. 0 is the one used longest ago among the rest.
     for n in [0, 15, 1, 14, 2, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4]:
-        run.reply(link[n % 3].call(SUBMIT, add(b"n", 1), session=sessions[n], sequence=1), f"use of session {n}", status=OK)
+        run.reply(link[n % 3].call(SUBMIT, add(b"n", 1), session=sessions[n], sequence=1), f"use of session {n}",
+                  status=OK)
     fresh = [link[0].call(OPEN).session]
     gone(run, cluster, sessions[3], "the session that was never used")
     fresh.append(link[1].call(OPEN).session)
     gone(run, cluster, sessions[0], "the session used longest ago")
-    kept = run.reply(link[2].call(SUBMIT, add(b"n", 1), session=sessions[15], sequence=2), "a use", status=OK, body=some(number(16)))
+    kept = run.reply(link[2].call(SUBMIT, add(b"n", 1), session=sessions[15], sequence=2), "a use", status=OK,
+                     body=some(number(16)))
     fresh.append(link[2].call(OPEN).session)
     gone(run, cluster, sessions[1], "the one used longest ago by then")
     for id in cluster.ids:
-        run.equal(link[id].call(SUBMIT, add(b"n", 1), session=sessions[15], sequence=2).kept, kept.kept, "what was used stays")
+        run.equal(link[id].call(SUBMIT, add(b"n", 1), session=sessions[15], sequence=2).kept, kept.kept,
+                  "what was used stays")
     run.check(not set(fresh) & set(sessions) and len(set(fresh)) == 3, "ids are never used again")
     run.reply(link[0].call(CLOSE, session=sessions[15]), "CLOSE", status=OK)
     cluster.settle()
     run.equal({status["sessions"] for status in cluster.statuses().values()}, {15}, "CLOSE makes room")
     link[0].call(OPEN)
     for n in (14, 2, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4):
-        run.reply(link[1].call(SUBMIT, add(b"n", 1), session=sessions[n], sequence=1), "nothing was evicted while there was room",
+        run.reply(link[1].call(SUBMIT, add(b"n", 1), session=sessions[n], sequence=1),
+                  "nothing was evicted while there was room",
                   status=OK)
     for n in range(40):
         link[n % 3].call(OPEN)
@@ -145,7 +153,8 @@ def eviction(run):
 def gone(run, cluster, session, what):
     for id in cluster.ids:
         with mpx.Link(cluster.endpoint(id)) as link:
-            run.reply(link.call(SUBMIT, get(b"n"), session=session, sequence=1 << 40), what, status=EXPIRED, session=session, body=b"")
+            run.reply(link.call(SUBMIT, get(b"n"), session=session, sequence=1 << 40), what, status=EXPIRED,
+                      session=session, body=b"")
 
 
 @scenario
@@ -161,18 +170,24 @@ def full(run):
     position = client.submit(get(b"large0")).position
     without = cluster.link(0).call(SUBMIT, put(b"other", value))
     run.reply(without, "a refusal without a session", status=FULL, session=0, position=position + 1)
-    run.reply(cluster.link(2).call(SUBMIT, put(b"other", value)), "each refusal takes a position", status=FULL, position=position + 2)
+    run.reply(cluster.link(2).call(SUBMIT, put(b"other", value)), "each refusal takes a position", status=FULL,
+              position=position + 2)
 
     for id in cluster.ids:
         link = cluster.link(id)
-        run.reply(link.call(QUERY, get(b"large1")), f"a query of a full store through replica {id}", status=OK, body=some(value))
+        run.reply(link.call(QUERY, get(b"large1")), f"a query of a full store through replica {id}", status=OK,
+                  body=some(value))
         opened = run.reply(link.call(OPEN), "OPEN is never FULL", status=OK)
-        run.reply(link.call(SUBMIT, get(b"large1"), session=opened.session, sequence=1), "reads go on", status=OK, body=some(value))
+        run.reply(link.call(SUBMIT, get(b"large1"), session=opened.session, sequence=1), "reads go on", status=OK,
+                  body=some(value))
         other = os.urandom(len(value))
-        run.reply(link.call(SUBMIT, put(b"large1", other), session=opened.session, sequence=2), "overwrites of the same size go on",
+        run.reply(link.call(SUBMIT, put(b"large1", other), session=opened.session, sequence=2),
+                  "overwrites of the same size go on",
                   status=OK, body=some(value))
-        run.reply(link.call(SUBMIT, put(b"large1", value), session=opened.session, sequence=3), "and again", status=OK, body=some(other))
-        run.reply(link.call(SUBMIT, delete(b"large%d" % (id + 2)), session=opened.session, sequence=4), "deletes go on", status=OK,
+        run.reply(link.call(SUBMIT, put(b"large1", value), session=opened.session, sequence=3), "and again", status=OK,
+                  body=some(other))
+        run.reply(link.call(SUBMIT, delete(b"large%d" % (id + 2)), session=opened.session, sequence=4), "deletes go on",
+                  status=OK,
                   body=some(value))
         run.reply(link.call(CLOSE, session=opened.session), "CLOSE goes on", status=OK)
     for id in cluster.ids:
@@ -222,7 +237,9 @@ def empty(run, cluster, value, large, small):
 
 @scenario
 def big_replies(run):
-    """Replies of many MiB at once to a client that reads: none is lost, though it can read nothing while they are written."""
+    """Replies of many MiB at once to a client that reads: none is lost, though it can read nothing while they are
+    written.
+    """
     cluster = run.cluster(replicas=1).start_all()
     link = cluster.link(0, "dealer", RCVHWM=0, SNDHWM=0)
     for size, count in ((1_000_000, 16), (65_536, 400)):
@@ -241,7 +258,9 @@ def big_replies(run):
 
 @scenario
 def late_replies(run, count=6000):
-    """A leader without followers gives up on thousands of requests; then all are decided at once, with as many newer ones."""
+    """A leader without followers gives up on thousands of requests; then all are decided at once, with as many newer
+    ones.
+    """
     cluster = run.cluster(
         # One connection has half of the room at most.
         client={"max_outstanding": 2 * count}, protocol={"batch_bytes": "1MiB", "suspect_ms": 250}).start_all()
@@ -284,7 +303,8 @@ def literal_rep(run):
         run.reply(link.call(PING, b"x", sequence=3), "PING", status=OK, replica=id, sequence=3, body=b"x")
         run.reply(link.call(STATUS), "STATUS", status=OK)
         session = run.reply(link.call(OPEN), "OPEN", status=OK).session
-        first = run.reply(link.call(SUBMIT, add(b"rep", 1), session=session, sequence=1), "SUBMIT", status=OK, body=some(number(id + 1)))
+        first = run.reply(link.call(SUBMIT, add(b"rep", 1), session=session, sequence=1), "SUBMIT", status=OK,
+                          body=some(number(id + 1)))
         run.equal(link.call(SUBMIT, add(b"rep", 1), session=session, sequence=1).kept, first.kept, "a retry")
         run.reply(link.call(QUERY, get(b"rep")), "QUERY", status=OK, body=some(number(id + 1)))
         run.reply(link.call(QUERY, get(b"rep"), flags=LOCAL, position=1 << 60), "LOCAL ahead", status=BUSY)

@@ -1,4 +1,6 @@
-"""Concurrent histories of single registers, while leaders are killed or paused, checked for an order that explains them (Wing and Gong)."""
+"""Concurrent histories of single registers, while leaders are killed or paused, checked for an order that explains them
+(Wing and Gong).
+"""
 
 import math
 import signal
@@ -13,9 +15,9 @@ from mpx import OK, QUERY, SUBMIT, get, put
 def linearizable(history):
     """Whether some order of the operations, each between its beginning and its end, is that of a register.
 
-    `history`: (begin, end, kind, value) with kind "put" or "get"; `end` infinite where the outcome is unknown: then the operation
-    may have happened at any time after its beginning, or never. A search over the sets of operations that can have happened first,
-    remembering those that led nowhere with the same value.
+    `history`: (begin, end, kind, value) with kind "put" or "get"; `end` infinite where the outcome is unknown: then the
+    operation may have happened at any time after its beginning, or never. A search over the sets of operations that can
+    have happened first, remembering those that led nowhere with the same value.
     """
     history = sorted(history)
     count = len(history)
@@ -72,7 +74,9 @@ def checker_works():
 
 
 class Registers:
-    """Clients that put and get a few keys through all replicas, with the times at which each operation began and ended."""
+    """Clients that put and get a few keys through all replicas, with the times at which each operation began and
+    ended.
+    """
 
     def __init__(self, cluster, random, clients, keys):
         self.cluster = cluster
@@ -82,7 +86,8 @@ class Registers:
         self.history = {key: [] for key in self.keys}
         self.errors = []
         self.unknown = 0
-        self.threads = [threading.Thread(target=self.work, args=(n, random.random()), daemon=True) for n in range(clients)]
+        self.threads = [threading.Thread(target=self.work, args=(n, random.random()), daemon=True)
+                        for n in range(clients)]
         for thread in self.threads:
             thread.start()
 

@@ -1,5 +1,5 @@
-"""Replicas on links that carry little: what they send goes over the links once, nobody is deposed for what waits there, and what
-waits takes little memory. Nothing is timed. Takes root, for network namespaces, and the kernel's tbf.
+"""Replicas on links that carry little: what they send goes over the links once, nobody is deposed for what waits there,
+and what waits takes little memory. Nothing is timed. Takes root, for network namespaces, and the kernel's tbf.
 
     MPAXOS_EXECUTABLE=.build/release/mpaxos python3 links.py slow-link
 """
@@ -47,7 +47,9 @@ class LinkedCluster(harness.Cluster):
 
 
 class Sender(threading.Thread):
-    """A client that puts one value after the other, each once: what is not acknowledged at the first try is an error."""
+    """A client that puts one value after the other, each once: what is not acknowledged at the first try is an
+    error.
+    """
 
     def __init__(self, endpoint, number, puts, size):
         super().__init__(daemon=True)
@@ -105,7 +107,8 @@ class Watch:
             for name in ("elections_total", "proposals_resent_total"):
                 run.equal(now[name], self.before[id][name], f"{name} of replica {id}")
             used = self.most[id]
-            run.check(used <= MEMORY, f"replica {id} takes {used / MIB:.0f} MiB more under load, at most {MEMORY // MIB} expected")
+            run.check(used <= MEMORY,
+                      f"replica {id} takes {used / MIB:.0f} MiB more under load, at most {MEMORY // MIB} expected")
         # A quorum acknowledges: what is due to the other follower may be on its way still.
         self.cluster.settle()
         share = (self.cluster.network.sent(self.leader)["wire"] - self.sent_before) / due
@@ -145,7 +148,8 @@ def large_beside_small(run):
     watch.until_done(large, small)
     run.check(small.error is None, small.error)
     print(f"small puts answered beside each large one: {small.beside}")
-    run.check(min(small.beside) >= least, f"at least {least} small puts are answered beside each large one, of {small.beside}")
+    run.check(min(small.beside) >= least,
+              f"at least {least} small puts are answered beside each large one, of {small.beside}")
     watch.check([large], 2 * large.puts * size)
 
 

@@ -39,8 +39,8 @@ def is_met(cluster, id):
 
 @scenario
 def rolled_back(run):
-    """Both pools of a replica put back from a copy made one start earlier: it knows nothing of an acknowledged write, and does not
-    vote. Through the one that met it, it learns so, and ends."""
+    """Both pools of a replica put back from a copy made one start earlier: it knows nothing of an acknowledged write,
+    and does not vote. Through the one that met it, it learns so, and ends."""
     cluster = run.cluster().start_all()
     cluster.stop(1)
     shutil.copytree(folder(cluster, 1), folder(cluster, 1) + ".copy")
@@ -73,7 +73,9 @@ def rolled_back(run):
 
 @scenario
 def rolled_back_first(run):
-    """The replica of the lowest id connects to nobody, so nobody that it can trust tells it: it stays up, refused by all, and all say so."""
+    """The replica of the lowest id connects to nobody, so nobody that it can trust tells it: it stays up, refused by
+    all, and all say so.
+    """
     cluster = run.cluster().start_all()
     cluster.stop(0)
     shutil.copytree(folder(cluster, 0), folder(cluster, 0) + ".copy")
@@ -107,8 +109,8 @@ def rolled_back_first(run):
 
 @scenario
 def started_again_and_again(run):
-    """Pools of an earlier time that are started more often than lives are remembered stay refused, also by who was restarted
-    meanwhile: whoever has refused one of these starts refuses those that come after it."""
+    """Pools of an earlier time that are started more often than lives are remembered stay refused, also by who was
+    restarted meanwhile: whoever has refused one of these starts refuses those that come after it."""
     cluster = run.cluster().start_all()
     cluster.stop(0)
     shutil.copytree(folder(cluster, 0), folder(cluster, 0) + ".copy")
@@ -124,7 +126,8 @@ def started_again_and_again(run):
     for start in range(run.rounds or 40):
         old = cluster.launch(0)
         count = 2 + start
-        eventually(lambda: any(f"its boot count is {count}," in (peer["refusal"] or "") for peer in cluster.status(2)["peers"]),
+        eventually(lambda: any(f"its boot count is {count}," in (peer["refusal"] or "")
+                               for peer in cluster.status(2)["peers"]),
                    f"start {count} of the old pools is refused")
         run.equal(old.output(), "", f"start {count} of the old pools is not ready")
         cluster.kill9(0)
@@ -165,8 +168,8 @@ def one_pool_of_two(run):
 
 @scenario
 def copied(run):
-    """A second process on a copy of a replica's pools: on other ports it is called back where the first listens, and is nobody; on
-    the ports of the first, when that has stopped, it is of an earlier life, and ends. The first goes on."""
+    """A second process on a copy of a replica's pools: on other ports it is called back where the first listens, and is
+    nobody; on the ports of the first, when that has stopped, it is of an earlier life, and ends. The first goes on."""
     cluster = run.cluster().start_all()
     cluster.stop(2)
     copy = os.path.join(cluster.directory, "copy")

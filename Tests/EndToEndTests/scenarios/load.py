@@ -9,8 +9,8 @@ from mpx import OK, add, append, cas, get
 
 
 class Worker(threading.Thread):
-    """One session: adds to a counter that all share, appends to a log that all share, swaps a value of its own. It retries each
-    request until it is done, through any replica, and notes every reply."""
+    """One session: adds to a counter that all share, appends to a log that all share, swaps a value of its own. It
+    retries each request until it is done, through any replica, and notes every reply."""
 
     def __init__(self, load, number):
         super().__init__(daemon=True)
@@ -94,7 +94,8 @@ class Load:
                 self.cluster.check_running()
                 left = end - time.monotonic()
                 if left <= 0:
-                    raise AssertionError(f"the load does not go on: {goal - self.acknowledged} of {count} requests missing after {deadline} s")
+                    raise AssertionError(
+                        f"the load does not go on: {goal - self.acknowledged} of {count} requests missing after {deadline} s")
                 self.changed.wait(min(left, 1))
 
     def finish(self):
@@ -116,7 +117,8 @@ class Load:
             last = 0
             for kind, _, reply in worker.done:
                 run.check(reply.status == OK, f"{kind} of worker {worker.number}: {reply}")
-                run.check(reply.position > last, f"positions of worker {worker.number} rise: {last}, then {reply.position}")
+                run.check(reply.position > last,
+                          f"positions of worker {worker.number} rise: {last}, then {reply.position}")
                 run.check(reply.position not in positions, f"position {reply.position} is given twice")
                 last = reply.position
                 positions[reply.position] = (kind, reply)
@@ -150,10 +152,12 @@ class Load:
             run.equal(len(set(tokens)), len(tokens), f"each append once in the log at replica {id}")
             for worker in self.workers:
                 mine = [token for token in tokens if token.startswith(b"%d." % worker.number)]
-                wanted = [b"%d.%d" % (worker.number, reply.sequence) for kind, _, reply in worker.done if kind == "append"]
+                wanted = [b"%d.%d" % (worker.number, reply.sequence) for kind, _,
+                          reply in worker.done if kind == "append"]
                 run.equal(mine, wanted, f"appends of worker {worker.number} at replica {id}")
                 own = b"".join(b"%d;" % reply.sequence for kind, _, reply in worker.done if kind == "append own")
-                run.equal(value(b"log of %d" % worker.number), own or None, f"own appends of worker {worker.number} at replica {id}")
+                run.equal(value(b"log of %d" % worker.number), own or None,
+                          f"own appends of worker {worker.number} at replica {id}")
                 run.equal(value(worker.own_key), worker.own_value, f"swaps of worker {worker.number} at replica {id}")
 
     def check_retries(self):
@@ -164,4 +168,5 @@ class Load:
             for id in self.cluster.ids:
                 with mpx.Link(self.cluster.endpoint(id), curve=self.cluster.curve(id)) as link:
                     again = link.call(mpx.SUBMIT, body, session=reply.session, sequence=reply.sequence)
-                    self.run.equal(again.kept, reply.kept, f"a retry of the last {kind} of worker {worker.number} at replica {id}")
+                    self.run.equal(again.kept, reply.kept,
+                                   f"a retry of the last {kind} of worker {worker.number} at replica {id}")

@@ -1,4 +1,6 @@
-"""MPX/1 as an independent client speaks it: written from the protocol's description, with pyzmq and nothing of the project."""
+"""MPX/1 as an independent client speaks it: written from the protocol's description, with pyzmq and nothing of the
+project.
+"""
 
 import struct
 import sys
@@ -8,7 +10,8 @@ from dataclasses import dataclass
 try:
     import zmq
 except ImportError:
-    sys.exit(f"{sys.executable} has no ZeroMQ: scripts/setup installs python3-zmq; MPAXOS_PYTHON names an interpreter that has it")
+    sys.exit(
+        f"{sys.executable} has no ZeroMQ: scripts/setup installs python3-zmq; MPAXOS_PYTHON names an interpreter that has it")
 
 OPEN, SUBMIT, QUERY, CLOSE, STATUS, PING = range(1, 7)
 OK, REDIRECT, BUSY, STALE, EXPIRED, MALFORMED, NO_LEADER, TOO_LARGE, FULL, DENIED = range(10)
@@ -52,7 +55,8 @@ def header(command, flags=0, session=0, sequence=0, position=0, reserved=0, magi
 def decode(frames):
     """A reply from its two frames."""
     if len(frames) != 2 or len(frames[0]) != 32:
-        raise AssertionError(f"a reply must be a header of 32 bytes and a body, got {[len(frame) for frame in frames]} bytes")
+        raise AssertionError(
+            f"a reply must be a header of 32 bytes and a body, got {[len(frame) for frame in frames]} bytes")
     magic, status, flags, replica, session, sequence, position = HEADER.unpack(frames[0])
     if magic != b"MPX1":
         raise AssertionError(f"a reply must begin with MPX1, got {magic!r}")
@@ -72,8 +76,8 @@ class Curve:
 
 
 class Link:
-    """A socket to one replica. `kind`: "req", "correlate" (REQ with RELAXED and CORRELATE) or "dealer". `curve`: its keys, where clients
-    have some."""
+    """A socket to one replica. `kind`: "req", "correlate" (REQ with RELAXED and CORRELATE) or "dealer". `curve`: its
+    keys, where clients have some."""
 
     def __init__(self, endpoint, kind="req", curve=None, **options):
         self.endpoint, self.kind, self.curve, self.options = endpoint, kind, curve, options
@@ -192,7 +196,8 @@ class Client:
                 time.sleep(min(wait, 200) / 1000)
                 continue
             return reply
-        raise Silent(f"command {command} (session {session}, sequence {sequence}) not done within {deadline} s; last: {last}")
+        raise Silent(
+            f"command {command} (session {session}, sequence {sequence}) not done within {deadline} s; last: {last}")
 
     def open(self, deadline=60.0):
         reply = self.request(OPEN, sequence=1, deadline=deadline)

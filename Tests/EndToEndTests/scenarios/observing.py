@@ -1,4 +1,6 @@
-"""What looks at a replica from outside, and what it says: HTTP, the log, standard output, signals. None of them may cost it its service."""
+"""What looks at a replica from outside, and what it says: HTTP, the log, standard output, signals. None of them may
+cost it its service.
+"""
 
 import contextlib
 import ctypes
@@ -21,7 +23,9 @@ from mpx import put
 
 @scenario
 def http_bounds(run):
-    """Large headers, bodies, slow and silent connections, crowds of them, and no descriptors left: each costs its connection at most."""
+    """Large headers, bodies, slow and silent connections, crowds of them, and no descriptors left: each costs its
+    connection at most.
+    """
     cluster = run.cluster(http=True, limits={"silence_s": 3}).start_all()
     id = 0
     process = cluster.processes[id]
@@ -38,7 +42,8 @@ def http_bounds(run):
                 with contextlib.suppress(ConnectionError):
                     link.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + header + b"\r\n\r\n")
                 answer = everything(link)
-                run.check(not answer.startswith(b"HTTP/1.1 200"), f"headers of {size} bytes are refused: {answer[:80]!r}")
+                run.check(not answer.startswith(b"HTTP/1.1 200"),
+                          f"headers of {size} bytes are refused: {answer[:80]!r}")
     took = time.monotonic() - begin
     run.check(took < 5, f"large headers are refused at once: {took:.1f} s")
     with connect(cluster, id) as link:
@@ -46,7 +51,8 @@ def http_bounds(run):
         run.check(link.recv(99).startswith(b"HTTP/1.1 200"), "a header of 4,000 bytes is none too many")
     for request, code in ((b"POST /healthz HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc", b"404"),
                           (b"POST /healthz HTTP/1.1\r\nContent-Length: 99999999\r\n\r\nabc", b"413"),
-                          (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + (b"1000\r\n" + b"a" * 4096 + b"\r\n") * 9, b"413"),
+                          (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n" + (
+                              b"1000\r\n" + b"a" * 4096 + b"\r\n") * 9, b"413"),
                           (b"nonsense\r\n\r\n", b"400")):
         with connect(cluster, id) as link:
             link.sendall(request)
@@ -92,7 +98,8 @@ def http_bounds(run):
         run.equal(link.call(mpx.PING).status, mpx.OK, "PING of another")
     time.sleep(0.3)
     resource.prlimit(process.pid, resource.RLIMIT_NOFILE, limits)
-    eventually(lambda: health(cluster, id, 2.0) == (200, "ready\n"), "/healthz comes back when there are descriptors again", 15)
+    eventually(lambda: health(cluster, id, 2.0) == (200, "ready\n"),
+               "/healthz comes back when there are descriptors again", 15)
     for link in waiting:
         link.close()
 
@@ -114,7 +121,8 @@ def http_port_in_use(run):
         squatter.listen(1)
         cluster.start_all()
         log = cluster.processes[0].log()
-        run.check(re.search(r"no HTTP at .*Address already in use.*tried again", log), f"the log says what is wrong: {log[-500:]}")
+        run.check(re.search(r"no HTTP at .*Address already in use.*tried again", log),
+                  f"the log says what is wrong: {log[-500:]}")
         cluster.client().open().submit(put(b"k", b"v"))
         time.sleep(2)
         run.equal(cluster.processes[0].log().count("no HTTP at"), 1, "lines about it")
@@ -134,7 +142,9 @@ def http_port_in_use(run):
 
 @scenario
 def http_fuzz(run):
-    """Requests as no client makes them, slow ones, floods: the cluster serves beside them, and /healthz answers within a second."""
+    """Requests as no client makes them, slow ones, floods: the cluster serves beside them, and /healthz answers within
+    a second.
+    """
     cluster = run.cluster(http=True).start_all()
     requests = run.rounds or 4000
     before = {id: cluster.processes[id].anonymous_memory() for id in cluster.ids}
@@ -142,7 +152,8 @@ def http_fuzz(run):
     ended, slowest, served = multiprocessing.Event(), multiprocessing.Value("d", 0.0), multiprocessing.Value("q", 0)
     watchers = [multiprocessing.Process(target=watch, args=(cluster, ended, slowest), daemon=True),
                 multiprocessing.Process(target=serve, args=(cluster, ended, served), daemon=True)]
-    fuzzers = [multiprocessing.Process(target=fuzz, args=(cluster, random.Random(run.random.random()), requests // 4), daemon=True)
+    fuzzers = [multiprocessing.Process(target=fuzz, args=(cluster, random.Random(run.random.random()), requests // 4),
+                                       daemon=True)
                for _ in range(4)]
     for process in watchers + fuzzers:
         process.start()
@@ -159,7 +170,9 @@ def http_fuzz(run):
         eventually(lambda: health(cluster, id) == (200, "ready\n"), f"/healthz of replica {id} afterwards", 5)
         grown = cluster.processes[id].anonymous_memory() - before[id]
         run.check(grown < 64 << 20, f"replica {id} has grown by {grown >> 20} MiB")
-    print(f"{requests} requests, {served.value} commands beside them, /healthz took {slowest.value * 1000:.0f} ms at most", flush=True)
+    print(
+        f"{requests} requests, {served.value} commands beside them, "
+        f"/healthz took {slowest.value * 1000:.0f} ms at most", flush=True)
 
 
 def serve(cluster, ended, served):
@@ -186,9 +199,11 @@ SEEDS = [
     b"GET /metrics HTTP/1.1\r\nHost: a\r\nUser-Agent: b\r\nAccept: */*\r\n\r\n", b"GET /healthz HTTP/1.0\r\n\r\n",
     b"GET /status?a=b HTTP/1.1\r\nConnection: keep-alive\r\n\r\n", b"HEAD /healthz HTTP/1.1\r\n\r\n",
     b"POST /status HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\nT: r\r\n\r\n",
-    b"PUT / HTTP/1.1\r\nContent-Length: 5\r\n\r\nabcde", b"GET /healthz HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n",
+    b"PUT / HTTP/1.1\r\nContent-Length: 5\r\n\r\nabcde",
+    b"GET /healthz HTTP/1.1\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n",
     b"CONNECT a:1 HTTP/1.1\r\nHost: a\r\n\r\n", b"GET /healthz HTTP/1.1\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n",
-    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"OPTIONS * HTTP/1.1\r\n\r\n", b"GET http://a/healthz HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"OPTIONS * HTTP/1.1\r\n\r\n",
+    b"GET http://a/healthz HTTP/1.1\r\nHost: a\r\n\r\n",
 ]
 
 
@@ -200,8 +215,10 @@ def mutated(rng):
         if kind == 0:
             text[at:at + rng.randrange(9)] = b""
         elif kind == 1:
-            text[at:at] = rng.choice((b"\r\n", b"\n", b"\0", b" ", b":", b"Content-Length: -1\r\n", b"Content-Length: 99999999999999999999\r\n",
-                                      b"Transfer-Encoding: chunked, chunked\r\n", b"A" * 9000, b"A: b\r\n" * 80, b"\xff\xfe"))
+            text[at:at] = rng.choice((b"\r\n", b"\n", b"\0", b" ", b":", b"Content-Length: -1\r\n",
+                                      b"Content-Length: 99999999999999999999\r\n",
+                                      b"Transfer-Encoding: chunked, chunked\r\n", b"A" * 9000, b"A: b\r\n" * 80,
+                                      b"\xff\xfe"))
         elif kind == 2:
             text[at:at] = bytes(rng.randrange(256) for _ in range(rng.randrange(30)))
         elif text:
@@ -310,7 +327,8 @@ def stalled_cluster_log(run):
     """The same for `mpaxos cluster`, whose children log through it."""
     cluster = run.cluster(http=True)
     read, write = full_pipe()
-    process = Process(["cluster", "--topology", cluster.topology, "--log-level", "trace"], cluster.directory, "stalled", stderr=write)
+    process = Process(["cluster", "--topology", cluster.topology, "--log-level", "trace"], cluster.directory, "stalled",
+                      stderr=write)
     run.cleanup.callback(process.kill)
     eventually(process.output, "the cluster says that it serves", 60)
     client = cluster.client().open()
@@ -324,12 +342,15 @@ def stalled_cluster_log(run):
 
 @scenario
 def lost_output(run):
-    """Standard output that is full, closed, or a pipe that nobody reads: the replica runs, and writes to nothing else instead."""
+    """Standard output that is full, closed, or a pipe that nobody reads: the replica runs, and writes to nothing else
+    instead.
+    """
     cluster = run.cluster(http=True, replicas=1)
     read, broken = os.pipe()
     os.close(read)
     with open("/dev/full", "wb") as full:
-        for what, options in (("full", {"stdout": full, "stderr": full}), ("broken", {"stdout": broken, "stderr": broken}),
+        for what, options in (("full", {"stdout": full, "stderr": full}),
+                              ("broken", {"stdout": broken, "stderr": broken}),
                               ("closed", {"stdout": None, "stderr": None})):
             cluster.run_prefix = lambda id: ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh"] if what == "closed" else []
             process = cluster.launch(0, **options)
@@ -337,7 +358,8 @@ def lost_output(run):
             cluster.client().open().submit(put(b"k", b"v"))
             for descriptor in "12":
                 target = os.readlink(f"/proc/{process.pid}/fd/{descriptor}")
-                run.check("pool" not in target and not target.startswith("socket"), f"descriptor {descriptor} with its output {what}: {target}")
+                run.check("pool" not in target and not target.startswith("socket"),
+                          f"descriptor {descriptor} with its output {what}: {target}")
             cluster.stop(0)
     os.close(broken)
 
@@ -346,7 +368,9 @@ def lost_output(run):
 
 @scenario
 def cut_off(run):
-    """A leader whose followers fall silent, and a replica whose lanes stand still: /healthz says that it is not to be counted on, and why."""
+    """A leader whose followers fall silent, and a replica whose lanes stand still: /healthz says that it is not to be
+    counted on, and why.
+    """
     cluster = run.cluster(http=True).start_all()
     leader = cluster.leader()
     followers = cluster.followers()
@@ -409,7 +433,8 @@ def signals(run):
         time.sleep(delay / 1000)
         process.signal(signal.SIGTERM)
         codes[delay] = process.wait(9)
-    run.equal({delay: code for delay, code in codes.items() if code != 0}, {}, "exit codes after SIGTERM, by milliseconds from the start on")
+    run.equal({delay: code for delay, code in codes.items() if code != 0}, {},
+              "exit codes after SIGTERM, by milliseconds from the start on")
     cluster.start(0)
     process = cluster.processes[0]
     for _ in range(3):
@@ -426,8 +451,8 @@ def signals(run):
 
 
 def freeze(run):
-    """The process of a replica one of whose lanes stands still, as at a disk that does not answer, and that was asked to stop. None where
-    this process may not trace another."""
+    """The process of a replica one of whose lanes stands still, as at a disk that does not answer, and that was asked
+    to stop. None where this process may not trace another."""
     cluster = run.cluster(replicas=1, name="frozen", http=True).start_all()
     process = cluster.processes[0]
     lane = {"fused": "replica"}.get(run.threads, "executor")
@@ -435,12 +460,16 @@ def freeze(run):
     thread = next(int(task) for task in os.listdir(tasks) if open(f"{tasks}/{task}/comm").read() == lane + "\n")
     holder = multiprocessing.Process(target=hold, args=(thread,), daemon=True)
     holder.start()
-    if not eventually(lambda: holder.exitcode is not None or open(f"{tasks}/{thread}/stat").read().rpartition(")")[2].split()[0] == "t" and "held",
+    if not eventually(lambda: holder.exitcode is not None
+                      or open(f"{tasks}/{thread}/stat").read().rpartition(")")[2].split()[0] == "t" and "held",
                       "the lane is held") == "held":
         print("no lane was frozen: this process may not trace another", flush=True)
         return None
-    code, body = eventually(lambda: (found := health(cluster, 0))[0] == 503 and found, "a replica whose lane stands still is not healthy", 10)
-    run.check(re.fullmatch(rf"not ready: its lane {lane} has stood still for \d+\.\d+ s, as when a disk does not answer\n", body), f"it says why: {body!r}")
+    code, body = eventually(lambda: (found := health(cluster, 0))[0] == 503 and found,
+                            "a replica whose lane stands still is not healthy", 10)
+    run.check(
+        re.fullmatch(rf"not ready: its lane {lane} has stood still for \d+\.\d+ s, as when a disk does not answer\n",
+                     body), f"it says why: {body!r}")
     process.expected_end = True
     process.signal(signal.SIGTERM)
     return process

@@ -1,5 +1,5 @@
-"""What an operator does, and what becomes of it where the host does not play along: full and closed outputs, interrupted formats, other
-sizes, little memory, two processes on one folder."""
+"""What an operator does, and what becomes of it where the host does not play along: full and closed outputs,
+interrupted formats, other sizes, little memory, two processes on one folder."""
 
 import json
 import os
@@ -16,14 +16,17 @@ from mpx import OK, add, get, number, put, some
 
 
 def command(*arguments, stdout=subprocess.PIPE, before=lambda: None, deadline=60):
-    """Runs a command of the executable to its end, with bytes as arguments and as output. (exit code, output, what it says)"""
+    """Runs a command of the executable to its end, with bytes as arguments and as output. (exit code, output, what it
+    says)
+    """
 
     def prepare():
         die_with_parent()
         before()
 
     done = subprocess.run(
-        [harness.EXECUTABLE, *arguments], stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE, timeout=deadline,
+        [harness.EXECUTABLE, *arguments], stdin=subprocess.DEVNULL, stdout=stdout, stderr=subprocess.PIPE,
+        timeout=deadline,
         preexec_fn=prepare)
     return done.returncode, done.stdout, done.stderr.decode(errors="replace")
 
@@ -33,7 +36,8 @@ def sentence(run, what, found, codes, *words):
     code, _, errors = found
     last = errors.strip().splitlines()[-1] if errors.strip() else ""
     run.check(code in codes, f"{what}: expected an exit code of {codes}, got {code}, {errors[-600:]!r}")
-    run.check(len(last.split()) > 4 and "Fatal error" not in errors and "*** " not in errors and "stopped:" not in errors,
+    run.check(len(last.split()) > 4 and "Fatal error" not in errors and "*** " not in errors
+              and "stopped:" not in errors,
               f"{what}: a sentence, and no crash: {errors[-600:]!r}")
     for word in words:
         run.check(word in last, f"{what}: the sentence says {word!r}: {last!r}")
@@ -48,7 +52,8 @@ def bytes_of_keys(run):
         found = command(b"kv", *arguments, b"--topology", cluster.topology.encode())
         run.equal((found[0], found[1]), (code, output), f"kv {arguments}: {found[2]}")
 
-    keys = [b"\xff", b"\xfe", b"\xef\xbf\xbd", b"a\x80", b"a\x81", b"\xf4\x8f\xbf\xbf", b"\xf4\x8f\xbc\x80", b"\xc3", b"\xc3\xa4", b"\xf0\x9f\x98"]
+    keys = [b"\xff", b"\xfe", b"\xef\xbf\xbd", b"a\x80", b"a\x81", b"\xf4\x8f\xbf\xbf", b"\xf4\x8f\xbc\x80", b"\xc3",
+            b"\xc3\xa4", b"\xf0\x9f\x98"]
     for place, key in enumerate(keys):
         kv(b"put", key, b"\xf5%d\xff" % place)
     client = cluster.client()
@@ -82,7 +87,8 @@ def outputs(run):
         execute("kv", "put", "k", "v", "--topology", cluster.topology)
         topology = ["--topology", cluster.topology]
         commands = [
-            ["--version"], ["--help"], ["kv", "get", "k", *topology], ["kv", "scan", *topology], ["kv", "append", "k", "v", *topology],
+            ["--version"], ["--help"], ["kv", "get", "k", *topology], ["kv", "scan", *topology],
+            ["kv", "append", "k", "v", *topology],
             ["kv", "add", "n", "1", *topology], ["status", *topology], ["status", "--json", *topology],
             ["dump", "--pool", cluster.pools(0)[0]], ["dump", "--json", "--pool", cluster.pools(0)[1]],
             ["bench", "--seconds", "0.1", "--warmup", "0", "--clients", "1", *topology], ["simulate", "--seed", "1"],
@@ -96,12 +102,15 @@ def outputs(run):
             os.close(reader)
             sentence(run, f"{what} | true", command(*arguments, stdout=writer), [1], "standard output")
             os.close(writer)
-        code, _, _ = command(*["kv", "put", "k", "v", *topology], before=lambda: (os.close(0), os.close(1), os.close(2)))
+        code, _, _ = command(*["kv", "put", "k", "v", *topology],
+                             before=lambda: (os.close(0), os.close(1), os.close(2)))
         run.equal(code, 0, "what prints nothing needs no output")
         cluster.stop(0)
-        sentence(run, "digest > /dev/full", command("digest", "--pool", cluster.pools(0)[1], stdout=full), [1], "standard output")
+        sentence(run, "digest > /dev/full", command("digest", "--pool", cluster.pools(0)[1], stdout=full), [1],
+                 "standard output")
         # A replica has more to do than to say that it is ready.
-        for name, options in (("full", {"stdout": full}), ("closed", {"preexec_fn": lambda: (die_with_parent(), os.close(1))})):
+        for name, options in (("full", {"stdout": full}),
+                              ("closed", {"preexec_fn": lambda: (die_with_parent(), os.close(1))})):
             popen = subprocess.Popen(
                 [harness.EXECUTABLE, "run", *topology, "--id", "0"], stdin=subprocess.DEVNULL, stderr=subprocess.PIPE,
                 **{"preexec_fn": die_with_parent, **options})
@@ -120,7 +129,9 @@ def files(cluster, id):
 
 @scenario
 def interrupted_format(run):
-    """A format that was killed, wherever: no pool has its name, or both have; `run` says to format again, and that works."""
+    """A format that was killed, wherever: no pool has its name, or both have; `run` says to format again, and that
+    works.
+    """
     cluster = run.cluster(replicas=1, prepare=False)
     format = ["format", "--topology", cluster.topology, "--id", "0"]
     start = ["run", "--topology", cluster.topology, "--id", "0"]
@@ -173,11 +184,13 @@ def interrupted_format(run):
     run.equal(command(*format)[0], 0, "a format")
     os.rename(pools[1], pools[1] + ".away")
     for arguments in (format, start):
-        sentence(run, f"{arguments[0]} with one pool", command(*arguments), [3], "is missing while", "Put the missing file back")
+        sentence(run, f"{arguments[0]} with one pool", command(*arguments), [3], "is missing while",
+                 "Put the missing file back")
     with open(pools[1] + ".unfinished", "wb") as file:
         file.write(b"x" * 10000)
     for arguments in (format, start):
-        sentence(run, f"{arguments[0]} with one pool and another's leftovers", command(*arguments), [3], "is missing while")
+        sentence(run, f"{arguments[0]} with one pool and another's leftovers", command(*arguments), [3],
+                 "is missing while")
     os.rename(pools[1] + ".away", pools[1])
     cluster.start(0)
     run.reply(cluster.client().submit(put(b"k", b"v")), "with its pool back", status=OK)
@@ -194,9 +207,11 @@ def failed_format(run):
     def fails(what, *words, before=lambda: None, codes=(3,)):
         sentence(run, what, command(*format, before=before), codes, *words)
 
-    fails("a limit of the size of files", "ulimit -f", before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 24, 1 << 24)))
+    fails("a limit of the size of files", "ulimit -f",
+          before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 24, 1 << 24)))
     run.check(not os.path.exists(directory), "nothing is left of it")
-    fails("a limit that the second pool meets", "ulimit -f", before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20 << 20, 20 << 20)))
+    fails("a limit that the second pool meets", "ulimit -f",
+          before=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20 << 20, 20 << 20)))
     run.check(not os.path.exists(directory), "nothing is left of it either")
     with open(directory, "w") as file:
         file.write("a file")
@@ -225,16 +240,21 @@ def failed_format(run):
         os.chmod(directory, 0o777)
         run.equal(command(*format)[0], 0, "a format by the right one")
         os.chmod(os.path.join(directory, "0"), 0o700)
-        sentence(run, "a start by another user", command("run", *format[1:], before=lambda: os.setuid(65534)), [3], "cannot open its folder")
+        sentence(run, "a start by another user", command("run", *format[1:], before=lambda: os.setuid(65534)), [3],
+                 "cannot open its folder")
         os.chmod(os.path.join(directory, "0"), 0o755)
-        sentence(run, "a start by another user", command("run", *format[1:], before=lambda: os.setuid(65534)), [3], "must be able to write")
+        sentence(run, "a start by another user", command("run", *format[1:], before=lambda: os.setuid(65534)), [3],
+                 "must be able to write")
         for pool in cluster.pools(0):
-            sentence(run, "dump by another user", command("dump", "--pool", pool, before=lambda: os.setuid(65534)), [3], "may read")
+            sentence(run, "dump by another user", command("dump", "--pool", pool, before=lambda: os.setuid(65534)), [3],
+                     "may read")
 
 
 @scenario
 def log_size(run):
-    """Another log_size is taken up at the next start: all that was promised, voted and decided is there, and a kill does no harm."""
+    """Another log_size is taken up at the next start: all that was promised, voted and decided is there, and a kill
+    does no harm.
+    """
     cluster = run.cluster().start_all()
     client = cluster.client().open()
     value = os.urandom(100_000)
@@ -296,12 +316,13 @@ def log_size(run):
 
 @scenario
 def full_file_system(run):
-    """A file system without room for a format, or for a larger log: a sentence, nothing is left behind, and a replica that has its pools
-    goes on."""
+    """A file system without room for a format, or for a larger log: a sentence, nothing is left behind, and a replica
+    that has its pools goes on."""
     cluster = run.cluster(replicas=1, prepare=False)
     directory = cluster.sections["storage"]["directory"]
     os.mkdir(directory)
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=30m", "tmpfs", directory]).returncode != 0:
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=30m", "tmpfs",
+                                            directory]).returncode != 0:
         raise harness.Skipped("mounting a file system takes root")
     run.cleanup.callback(lambda: subprocess.run(["umount", "-l", directory]))
     format = ["format", "--topology", cluster.topology, "--id", "0"]
@@ -312,7 +333,8 @@ def full_file_system(run):
     cluster.sections["storage"]["log_size"] = "32MiB"
     cluster.write_topology()
     cluster.start(0)
-    run.check("no room for" in cluster.processes[0].log() and "goes on so" in cluster.processes[0].log(), "it says that there is no room")
+    run.check("no room for" in cluster.processes[0].log() and "goes on so" in cluster.processes[0].log(),
+              "it says that there is no room")
     client = cluster.client().open()
     run.reply(client.submit(put(b"k", b"v")), "it serves", status=OK)
     run.equal(files(cluster, 0), ["acceptor.pool", "state.pool"], "what is there")
@@ -326,7 +348,9 @@ def full_file_system(run):
 
 @scenario
 def little_memory(run):
-    """With whatever limit of its address space, a replica starts, or ends with a sentence; so do the commands that read pools."""
+    """With whatever limit of its address space, a replica starts, or ends with a sentence; so do the commands that read
+    pools.
+    """
     cluster = run.cluster(replicas=1)
     start = ["run", "--topology", cluster.topology, "--id", "0"]
     pools = cluster.pools(0)
@@ -342,7 +366,8 @@ def little_memory(run):
             popen.send_signal(signal.SIGTERM)
         _, errors = popen.communicate(timeout=30)
         outcomes[limit] = popen.returncode
-        run.check(popen.returncode == 0 or not ready, f"run with {limit} MiB: once it is ready it goes on, not {popen.returncode}: {errors[-300:]!r}")
+        run.check(popen.returncode == 0 or not ready,
+                  f"run with {limit} MiB: once it is ready it goes on, not {popen.returncode}: {errors[-300:]!r}")
         if not ready:
             sentence(run, f"run with {limit} MiB", (popen.returncode, b"", errors.decode(errors="replace")), [2, 3])
     for limit in range(120, 300, 40):
@@ -367,7 +392,8 @@ def memory_of_dump(run):
 
     def peak(*options):
         popen = subprocess.Popen(
-            [harness.EXECUTABLE, "dump", "--pool", cluster.pools(0)[1], *options], stdout=subprocess.DEVNULL, preexec_fn=die_with_parent)
+            [harness.EXECUTABLE, "dump", "--pool", cluster.pools(0)[1], *options], stdout=subprocess.DEVNULL,
+            preexec_fn=die_with_parent)
         _, status, usage = os.wait4(popen.pid, 0)
         popen.returncode = os.waitstatus_to_exitcode(status)
         run.equal(popen.returncode, 0, f"dump {options}")
@@ -387,11 +413,14 @@ def memory_of_dump(run):
 
 @scenario
 def one_process(run):
-    """A folder is one process's: another one that runs, formats or digests is refused, as long as the first is there."""
+    """A folder is one process's: another one that runs, formats or digests is refused, as long as the first is
+    there.
+    """
     cluster = run.cluster(replicas=1).start_all()
     for name in ("run", "digest"):
         options = ["--pool", cluster.pools(0)[1]] if name == "digest" else ["--topology", cluster.topology, "--id", "0"]
-        sentence(run, f"{name} of what is in use", command(name, *options), [3], "another process has it open", cluster.directory)
+        sentence(run, f"{name} of what is in use", command(name, *options), [3], "another process has it open",
+                 cluster.directory)
     pid = cluster.processes[0].pid
     inherited = []
     for number in os.listdir(f"/proc/{pid}/fd"):

@@ -1,4 +1,6 @@
-"""What strangers and clumsy clients may cost at the ports: places, memory, time, room for requests, and the names of sockets."""
+"""What strangers and clumsy clients may cost at the ports: places, memory, time, room for requests, and the names of
+sockets.
+"""
 
 import json
 import os
@@ -107,7 +109,9 @@ def long_commands(run):
 
 @scenario
 def idle_crowd(run):
-    """More idle connections than there are places: others are served, and those who wait for an answer keep their place."""
+    """More idle connections than there are places: others are served, and those who wait for an answer keep their
+    place.
+    """
     cluster = run.cluster(replicas=3, limits={"silence_s": 2})
     cluster.run_prefix = lambda id: ["sh", "-c", 'ulimit -n 256; exec "$@"', "sh"]
     cluster.start_all()
@@ -132,7 +136,8 @@ def idle_crowd(run):
 def shares(run):
     """One client cannot take all of `max_outstanding`: there is room for another's request."""
     for kind in ("router", "libzmq-router"):
-        cluster = run.cluster(protocol={"suspect_ms": 3000}, client={"max_outstanding": 64, "socket": kind}, name=f"e2e-{kind}").start_all()
+        cluster = run.cluster(protocol={"suspect_ms": 3000}, client={"max_outstanding": 64, "socket": kind},
+                              name=f"e2e-{kind}").start_all()
         leader, others = cluster.leader(), cluster.followers()
         greedy, modest = [cluster.link(leader, "dealer") for _ in range(2)]
         for link in (greedy, modest):
@@ -141,7 +146,8 @@ def shares(run):
         for n in range(1, 101):
             greedy.send_frames([header(SUBMIT, sequence=n), add(b"share", 1)])
         refused = [mpx.decode(greedy.receive_frames()[1:]) for _ in range(68)]
-        run.check(all(reply.status == BUSY for reply in refused), f"{kind}: beyond its share it is told BUSY: {refused[:3]}")
+        run.check(all(reply.status == BUSY for reply in refused),
+                  f"{kind}: beyond its share it is told BUSY: {refused[:3]}")
         run.equal({reply.sequence for reply in refused}, set(range(33, 101)), f"{kind}: one alone has half of the room")
         modest.send_frames([header(SUBMIT, sequence=1), add(b"share", 1)])
         eventually(lambda: cluster.status(leader)["outstanding"] == 33, f"{kind}: another finds room")
@@ -182,7 +188,8 @@ def foreign_stacks(run):
         reply = message(b"", struct.pack("<4sBBHQQQ", b"MPX1", OK, 0, 0, 0, 7, 0), b"old")
         old = connect(cluster, 0, OLD_GREETING + b"\x00\x00" + request)
         data = received(old, 14 + len(reply))
-        run.check(data[:1] == b"\xff" and data[9:10] == b"\x7f" and data[14:] == reply, f"{kind}: a client of ZMTP 2.0 is answered: {data!r}")
+        run.check(data[:1] == b"\xff" and data[9:10] == b"\x7f" and data[14:] == reply,
+                  f"{kind}: a client of ZMTP 2.0 is answered: {data!r}")
         # Type and identity, where a socket of libzmq says what it is: ROUTER, or REP.
         run.check(data[11:14] in (b"\x06\x00\x00", b"\x04\x00\x00"), f"{kind}: in ZMTP 2.0: {data[11:14]!r}")
         old.close()
@@ -203,13 +210,16 @@ def foreign_stacks(run):
 
 @scenario
 def paths(run):
-    """The path of an ipc:// endpoint that a live replica listens at is not taken from it; one that a killed replica left is."""
+    """The path of an ipc:// endpoint that a live replica listens at is not taken from it; one that a killed replica
+    left is.
+    """
     for kind in ("router", "libzmq-router"):
         first = run.cluster(replicas=1, ipc=True, client={"socket": kind}, name=f"e2e-{kind}").start_all()
         session = first.client()
         session.open()
         for port in ("client", "peer"):
-            second = run.cluster(replicas=1, ipc=True, client={"socket": kind}, name=f"e2e-{kind}-{port}", prepare=False)
+            second = run.cluster(replicas=1, ipc=True, client={"socket": kind}, name=f"e2e-{kind}-{port}",
+                                 prepare=False)
             taken = first.topology_endpoints(0)[port]
             own = second.topology_endpoints(0)
             second.topology_endpoints = lambda id, own=own, port=port, taken=taken: {**own, port: taken}
@@ -217,7 +227,8 @@ def paths(run):
             second.format(0)
             done = execute("run", "--topology", second.topology, "--id", "0")
             run.finished(done, f"{kind}: a second replica at the {port} path of the first", 2)
-            run.check(f"cannot bind {taken}: Address already in use" in done.errors, f"{kind}: and it says so: {done.errors!r}")
+            run.check(f"cannot bind {taken}: Address already in use" in done.errors,
+                      f"{kind}: and it says so: {done.errors!r}")
             run.reply(first.link(0).call(PING), f"{kind}: the first is still found", status=OK)
         first.kill9(0)
         first.start(0)
@@ -246,7 +257,8 @@ def descriptors_stay(run):
         client.submit(add(b"n", 1))
         kept = [connect(cluster, id, greeting() + ready()) for id in cluster.ids]
         for id in cluster.ids:
-            found = [f"{number} {what}" for number, what, inherited in descriptors(cluster.processes[id].pid) if inherited and number > 2]
+            found = [f"{number} {what}" for number, what,
+                     inherited in descriptors(cluster.processes[id].pid) if inherited and number > 2]
             run.equal(found, [], f"{kind}: descriptors that a program started by replica {id} would inherit")
         for connection in kept:
             connection.close()
@@ -258,7 +270,8 @@ class Bench:
 
     def __init__(self, cluster, seconds):
         self.process = subprocess.Popen(
-            [EXECUTABLE, "bench", "--topology", cluster.topology, "--clients", "20", "--connections", "4", "--keys", "1000",
+            [EXECUTABLE, "bench", "--topology", cluster.topology, "--clients", "20", "--connections", "4", "--keys",
+             "1000",
              "--seconds", str(seconds), "--warmup", "0.5", "--interval", "0.25", "--request-timeout", "5", "--json"],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, preexec_fn=die_with_parent)
 
@@ -275,13 +288,14 @@ class Bench:
 
 @scenario
 def fuzz(run):
-    """Forged frames at the ports of clients and peers beside a load: no replica ends, none bloats, and the load goes on.
-    `--rounds N`: N thousand frames."""
+    """Forged frames at the ports of clients and peers beside a load: no replica ends, none bloats, and the load goes
+    on. `--rounds N`: N thousand frames."""
     thousands = run.rounds or 60
     ports = os.environ.get("MPAXOS_FUZZ_PORTS", "client,peer").split(",")
     budget, slack = 16 * MIB, 64 * MIB
     for kind in ("router", "libzmq-router"):
-        cluster = run.cluster(client={"max_request": "64KiB", "socket": kind}, limits={"client_input": "16MiB", "peer_input": "16MiB"}, name=f"e2e-{kind}").start_all()
+        cluster = run.cluster(client={"max_request": "64KiB", "socket": kind},
+                              limits={"client_input": "16MiB", "peer_input": "16MiB"}, name=f"e2e-{kind}").start_all()
         pids = {id: cluster.processes[id].pid for id in cluster.ids}
         alone, _ = Bench(cluster, 2).rate()
         before = {id: cluster.processes[id].anonymous_memory() for id in cluster.ids}
@@ -299,10 +313,13 @@ def fuzz(run):
         run.equal(errors, 0, f"{kind}: errors of the load")
         grown = lambda id: cluster.processes[id].anonymous_memory() - before[id]
         for id in cluster.ids:
-            eventually(lambda: grown(id) <= 2 * budget + slack, f"{kind}: memory of replica {id} stays within its bounds", 30)
+            eventually(lambda: grown(id) <= 2 * budget + slack,
+                       f"{kind}: memory of replica {id} stays within its bounds", 30)
         print(f"{kind}: {forger.frames} frames, {forger.bytes / MIB:.0f} MiB over {forger.connections} connections in {seconds:.1f} s; the load went on at "
-              f"{beside / alone:.2f} of its rate; memory grew by {max(map(grown, cluster.ids)) / MIB:.1f} MiB", flush=True)
-        run.reply(cluster.client().open().submit(add(b"after", 1)), f"{kind}: a client afterwards", status=OK, body=some(number(1)))
+              f"{beside / alone:.2f} of its rate; memory grew by {max(map(grown, cluster.ids)) / MIB:.1f} MiB",
+              flush=True)
+        run.reply(cluster.client().open().submit(add(b"after", 1)), f"{kind}: a client afterwards", status=OK,
+                  body=some(number(1)))
         cluster.settle()
         cluster.stop(*cluster.ids)
 

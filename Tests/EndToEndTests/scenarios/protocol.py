@@ -6,7 +6,8 @@ import struct
 
 import mpx
 from harness import eventually, main, scenario
-from mpx import (BUSY, CLOSE, EXPIRED, LOCAL, NO_FORWARD, OK, OPEN, PING, QUERY, REDIRECT, STALE, STATUS, SUBMIT, add, append,
+from mpx import (BUSY, CLOSE, EXPIRED, LOCAL, NO_FORWARD, OK, OPEN, PING, QUERY, REDIRECT, STALE, STATUS, SUBMIT, add,
+                 append,
                  get, number, put, some)
 
 
@@ -25,7 +26,8 @@ def each_command(run, cluster, id):
     through = f"through replica {id}"
     link = cluster.link(id)
     key = b"key-%d" % id
-    opened = run.reply(link.call(OPEN, sequence=77), f"OPEN {through}", status=OK, flags=0, replica=id, sequence=77, body=b"")
+    opened = run.reply(link.call(OPEN, sequence=77), f"OPEN {through}", status=OK, flags=0, replica=id, sequence=77,
+                       body=b"")
     run.check(opened.session != 0, f"OPEN {through} names a session")
     other = link.call(OPEN, sequence=77)
     run.check(other.session not in (0, opened.session), "a second OPEN names another session")
@@ -50,7 +52,8 @@ def each_command(run, cluster, id):
                 retry.call(SUBMIT, put(key, b"never"), session=session, sequence=8), f"an older sequence {through}",
                 status=STALE, session=session, sequence=8, position=0, body=b"")
             run.reply(
-                retry.call(SUBMIT, put(key, b"never"), session=session + (1 << 40), sequence=1), f"an unknown session {through}",
+                retry.call(SUBMIT, put(key, b"never"), session=session + (1 << 40), sequence=1),
+                f"an unknown session {through}",
                 status=EXPIRED, session=session + (1 << 40), sequence=1, position=0, body=b"")
     run.reply(
         link.call(QUERY, get(key), sequence=1 << 63), f"QUERY {through}", status=OK, replica=id, session=0,
@@ -82,23 +85,29 @@ def positions_and_session_zero(run, link, session, id):
     kept = link.call(SUBMIT, add(counter, 1), session=session, sequence=10)
     run.equal(kept.position, base.position + 3, "position of a SUBMIT")
     for _ in range(3):
-        run.equal(link.call(SUBMIT, add(counter, 1), session=session, sequence=10).kept, kept.kept, "a duplicate's reply")
+        run.equal(link.call(SUBMIT, add(counter, 1), session=session, sequence=10).kept, kept.kept,
+                  "a duplicate's reply")
         run.reply(link.call(QUERY, get(counter)), "a QUERY sees the last position", status=OK, position=kept.position,
                   body=some(number(4)))
-    run.reply(link.call(SUBMIT, add(counter, 1), session=session, sequence=11), "duplicates and queries take no position",
+    run.reply(link.call(SUBMIT, add(counter, 1), session=session, sequence=11),
+              "duplicates and queries take no position",
               status=OK, position=kept.position + 1, body=some(number(5)))
     refused = run.reply(link.call(SUBMIT, add(counter, (1 << 63) - 1), session=session, sequence=12),
                         "an addition that overflows", status=OK, position=kept.position + 2)
     run.check(refused.body[:1] == b"\x02" and refused.body[1:].decode(), "it is refused with a reason")
     run.equal(link.call(SUBMIT, get(counter), session=session, sequence=12).kept, refused.kept, "a refusal is kept too")
-    run.reply(link.call(SUBMIT, get(counter), session=session, sequence=(1 << 64) - 1), "the largest sequence", status=OK,
+    run.reply(link.call(SUBMIT, get(counter), session=session, sequence=(1 << 64) - 1), "the largest sequence",
+              status=OK,
               sequence=(1 << 64) - 1, position=kept.position + 3, body=some(number(5)))
-    run.reply(link.call(SUBMIT, get(counter), session=session, sequence=(1 << 64) - 2), "below the largest sequence", status=STALE)
+    run.reply(link.call(SUBMIT, get(counter), session=session, sequence=(1 << 64) - 2), "below the largest sequence",
+              status=STALE)
 
 
 @scenario
 def retries_at_once(run):
-    """The same request at all replicas at the same time, and again and again: it is done once, and all get the same bytes."""
+    """The same request at all replicas at the same time, and again and again: it is done once, and all get the same
+    bytes.
+    """
     cluster = run.cluster().start_all()
     links = [cluster.link(id, "dealer") for id in cluster.ids for _ in range(2)]
     session = links[0].call(OPEN).session
@@ -124,7 +133,8 @@ def status_body(run, cluster):
         for key in ("decided", "executed", "position", "sessions", "outstanding", "view"):
             run.check(isinstance(status.get(key), int), f"STATUS of replica {id} has the number {key}")
         run.check(status["executed"] <= status["decided"], "what is executed is decided")
-        run.equal((status["id"], status["cluster"], status["leader"]), (id, cluster.name, leader), f"STATUS of replica {id}")
+        run.equal((status["id"], status["cluster"], status["leader"]), (id, cluster.name, leader),
+                  f"STATUS of replica {id}")
         run.equal(status["role"], "leader" if id == leader else "follower", f"role of replica {id}")
         run.equal(status["view"] % len(cluster.ids), leader, "the view's leader")
         run.equal(set(status["rejected"]), {"malformed", "too_large", "busy"}, "rejected")
@@ -207,8 +217,10 @@ def envelopes(run, cluster, id, malformed):
         reply = link.exchange([mpx.header(PING, sequence=size), b"echo"], envelope)
         run.reply(reply, f"an envelope of {size + 2} frames", status=OK, sequence=size, body=b"echo")
     longest = [b"\x00" * 256, bytes(range(256)), b""]
-    run.reply(link.exchange([mpx.header(PING), b"echo"], longest), "an envelope with frames of 256 bytes", status=OK, body=b"echo")
-    reply = link.exchange([mpx.header(SUBMIT, sequence=5), add(b"enveloped-%d" % id, 1)], [b"\xff\x00proxy", b"hop", b""])
+    run.reply(link.exchange([mpx.header(PING), b"echo"], longest), "an envelope with frames of 256 bytes", status=OK,
+              body=b"echo")
+    reply = link.exchange([mpx.header(SUBMIT, sequence=5), add(b"enveloped-%d" % id, 1)],
+                          [b"\xff\x00proxy", b"hop", b""])
     run.reply(reply, "an ordered command through two proxies", status=OK, sequence=5, body=some(number(1)))
     with mpx.Link(cluster.endpoint(id), "dealer", IDENTITY=b"\x01" * 255) as named:
         run.reply(named.call(PING, b"named"), "a routing id of 255 bytes", status=OK, body=b"named")
@@ -225,7 +237,8 @@ def envelopes(run, cluster, id, malformed):
         link.send_frames([mpx.header(PING, sequence=1), b"dropped"], envelope)
         run.reply(link.call(PING, b"next", sequence=2), f"the request after an envelope with {what}", status=OK,
                   sequence=2, body=b"next")
-    run.equal(cluster.status(id)["rejected"]["malformed"], malformed + len(dropped), "envelopes dropped are counted as malformed")
+    run.equal(cluster.status(id)["rejected"]["malformed"], malformed + len(dropped),
+              "envelopes dropped are counted as malformed")
 
 
 @scenario
@@ -243,7 +256,8 @@ def flags(run):
         link = cluster.link(id)
         for what, command, body, session_used in requests if id != leader else []:
             run.reply(
-                link.call(command, body, session=session_used, sequence=21, flags=NO_FORWARD), f"{what} with NO_FORWARD at a follower",
+                link.call(command, body, session=session_used, sequence=21, flags=NO_FORWARD),
+                f"{what} with NO_FORWARD at a follower",
                 status=REDIRECT, flags=NO_FORWARD, replica=id, session=session_used, sequence=21, position=0,
                 body=cluster.endpoint(leader).encode())
         run.reply(link.call(QUERY, get(b"a"), flags=NO_FORWARD | LOCAL), "NO_FORWARD has no effect on a LOCAL query",
@@ -251,7 +265,8 @@ def flags(run):
     link = cluster.link(leader)
     redirected = cluster.settle()[0]
     for what, command, body, session_used in requests:
-        run.reply(link.call(command, body, session=session_used, sequence=21, flags=NO_FORWARD), f"{what} with NO_FORWARD at the leader",
+        run.reply(link.call(command, body, session=session_used, sequence=21, flags=NO_FORWARD),
+                  f"{what} with NO_FORWARD at the leader",
                   status=OK, flags=NO_FORWARD, replica=leader)
     run.equal(cluster.settle()[0], redirected + 4, "four were ordered; nothing that was redirected was")
     local(run, cluster)
@@ -262,7 +277,8 @@ def local(run, cluster):
     for id in cluster.ids:
         link = cluster.link(id)
         reply = link.call(QUERY, get(b"a"), flags=LOCAL, position=1 << 60, sequence=6)
-        run.reply(reply, f"LOCAL far ahead of replica {id}", status=BUSY, flags=LOCAL, replica=id, session=0, sequence=6, position=0)
+        run.reply(reply, f"LOCAL far ahead of replica {id}", status=BUSY, flags=LOCAL, replica=id, session=0,
+                  sequence=6, position=0)
         run.equal(len(reply.body), 4, "BUSY carries a u32")
         for n in range(10):
             written = writer.submit(put(b"local", b"%d of %d" % (n, id)))
@@ -272,8 +288,10 @@ def local(run, cluster):
                 return found if found.status != BUSY else None
 
             found = eventually(caught_up, f"replica {id} reaches position {written.position}")
-            run.reply(found, "LOCAL after catching up", status=OK, flags=LOCAL, replica=id, body=some(b"%d of %d" % (n, id)))
-            run.check(found.position >= written.position, "the position of a LOCAL reply is not before the one asked for")
+            run.reply(found, "LOCAL after catching up", status=OK, flags=LOCAL, replica=id,
+                      body=some(b"%d of %d" % (n, id)))
+            run.check(found.position >= written.position,
+                      "the position of a LOCAL reply is not before the one asked for")
         run.reply(link.call(QUERY, mpx.scan(b"loc"), flags=LOCAL), "a LOCAL scan", status=OK)
 
 

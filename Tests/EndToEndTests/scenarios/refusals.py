@@ -1,4 +1,6 @@
-"""What a replica refuses for safety: exit code 3, a sentence that helps, nothing on standard output, and nothing harmed."""
+"""What a replica refuses for safety: exit code 3, a sentence that helps, nothing on standard output, and nothing
+harmed.
+"""
 
 import hashlib
 import os
@@ -22,8 +24,8 @@ def fingerprint(path):
 
 
 def refused(run, cluster, id, what, *words, untouched=()):
-    """Replica `id` does not start, and says why. Files in `untouched`, which are no pools, are left as they are; opening a pool may
-    leave traces in it, which do no harm: that is for the caller to see."""
+    """Replica `id` does not start, and says why. Files in `untouched`, which are no pools, are left as they are;
+    opening a pool may leave traces in it, which do no harm: that is for the caller to see."""
     pools = cluster.pools(id)
     before = [fingerprint(path) for path in untouched]
     present = [os.path.exists(pool) for pool in pools]
@@ -32,7 +34,8 @@ def refused(run, cluster, id, what, *words, untouched=()):
     sentence = done.errors.strip().splitlines()[-1] if done.errors.strip() else ""
     run.check(any(pool in sentence for pool in pools), f"{what}: the sentence names the pool: {sentence!r}")
     run.check(len(sentence.split()) > 5, f"{what}: the sentence helps: {sentence!r}")
-    run.check("rror:" not in done.errors and "crash" not in done.errors, f"{what}: a sentence, not a crash: {done.errors!r}")
+    run.check("rror:" not in done.errors and "crash" not in done.errors,
+              f"{what}: a sentence, not a crash: {done.errors!r}")
     for word in words:
         run.check(word in sentence, f"{what}: the sentence says {word!r}: {sentence!r}")
     run.equal([os.path.exists(pool) for pool in pools], present, f"{what}: which pools exist afterwards")
@@ -219,7 +222,8 @@ def formats(run):
     for n in range(12):
         process = Process(["format", "--topology", cluster.topology, "--id", "0"], cluster.directory, "format")
         if n % 2:
-            eventually(lambda: os.path.exists(cluster.pools(0)[n // 2 % 2]) or not process.running(), "a pool appears", pause=0)
+            eventually(lambda: os.path.exists(cluster.pools(0)[n // 2 % 2]) or not process.running(), "a pool appears",
+                       pause=0)
         time.sleep(run.random.random() * 0.1)
         process.kill()
         if process.popen.returncode == 0:
@@ -234,7 +238,8 @@ def formats(run):
         shutil.rmtree(folder, ignore_errors=True)
     print(f"{whole} formats were whole, {cut} left both files")
 
-    racing = [Process(["format", "--topology", cluster.topology, "--id", "0"], cluster.directory, f"race-{n}") for n in range(4)]
+    racing = [Process(["format", "--topology", cluster.topology, "--id", "0"], cluster.directory, f"race-{n}")
+              for n in range(4)]
     codes = sorted(process.wait(60) for process in racing)
     run.equal(codes, [0, 3, 3, 3], "exit codes of four formats at once")
     cluster.start(0)
@@ -249,7 +254,8 @@ def run_ends(run, cluster):
     if process.running():
         cluster.stop(0)
     else:
-        run.equal((process.popen.returncode, process.output()), (3, ""), f"run after a format that was killed: {process.log()!r}")
+        run.equal((process.popen.returncode, process.output()), (3, ""),
+                  f"run after a format that was killed: {process.log()!r}")
 
 
 def verified(run, path, what, *words):
@@ -257,7 +263,8 @@ def verified(run, path, what, *words):
     done = execute("dump", "--pool", path, "--verify")
     run.equal(done.code, 1, f"code of dump --verify: {what}")
     for word in words:
-        run.check(word in done.output + done.errors, f"dump --verify, {what}: it says {word!r}: {done.output + done.errors!r}")
+        run.check(word in done.output + done.errors,
+                  f"dump --verify, {what}: it says {word!r}: {done.output + done.errors!r}")
 
 
 @scenario
@@ -309,7 +316,9 @@ def damaged_state(run):
 
 @scenario
 def damaged_votes(run):
-    """One bit in a vote that was fenced: refused while the machine runs on; dropped, said and counted after a loss of power."""
+    """One bit in a vote that was fenced: refused while the machine runs on; dropped, said and counted after a loss of
+    power.
+    """
     cluster = run.cluster(replicas=1, http=True).start_all()
     client = cluster.client().open()
     total = 8
@@ -378,7 +387,8 @@ def lost_pools(run):
     amnesiac = cluster.launch(victim)
 
     def complained(id):
-        return [line for line in cluster.processes[id].log()[logs[id]:].splitlines() if "incarnation" in line and "error" in line]
+        return [line for line in cluster.processes[id].log()[logs[id]:].splitlines() if "incarnation" in line
+                and "error" in line]
 
     def noticed():
         # The one who is connected to objects; who of a pair connects depends on the ids.
@@ -397,7 +407,8 @@ def lost_pools(run):
     aside.restore()
     cluster.start(victim)
     cluster.settle()
-    run.reply(cluster.link(victim).call(SUBMIT, get(b"sum")), "with its old pools it is back", status=OK, body=some(number(21)))
+    run.reply(cluster.link(victim).call(SUBMIT, get(b"sum")), "with its old pools it is back", status=OK,
+              body=some(number(21)))
 
 
 @scenario
@@ -414,7 +425,8 @@ def foreign_cluster(run):
     foreign.format(2)
     stranger = foreign.launch(2)
     for id in (0, 1):
-        eventually(lambda: any("foreign" in line and "error" in line for line in cluster.processes[id].log().splitlines()),
+        eventually(lambda: any("foreign" in line and "error" in line
+                               for line in cluster.processes[id].log().splitlines()),
                    f"replica {id} says that it refused a replica of cluster foreign")
     eventually(lambda: "refuses" in stranger.log(), "the stranger says that it was refused")
     for n in range(20):

@@ -7,7 +7,8 @@ import zmq
 
 import mpx
 from harness import eventually, main, scenario
-from mpx import (CLOSE, EXPIRED, LOCAL, MALFORMED, NO_FORWARD, OK, OPEN, PING, QUERY, STATUS, SUBMIT, TOO_LARGE, append, cas,
+from mpx import (CLOSE, EXPIRED, LOCAL, MALFORMED, NO_FORWARD, OK, OPEN, PING, QUERY, STATUS, SUBMIT, TOO_LARGE, append,
+                 cas,
                  delete, get, header, put, scan, some)
 
 COMMANDS = {OPEN: "OPEN", SUBMIT: "SUBMIT", QUERY: "QUERY", CLOSE: "CLOSE", STATUS: "STATUS", PING: "PING"}
@@ -27,7 +28,8 @@ def malformed(run):
         after = cluster.status(id)
         run.equal(after["rejected"]["malformed"], before["rejected"]["malformed"] + count, "each one is counted")
         run.equal(after["position"], position, "none was ordered")
-        run.reply(link.call(SUBMIT, put(b"k", b"v"), session=session, sequence=1), "the sequence that they used is still free",
+        run.reply(link.call(SUBMIT, put(b"k", b"v"), session=session, sequence=1),
+                  "the sequence that they used is still free",
                   status=OK, session=session, sequence=1, position=position + 1)
 
 
@@ -51,7 +53,8 @@ def frames_and_headers(run, link, id):
         ("a header of ones", [b"\xff" * 32, b""]),
     ]
     for what, frames in cases:
-        reply = run.reply(link.exchange(frames), what, status=MALFORMED, flags=0, replica=id, session=0, sequence=0, position=0)
+        reply = run.reply(link.exchange(frames), what, status=MALFORMED, flags=0, replica=id, session=0, sequence=0,
+                          position=0)
         run.check(reply.body.decode(), f"{what}: a reason")
     return len(cases)
 
@@ -106,15 +109,18 @@ def bodies(run, link, id, session):
 
     expected = struct.pack("<BI", 1, 4)
     both = [
-        ("an empty body", b""), ("an op alone", b"G"), ("a cut key length", b"G\x01\0\0"), ("an unknown op", raw(b"X", 1, b"k")),
+        ("an empty body", b""), ("an op alone", b"G"), ("a cut key length", b"G\x01\0\0"),
+        ("an unknown op", raw(b"X", 1, b"k")),
         ("a lower case op", raw(b"g", 1, b"k")), ("the op 0", raw(b"\0", 1, b"k")), ("a key of no bytes", raw(b"G", 0)),
         ("a key of 1,025 bytes", raw(b"G", 1025, b"k" * 1025)), ("a key that overruns", raw(b"G", 2, b"k")),
-        ("a key length of 2^32 - 1", raw(b"G", 0xFFFFFFFF, b"k")), ("a key length of 2^31", raw(b"G", 0x80000000, b"k")),
+        ("a key length of 2^32 - 1", raw(b"G", 0xFFFFFFFF, b"k")),
+        ("a key length of 2^31", raw(b"G", 0x80000000, b"k")),
         ("a get with something behind the key", raw(b"G", 1, b"kk")),
     ]
     submits = [
         ("a scan in a SUBMIT", scan(b"k")), ("put without a key", raw(b"P", 0, b"value")),
-        ("a put with a key of 1,025 bytes", put(b"k" * 1025, b"v")), ("a delete with something behind the key", delete(b"k") + b"x"),
+        ("a put with a key of 1,025 bytes", put(b"k" * 1025, b"v")),
+        ("a delete with something behind the key", delete(b"k") + b"x"),
         ("cas without its rest", raw(b"C", 1, b"k")), ("cas with a cut length", raw(b"C", 1, b"k\x01\0\0")),
         ("cas with an expected value that overruns", raw(b"C", 1, b"k" + expected + b"abc")),
         ("cas with an expected length of 2^32 - 1", raw(b"C", 1, b"k" + struct.pack("<BI", 1, 0xFFFFFFFF) + b"abc")),
@@ -124,10 +130,12 @@ def bodies(run, link, id, session):
         ("add of 9 bytes", raw(b"I", 1, b"k" + bytes(9))), ("add of nothing", raw(b"I", 1, b"k")),
     ]
     queries = [
-        ("a put in a QUERY", put(b"k", b"v")), ("a delete in a QUERY", delete(b"k")), ("a cas in a QUERY", cas(b"k", None, b"v")),
+        ("a put in a QUERY", put(b"k", b"v")), ("a delete in a QUERY", delete(b"k")),
+        ("a cas in a QUERY", cas(b"k", None, b"v")),
         ("an append in a QUERY", append(b"k", b"v")), ("an add in a QUERY", mpx.add(b"k", 1)),
         ("a scan without a limit", raw(b"S", 1, b"k")), ("a scan with 3 bytes of limit", raw(b"S", 0, bytes(3))),
-        ("a scan with 5 bytes of limit", raw(b"S", 0, bytes(5))), ("a scan with a prefix that overruns", raw(b"S", 9, bytes(4))),
+        ("a scan with 5 bytes of limit", raw(b"S", 0, bytes(5))),
+        ("a scan with a prefix that overruns", raw(b"S", 9, bytes(4))),
         ("a scan with a prefix of 1,025 bytes", scan(b"k" * 1025)),
     ]
     count = 0
@@ -159,12 +167,15 @@ def sizes(run):
         run.reply(link.call(PING, b"p" * limit), "a PING of max_request", status=OK, body=b"p" * limit)
         for what, command, body, used in (
             ("PING", PING, b"p" * (limit + 1), 0), ("SUBMIT", SUBMIT, put(key, b"v" * (rest + 1)), session),
-            ("SUBMIT without a session", SUBMIT, put(key, b"v" * (rest + 1)), 0), ("QUERY", QUERY, get(b"k" * limit), 0),
+            ("SUBMIT without a session", SUBMIT, put(key, b"v" * (rest + 1)), 0),
+            ("QUERY", QUERY, get(b"k" * limit), 0),
             # It comes before a look into the body.
-            ("SUBMIT of no command", SUBMIT, b"\xff" * (limit + 1), session), ("SUBMIT of 200 KiB", SUBMIT, b"\xff" * 204800, session),
+            ("SUBMIT of no command", SUBMIT, b"\xff" * (limit + 1), session),
+            ("SUBMIT of 200 KiB", SUBMIT, b"\xff" * 204800, session),
         ):
             reply = link.call(command, body, session=used, sequence=1)
-            run.reply(reply, f"{what} above max_request", status=TOO_LARGE, replica=id, session=used, sequence=1, position=0,
+            run.reply(reply, f"{what} above max_request", status=TOO_LARGE, replica=id, session=used, sequence=1,
+                      position=0,
                       body=struct.pack("<I", limit))
             count += 1
         run.equal(cluster.status(id)["rejected"]["too_large"], before + count, "each one is counted")
@@ -181,13 +192,15 @@ def largest_value(run, cluster, link, session, key, value, limit):
     missing = limit - len(value)
     run.reply(link.call(SUBMIT, append(key, b"a" * missing), session=session, sequence=2), "append up to max_request",
               status=OK, body=some(struct.pack("<Q", limit)))
-    refused = run.reply(link.call(SUBMIT, append(key, b"a"), session=session, sequence=3), "append beyond max_request", status=OK)
+    refused = run.reply(link.call(SUBMIT, append(key, b"a"), session=session, sequence=3), "append beyond max_request",
+                        status=OK)
     run.check(refused.body[:1] == b"\x02" and refused.body[1:].decode(), "it is refused with a reason")
     whole = some(value + b"a" * missing)
     for id in cluster.ids:
         with mpx.Link(cluster.endpoint(id)) as other:
             run.reply(other.call(QUERY, get(key)), f"the largest value from replica {id}", status=OK, body=whole)
-    taken = run.reply(link.call(SUBMIT, delete(key), session=session, sequence=4), "delete of the largest value", status=OK, body=whole)
+    taken = run.reply(link.call(SUBMIT, delete(key), session=session, sequence=4), "delete of the largest value",
+                      status=OK, body=whole)
     for id in cluster.ids:
         with mpx.Link(cluster.endpoint(id)) as other:
             run.equal(other.call(SUBMIT, delete(key), session=session, sequence=4).kept, taken.kept,

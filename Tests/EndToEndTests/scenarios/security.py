@@ -22,12 +22,13 @@ CLIENTS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "clients")
 
 
 def talk(run, cluster, id, *command):
-    """Runs a program of `clients/`, which writes and reads a key of its own through replica `id`, with the file of a key pair that it loads
-    with its library's means."""
+    """Runs a program of `clients/`, which writes and reads a key of its own through replica `id`, with the file of a
+    key pair that it loads with its library's means."""
     done = subprocess.run(
         [*command, cluster.endpoint(id), cluster.keys.client_file("writer"), cluster.keys.replicas[id].text],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)
-    run.equal((done.returncode, done.stdout, done.stderr), (0, "", ""), f"{' '.join(map(os.path.basename, command))} through replica {id}")
+    run.equal((done.returncode, done.stdout, done.stderr), (0, "", ""),
+              f"{' '.join(map(os.path.basename, command))} through replica {id}")
 
 
 def built(run, source, *options):
@@ -37,7 +38,8 @@ def built(run, source, *options):
         raise Skipped("there is no C compiler")
     program = os.path.join(run.folder("client-"), "curve_client")
     done = subprocess.run(
-        [compiler, "-Wall", "-Werror", "-o", program, os.path.join(CLIENTS, source), *options], capture_output=True, text=True)
+        [compiler, "-Wall", "-Werror", "-o", program, os.path.join(CLIENTS, source), *options], capture_output=True,
+        text=True)
     if done.returncode != 0:
         raise AssertionError(f"{source} does not compile: {done.stderr}")
     return program
@@ -76,15 +78,18 @@ def roles(run):
                     run.reply(link.call(command), f"{kind}: command {command}", status=MALFORMED)
             denied = cluster.status(id)["denied"]
             for command, body, given in (
-                (OPEN, b"", 0), (SUBMIT, put(b"a", b"2"), 0), (SUBMIT, put(b"a", b"2"), session.session), (CLOSE, b"", session.session)):
-                run.reply(reader.call(command, body, session=given, sequence=99), f"{kind}: a reader's command {command}", status=DENIED)
+                (OPEN, b"", 0), (SUBMIT, put(b"a", b"2"), 0), (SUBMIT, put(b"a", b"2"), session.session),
+                (CLOSE, b"", session.session)):
+                run.reply(reader.call(command, body, session=given, sequence=99),
+                          f"{kind}: a reader's command {command}", status=DENIED)
             run.equal(cluster.status(id)["denied"], denied + 4, f"{kind}: denied")
             run.equal(metric(cluster, id, "mpaxos_denied_total"), denied + 4, f"{kind}: denied, in /metrics")
             run.reply(reader.call(SUBMIT, b"nonsense"), f"{kind}: what is malformed, from a reader", status=DENIED)
             run.reply(writer.call(SUBMIT, put(b"b", b"%d" % id)), f"{kind}: a writer's", status=OK)
             run.reply(admin.call(SUBMIT, put(b"c", b"%d" % id)), f"{kind}: an admin's", status=OK)
         run.reply(session.query(get(b"a")), f"{kind}: nothing was changed by a reader", status=OK, body=some(b"1"))
-        run.reply(session.submit(add(b"n", 1)), f"{kind}: the session is still there, and its sequence not used up", status=OK)
+        run.reply(session.submit(add(b"n", 1)), f"{kind}: the session is still there, and its sequence not used up",
+                  status=OK)
         for id in cluster.ids:
             run.equal(cluster.status(id)["security"], "curve", f"{kind}: security in STATUS")
         cluster.settle()
@@ -93,7 +98,9 @@ def roles(run):
 
 @scenario
 def withdrawn(run):
-    """A client's key is withdrawn and given again while others are served: what it has connected is of no use from then on."""
+    """A client's key is withdrawn and given again while others are served: what it has connected is of no use from then
+    on.
+    """
     cluster = run.cluster(keys=True, http=True).start_all()
     keys = cluster.keys
     late = Pair.new()
@@ -117,7 +124,8 @@ def withdrawn(run):
     keys.write_clients()
     reload(cluster)
     for link in links:
-        run.reply(link.call(SUBMIT, add(b"late", 1)), "a key that lost its role, on a connection that stands", status=DENIED)
+        run.reply(link.call(SUBMIT, add(b"late", 1)), "a key that lost its role, on a connection that stands",
+                  status=DENIED)
         run.reply(link.call(PING), "and may read still", status=OK)
     good = list(keys.clients)
     keys.clients.append(("double", late.text, "write"))
@@ -134,7 +142,8 @@ def withdrawn(run):
         run.check(silent(link), "a key that was withdrawn, on a connection that stands")
     run.equal(cluster.client().query(get(b"late")).body, some(number(3)), "what it did")
     for id in cluster.ids:
-        eventually(lambda: metric(cluster, id, "mpaxos_client_keys_refused_total") > 0, "it comes again, and is refused")
+        eventually(lambda: metric(cluster, id, "mpaxos_client_keys_refused_total") > 0,
+                   "it comes again, and is refused")
     keys.clients = good
     keys.write_clients()
     reload(cluster)
@@ -180,14 +189,17 @@ def withdrawn_at_the_start(run):
     keys.write_clients()
     cluster.processes[0].signal(signal.SIGHUP)
     cluster.await_ready(0)
-    eventually(lambda: "keys were read again: 1 of replicas, 3 of clients" in cluster.processes[0].log(), "the keys are read again")
+    eventually(lambda: "keys were read again: 1 of replicas, 3 of clients" in cluster.processes[0].log(),
+               "the keys are read again")
     run.check(silent(cluster.link(0, key="late")), "a key that was withdrawn during the start")
     run.reply(cluster.link(0).call(PING), "another", status=OK)
 
 
 @scenario
 def rotated(run):
-    """Each replica gets another key while the cluster serves: others lose no request, and in the end the old keys are good for nothing."""
+    """Each replica gets another key while the cluster serves: others lose no request, and in the end the old keys are
+    good for nothing.
+    """
     cluster = run.cluster(keys=True, http=True).start_all()
     keys = cluster.keys
     others = Others(run, cluster)
@@ -206,25 +218,29 @@ def rotated(run):
         cluster.stop(id)
         keys.replicas[id] = new
         cluster.start(id)
-        eventually(lambda: all(peer["connected"] for other in cluster.ids for peer in cluster.status(other)["peers"]), "all are linked")
+        eventually(lambda: all(peer["connected"] for other in cluster.ids for peer in cluster.status(other)["peers"]),
+                   "all are linked")
         others.resume(id)
         keys.pinned[id] = new.text
         cluster.write_topology()
         reload(cluster)
         others.go_on()
-        run.check(all(peer["connected"] for other in cluster.ids for peer in cluster.status(other)["peers"]), "the links stand")
+        run.check(all(peer["connected"] for other in cluster.ids for peer in cluster.status(other)["peers"]),
+                  "the links stand")
     others.pause(2)
     cluster.stop(2)
     old[2].write(keys.replica_file(2), "replica-2")
     done = execute("run", "--topology", cluster.topology, "--id", "2")
     run.finished(done, "with its old key", 3)
-    run.check("which is none of replica 2" in done.errors and keys.replica_file(2) in done.errors, f"and it says so: {done.errors!r}")
+    run.check("which is none of replica 2" in done.errors and keys.replica_file(2) in done.errors,
+              f"and it says so: {done.errors!r}")
     keys.replicas[2].write(keys.replica_file(2), "replica-2")
     cluster.start(2)
     others.resume(2)
     others.finish()
     for id in cluster.ids:
-        run.equal(metric(cluster, id, "mpaxos_client_connections_cut_off_total"), 0, f"connections that replica {id} cut off")
+        run.equal(metric(cluster, id, "mpaxos_client_connections_cut_off_total"), 0,
+                  f"connections that replica {id} cut off")
     cluster.settle()
 
 
@@ -243,8 +259,8 @@ def peers_alone(run):
 
 @scenario
 def mixed(run):
-    """A replica whose topology has keys and one whose topology has none, or other ones: they do not link, both say why, and the others go
-    on."""
+    """A replica whose topology has keys and one whose topology has none, or other ones: they do not link, both say why,
+    and the others go on."""
     cluster = run.cluster(keys="peers").start_all()
     keys = cluster.keys
     client = cluster.client(0).open()
@@ -262,7 +278,8 @@ def mixed(run):
         cluster.topology = shared
         for id, text in sentences:
             eventually(lambda: text in cluster.processes[id].log(), f"replica {id} says {text!r}")
-        run.equal([peer["connected"] for peer in cluster.status(2)["peers"]], [False, False], "the links of the one that differs")
+        run.equal([peer["connected"] for peer in cluster.status(2)["peers"]], [False, False],
+                  "the links of the one that differs")
         run.reply(client.submit(add(b"n", 1)), "the others go on", status=OK)
 
     alone(plain, [(2, "has a key, and the topology of replica 2 has none")])
@@ -274,8 +291,11 @@ def mixed(run):
     cluster.topology = strange
     cluster.launch(2)
     cluster.topology = shared
-    eventually(lambda: "breaks off the handshake: it has another key than the topology has for replica 0" in cluster.processes[2].log(), "it says so")
-    eventually(lambda: [peer["connected"] for peer in cluster.status(2)["peers"]] == [False, True], "the other link stands")
+    eventually(
+        lambda: "breaks off the handshake: it has another key than the topology has for replica 0" in cluster.processes[
+            2].log(), "it says so")
+    eventually(lambda: [peer["connected"] for peer in cluster.status(2)["peers"]] == [False, True],
+               "the other link stands")
     cluster.stop(2)
     cluster.start(2)
     eventually(lambda: [peer["connected"] for peer in cluster.status(2)["peers"]] == [True, True], "all are linked")
@@ -289,7 +309,8 @@ def mixed(run):
     keys.pinned[2] = good
     cluster.write_topology()
     reload(cluster, 0, 1)
-    eventually(lambda: [peer["connected"] for peer in cluster.status(2)["peers"]] == [True, True], "all are linked again")
+    eventually(lambda: [peer["connected"] for peer in cluster.status(2)["peers"]] == [True, True],
+               "all are linked again")
     cluster.settle()
 
 
@@ -307,7 +328,8 @@ def interop(run):
 def interop_java(run):
     """JeroMQ, whose CURVE is not libsodium's."""
     if not shutil.which("java") or not os.environ.get("MPAXOS_JEROMQ"):
-        raise Skipped("there is no java, or MPAXOS_JEROMQ does not name a class path of JeroMQ 0.5 or later (docs/testing.md)")
+        raise Skipped(
+            "there is no java, or MPAXOS_JEROMQ does not name a class path of JeroMQ 0.5 or later (docs/testing.md)")
     cluster = run.cluster(keys=True).start_all()
     talk(run, cluster, 2, "java", "-cp", os.environ["MPAXOS_JEROMQ"], os.path.join(CLIENTS, "CurveClient.java"))
 

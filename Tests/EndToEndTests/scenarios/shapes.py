@@ -12,16 +12,19 @@ def serve(run, cluster):
     count = 0
     for id in cluster.ids:
         count += 1
-        run.reply(cluster.link(id).call(SUBMIT, add(b"served", 1)), f"through replica {id}", status=OK, replica=id, body=some(number(count)))
+        run.reply(cluster.link(id).call(SUBMIT, add(b"served", 1)), f"through replica {id}", status=OK, replica=id,
+                  body=some(number(count)))
     down = run.random.sample(cluster.ids, (len(cluster.ids) - 1) // 2)
     cluster.kill9(*down)
     for _ in range(5):
         count += 1
-        run.reply(client.submit(add(b"served", 1)), f"with {down} of {cluster.ids} down", status=OK, body=some(number(count)))
+        run.reply(client.submit(add(b"served", 1)), f"with {down} of {cluster.ids} down", status=OK,
+                  body=some(number(count)))
     cluster.start(*down)
     cluster.settle()
     for id in cluster.ids:
-        run.reply(cluster.link(id).call(SUBMIT, get(b"served")), f"through replica {id} in the end", status=OK, body=some(number(count)))
+        run.reply(cluster.link(id).call(SUBMIT, get(b"served")), f"through replica {id} in the end", status=OK,
+                  body=some(number(count)))
 
 
 @scenario
@@ -63,7 +66,9 @@ def local_sockets(run):
 
 @scenario
 def narrow_pipeline(run):
-    """A window of one instance, the smallest batches, requests that are larger than a batch, and clients that wait for a delay."""
+    """A window of one instance, the smallest batches, requests that are larger than a batch, and clients that wait for
+    a delay.
+    """
     cluster = run.cluster(protocol={"window": 1, "batch_bytes": 4096, "batch_delay_us": 2000}).start_all()
     load = Load(run, cluster, workers=6)
     client = cluster.client(1).open()
@@ -82,7 +87,9 @@ def narrow_pipeline(run):
 
 @scenario
 def small_batches(run):
-    """More batches of one small command than the log has slots (8,192 in 8 MiB): slots are used again before its bytes are."""
+    """More batches of one small command than the log has slots (8,192 in 8 MiB): slots are used again before its bytes
+    are.
+    """
     cluster = run.cluster().start_all()
     client = cluster.client().open()
     count = 9_000

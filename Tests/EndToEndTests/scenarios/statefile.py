@@ -28,7 +28,8 @@ def line_hash(line, number):
 
 def change(path, value, forge=False):
     """Changes a bit of a value in a pool.
-    - forge: of one that no process has open; its stored digest is made to fit, as if the replica had executed something else."""
+    - forge: of one that no process has open; its stored digest is made to fit, as if the replica had executed something
+    else."""
     with open(path, "r+b") as file:
         content = file.read()
         at = content.rindex(value)
@@ -37,8 +38,8 @@ def change(path, value, forge=False):
         file.write(changed)
         if not forge:
             return at
-        # The digest is that of the bytes as they are by now; the stored one stands in the progress line. Both lie behind
-        # the journal, which may have older ones.
+        # The digest is that of the bytes as they are by now; the stored one stands in the progress line. Both lie
+        # behind the journal, which may have older ones.
         root = content.rindex(b"MPXROOT1")
         line = at & ~63
         # The root begins the digested area, whose lines are counted from 0.
@@ -51,7 +52,8 @@ def change(path, value, forge=False):
         place = content.rindex(struct.pack("<Q", stored), 0, root)
         progress = place - 40
         record = bytearray(content[progress:progress + 64])
-        assert crc32c(record[:60]) == struct.unpack_from("<I", record, 60)[0], "the stored digest is that of a progress line"
+        assert crc32c(record[:60]) == struct.unpack_from("<I", record,
+                                                         60)[0], "the stored digest is that of a progress line"
         struct.pack_into("<Q", record, 40, now)
         struct.pack_into("<I", record, 60, crc32c(record[:60]))
         file.seek(progress)

@@ -66,8 +66,8 @@ def links(cluster, id):
 
 @scenario
 def replayed(run):
-    """A HELLO that a replica has really said, in its present life, said by another: not answered as the replica's is, the link
-    stands, and nothing is held against the replica when it starts again."""
+    """A HELLO that a replica has really said, in its present life, said by another: not answered as the replica's is,
+    the link stands, and nothing is held against the replica when it starts again."""
     cluster = run.cluster(http=True).start_all()
     cluster.stop(0)
     ear = Ear(cluster, 0)
@@ -102,8 +102,8 @@ def replayed(run):
 
 @scenario
 def first_to_come(run):
-    """A stranger is at a new cluster's port before the replica: with pools of that replica that were formatted elsewhere. It is
-    not put on record, and the founding is that of the real ones."""
+    """A stranger is at a new cluster's port before the replica: with pools of that replica that were formatted
+    elsewhere. It is not put on record, and the founding is that of the real ones."""
     elsewhere = run.cluster(prepare=False, name="e2e")
     elsewhere.format(2)
     ear = Ear(elsewhere, 0)
@@ -129,12 +129,14 @@ def first_to_come(run):
 
 @scenario
 def claimed_names(run):
-    """libzmq names connections that do not name themselves by a counter, and ends the process when somebody has claimed the next name: nobody
-    can know which that is. It begins at what rand() gives, and rand() begins alike where nobody seeds it."""
+    """libzmq names connections that do not name themselves by a counter, and ends the process when somebody has claimed
+    the next name: nobody can know which that is. It begins at what rand() gives, and rand() begins alike where nobody
+    seeds it."""
     libc = ctypes.CDLL(None)
     libc.srand(1)
     starts = [(libc.rand() | libc.rand() << 31) & 0xFFFFFFFF for _ in range(12)]
-    for what, options in (("peer", {}), ("client", {"client": {"socket": "libzmq-router"}}), ("client", {"keys": True})):
+    for what, options in (("peer", {}), ("client", {"client": {"socket": "libzmq-router"}}),
+                          ("client", {"keys": True})):
         cluster = run.cluster(name=f"e2e-{what}-{len(run.clusters)}", **options).start_all()
         endpoint = f"tcp://127.0.0.1:{cluster.peer_port(0)}" if what == "peer" else cluster.endpoint(0)
 
@@ -156,7 +158,8 @@ def claimed_names(run):
                 pass
 
         for first in range(0, len(starts), 6):
-            kept = [come(b"\0" + struct.pack(">I", (start + n) & 0xFFFFFFFF)) for start in starts[first : first + 6] for n in range(2 + first, 10 + first)]
+            kept = [come(b"\0" + struct.pack(">I", (start + n) & 0xFFFFFFFF)) for start in starts[first : first + 6]
+                    for n in range(2 + first, 10 + first)]
             await_handshakes(kept)
             kept += [come() for _ in range(14)]
             await_handshakes(kept)
@@ -170,8 +173,8 @@ def claimed_names(run):
 
 @scenario
 def endless_parts(run):
-    """Messages whose last part never comes, and large ones of which half comes, at the peer port: libzmq has no bound for
-    the first."""
+    """Messages whose last part never comes, and large ones of which half comes, at the peer port: libzmq has no bound
+    for the first."""
     cluster = run.cluster(http=True).start_all()
     others = Others(run, cluster)
     others.go_on()
@@ -193,7 +196,8 @@ def endless_parts(run):
     half = b"\x02" + (6 * MIB).to_bytes(8, "big") + bytes(5 * MIB)
     for id in cluster.ids:
         before = metric(cluster, id, CUT_OFF)
-        floods = [threading.Thread(target=flood, args=(cluster.peer_port(id), data, 3)) for data in (b"\x01\x00" * 100_000, half)]
+        floods = [threading.Thread(target=flood, args=(cluster.peer_port(id), data, 3))
+                  for data in (b"\x01\x00" * 100_000, half)]
         for thread in floods:
             thread.start()
         while any(thread.is_alive() for thread in floods):
@@ -210,7 +214,9 @@ def endless_parts(run):
 
 @scenario
 def crowd(run):
-    """More connections to the peer ports than anybody needs, all silent: a replica that starts again is linked all the same."""
+    """More connections to the peer ports than anybody needs, all silent: a replica that starts again is linked all the
+    same.
+    """
     cluster = run.cluster(http=True).start_all()
     kept = []
     for _ in range(3):
@@ -242,8 +248,9 @@ def hang_up(connection, seconds=0.5):
 
 @scenario
 def wrong_socket(run):
-    """While a replica is down a program listens at its peer port that speaks ZeroMQ, and none that fits, or breaks it: libzmq
-    connects never again to such an endpoint by itself. When the replica is back, all are linked, and one of the others may go."""
+    """While a replica is down a program listens at its peer port that speaks ZeroMQ, and none that fits, or breaks it:
+    libzmq connects never again to such an endpoint by itself. When the replica is back, all are linked, and one of the
+    others may go."""
     cluster = run.cluster().start_all()
     for n in range(2):
         cluster.stop(0)

@@ -1,4 +1,6 @@
-"""A replica that was away for longer than any log reaches takes the state of another one, whoever is killed meanwhile."""
+"""A replica that was away for longer than any log reaches takes the state of another one, whoever is killed
+meanwhile.
+"""
 
 import json
 import os
@@ -28,8 +30,8 @@ def executed(cluster, id):
 
 
 def leave_behind(run, cluster, *away, size=VALUE, ahead=0):
-    """Writes until no other running replica has in its log what comes after what those who are away have executed, nor so many
-    instances more."""
+    """Writes until no other running replica has in its log what comes after what those who are away have executed, nor
+    so many instances more."""
     stood = [executed(cluster, id) for id in away]
     others = [id for id in cluster.ids if id not in away]
     client = cluster.client(others[0]).open()
@@ -54,7 +56,8 @@ def prepare(run, away=1, **sections):
 def says(cluster, id, text, deadline=30.0):
     """Waits until the log of a replica has the text, looking often; returns the log."""
     process = cluster.processes[id]
-    return eventually(lambda: (lambda log: text in log and log)(process.log()), f"replica {id} says {text!r}", deadline, 0.0005)
+    return eventually(lambda: (lambda log: text in log and log)(process.log()), f"replica {id} says {text!r}", deadline,
+                      0.0005)
 
 
 def giver(log):
@@ -67,11 +70,14 @@ def incoming(cluster, id):
 
 
 def all_are_one(run, cluster, load, *gone):
-    """The load is as it should be at each replica, by its own state; so are the pools, of which nothing is left over."""
+    """The load is as it should be at each replica, by its own state; so are the pools, of which nothing is left
+    over.
+    """
     load.goes_on(20)
     load.finish()
     for id in cluster.ids:
-        run.equal(sorted(os.listdir(os.path.dirname(cluster.pools(id)[1]))), ["acceptor.pool", "state.pool"], f"files of replica {id}")
+        run.equal(sorted(os.listdir(os.path.dirname(cluster.pools(id)[1]))), ["acceptor.pool", "state.pool"],
+                  f"files of replica {id}")
         with open(f"/proc/{cluster.processes[id].pid}/maps") as maps:
             unlinked = [line for line in maps if ".pool" in line and "deleted" in line]
         run.equal(unlinked, [], f"pools that are gone and that replica {id} still maps")
@@ -81,7 +87,8 @@ def all_are_one(run, cluster, load, *gone):
         for pool in cluster.pools(id):
             run.finished(execute("dump", "--pool", pool, "--verify"), f"dump --verify of {pool}", code=0)
     for id in cluster.ids:
-        digests[id] = run.finished(execute("digest", "--pool", cluster.pools(id)[1]), f"digest of replica {id}", code=0).output
+        digests[id] = run.finished(execute("digest", "--pool", cluster.pools(id)[1]), f"digest of replica {id}",
+                                   code=0).output
     run.check(len(set(digests.values())) == 1, f"the states differ: {digests}")
     cluster.start_all()
     cluster.settle()
@@ -101,7 +108,9 @@ def catches_up(run):
 
 @scenario
 def with_keys(run):
-    """Where replicas and clients have keys: the sockets are made anew when the state has changed, and so is who says who may come in."""
+    """Where replicas and clients have keys: the sockets are made anew when the state has changed, and so is who says
+    who may come in.
+    """
     cluster, load, (away,) = prepare(run, keys=True)
     process = cluster.launch(away)
     cluster.await_ready(away)
@@ -142,7 +151,9 @@ def while_it_runs(run):
 
 @scenario
 def damaged_log(run):
-    """A batch in the log of the only one that can help is damaged while it runs: it says so, and gives its state instead."""
+    """A batch in the log of the only one that can help is damaged while it runs: it says so, and gives its state
+    instead.
+    """
     cluster = run.cluster().start_all()
     leader = cluster.leader()
     away, other = cluster.followers()
@@ -186,11 +197,13 @@ def receiver_is_killed(run):
             cluster.kill9(away)
             cluster.processes[other].signal(signal.SIGCONT)
         else:
-            says(cluster, away, run.random.choice(["cannot catch up", "asks replica", "takes the state", "verified", "info"]))
+            says(cluster, away,
+                 run.random.choice(["cannot catch up", "asks replica", "takes the state", "verified", "info"]))
             time.sleep(run.random.random() * 0.08)
             cluster.kill9(away)
         interrupted += os.path.exists(incoming(cluster, away))
-        run.finished(execute("dump", "--pool", state, "--verify"), "dump --verify of the state of a replica that was killed", code=0)
+        run.finished(execute("dump", "--pool", state, "--verify"),
+                     "dump --verify of the state of a replica that was killed", code=0)
         if executed(cluster, away) > stood:
             installed += 1
             leave_behind(run, cluster, away)

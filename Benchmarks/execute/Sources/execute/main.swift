@@ -1,12 +1,18 @@
-import MPaxosConsensus
 import Floor
 import Glibc
+import Logging
+import MPaxosCSupport
+import MPaxosConsensus
+import MPaxosMetrics
 import MPaxosPersistentMemory
+import MPaxosPipeline
+import MPaxosQueues
 import MPaxosStateMachines
+import MPaxosStateTransfer
 import MPaxosStorage
 import MPaxosWire
 
-// What the execution of an ordered PUT costs, as Executor does it, in turn with a loop that only copies and flushes.
+// What the execution of an ordered PUT costs in a turn of the executor, beside a loop that only copies and flushes.
 
 struct Options {
     var keys = 10_000
@@ -141,93 +147,55 @@ final class Load {
     }
 }
 
-/// The way of Sources/Replica/Executor.swift from a decided batch to its commit, without the answers' way out.
+/// The executor of a follower, which answers nobody, fed with decided batches as its engine would.
 final class Ours {
     let pool: StatePool
-    private let machine: KeyValueService
-    private let transaction: Transaction
-    private let reply: UnsafeMutablePointer<Reply>
-    private let ahead = UnsafeMutablePointer<(session: UInt64, body: UnsafeRawBufferPointer, hint: UInt64)>.allocate(
-        capacity: 16)
-    private var instance: UInt64 = 0
+    private let executor: Executor<KeyValueService>
+    private let rings = Rings(outstanding: 1)
+    private let progress = Progress.allocate()
+    private let parker: Parker
+    private var instance: UInt64 = 1
     private(set) var sessions: [UInt64] = []
-    var answered = 0
 
     init(path: String, options: Options) throws {
         let size = 256 << 20 + options.keys * (options.size + 512)
         let identity = PoolIdentity(
-            cluster: "execute", replica: 0, incarnation: 1,
+            cluster: "execute", replica: 1, incarnation: 1,
             charter: Charter(
-                members: [0], maxRequest: 1 << 20, sessions: UInt64(max(options.sessions, 1000)),
+                members: [0, 1], maxRequest: 1 << 20, sessions: UInt64(max(options.sessions, 1000)),
                 stateSize: UInt64(size), machine: KeyValueService.name, machineVersion: Int64(KeyValueService.version)))
         unlink(path)
         try StatePool.format(path: path, identity: identity, size: size, sessions: max(options.sessions, 1000))
-        pool = try StatePool(opening: path, expecting: "execute", replica: 0, viewLimit: 4 << 30)
+        pool = try StatePool(opening: path, expecting: "execute", replica: 1, viewLimit: 4 << 30)
         print("\(path): durability \(pool.durability.rawValue)")
-        transaction = pool.heap.transaction
-        machine = KeyValueService(in: transaction)
-        transaction.commit()
-        reply = .allocate(capacity: 1)
-        reply.initialize(to: Reply(maxRequest: 1 << 20))
+        let machine = KeyValueService(in: pool.heap.transaction)
+        pool.commit()
         for _ in 0..<options.sessions {
             guard case .answer(let answer) = pool.begin(kind: .open, session: 0, sequence: 0) else { fatalError() }
             sessions.append(answer.session)
         }
-        instance = 1
         pool.endInstance(instance)
         pool.commit()
+        guard let parker = Parker.allocate() else { fatalError("no file descriptor is left") }
+        self.parker = parker
+        executor = Executor(
+            index: 1, machine: machine, pool: pool, maximumRequest: 1 << 20,
+            clock: Clock { _ in csupport_monotonic_us() }, progress: progress, board: StatusBoard(members: [0, 1]),
+            rings: rings, parkers: Parkers(gateway: parker, engine: parker, links: parker, executor: parker),
+            snapshotOrder: SnapshotOrder(), alarm: Alarm {}, isVerified: true, epoch: 1,
+            logger: Logger(label: "execute"))
     }
 
+    /// A turn of the executor's lane with one batch, which ends with its commit.
     @inline(never)
     func execute(_ batch: UnsafeRawBufferPointer) {
-        var records = CommandRecords(batch)
-        var fetched = 0
-        while true {
-            if fetched == 0 { fetched = fetchAhead(records) }
-            guard let record = records.next() else { break }
-            fetched -= 1
-            execute(record)
-        }
         instance += 1
-        pool.endInstance(instance)
-        pool.commit()
+        let isPushed = rings.decided.push(
+            DecidedBatch(instance: instance, bytes: batch.baseAddress, count: batch.count))
+        rings.decided.publish()
+        _ = executor.poll(budget: 1, now: csupport_monotonic_us())
+        guard isPushed, progress.executed == instance else { fatalError("a batch is not executed in its turn") }
     }
-
-    private func fetchAhead(_ records: CommandRecords) -> Int {
-        var walk = records
-        var count = 0
-        while count < 16, let record = walk.next() {
-            ahead[count] = (record.session, record.body, 0)
-            count += 1
-        }
-        for step in 0...2 {
-            for i in 0..<count {
-                pool.prefetch(session: ahead[i].session, step: step)
-                machine.prefetch(ahead[i].body, step: step, hint: &ahead[i].hint, in: transaction)
-            }
-        }
-        return count
-    }
-
-    private func execute(_ record: CommandRecord) {
-        guard case .execute = pool.begin(kind: .submit, session: record.session, sequence: record.sequence) else {
-            fatalError("a command that is not new")
-        }
-        while true {
-            reply.pointee.removeAll()
-            do throws(Refusal) {
-                try machine.apply(record.body, in: transaction, reply: &reply.pointee)
-            } catch {
-                fatalError("refused: \(error)")
-            }
-            if case .done(let answer) = pool.finish(reply: reply.pointee.bytes, in: reply.pointee.given) {
-                answered += answer.body.count
-                return
-            }
-        }
-    }
-
-    func close() { pool.close() }
 }
 
 let options = Options()

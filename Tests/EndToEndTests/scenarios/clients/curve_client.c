@@ -2,8 +2,9 @@
 //
 //     cc curve_client.c -l:libczmq.so.4 && ./a.out ENDPOINT KEY-FILE PUBLIC-KEY-OF-THE-REPLICA
 //
-// Exit code 0 when each answer was as it must be; else 1, with a line that says which was not. Written from docs/client-protocol.md and
-// the manual pages of CZMQ, whose functions are declared here: so the library is enough, without its development files.
+// Exit code 0 when each answer was as it must be; else 1, with a line that says which was not. Written from
+// docs/client-protocol.md and the manual pages of CZMQ, whose functions are declared here: so the library is enough,
+// without its development files.
 
 #include <stdint.h>
 #include <stdio.h>
@@ -41,10 +42,10 @@ static void fail(const char *what) {
     exit(1);
 }
 
-// Sends one request, and ends the program unless it is answered with OK and, where `expected` is there, with these bytes.
-// Returns the session of the reply.
-static uint64_t call(zsock_t *socket, const char *what, int command, uint64_t session, uint64_t sequence, const void *body,
-                     size_t size, const char *expected, size_t expected_size) {
+// Sends one request, and ends the program unless it is answered with OK and, where `expected` is there, with these
+// bytes. Returns the session of the reply.
+static uint64_t call(zsock_t *socket, const char *what, int command, uint64_t session, uint64_t sequence,
+                     const void *body, size_t size, const char *expected, size_t expected_size) {
     uint8_t header[32] = "MPX1";
     header[4] = (uint8_t)command;
     put(header + 8, session);

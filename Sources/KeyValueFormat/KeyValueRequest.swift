@@ -1,10 +1,9 @@
-/// A command or query of the key-value service, read from the bytes a client sent: `op:u8, key length:u32, key, rest`,
-/// little-endian, as the client protocol has it. Every length is checked against the bytes that are there before it is
-/// used.
+/// A command or query of the key-value service as it arrived. Every length is checked against the bytes that are there
+/// before it is used.
 ///
 /// The buffers point into the body.
-struct KeyValueCommand {
-    enum Operation {
+@usableFromInline package struct KeyValueRequest {
+    package enum Operation {
         case put(value: UnsafeRawBufferPointer)
         case get
         case delete
@@ -15,31 +14,18 @@ struct KeyValueCommand {
         case scan(limit: UInt32)
     }
 
-    let key: UnsafeRawBufferPointer
-    let operation: Operation
-
-    static let longestKey = 1024
-
-    /// The letters that the operations begin with.
-    enum Code {
-        static let put = UInt8(ascii: "P")
-        static let get = UInt8(ascii: "G")
-        static let delete = UInt8(ascii: "D")
-        static let compareAndSwap = UInt8(ascii: "C")
-        static let append = UInt8(ascii: "A")
-        static let add = UInt8(ascii: "I")
-        static let scan = UInt8(ascii: "S")
-    }
+    package let key: UnsafeRawBufferPointer
+    package let operation: Operation
 
     /// Why a body is no command: the text of MALFORMED.
-    enum Malformed: Error {
+    package enum Malformed: Error {
         case tooShort, unknownOperation, writesInQuery, scanInSubmit
         case emptyKey, longKey, keyOverruns
         case bytesAfterKey
         case noPresentFlag, badPresentFlag, noExpectedLength, lengthOfAbsent, expectedOverruns
         case deltaSize, limitSize
 
-        var reason: String {
+        package var reason: String {
             switch self {
             case .tooShort: "the body is shorter than an operation and a key length, 5 bytes"
             case .unknownOperation: "unknown operation: P, G, D, C, A, I and S are known"
@@ -61,55 +47,55 @@ struct KeyValueCommand {
     }
 
     /// The key of a body that was validated; nil for any other that has none where it says.
-    static func key(of body: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer? {
-        var reader = ByteReader(body)
-        guard let _: UInt8 = reader.next(), let length: UInt32 = reader.next() else { return nil }
-        return reader.next(bytes: Int(length))
+    @inlinable package static func key(of body: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer? {
+        let offset = KeyValueFormat.keyOffset
+        guard body.count >= offset else { return nil }
+        let length = Int(UInt32(littleEndian: body.loadUnaligned(fromByteOffset: 1, as: UInt32.self)))
+        guard length <= body.count - offset else { return nil }
+        return UnsafeRawBufferPointer(rebasing: body[offset..<offset + length])
     }
 
-    /// Reads a body that arrived as `kind`. Never reads outside of `body`, whatever it holds.
-    init(_ body: UnsafeRawBufferPointer, as kind: CommandKind) throws(Malformed) {
+    /// Reads a body. Never reads outside of it, whatever it holds.
+    /// - Parameter isQuery: whether it came as a query, not as a command.
+    package init(_ body: UnsafeRawBufferPointer, isQuery: Bool) throws(Malformed) {
         var reader = ByteReader(body)
         guard let code: UInt8 = reader.next(), let keyLength: UInt32 = reader.next() else { throw .tooShort }
-        try Self.check(code, as: kind)
-        guard keyLength > 0 || code == Code.scan else { throw .emptyKey }
-        guard keyLength <= Self.longestKey else { throw .longKey }
+        guard let operation = KeyValueCommand.Operation(rawValue: code) else { throw .unknownOperation }
+        try Self.check(operation, isQuery: isQuery)
+        guard keyLength > 0 || operation == .scan else { throw .emptyKey }
+        guard keyLength <= KeyValueFormat.longestKey else { throw .longKey }
         guard let key = reader.next(bytes: Int(keyLength)) else { throw .keyOverruns }
         self.key = key
 
-        switch code {
-        case Code.put:
-            operation = .put(value: reader.rest)
-        case Code.get, Code.delete:
+        switch operation {
+        case .put:
+            self.operation = .put(value: reader.rest)
+        case .get, .delete:
             guard reader.rest.isEmpty else { throw .bytesAfterKey }
-            operation = code == Code.get ? .get : .delete
-        case Code.compareAndSwap:
+            self.operation = operation == .get ? .get : .delete
+        case .compareAndSwap:
             let expected = try Self.expected(from: &reader)
-            operation = .compareAndSwap(expected: expected, value: reader.rest)
-        case Code.append:
-            operation = .append(suffix: reader.rest)
-        case Code.add:
+            self.operation = .compareAndSwap(expected: expected, value: reader.rest)
+        case .append:
+            self.operation = .append(suffix: reader.rest)
+        case .add:
             guard reader.rest.count == 8, let delta: Int64 = reader.next() else { throw .deltaSize }
-            operation = .add(delta: delta)
-        case Code.scan:
+            self.operation = .add(delta: delta)
+        case .scan:
             guard reader.rest.count == 4, let limit: UInt32 = reader.next() else { throw .limitSize }
-            operation = .scan(limit: limit)
-        default:
-            throw .unknownOperation
+            self.operation = .scan(limit: limit)
         }
     }
 
-    /// Whether there is such an operation, and it may come this way.
-    private static func check(_ code: UInt8, as kind: CommandKind) throws(Malformed) {
-        switch code {
-        case Code.get:
+    /// Whether the operation may come this way.
+    private static func check(_ operation: KeyValueCommand.Operation, isQuery: Bool) throws(Malformed) {
+        switch operation {
+        case .get:
             return
-        case Code.put, Code.delete, Code.compareAndSwap, Code.append, Code.add:
-            if kind == .query { throw .writesInQuery }
-        case Code.scan:
-            if kind == .submit { throw .scanInSubmit }
-        default:
-            throw .unknownOperation
+        case .put, .delete, .compareAndSwap, .append, .add:
+            if isQuery { throw .writesInQuery }
+        case .scan:
+            if !isQuery { throw .scanInSubmit }
         }
     }
 
@@ -125,7 +111,7 @@ struct KeyValueCommand {
 }
 
 /// Takes little-endian integers and runs of bytes off the front of a buffer, and nothing that is not there.
-struct ByteReader {
+private struct ByteReader {
     private(set) var rest: UnsafeRawBufferPointer
 
     init(_ bytes: UnsafeRawBufferPointer) { rest = bytes }
