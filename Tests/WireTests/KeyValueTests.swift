@@ -23,6 +23,38 @@ import Testing
         #expect(KeyValueCommand.scan(prefix: [], limit: 258).body == [0x53, 0, 0, 0, 0, 2, 1, 0, 0])
     }
 
+    /// What clients write is what the service reads.
+    @Test func requestsSayWhatCommandsSaid() throws {
+        let key: [UInt8] = [1, 2, 3]
+        let commands: [KeyValueCommand] = [
+            .put(key: key, value: [4]), .put(key: key, value: []), .get(key: key), .delete(key: key),
+            .compareAndSwap(key: key, expected: nil, new: [5]), .compareAndSwap(key: key, expected: [], new: []),
+            .compareAndSwap(key: key, expected: [6, 7], new: [8]), .append(key: key, bytes: [9]),
+            .add(key: key, delta: .min), .scan(prefix: key, limit: 10), .scan(prefix: [], limit: 0),
+        ]
+        for command in commands {
+            try command.body.withUnsafeBytes { body in
+                let request = try KeyValueRequest(body, isQuery: command.isQuery)
+                #expect(said(by: request) == command)
+                #expect(KeyValueRequest.key(of: body).map { Array($0) } == Array(request.key))
+            }
+        }
+    }
+
+    private func said(by request: KeyValueRequest) -> KeyValueCommand {
+        let key = Array(request.key)
+        return switch request.operation {
+        case .put(let value): .put(key: key, value: Array(value))
+        case .get: .get(key: key)
+        case .delete: .delete(key: key)
+        case .compareAndSwap(let expected, let value):
+            .compareAndSwap(key: key, expected: expected.map { Array($0) }, new: Array(value))
+        case .append(let suffix): .append(key: key, bytes: Array(suffix))
+        case .add(let delta): .add(key: key, delta: delta)
+        case .scan(let limit): .scan(prefix: key, limit: limit)
+        }
+    }
+
     static let replies: [(KeyValueCommand.Operation, [UInt8], KeyValueReply)] = [
         (.put, [0], .absent),
         (.put, [1], .value([])),
