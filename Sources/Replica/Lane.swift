@@ -26,8 +26,8 @@ final class Lane: @unchecked Sendable {
     private let stopping = Atomic<Bool>(false)
     private let stopped = DispatchSemaphore(value: 0)
 
-    /// Most microseconds that a lane sleeps. Whatever a stage waits for wakes its lane, or is a deadline of its own; this
-    /// is for what the machine does not tell.
+    /// Most microseconds that a lane sleeps. Whatever a stage waits for wakes its lane, or is a deadline of its own;
+    /// this is for what the machine does not tell.
     private static let longestSleep: UInt64 = 1_000_000
     private static let budget = 256
 

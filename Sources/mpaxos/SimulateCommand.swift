@@ -12,7 +12,8 @@ struct SimulateCommand: ParsableCommand {
             mpaxos simulate --seed N [--trace] [--replicas <n>] [--links|--no-links] [--faults <n,n>] \
             [--clients <n>] [--duration <ms>]
             mpaxos simulate --planted-bugs <limit>
-            mpaxos simulate --whole (--seeds A..<B | --seed N [--trace] [--faults <n,n>] [--duration <ms>] | --planted-bugs <limit>) [--replicas <n>]
+            mpaxos simulate --whole (--seeds A..<B | --seed N [--trace] [--faults <n,n>] [--duration <ms>] | \
+            --planted-bugs <limit>) [--replicas <n>]
             """,
         discussion: """
             Stops at the first seed that violates a safety or liveness rule, with exit code 1 and a shorter run of it \
