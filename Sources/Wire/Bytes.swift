@@ -23,12 +23,3 @@ extension UnsafeMutableRawPointer {
         storeBytes(of: value.littleEndian, toByteOffset: offset, as: T.self)
     }
 }
-
-/// Bytes that do not decode: what is wrong with them, in words for a person.
-public struct WireError: Error, Equatable, CustomStringConvertible {
-    public let description: String
-
-    package init(_ description: String) {
-        self.description = description
-    }
-}
