@@ -17,8 +17,10 @@ package enum ClusterPlant: String, CaseIterable, Sendable {
     case snapshotWithoutPromise
     /// A forwarded run of commands is ordered twice.
     case forwardTwice
-    /// A lane is not woken by another one, now and then.
-    case lostWakeUp
+    /// The gateway meets each request of some twice.
+    case requestTwice
+    /// Which position a local query asks for is not looked at.
+    case positionIgnored
     /// A replica skips a command that the others execute.
     case skippedAlone
     /// Tags of one life of a replica are those of the life before.

@@ -155,7 +155,11 @@ package final class ClusterSimulator {
         case .connection(let number): connections.happen(number)
         case .request(let name, let host, let header, let body):
             guard let life = hosts[host].life else { return }
-            life.port.take(from: name, header: header, body: body)
+            var header = header
+            if plants(.positionIgnored) { header.replaceSubrange(24..<32, with: repeatElement(0, count: 8)) }
+            for _ in 0..<(plantsNow(.requestTwice, oneIn: 5) ? 2 : 1) {
+                life.port.take(from: name, header: header, body: body)
+            }
             if life.port.wakes { wake(hosts[host], 0) }
         case .reply(let name, let host, let header, let body):
             try answered(clients[name.client], name.operation, by: host, header: header, body: body)

@@ -167,8 +167,7 @@ extension ClusterSimulator {
             schedule(host, lane, at: now + busy + 1)
         }
         for other in host.lanes.indices where other != lane && host.lanes[other].isAsleep {
-            guard !host.lanes[other].parker.isParked, !plantsNow(.lostWakeUp, oneIn: 50) else { continue }
-            schedule(host, other, at: now + 1 + random.below(50))
+            if !host.lanes[other].parker.isParked { schedule(host, other, at: now + 1 + random.below(50)) }
         }
         if host.isDeskRung {
             host.isDeskRung = false

@@ -108,7 +108,8 @@ package struct ReplicaStages<Machine: StateMachine> {
         self.rings = rings
         progress = .allocate()
         desk = TransferDesk(ring: surroundings.ring)
-        let order = SnapshotOrder()
+        let executorLane = surroundings.parkers.executor
+        let order = SnapshotOrder { executorLane.wake() }
         let epoch = surroundings.random()
         engine = Self.engine(options, pools, rings, progress, desk, order, surroundings)
         executor = Executor(

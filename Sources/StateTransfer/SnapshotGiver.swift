@@ -34,8 +34,7 @@ package final class SnapshotGiver {
     /// What was asked for furthest, and since when nothing beyond it.
     private var reached: UInt64 = 0
     private var reachedAt: UInt64 = 0
-    /// When the last snapshot was ordered, and when the next may be.
-    private var orderedAt: UInt64 = 0
+    /// When the next snapshot may be ordered.
     private var restsUntil: UInt64 = 0
 
     /// Microseconds without a word of the receiver after which its snapshot goes, and of asking for the same.
@@ -84,7 +83,6 @@ package final class SnapshotGiver {
             // Who asks for one after the other is not to keep the executor from its work.
             guard now >= restsUntil else { return refuse(.notYet) }
             phase = .making
-            orderedAt = now
             order.place()
             logger.info(
                 "replica \(memberIDs[from]) asks for a snapshot of the state: no log reaches back to where it stands"
@@ -124,7 +122,7 @@ package final class SnapshotGiver {
         case .idle: break
         case .making:
             guard let result = order.collect() else { return }
-            restsUntil = now + max(Self.rest, 9 * (now - orderedAt))
+            restsUntil = now + max(Self.rest, 9 * (now - min(now, order.pausedSince)))
             switch result {
             case .success where standing.isInDispute:
                 port.send(.refusal(ticket: ticket, .inDispute), to: peer)

@@ -5,17 +5,20 @@ import Synchronization
 
 /// A snapshot of the state that the engine orders and the executor makes, between batches.
 package final class SnapshotOrder: Sendable {
-    package init() {}
-
     private let isWanted = Atomic<Bool>(false)
     /// Microseconds.
     private let begunAt = Atomic<UInt64>(0)
+    private let wake: @Sendable () -> Void
     private let made = Mutex<Result<StateSnapshot, PoolError>?>(nil)
+
+    /// - Parameter wake: has the executor look for orders. Called by the engine's thread.
+    package init(wake: @escaping @Sendable () -> Void = {}) { self.wake = wake }
 
     /// Engine. One at a time: until `collect` has given something, the order stands.
     func place() {
         invariant(!isPlaced, "one snapshot is ordered at a time")
         isWanted.store(true, ordering: .releasing)
+        wake()
     }
 
     /// Engine: what was ordered, once it is there.

@@ -1,0 +1,65 @@
+import Foundation
+import MPaxosSimulation
+import Testing
+
+@testable import MPaxosClusterSimulation
+
+/// Whole replicas under faults: some seeds of always, and new ones each time.
+@Suite struct ClusterSeedTests {
+    /// New seeds each time, or those from MPAXOS_SEED on.
+    private static let firstSeed =
+        ProcessInfo.processInfo.environment["MPAXOS_SEED"].flatMap(UInt64.init) ?? UInt64.random(in: 0..<1 << 48)
+
+    @Test(arguments: [(1, 2), (2, 2), (3, 6), (5, 2)]) func seedsPass(replicaCount: Int, seeds: UInt64) {
+        run(replicaCount, 0..<seeds)
+    }
+
+    @Test(arguments: [(3, 6), (4, 2), (5, 2)]) func newSeedsPass(replicaCount: Int, seeds: UInt64) {
+        print("\(replicaCount) whole replicas: seeds from MPAXOS_SEED=\(Self.firstSeed) on")
+        run(replicaCount, Self.firstSeed..<Self.firstSeed + seeds)
+    }
+
+    /// One run is like another of the same seed.
+    @Test(arguments: 40...41 as ClosedRange<UInt64>) func aSeedIsOneRun(seed: UInt64) {
+        let reports = (0..<2).map { _ in
+            ClusterSimulator(seed: seed, options: ClusterOptions(replicaCount: 3, duration: 500_000)).run()
+        }
+        #expect(reports[0].turns == reports[1].turns && reports[0].frames == reports[1].frames)
+        #expect(reports[0].decided == reports[1].decided && reports[0].time == reports[1].time)
+    }
+
+    /// What can be full was full, and what can be lost was lost, in the seeds of always.
+    @Test func seedsMeetWhatTheyAreFor() {
+        let reports = (0..<24 as Range<UInt64>).map {
+            ClusterSimulator(seed: $0, options: ClusterOptions(replicaCount: 3, duration: 1_000_000)).run()
+        }
+        #expect(reports.contains { $0.crashes > 0 })
+        #expect(reports.contains { $0.snapshots > 0 })
+        #expect(reports.contains { $0.dropped > 0 })
+        #expect(reports.contains { $0.elections > 0 })
+    }
+
+    private func run(_ replicaCount: Int, _ seeds: Range<UInt64>) {
+        for seed in seeds {
+            let report = ClusterSimulator(seed: seed, options: ClusterOptions(replicaCount: replicaCount)).run()
+            if let failure = report.failure {
+                Issue.record("\(failure); mpaxos simulate --whole --seed \(seed) --replicas \(replicaCount) --trace")
+            }
+            #expect(report.answered > 0)
+        }
+    }
+}
+
+/// A mistake on purpose is seen.
+@Suite struct ClusterPlantTests {
+    /// How many seeds each may take here: some times its median. Those that a replica finds by stopping its process,
+    /// and those that take too many seeds, are for `mpaxos simulate --whole --planted-bugs`.
+    @Test(arguments: [
+        (ClusterPlant.forgottenLogFence, 40 as UInt64), (.forgottenStateFence, 60), (.forgottenLogFlush, 40),
+        (.forwardTwice, 20),
+        (.skippedAlone, 10), (.epochUsedTwice, 60), (.replyToAnother, 30), (.requestTwice, 60), (.positionIgnored, 60),
+    ]) func isFound(plant: ClusterPlant, limit: UInt64) {
+        #expect(!plant.traps)
+        #expect(plant.seedsUntilFound(from: 0, limit: limit) != nil)
+    }
+}
