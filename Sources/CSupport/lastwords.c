@@ -7,6 +7,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -76,6 +77,8 @@ void csupport_last_words(const char *what, const char *why, const char *file, ui
     struct words words;
     words.count = 0;
     say(&words, "mpaxos: %s: %.1024s", what, why);
+    // The folder of the sources: a module is named after it, with a prefix.
+    if (file != NULL && strncmp(file, "MPaxos", 6) == 0 && strncmp(file, "MPaxosSM/", 9) != 0) file += 6;
     if (file != NULL) say(&words, " (%s:%u)", file, line);
     finish(&words);
     abort();

@@ -152,7 +152,11 @@ extension ClusterSimulator {
         let parker = host.lanes[lane].parker
         parker.prepareToPark()
         var worked = false
-        for stage in host.lanes[lane].stages where stage.poll(budget: plan.budget, now: start) { worked = true }
+        for stage in host.lanes[lane].stages {
+            if stage.poll(budget: plan.budget, now: start) { worked = true }
+            // At once: what is decided and executed in one turn may be gone from the log at its end.
+            if stage === life.stages.engine, !host.isDoomed { try compareDecisions(host, life) }
+        }
         if host.isDoomed { return try crash(host) }
         plantAfterTurn(of: host)
         try check(pendingViolation)
@@ -188,8 +192,8 @@ extension ClusterSimulator {
             at: max(time, now + 1) + host.lanes[lane].slowness)
     }
 
-    /// What a turn has changed, against what all replicas together may do.
-    private func compare(_ host: Host, _ life: Host.Life) throws(SimulationFailure) {
+    /// What the engine has decided, against what all replicas together may do.
+    private func compareDecisions(_ host: Host, _ life: Host.Life) throws(SimulationFailure) {
         let engine = life.stages.engine
         while host.compared < engine.decidedInstance {
             let instance = host.compared + 1
@@ -199,6 +203,10 @@ extension ClusterSimulator {
             try check(checker.decided(instance, batch, by: host.index))
             host.compared = instance
         }
+    }
+
+    /// What else a turn has changed.
+    private func compare(_ host: Host, _ life: Host.Life) throws(SimulationFailure) {
         if let digest = life.board.digest {
             try check(checker.stands(host.index, executed: digest.executed, digest.value, at: digest.position))
         }

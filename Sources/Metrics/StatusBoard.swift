@@ -142,8 +142,8 @@ package final class StatusBoard: Sendable {
 
     // MARK: Lanes
 
-    /// When each lane began the turn that it is at, on the monotonic clock; 0 where it sleeps, or there is no such
-    /// lane.
+    /// When each lane began the turn that it is at, on the monotonic clock, or, while it sleeps, will begin the next
+    /// one; 0 where there is no such lane.
     package let lanes: [(name: String, turn: Gauge)]
 
     // MARK: Links

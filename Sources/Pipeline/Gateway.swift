@@ -282,11 +282,11 @@ package final class Gateway: Stage {
                 entry.command == CommandCode.submit.rawValue && entry.session != 0
                 || entry.command == CommandCode.query.rawValue
             guard isSafe, let bytes = kept.pointee.body(at: entry.body, count: Int(entry.bodyCount)) else {
-                return true
+                return .leftToWait
             }
             guard !rings.submissions.isFull else {
                 isDone = false
-                return false
+                return .stop
             }
             let pushed = rings.submissions.push(
                 Submission(
@@ -294,7 +294,7 @@ package final class Gateway: Stage {
                     sequence: entry.sequence, body: Body(copying: bytes, into: rings.bodies)))
             invariant(pushed, "a ring with room takes a request")
             count += 1
-            return true
+            return .ordered
         }
         if isDone { orderedEra = era }
         if rings.submissions.publish() { engineLane.wake() }

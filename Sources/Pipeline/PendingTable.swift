@@ -122,16 +122,27 @@ struct PendingTable: ~Copyable {
 
     // MARK: Ordered again
 
-    /// Calls with each request that waits and was ordered in another era than this one, from the oldest on, as long as
-    /// it answers true; that request is then one of this era.
-    mutating func reorder(in era: UInt64, _ order: (Int) -> Bool) {
+    /// What became of a request that may be lost.
+    enum Reordering {
+        /// It is one of the new era.
+        case ordered
+        case leftToWait
+        /// Neither it nor those after it were looked at.
+        case stop
+    }
+
+    /// Calls with each request that waits and was ordered in another era than this one, from the oldest on.
+    mutating func reorder(in era: UInt64, _ order: (Int) -> Reordering) {
         var place = oldest
         while place >= 0 {
             let index = Int(place)
             place = entries[index].next
             guard entries[index].era != era else { continue }
-            guard order(index) else { return }
-            entries[index].era = era
+            switch order(index) {
+            case .ordered: entries[index].era = era
+            case .leftToWait: break
+            case .stop: return
+            }
         }
     }
 

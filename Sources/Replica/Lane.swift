@@ -33,7 +33,7 @@ final class Lane: @unchecked Sendable {
 
     /// - Parameters:
     ///   - spins: polls without work before the lane sleeps; 0 where cores are scarce.
-    ///   - turn: told the time at which each turn begins; 0 while the lane sleeps.
+    ///   - turn: told the time at which each turn begins, and before a sleep when the next one will.
     init(name: String, parker: Parker, spins: Int, turn: Gauge) {
         self.turn = turn
         self.name = name
@@ -114,8 +114,8 @@ final class Lane: @unchecked Sendable {
             // A stop after the look at the top has woken nobody.
             guard !stopping.load(ordering: .acquiring), parker.park() else { continue }
             let time = sleepMilliseconds(stages)
-            // Asleep, not standing still.
-            turn.store(0)
+            // Asleep until then, and not standing still before.
+            turn.store(csupport_monotonic_us() + UInt64(time) * 1000)
             watch.look(timeoutMilliseconds: time)
             parker.drain(signalled: watch.isReady(wakeUp))
             watch.wasEmpty(wakeUp)

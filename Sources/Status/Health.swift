@@ -26,7 +26,7 @@ extension StatusBoard {
         return isInTouch ? "it is catching up" : "its leader has not been heard of late"
     }
 
-    /// The turn that each lane is at: when it began; 0 where it sleeps, or there is no such lane.
+    /// The turn that each lane is at: when it began, or will while the lane sleeps; 0 where there is no such lane.
     package func turn(of lane: String) -> Gauge {
         guard let found = lanes.first(where: { $0.name == lane }) else { broken("a lane is one of the known") }
         return found.turn

@@ -83,7 +83,10 @@ package final class StrangerWatch: @unchecked Sendable {
     private let introduction: Introduction
     private let cutOff: Counter
     private let requests = Mutex(Requests())
+    private let begun = DispatchSemaphore(value: 0)
     private let ended = DispatchSemaphore(value: 0)
+    /// Where the process has no memory for one more thread, none begins, and nobody says so.
+    private var hasBegun = false
     private var strangers: [Int32: Stranger] = [:]
     /// Since when each connection is there.
     private var known: [Int32: UInt64] = [:]
@@ -119,15 +122,19 @@ package final class StrangerWatch: @unchecked Sendable {
     func start() {
         let thread = Thread { [self] in
             csupport_name_thread("strangers")
+            begun.signal()
             run()
             ended.signal()
         }
         thread.stackSize = 1 << 20
         thread.start()
+        hasBegun = begun.wait(timeout: .now() + 1) == .success
     }
 
     /// Waits for the end of the thread.
-    func join() { ended.wait() }
+    func join() {
+        if hasBegun || begun.wait(timeout: .now()) == .success { ended.wait() }
+    }
 
     /// The connection of this file descriptor is known. Any thread.
     func trust(_ file: Int32) {

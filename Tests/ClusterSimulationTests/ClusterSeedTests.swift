@@ -19,6 +19,26 @@ import Testing
         run(replicaCount, Self.firstSeed..<Self.firstSeed + seeds)
     }
 
+    /// More new seeds, by the release build, which is some ten times as fast.
+    @Test(
+        .enabled(if: ProcessInfo.processInfo.environment["MPAXOS_EXECUTABLE"] != nil), arguments: [(3, 120), (5, 40)])
+    func newSeedsPassInARelease(replicaCount: Int, seeds: UInt64) throws {
+        let process = Process()
+        let output = Pipe()
+        process.executableURL = URL(
+            fileURLWithPath: try #require(ProcessInfo.processInfo.environment["MPAXOS_EXECUTABLE"]))
+        process.arguments = [
+            "simulate", "--whole", "--replicas", "\(replicaCount)", "--seeds",
+            "\(Self.firstSeed)..<\(Self.firstSeed + seeds)",
+        ]
+        process.standardOutput = output
+        process.standardError = FileHandle.nullDevice
+        try process.run()
+        let text = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+        process.waitUntilExit()
+        #expect(process.terminationStatus == 0, "\(text)")
+    }
+
     /// One run is like another of the same seed.
     @Test(arguments: 40...41 as ClosedRange<UInt64>) func aSeedIsOneRun(seed: UInt64) {
         let reports = (0..<2).map { _ in

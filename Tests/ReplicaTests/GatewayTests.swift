@@ -264,6 +264,34 @@ import Testing
         #expect(rig.statuses == [.noLeader])
     }
 
+    /// What was handed to a leader that is gone is ordered again when another one is known, once, and not what might
+    /// take effect twice.
+    @Test func orderedAgainWhenTheLeaderChanges() throws {
+        let rig = Rig()
+        rig.ask(session: 7, sequence: 3, client: 1)
+        rig.ask(session: 0, sequence: 1, client: 2)
+        let first = rig.submissions
+        #expect(first.count == 2)
+        rig.progress.leader = nil
+        rig.progress.era = 5
+        rig.turn()
+        #expect(rig.submissions.count == 2 && rig.gateway.nextDeadline > rig.now + 1_000)
+        rig.progress.leader = 2
+        rig.turn()
+        let again = rig.submissions.dropFirst(2)
+        #expect(again.map(\.tag) == [first[0].tag] && again.map(\.session) == [7] && again.map(\.sequence) == [3])
+        #expect(again.map(\.body.count) == [first[0].body.count] && rig.board.orderedAgain.load() == 1)
+        rig.turn()
+        #expect(rig.submissions.count == 3)
+        // It is on its way again; the other one is not.
+        rig.run(until: Self.patience, progress: true)
+        #expect(rig.port.replies.map(\.client) == [2])
+        rig.answer(first[0].tag)
+        rig.progress.era = 6
+        rig.turn()
+        #expect(rig.submissions.count == 3)
+    }
+
     /// Each request is looked at in its turn, also when those before it wait longer.
     @Test func requestsOfTwoEras() {
         let rig = Rig()

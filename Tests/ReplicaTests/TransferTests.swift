@@ -97,6 +97,7 @@ import Testing
             traffic.begin(now: now)
             transfer.poll(standing: standing(needsState: needsState), now: now)
             if order.isPlaced {
+                if self.snapshot == nil { order.begin(at: now) }
                 let snapshot = try self.snapshot ?? StateSnapshot(of: pool)
                 self.snapshot = snapshot
                 try snapshot.copy(atMost: 1 << 20)
