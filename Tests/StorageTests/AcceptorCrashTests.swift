@@ -16,6 +16,8 @@ private final class AcceptorCrashRun {
         var discarded = 0
         var floorRises = 0
         var supersededVotes = 0
+        /// Batches that were moved, since they had to stay.
+        var moves = 0
         var wrong = 0
         var firstWrong: String?
     }
@@ -144,19 +146,36 @@ private final class AcceptorCrashRun {
 
     private func store(_ content: [UInt8], for instance: UInt64) -> Batch? {
         if !pool.hasSlot(for: instance) || !content.isEmpty && pool.reserve(content.count) == nil {
-            // The floor is on its way from here on.
-            let before = told.floor
-            let epoch = pool.epoch
-            told.floor = executed + 1
-            let floor = pool.makeRoom(
-                for: content.count, instance: instance, executed: executed, isReferenced: { _, _ in false })
-            told.floor = floor
-            if floor > before { outcome.floorRises += 1 }
-            told.votes = told.votes.filter { $0.key >= floor }
-            if pool.epoch != epoch { fenced = told }
+            makeRoom(for: content.count, instance)
+            var left = pool.batchCount
+            while !content.isEmpty, left > 0, !pool.hasRoom(for: content.count), let moved = moveOldest() {
+                if told.votes[moved] == nil { fail("what was moved for \(moved) was no vote") }
+                makeRoom(for: content.count, instance)
+                left -= 1
+            }
         }
         guard pool.hasSlot(for: instance) else { return nil }
         return content.isEmpty ? .noop : pool.store(content, for: instance)
+    }
+
+    private func makeRoom(for count: Int, _ instance: UInt64) {
+        // The floor is on its way from here on.
+        let before = told.floor
+        let epoch = pool.epoch
+        told.floor = executed + 1
+        let floor = pool.makeRoom(for: count, instance: instance, executed: executed, isReferenced: { _, _ in false })
+        told.floor = floor
+        if floor > before { outcome.floorRises += 1 }
+        told.votes = told.votes.filter { $0.key >= floor }
+        if pool.epoch != epoch { fenced = told }
+    }
+
+    private func moveOldest() -> UInt64? {
+        guard let moved = pool.moveOldest(above: executed) else { return nil }
+        // All that was recorded before is durable with it.
+        fenced = told
+        outcome.moves += 1
+        return moved.instance
     }
 
     // MARK: Crashes
@@ -325,6 +344,7 @@ private final class FlushedLines: CrashRecorder {
         #expect(outcome.wrong == 0, "\(outcome.firstWrong ?? "")")
         // The run must have been one that could find something.
         #expect(outcome.floorRises > 5 && outcome.supersededVotes > 10 && outcome.discarded > 50)
+        #expect(outcome.moves > 5, "votes that had to stay were moved")
         #expect(outcome.inRecovery > 100)
     }
 

@@ -66,6 +66,29 @@ private func reopened(_ pool: AcceptorPool) throws -> AcceptorPool { try open(co
         #expect(try reopened(pool).entries[3]?.view == .max)
     }
 
+    /// A vote that must stay is moved behind the newest, as it is; then its old place goes, and what lay behind it.
+    @Test func theOldestVoteIsMoved() throws {
+        let pool = try smallPool()
+        for instance in 1...3 as ClosedRange<UInt64> {
+            pool.record(instance: instance, view: 4, batch: try #require(pool.store(filled(900, UInt8(instance)))))
+        }
+        // The second is superseded: its place goes with the first.
+        pool.record(instance: 2, view: 5, batch: try #require(pool.store(filled(100, 9))))
+        pool.fence()
+        #expect(pool.liveSpan(executed: 0) { _, _ in false } == 3 * 960 + 128)
+        #expect(pool.reserve(1500) == nil && pool.moveOldest(above: 1) == nil, "what may be executed stays")
+        let moved = try #require(pool.moveOldest(above: 0))
+        #expect(moved.instance == 1 && pool.content(of: moved.batch) == filled(900, 1))
+        _ = pool.makeRoom(for: 1500, instance: 4, executed: 0) { _, _ in false }
+        #expect(pool.reserve(900) != nil, "the first and the superseded one have gone")
+        let again = try reopened(pool)
+        #expect(again.entries[1]?.view == 4 && again.entries[2]?.view == 5 && again.entries[3]?.view == 4)
+        #expect(again.entries[1].map { again.content(of: $0.batch) } == filled(900, 1))
+        #expect(again.entries[3].map { again.content(of: $0.batch) } == filled(900, 3))
+    }
+
+    private func filled(_ count: Int, _ byte: UInt8) -> [UInt8] { [UInt8](repeating: byte, count: count) }
+
     /// Two votes in one group must not leave the slot without the one that was fenced before them.
     @Test func anUnfencedVoteIsReplacedInPlace() throws {
         let pool = try smallPool()
