@@ -44,8 +44,6 @@ package struct ClusterReport: Sendable {
     package var elections: UInt64 = 0
     /// Batches that a log had no room for.
     package var dropped: UInt64 = 0
-    /// Commands that were refused for want of room in the state.
-    package var refused: UInt64 = 0
     /// How much of its bound the slowest convergence took, in parts of a thousand.
     package var boundUsed: UInt64 = 0
 }
