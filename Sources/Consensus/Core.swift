@@ -522,6 +522,10 @@ package struct EstablishedView: BitwiseCopyable, Hashable, Sendable {
         invariant(
             entry.view != 0 && entry.batch.length == batch.length && entry.batch.checksum == batch.checksum,
             "a batch that is moved is that of its instance, and stays what it is")
+        // What a candidate may propose can be the same bytes, which came again with a promise.
+        if let value = adoptedValue(instance), value.batch == entry.batch {
+            adopted[Int(instance % log.slotCount)].batch = batch
+        }
         entry.batch = batch
         log.set(instance, entry)
     }

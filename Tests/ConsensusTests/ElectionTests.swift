@@ -43,6 +43,30 @@ import Testing
         #expect(cluster.violations.isEmpty)
     }
 
+    /// A candidate's own vote that a promise brings once more, in a later view, keeps its bytes;
+    /// and both move together.
+    @Test func aVoteThatIsAdoptedMovesAsOne() {
+        var effects = EffectBuffer()
+        var core = Core(
+            configuration: Configuration(replica: 2, replicaCount: 3, window: 4, slotCount: 32, seed: 1), promised: 4,
+            established: nil, floor: 1, executed: 0)
+        let batch = Batch(offset: 64, length: 8, checksum: 5)
+        core.restore(instance: 1, view: 1, batch: batch)
+        core.start(now: 0, into: &effects)
+        let now = core.nextDeadline
+        core.tick(now: now, into: &effects)
+        let asked = effects.sends.first { $0.message.kind == .preVote }?.message.view ?? 0
+        effects.removeAll()
+        _ = core.receive(Message(kind: .preVoteGrant, view: asked), from: 0, now: now, into: &effects)
+        core.durable(core.newestRecord, now: now, into: &effects)
+        #expect(core.role == .candidate && core.view == asked)
+        let promise = Message(kind: .promise, view: asked, instance: 1, acceptedView: 3, batch: batch)
+        #expect(core.wants(promise, from: 0) && core.receive(promise, from: 0, now: now, into: &effects))
+        let moved = Batch(offset: 512, length: 8, checksum: 5)
+        core.moved(1, to: moved)
+        #expect(core.isReferenced(instance: 1, offset: 512) && !core.isReferenced(instance: 1, offset: 64))
+    }
+
     /// A candidate that gets on keeps others waiting; one that repeats itself does not.
     @Test func onlyACandidateThatGetsOnKeepsOthersWaiting() {
         let cluster = TestCluster(3)
