@@ -1,3 +1,4 @@
+import Glibc
 import MPaxosConsensus
 import MPaxosInvariants
 import MPaxosKeyValueFormat
@@ -16,15 +17,21 @@ struct ClusterChecker {
     private var versions: [[UInt8]: [(position: UInt64, value: [UInt8]?)]] = [:]
     /// Effects that were looked at.
     private var applied = 0
-    private var executions: Set<Reference<SimulatedMachine>.Request> = []
+    private var executions: Set<SessionCommand> = []
     /// By replica: what its messages have told.
     private var promised: [View]
-    private var accepted: [[Instance: View]]
+    /// By replica and instance: the highest view for which it said that it accepted, or 0.
+    private var accepted: [[View]]
+
+    private struct SessionCommand: Hashable {
+        let session: UInt64
+        let sequence: UInt64
+    }
 
     init(reference: Reference<SimulatedMachine>, count: Int) {
         self.reference = reference
         promised = Array(repeating: 0, count: count)
-        accepted = Array(repeating: [:], count: count)
+        accepted = Array(repeating: [], count: count)
     }
 
     var highestDecided: Instance { Instance(decided.count) }
@@ -33,7 +40,7 @@ struct ClusterChecker {
 
     mutating func decided(_ instance: Instance, _ batch: UnsafeRawBufferPointer, by replica: Int) -> String? {
         if instance <= highestDecided {
-            return decided[Int(instance) - 1].elementsEqual(batch)
+            return isDecided(instance, batch)
                 ? nil : "replica \(replica) decided another batch for instance \(instance) than others"
         }
         guard instance == highestDecided + 1 else {
@@ -44,6 +51,12 @@ struct ClusterChecker {
         return look()
     }
 
+    private func isDecided(_ instance: Instance, _ batch: UnsafeRawBufferPointer) -> Bool {
+        decided[Int(instance) - 1].withUnsafeBytes {
+            $0.count == batch.count && ($0.isEmpty || memcmp($0.baseAddress!, batch.baseAddress!, $0.count) == 0)
+        }
+    }
+
     /// What the next instance has changed, by rules that are not those of the replicas' code.
     private mutating func look() -> String? {
         while applied < reference.effects.count {
@@ -52,7 +65,9 @@ struct ClusterChecker {
             guard effect.request.kind == CommandCode.submit.rawValue, effect.status == StatusCode.ok.rawValue else {
                 continue
             }
-            if effect.request.session != 0, !executions.insert(effect.request).inserted {
+            if effect.request.session != 0,
+                !executions.insert(.init(session: effect.request.session, sequence: effect.request.sequence)).inserted
+            {
                 return "command \(effect.request.sequence) of session \(effect.request.session) took effect twice"
             }
             if let violation = apply(effect, at: UInt64(applied)) { return violation }
@@ -164,7 +179,11 @@ struct ClusterChecker {
     }
 
     private mutating func binds(_ replica: Int, _ instance: Instance, _ view: View) {
-        accepted[replica][instance] = max(accepted[replica][instance] ?? 0, view)
+        let place = Int(instance)
+        if place >= accepted[replica].count {
+            accepted[replica] += repeatElement(0, count: place + 1 - accepted[replica].count)
+        }
+        accepted[replica][place] = max(accepted[replica][place], view)
     }
 
     /// A replica has recovered: nothing that a message told is lost.
@@ -175,27 +194,19 @@ struct ClusterChecker {
         acceptor.forEachEntry { instance, view, batch in
             found[instance] = view
             if view != decidedView { highest = max(highest, view) }
-            let told = accepted[replica][instance] ?? 0
-            if instance > executed, view < told {
-                let isDecided =
-                    instance <= highestDecided
-                    && decided[Int(instance) - 1].elementsEqual(acceptor.bytes(of: batch))
-                if !isDecided { wrong = instance }
+            if instance > executed, instance < accepted[replica].count, view < accepted[replica][Int(instance)] {
+                if instance > highestDecided || !isDecided(instance, acceptor.bytes(of: batch)) { wrong = instance }
             }
         }
         if let wrong { return "replica \(replica) fell back to an earlier view for instance \(wrong)" }
         guard highest >= promised[replica] else {
             return "replica \(replica) forgot its promise of \(promised[replica]), knows \(highest)"
         }
-        var instance = executed + 1
-        let last = accepted[replica].keys.max() ?? 0
-        while instance <= last {
-            if accepted[replica][instance] != nil, found[instance] == nil {
-                return "replica \(replica) lost its vote for instance \(instance)"
-            }
-            instance += 1
+        for place in accepted[replica].indices.dropFirst(Int(executed) + 1)
+        where accepted[replica][place] != 0 && found[Instance(place)] == nil {
+            return "replica \(replica) lost its vote for instance \(place)"
         }
-        accepted[replica] = accepted[replica].filter { $0.key > executed }
+        for place in accepted[replica].indices.prefix(Int(executed) + 1) { accepted[replica][place] = 0 }
         return nil
     }
 }
