@@ -22,6 +22,8 @@ struct ClusterChecker {
     private var promised: [View]
     /// By replica and instance: the highest view for which it said that it accepted, or 0.
     private var accepted: [[View]]
+    /// By replica: the last view in which it said so, and up to where without a gap.
+    private var run: [(view: View, last: Instance)]
 
     private struct SessionCommand: Hashable {
         let session: UInt64
@@ -32,6 +34,7 @@ struct ClusterChecker {
         self.reference = reference
         promised = Array(repeating: 0, count: count)
         accepted = Array(repeating: [], count: count)
+        run = Array(repeating: (0, 0), count: count)
     }
 
     var highestDecided: Instance { Instance(decided.count) }
@@ -167,7 +170,10 @@ struct ClusterChecker {
                 binds(replica, message.instance, message.view)
             case .accepted:
                 promised[replica] = max(promised[replica], message.view)
-                var instance = message.bound + 1
+                // What it said before in this view needs not be looked at again.
+                let isKnown = run[replica].view == message.view && message.bound <= run[replica].last
+                var instance = (isKnown ? run[replica].last : message.bound) + 1
+                run[replica] = (message.view, isKnown ? max(run[replica].last, message.instance) : message.instance)
                 while instance <= message.instance {
                     binds(replica, instance, message.view)
                     instance += 1
