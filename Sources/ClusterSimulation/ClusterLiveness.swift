@@ -45,6 +45,26 @@ extension ClusterSimulator {
         ways.unblockAll()
         trace("all are back")
         try converge(hosts)
+        try comeToRest()
+    }
+
+    /// Once no client asks for anything, no stage holds anything on to.
+    private func comeToRest() throws(SimulationFailure) {
+        for client in clients { client.isResting = true }
+        let bound = 20 * plan.gatewayPatience + 20 * plan.suspect + 500 * plan.fence + 2_000_000
+        var busy = hosts
+        // Each at some moment of its own: heartbeats go on.
+        try run(until: now + bound) {
+            busy.removeAll { $0.life?.stages.held.isEmpty ?? false && $0.life?.port.unanswered == 0 }
+            return busy.isEmpty
+        }
+        for host in busy {
+            let held = host.life?.stages.held.map { "\($0.count) \($0.what)" } ?? ["nothing, for it is down"]
+            throw failure(
+                "replica \(host.index) still holds \(held.joined(separator: ", ")), and answers \(host.life?.port.unanswered ?? 0) requests"
+            )
+        }
+        for host in hosts { try check(refused(by: host)) }
     }
 
     private func cut(_ one: Host, _ other: Host) {

@@ -20,11 +20,16 @@ extension ClusterSimulator {
 
     /// How long each copy of a frame takes that leaves a host.
     private func deliveries(of frame: [UInt8], from one: Int, to other: Int) -> [UInt64] {
-        guard !hosts[one].isDoomed else { return [] }
+        guard !hosts[one].isDoomed, other != SimulatedLinkSockets.stranger else { return [] }
         report.frames += 1
         if options.trace { trace("  \(one) -> \(other): \(FrameText.of(frame))") }
         if let violation = checker.sent(frame, by: one) { pendingViolation = pendingViolation ?? violation }
         guard ways.isOpen(from: one, to: other) else { return [] }
+        forger.overhears(frame, random: &random, plan)
+        if isFaulty, random.chance(perMille: plan.damage) {
+            damage(frame, from: one, to: other)
+            return []
+        }
         var copies = 1
         if plan.isWild, isFaulty {
             if random.chance(perMille: plan.loss) { return [] }

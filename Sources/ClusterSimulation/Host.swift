@@ -87,6 +87,8 @@ final class Host {
     var fence: UInt64
     /// What it decided in the turn in which it crashed: that counts if its state shows it at the next start.
     var unseen: [UInt64: [UInt8]] = [:]
+    /// Frames that came in this life and that can but be refused.
+    var refusable: UInt64 = 0
     /// How far its decisions were looked at.
     var compared: UInt64 = 0
     var crashSeed: CrashModel.Seeded

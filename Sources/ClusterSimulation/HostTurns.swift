@@ -22,6 +22,7 @@ private final class Draws: @unchecked Sendable {
 extension ClusterSimulator {
     func start(_ host: Host) throws(SimulationFailure) {
         host.starts += 1
+        host.refusable = 0
         host.time.pointee.now = max(host.time.pointee.now, host.clock.local(now))
         if isFaulty, random.chance(perMille: plan.earlyCrash) { host.eventsUntilCrash = 1 + random.index(400) }
         do throws(PoolError) {
@@ -102,7 +103,8 @@ extension ClusterSimulator {
                         id: $0, incarnation: 0, life: .none, peerEndpoint: "p\($0)", clientEndpoint: "\($0)")
                 }, acquaintances: pools.acquaintances(of: ids, index: host.index), skips: []),
             sockets: SimulatedLinkSockets(
-                index: host.index, memberCount: options.replicaCount, over: connections),
+                index: host.index, memberCount: options.replicaCount, over: connections,
+                keys: plan.hasKeys ? .init(own: host.index, named: (0..<options.replicaCount).map { [$0] }) : nil),
             random: { draws.next() }, progress: stages.progress, board: board, logger: logger(of: host.index),
             rings: stages.rings, engine: engine, expelled: { alarm.raise(.init(text: $0, isExpelled: true)) })
     }

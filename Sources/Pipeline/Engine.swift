@@ -151,6 +151,14 @@ package final class Engine: Stage {
         "next \(core.next), accepted \(core.accepted), known \(core.known), may propose \(core.canPropose), waiting \(batcher.waitingBytes) bytes, held back \(isHeldBack), large \(batcher.hasLarge) \(!dissemination.isEmpty), full \(core.isFull), needs a state \(core.needsStateTransfer), \(acceptor.roomInWords)"
     }
 
+    /// How much of commands and payloads it holds, by name.
+    var held: [(what: String, count: Int)] {
+        [
+            ("bytes of commands to be proposed", batcher.waitingBytes), ("large batches", batcher.hasLarge ? 1 : 0),
+            ("disseminated batches", dissemination.isEmpty ? 0 : 1), ("parcels to peers", traffic.parcels),
+        ]
+    }
+
     override package var nextDeadline: UInt64 {
         guard isFounded else { return .max }
         // What a transfer waits for at the desk, and of the executor, is looked for.
