@@ -25,6 +25,7 @@ extension ClusterSimulator {
         if options.trace { trace("  \(one) -> \(other): \(FrameText.of(frame))") }
         if let violation = checker.sent(frame, by: one) { pendingViolation = pendingViolation ?? violation }
         guard ways.isOpen(from: one, to: other) else { return [] }
+        if hosts[one].driftPosition != nil, FrameText.isOfTransfer(frame) { return [] }
         forger.overhears(frame, random: &random, plan)
         if isFaulty, random.chance(perMille: plan.damage) {
             damage(frame, from: one, to: other)
@@ -68,6 +69,18 @@ enum FrameText {
             case .message(let message): return message.summary
             case .handshake: return "a frame of the handshake"
             default: return "\(decoded.content), \(decoded.payload.count) bytes"
+            }
+        }
+    }
+
+    /// Also one that says what came in pieces.
+    static func isOfTransfer(_ frame: [UInt8]) -> Bool {
+        frame.withUnsafeBytes { bytes in
+            guard let decoded = try? PeerFrame(decoding: bytes) else { return false }
+            switch decoded.content {
+            case .transfer: return true
+            case .link(.deliver): return isOfTransfer([UInt8](decoded.payload))
+            default: return false
             }
         }
     }

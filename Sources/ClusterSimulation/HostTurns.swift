@@ -21,6 +21,7 @@ private final class Draws: @unchecked Sendable {
 /// The life of a host: its start, the turns of its lanes, its end.
 extension ClusterSimulator {
     func start(_ host: Host) throws(SimulationFailure) {
+        guard !host.isRetired else { return }
         host.starts += 1
         host.refusable = 0
         host.time.pointee.now = max(host.time.pointee.now, host.clock.local(now))
@@ -209,10 +210,14 @@ extension ClusterSimulator {
 
     /// What else a turn has changed.
     private func compare(_ host: Host, _ life: Host.Life) throws(SimulationFailure) {
+        if host.driftPosition != nil { return try lookAtDrift(of: host, life) }
         if let digest = life.board.digest {
             try check(checker.stands(host.index, executed: digest.executed, digest.value, at: digest.position))
         }
-        if let reason = life.alarm.raised { throw failure("replica \(host.index) gives up: \(reason.text)") }
+        if let reason = life.alarm.raised {
+            isOutvoted = lacksSoundMajority
+            throw failure("replica \(host.index) gives up: \(reason.text)")
+        }
     }
 
     // MARK: Ends
