@@ -2,25 +2,30 @@ import MPaxosConsensus
 import MPaxosInvariants
 import MPaxosSimulation
 
-/// A state that is not what the log says, as that of a machine which is not deterministic: one replica does not run a
-/// command that the others run.
+/// A state that is not what the log says, as that of a machine which is not deterministic: one replica does not run some
+/// commands that the others run.
 ///
 /// What is promised: it stops within a bound once all are linked, and no other does. What it answers until then is
 /// checked by nobody; nobody is given its state here, which the replicas prevent only where a third one tells of the
 /// same instance in time.
 extension ClusterSimulator {
+    /// Commands that it does not run. After few of them others put the same values under the same keys.
+    private static let driftLength: UInt64 = 2_000
+
     func drift() {
         let host = hosts[random.index(hosts.count)]
         let distance = 1 + UInt64(random.index(20))
         guard isFaulty, let state = host.life?.pools.state, !hosts.contains(where: \.isAway) else { return }
-        host.driftPosition = state.position + distance
-        _ = state.skip([state.position + distance])
-        trace("the state of \(host.index) drifts at position \(state.position + distance)")
+        let first = state.position + distance
+        host.driftPosition = first + Self.driftLength
+        _ = state.skip(Array(first...first + Self.driftLength))
+        trace("the state of \(host.index) drifts from position \(first) on")
     }
 
     /// After a turn of a replica whose state may be another by now.
     func lookAtDrift(of host: Host, _ life: Host.Life) throws(SimulationFailure) {
         guard let position = host.driftPosition else { return }
+        for other in hosts where other.life?.stages.engine.needsState ?? false { other.hasLackedState = true }
         let digest = life.board.digest
         let isSound = digest.map {
             checker.stands(host.index, executed: $0.executed, $0.value, at: $0.position) == nil
@@ -41,9 +46,9 @@ extension ClusterSimulator {
         }
     }
 
-    /// A state has drifted, and of the others too few have one: they cannot outvote it.
+    /// A state has drifted, and of the others too few had one all the time: they cannot outvote it.
     var lacksSoundMajority: Bool {
-        let sound = hosts.filter { $0.driftPosition == nil && !($0.life?.stages.engine.needsState ?? false) }
+        let sound = hosts.filter { $0.driftPosition == nil && !$0.hasLackedState }
         return hosts.contains { $0.driftPosition != nil } && sound.count <= hosts.count / 2
     }
 
@@ -55,7 +60,7 @@ extension ClusterSimulator {
         // In quiet nothing would reach the position.
         try run(until: bound) { [self] in
             hosts.allSatisfy {
-                $0.isRetired || $0.life?.board.digest?.position ?? 0 >= $0.driftPosition ?? 0
+                $0.isRetired || ($0.life?.board.digest?.position ?? 0) + Self.driftLength >= $0.driftPosition ?? 0
             }
         }
         if random.chance(perMille: 500) { for client in clients { client.isResting = true } }

@@ -15,10 +15,21 @@ struct Forger {
 
     init(count: Int) { connections = Array(repeating: nil, count: count) }
 
+    /// Whoever reaches the ports may know everything but the tickets of connections that stand: who reads those on the
+    /// network passes for a replica, where there are no keys (docs/decisions/0018-called-back.md).
     mutating func overhears(_ frame: [UInt8], random: inout SimulationRandom, _ plan: ClusterPlan) {
         guard plan.strangers > 0 else { return }
-        let isHandshake = frame[5] >= Handshake.firstKind
-        guard random.index(isHandshake ? 2 : 16) == 0 else { return }
+        guard random.index(frame[5] >= Handshake.firstKind ? 2 : 16) == 0 else { return }
+        var frame = frame
+        switch Self.handshake(frame) {
+        case .hello(var hello):
+            hello.ticket = random.next() | 1
+            frame = Handshake.hello(hello).encode(sender: frame[6])
+        case .call(var call):
+            call.ticket = random.next() | 1
+            frame = Handshake.call(call).encode(sender: frame[6])
+        default: break
+        }
         if heard.count < Self.mostHeard { heard.append(frame) } else { heard[random.index(heard.count)] = frame }
     }
 
@@ -67,6 +78,13 @@ struct Forger {
         }
         return frame
     }
+
+    static func handshake(_ frame: [UInt8]) -> Handshake? {
+        frame.withUnsafeBytes { bytes in
+            guard let header = try? PeerHeader(decoding: bytes), header.kind >= Handshake.firstKind else { return nil }
+            return try? Handshake(header: header, payload: UnsafeRawBufferPointer(rebasing: bytes[PeerHeader.size...]))
+        }
+    }
 }
 
 extension ClusterSimulator {
@@ -93,16 +111,9 @@ extension ClusterSimulator {
 
     /// Of all that comes from a stranger, this alone is not refused at once.
     private static func isGreeting(_ frame: [UInt8]) -> Bool {
-        switch handshake(frame) {
+        switch Forger.handshake(frame) {
         case .hello, .call: true
         default: false
-        }
-    }
-
-    private static func handshake(_ frame: [UInt8]) -> Handshake? {
-        frame.withUnsafeBytes { bytes in
-            guard let header = try? PeerHeader(decoding: bytes), header.kind >= Handshake.firstKind else { return nil }
-            return try? Handshake(header: header, payload: UnsafeRawBufferPointer(rebasing: bytes[PeerHeader.size...]))
         }
     }
 

@@ -127,7 +127,7 @@ struct ClusterPlan {
         earlyCrash = random.chance(perMille: 300) ? random.below(300) : 0
         hasKeys = random.chance(perMille: 400)
         strangers = random.chance(perMille: 400) ? 200 << random.below(8) : 0
-        let drifts = replicaCount > 2 && isFounded && random.chance(perMille: 100)
+        let drifts = replicaCount > 2 && isFounded && random.chance(perMille: 150)
         driftTime = drifts ? 1 + random.below(1_500_000) : 0
         damage = random.chance(perMille: 300) ? 1 + random.below(40) : 0
     }

@@ -25,7 +25,7 @@ extension ClusterSimulator {
         if options.trace { trace("  \(one) -> \(other): \(FrameText.of(frame))") }
         if let violation = checker.sent(frame, by: one) { pendingViolation = pendingViolation ?? violation }
         guard ways.isOpen(from: one, to: other) else { return [] }
-        if hosts[one].driftPosition != nil, FrameText.isOfTransfer(frame) { return [] }
+        if hosts[one].driftPosition != nil, FrameText.givesState(frame) { return [] }
         forger.overhears(frame, random: &random, plan)
         if isFaulty, random.chance(perMille: plan.damage) {
             damage(frame, from: one, to: other)
@@ -73,13 +73,16 @@ enum FrameText {
         }
     }
 
-    /// Also one that says what came in pieces.
-    static func isOfTransfer(_ frame: [UInt8]) -> Bool {
+    private static let chunkKind: UInt8 = 0x84
+
+    /// Whether its sender offers or gives its state. Also one that says what came in pieces.
+    static func givesState(_ frame: [UInt8]) -> Bool {
         frame.withUnsafeBytes { bytes in
             guard let decoded = try? PeerFrame(decoding: bytes) else { return false }
             switch decoded.content {
-            case .transfer: return true
-            case .link(.deliver): return isOfTransfer([UInt8](decoded.payload))
+            case .transfer(.offer), .transfer(.chunk): return true
+            // Behind the header of what it delivers there is nothing: it is looked at alone.
+            case .link(.deliver): return decoded.payload[5] == chunkKind
             default: return false
             }
         }

@@ -85,6 +85,8 @@ final class Host {
     var isAway = false
     /// Its state may be another than the log says from this position on.
     var driftPosition: UInt64?
+    /// While the state of another was in doubt it did not have one of its own to compare.
+    var hasLackedState = false
     /// It has stopped because its state is wrong, and nobody starts it again.
     var isRetired = false
     /// Microseconds of a fence, at most.
