@@ -18,6 +18,12 @@ struct Agenda {
         case desk(host: Int, life: Int)
         case start(host: Int)
         case fault
+        /// The state of a replica drifts.
+        case drift
+        /// Somebody who is no replica sends something.
+        case stranger
+        /// What a frame has become on its way.
+        case damaged([UInt8], from: Int, to: Int)
         /// What a fault did ends.
         case end(number: Int)
     }

@@ -51,6 +51,8 @@ extension ClusterSimulator {
             victim.fence = 1 + size % 20_000
             atEnd(after: span) { victim.fence = before }
         case .stuckLane: victim.lanes[Int(size % UInt64(victim.lanes.count))].stuckUntil = now + span
+        case .stuckLog: victim.lanes[victim.engineLane].stuckUntil = now + span * (1 + size % 10)
+        case .stuckState: victim.lanes[victim.executorLane].stuckUntil = now + span * (1 + size % 10)
         case .slowLane:
             let lane = Int(size % UInt64(victim.lanes.count))
             victim.lanes[lane].slowness = 1 + size / 7 % 3_000
@@ -60,7 +62,7 @@ extension ClusterSimulator {
             victim.clock.change(now: now, rate: 500 + size % 1_500, jump: 0)
             atEnd(after: span) { [unowned self] in victim.clock.change(now: now, rate: 1000, jump: 0) }
         case .longAway:
-            guard hosts.filter(\.isAway).count < (hosts.count - 1) / 2 else { return }
+            guard hosts.filter({ $0.isAway || $0.driftPosition != nil }).count < (hosts.count - 1) / 2 else { return }
             victim.isAway = true
             try crash(victim)
             atEnd(after: 4 * span) { [unowned self] () throws(SimulationFailure) in

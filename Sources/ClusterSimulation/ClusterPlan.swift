@@ -47,6 +47,14 @@ struct ClusterPlan {
     /// Whether links lose, repeat and reorder frames, as no TCP does; in parts of a thousand.
     var isWild: Bool
     var loss: UInt64
+    /// Whether each replica has a key, by which its connections are known.
+    var hasKeys: Bool
+    /// Mean microseconds between frames of somebody who is no replica; 0: there is nobody.
+    var strangers: UInt64
+    /// Frames of links that are changed on their way, in parts of a thousand.
+    var damage: UInt64
+    /// When the state of some replica drifts; 0: never.
+    var driftTime: UInt64
     /// Microseconds of a fence, at most.
     var fence: UInt64
     /// Mean microseconds between faults; 0: none.
@@ -117,6 +125,11 @@ struct ClusterPlan {
             }
         }
         earlyCrash = random.chance(perMille: 300) ? random.below(300) : 0
+        hasKeys = random.chance(perMille: 400)
+        strangers = random.chance(perMille: 400) ? 200 << random.below(8) : 0
+        let drifts = replicaCount > 2 && isFounded && random.chance(perMille: 150)
+        driftTime = drifts ? 1 + random.below(1_500_000) : 0
+        damage = random.chance(perMille: 300) ? 1 + random.below(40) : 0
     }
 
     /// Microseconds after which a request that nobody decided is answered NO_LEADER.
@@ -148,4 +161,7 @@ enum ClusterFault: Int, CaseIterable {
     case clockJump
     case clockRate
     case longAway
+    /// No fence of the log, or of the state, returns.
+    case stuckLog
+    case stuckState
 }

@@ -27,6 +27,8 @@ package enum ClusterPlant: String, CaseIterable, Sendable {
     case epochUsedTwice
     /// The port gives a reply to the client that asked next.
     case replyToAnother
+    /// A place in the ring of the bodies is never given back.
+    case placeKept
 }
 
 extension ClusterPlant {
@@ -57,7 +59,11 @@ extension ClusterSimulator {
     }
 
     func plantAfterTurn(of host: Host) {
-        guard plants(.logOverwrittenEarly), let stages = host.life?.stages else { return }
+        guard let stages = host.life?.stages else { return }
+        if plants(.placeKept), random.index(1_000) == 0 {
+            withUnsafeBytes(of: 0 as UInt64) { _ = stages.rings.bodies.push($0) }
+        }
+        guard plants(.logOverwrittenEarly) else { return }
         stages.progress.executed = max(stages.progress.executed, stages.engine.decidedInstance)
     }
 }

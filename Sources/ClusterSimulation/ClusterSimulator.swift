@@ -41,6 +41,10 @@ package struct ClusterReport: Sendable {
     package var faults = 0
     package var crashes = 0
     package var snapshots = 0
+    /// Frames that arrived and that no replica had sent, or not like this.
+    package var forged = 0
+    /// Replicas that stopped because their states had drifted.
+    package var driftsFound = 0
     package var elections: UInt64 = 0
     /// Batches that a log had no room for.
     package var dropped: UInt64 = 0
@@ -67,6 +71,9 @@ package final class ClusterSimulator {
     var now: Microseconds = 0
     var report: ClusterReport
     var isFaulty = true
+    var forger: Forger
+    /// Too few are left that could say whose state is right: what follows is promised by nobody.
+    var isOutvoted = false
     /// What a frame that was sent in this turn has broken.
     var pendingViolation: String?
     /// What undoes each fault that has a span, by its number.
@@ -111,6 +118,7 @@ package final class ClusterSimulator {
         self.hosts = hosts
         self.charter = charter
         ways = Ways(count: options.replicaCount)
+        forger = Forger(count: options.replicaCount)
         report = ClusterReport(seed: seed)
         checker = ClusterChecker(reference: reference, count: options.replicaCount)
         clients = (0..<plan.clients).map { ClusterClient($0) }
@@ -122,12 +130,14 @@ package final class ClusterSimulator {
             trace("\(plan)")
             for host in hosts { try start(host) }
             if plan.interval > 0 { agenda.put(.fault, at: random.below(plan.interval) + 1) }
+            if plan.driftTime > 0 { agenda.put(.drift, at: plan.driftTime) }
+            if plan.strangers > 0 { agenda.put(.stranger, at: random.below(plan.strangers) + 1) }
             for client in clients { schedule(client, after: random.below(plan.thinkTime)) }
             try run(until: options.duration)
             try runLiveness()
             try finish()
         } catch {
-            report.failure = error
+            if !isOutvoted { report.failure = error }
         }
         report.time = now
         report.decided = checker.reference.executed
@@ -160,6 +170,8 @@ package final class ClusterSimulator {
             }
             if life.port.wakes { wake(hosts[host], 0) }
         case .reply(let name, let host, let header, let body):
+            // What a state that has drifted says is checked by nobody, and none of it may do harm.
+            guard hosts[host].driftPosition == nil else { return }
             try answered(clients[name.client], name.operation, by: host, header: header, body: body)
         case .client(let client, let number):
             if clients[client].timer == number { act(clients[client]) }
@@ -167,6 +179,9 @@ package final class ClusterSimulator {
             if hosts[host].starts == life { try work(hosts[host]) }
         case .start(let host): if !hosts[host].isUp { try start(hosts[host]) }
         case .fault: try fault()
+        case .drift: drift()
+        case .stranger: strangerActs()
+        case .damaged(let frame, let from, let to): arrive(damaged: frame, from: from, to: to)
         case .end(let number): try ends.removeValue(forKey: number)?()
         }
     }

@@ -20,11 +20,17 @@ extension ClusterSimulator {
 
     /// How long each copy of a frame takes that leaves a host.
     private func deliveries(of frame: [UInt8], from one: Int, to other: Int) -> [UInt64] {
-        guard !hosts[one].isDoomed else { return [] }
+        guard !hosts[one].isDoomed, other != SimulatedLinkSockets.stranger else { return [] }
         report.frames += 1
         if options.trace { trace("  \(one) -> \(other): \(FrameText.of(frame))") }
         if let violation = checker.sent(frame, by: one) { pendingViolation = pendingViolation ?? violation }
         guard ways.isOpen(from: one, to: other) else { return [] }
+        if hosts[one].driftPosition != nil, FrameText.givesState(frame) { return [] }
+        forger.overhears(frame, random: &random, plan)
+        if isFaulty, random.chance(perMille: plan.damage) {
+            damage(frame, from: one, to: other)
+            return []
+        }
         var copies = 1
         if plan.isWild, isFaulty {
             if random.chance(perMille: plan.loss) { return [] }
@@ -63,6 +69,21 @@ enum FrameText {
             case .message(let message): return message.summary
             case .handshake: return "a frame of the handshake"
             default: return "\(decoded.content), \(decoded.payload.count) bytes"
+            }
+        }
+    }
+
+    private static let chunkKind: UInt8 = 0x84
+
+    /// Whether its sender offers or gives its state. Also one that says what came in pieces.
+    static func givesState(_ frame: [UInt8]) -> Bool {
+        frame.withUnsafeBytes { bytes in
+            guard let decoded = try? PeerFrame(decoding: bytes) else { return false }
+            switch decoded.content {
+            case .transfer(.offer), .transfer(.chunk): return true
+            // Behind the header of what it delivers there is nothing: it is looked at alone.
+            case .link(.deliver): return decoded.payload[5] == chunkKind
+            default: return false
             }
         }
     }

@@ -83,10 +83,18 @@ final class Host {
     var isDeskRung = false
     /// It is not started again by itself.
     var isAway = false
+    /// Its state may be another than the log says from this position on.
+    var driftPosition: UInt64?
+    /// While the state of another was in doubt it did not have one of its own to compare.
+    var hasLackedState = false
+    /// It has stopped because its state is wrong, and nobody starts it again.
+    var isRetired = false
     /// Microseconds of a fence, at most.
     var fence: UInt64
     /// What it decided in the turn in which it crashed: that counts if its state shows it at the next start.
     var unseen: [UInt64: [UInt8]] = [:]
+    /// Frames that came in this life and that can but be refused.
+    var refusable: UInt64 = 0
     /// How far its decisions were looked at.
     var compared: UInt64 = 0
     var crashSeed: CrashModel.Seeded
@@ -124,6 +132,10 @@ final class Host {
         for lane in lanes { lane.parker.deallocate() }
         time.deallocate()
     }
+
+    /// Where the log is fenced, and where the state.
+    var engineLane: Int { lanes.count == 4 ? 2 : 0 }
+    var executorLane: Int { lanes.count - 1 }
 
     var isUp: Bool { life != nil }
     var isLeader: Bool { life?.board.role == .leader }

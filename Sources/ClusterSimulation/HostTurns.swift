@@ -21,7 +21,9 @@ private final class Draws: @unchecked Sendable {
 /// The life of a host: its start, the turns of its lanes, its end.
 extension ClusterSimulator {
     func start(_ host: Host) throws(SimulationFailure) {
+        guard !host.isRetired else { return }
         host.starts += 1
+        host.refusable = 0
         host.time.pointee.now = max(host.time.pointee.now, host.clock.local(now))
         if isFaulty, random.chance(perMille: plan.earlyCrash) { host.eventsUntilCrash = 1 + random.index(400) }
         do throws(PoolError) {
@@ -102,7 +104,8 @@ extension ClusterSimulator {
                         id: $0, incarnation: 0, life: .none, peerEndpoint: "p\($0)", clientEndpoint: "\($0)")
                 }, acquaintances: pools.acquaintances(of: ids, index: host.index), skips: []),
             sockets: SimulatedLinkSockets(
-                index: host.index, memberCount: options.replicaCount, over: connections),
+                index: host.index, memberCount: options.replicaCount, over: connections,
+                keys: plan.hasKeys ? .init(own: host.index, named: (0..<options.replicaCount).map { [$0] }) : nil),
             random: { draws.next() }, progress: stages.progress, board: board, logger: logger(of: host.index),
             rings: stages.rings, engine: engine, expelled: { alarm.raise(.init(text: $0, isExpelled: true)) })
     }
@@ -207,10 +210,14 @@ extension ClusterSimulator {
 
     /// What else a turn has changed.
     private func compare(_ host: Host, _ life: Host.Life) throws(SimulationFailure) {
+        if host.driftPosition != nil { return try lookAtDrift(of: host, life) }
         if let digest = life.board.digest {
             try check(checker.stands(host.index, executed: digest.executed, digest.value, at: digest.position))
         }
-        if let reason = life.alarm.raised { throw failure("replica \(host.index) gives up: \(reason.text)") }
+        if let reason = life.alarm.raised {
+            isOutvoted = lacksSoundMajority
+            throw failure("replica \(host.index) gives up: \(reason.text)")
+        }
     }
 
     // MARK: Ends

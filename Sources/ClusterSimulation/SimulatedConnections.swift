@@ -85,6 +85,42 @@ package final class SimulatedConnections {
         for connection in standing where connection.isBetween(first, second) { end(connection) }
     }
 
+    // MARK: Forged
+
+    /// A connection to a replica's port that nobody's links have made; nil where none comes about. What is sent back
+    /// over it goes to nobody.
+    /// - Parameter key: with which it is made; nil: with none.
+    func connectStranger(to member: Int, key: Int?) -> Connection? {
+        guard let listener = listening[member] else { return nil }
+        let end = Outgoing(
+            from: SimulatedLinkSockets(ofStrangerWith: key, over: self), to: member, key: listener.ownKey,
+            isForCalls: true)
+        guard listener.objection(to: end) == nil else { return nil }
+        lastConnection += 1
+        let connection = Connection(number: lastConnection, from: end, to: listener, key: key)
+        standing.append(connection)
+        listener.routes[connection.route] = connection
+        return connection
+    }
+
+    /// The connection of a link between two replicas, and whether what `one` sends goes to the other's port.
+    func link(from one: Int, to other: Int) -> (connection: Connection, toPort: Bool)? {
+        for connection in standing where connection.isBetween(one, other) && !connection.from.isForCalls {
+            return (connection, connection.to.index == other)
+        }
+        return nil
+    }
+
+    /// Bytes arrive over a connection that neither of its sides has sent. False: it has ended.
+    func slip(_ bytes: [UInt8], over connection: Connection, toPort: Bool) -> Bool {
+        guard connection.isStanding else { return false }
+        let frame = Frame()
+        bytes.withUnsafeBytes { frame.rebuild(copying: $0) }
+        connection.count(1, toPort: toPort)
+        deliver(frame.take(), over: connection, toPort: toPort)
+        return true
+    }
+
     // MARK: For the sockets
 
     func listen(_ sockets: SimulatedLinkSockets) {

@@ -42,6 +42,19 @@ package final class SimulatedLinkSockets: LinkSockets {
         for end in links { connections.begin(end) }
     }
 
+    /// Of somebody who is no replica: nobody listens, and nothing that is sent to them arrives.
+    init(ofStrangerWith key: Int?, over connections: SimulatedConnections) {
+        index = Self.stranger
+        self.connections = connections
+        keys = key.map { Keys(own: $0, named: []) }
+        callers = []
+        isClosed = true
+        super.init(hasKeys: key != nil)
+    }
+
+    /// In the place of an index.
+    static let stranger = -1
+
     deinit {
         while let (frame, _) = arrived.removeFirst() { frame.discard() }
     }

@@ -31,8 +31,9 @@ extension Core {
     /// Asks the others first whether they miss a leader too: a replica that was cut off deposes nobody when it is back.
     mutating func beginElection(now: Microseconds, into effects: inout EffectBuffer) {
         invariant(role != .recovering, "a core is started first")
-        guard !isStuck(now: now) else {
+        guard !isStuck(now: now) && !standsStill else {
             // Each promise that never gets durable, and so is never sent, would depose whoever is elected meanwhile.
+            // And who could not propose would be elected for nothing.
             role = .follower
             restartElectionTimer(now)
             return

@@ -193,8 +193,8 @@ extension Core {
             heard += 1
         }
         // A leader with stuck storage steps down, too: the others can do without its votes, but not without its
-        // proposals.
-        if heard < quorum || (quorum < memberCount && isStuck(now: now)) {
+        // proposals. So does one that cannot propose, since it does not execute.
+        if heard < quorum || (quorum < memberCount && (isStuck(now: now) || standsStill)) {
             stepDown(now: now)
             return
         }

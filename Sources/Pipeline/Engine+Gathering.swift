@@ -75,7 +75,7 @@ extension Engine {
             let ready = dissemination.ready(over: traffic, others: othersOfQuorum, wanted: linked, now: now)
         {
             let (large, parcel) = dissemination[ready]
-            guard let place = room(for: large.size, instance: core.next, now: now) else { break }
+            guard let place = roomToPropose(large.size, now: now) else { break }
             place.copyMemory(from: large.bytes, byteCount: large.size)
             makeRoomForEffects(now: now)
             let batch = acceptor.seal(large.size)
@@ -154,7 +154,7 @@ extension Engine {
             guard mayGo(whileUnderWay: inFlight, considerable: considerable, now: now) else { break }
             if batcher.shouldWait(now: now) { break }
             let capacity = max(fullBatch, size)
-            guard let place = room(for: capacity, instance: core.next, now: now) else { break }
+            guard let place = roomToPropose(capacity, now: now) else { break }
             let (bytes, commands) = batcher.fill(place, capacity: capacity)
             invariant(commands > 0, "a batch has commands")
             makeRoomForEffects(now: now)

@@ -14,6 +14,21 @@ extension Engine {
         core.resumeAccepting(now: now, into: &effects)
     }
 
+    /// An executor that gets on with nothing, for its storage is stuck, keeps the log full: who leads then can propose
+    /// nothing, and another one may.
+    func lookAtExecution(now: UInt64) {
+        let executed = progress.executed
+        if executed != stoodAt || executed >= core.decided { (stoodAt, stoodSince) = (executed, now) }
+        core.standsStill = lackedRoomAt == executed && now >= stoodSince + 3 * core.configuration.suspect
+    }
+
+    /// Room for what this replica is to propose.
+    func roomToPropose(_ count: Int, now: UInt64) -> UnsafeMutableRawPointer? {
+        let place = room(for: count, instance: core.next, now: now)
+        lackedRoomAt = place == nil ? progress.executed : .max
+        return place
+    }
+
     /// A batch came for which there is no room: the log is full of what is not executed yet. A leader is heard all the
     /// same; what else needs room is as good as lost.
     func refuse(_ message: Message, _ count: Int, from peer: Int, now: UInt64) {

@@ -59,6 +59,11 @@ package final class Engine: Stage {
     /// Bytes of the batch that was refused for want of room, and what was executed when room was looked for last.
     @exclusivity(unchecked) var refusedBytes = 0
     @exclusivity(unchecked) var refusedAt: UInt64 = 0
+    /// What was executed when a proposal of its own found no room last.
+    @exclusivity(unchecked) var lackedRoomAt: UInt64 = .max
+    /// What is executed, though more is decided, and since when.
+    @exclusivity(unchecked) var stoodAt: UInt64 = 0
+    @exclusivity(unchecked) var stoodSince: UInt64 = 0
     /// Large batches on their way ahead of their proposals.
     @exclusivity(unchecked) var dissemination = Dissemination()
     /// Since this replica led last, what it sent ahead has not been forgotten.
@@ -151,6 +156,17 @@ package final class Engine: Stage {
         "next \(core.next), accepted \(core.accepted), known \(core.known), may propose \(core.canPropose), waiting \(batcher.waitingBytes) bytes, held back \(isHeldBack), large \(batcher.hasLarge) \(!dissemination.isEmpty), full \(core.isFull), needs a state \(core.needsStateTransfer), \(acceptor.roomInWords)"
     }
 
+    /// It lacks what no log has any more.
+    package var needsState: Bool { core.needsStateTransfer }
+
+    /// How much of commands and payloads it holds, by name.
+    var held: [(what: String, count: Int)] {
+        [
+            ("bytes of commands to be proposed", batcher.waitingBytes), ("large batches", batcher.hasLarge ? 1 : 0),
+            ("disseminated batches", dissemination.isEmpty ? 0 : 1), ("parcels to peers", traffic.parcels),
+        ]
+    }
+
     override package var nextDeadline: UInt64 {
         guard isFounded else { return .max }
         // What a transfer waits for at the desk, and of the executor, is looked for.
@@ -185,6 +201,7 @@ package final class Engine: Stage {
             work += take(arrival, now: now)
         }
         if isCrowded { links.wake() }
+        lookAtExecution(now: now)
         if now >= core.nextDeadline {
             makeRoomForEffects(now: now)
             core.tick(now: now, into: &effects)

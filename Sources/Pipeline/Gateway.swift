@@ -116,6 +116,9 @@ package final class Gateway: Stage {
         return min(release, again, pending.pointee.nextDeadline, port.nextDeadline)
     }
 
+    /// Requests that are admitted and not answered.
+    var waiting: Int { pending.pointee.count }
+
     override package func close() { port.close() }
 
     override package func poll(budget: Int, now: UInt64) -> Bool {

@@ -91,6 +91,9 @@ package final class PeerTraffic {
         }
     }
 
+    /// Payloads that wait for peers, or are on their way to them in pieces.
+    var parcels: Int { (0..<count).reduce(0) { $0 + peers[$1].outgoing.count } }
+
     func isConnected(_ peer: Int) -> Bool { progress.isConnected(peer) }
 
     /// Bytes of proposals, or runs of commands, that may go to a peer now.

@@ -164,6 +164,12 @@ package struct ReplicaStages<Machine: StateMachine> {
             logger: logger, alarm: surroundings.alarm)
     }
 
+    /// What the stages hold of requests, replies and frames, by name: nothing, while nobody asks for anything and all
+    /// that was asked is answered. For simulations, in which all stages run in one thread.
+    package var held: [(what: String, count: Int)] {
+        (rings.held + engine.held + [("requests", gateway.waiting)]).filter { $0.count != 0 }
+    }
+
     /// All stages must have stopped, and been closed.
     package func deallocate() {
         rings.deallocate()

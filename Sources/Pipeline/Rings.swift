@@ -7,7 +7,7 @@ package struct Rings {
     let localQueries: SPSCRing<LocalQuery>
     let completions: SPSCRing<Completion>
     /// Of submissions, local queries and completions.
-    let bodies: ByteRing
+    package let bodies: ByteRing
     let queryBodies: ByteRing
     let replyBodies: ByteRing
     package let decided: SPSCRing<DecidedBatch>
@@ -44,6 +44,17 @@ package struct Rings {
         digests = .allocate(capacity: 64)
         arrivals = .allocate(capacity: sizes.arrivals)
         departures = .allocate(capacity: sizes.departures)
+    }
+
+    /// How much lies in each, by name.
+    var held: [(what: String, count: Int)] {
+        [
+            ("submissions", submissions.count), ("local queries", localQueries.count),
+            ("completions", completions.count), ("bytes of bodies", bodies.waiting),
+            ("bytes of queries", queryBodies.waiting), ("bytes of replies", replyBodies.waiting),
+            ("decided batches", decided.count), ("digests", digests.count), ("arrivals", arrivals.count),
+            ("departures", departures.count),
+        ]
     }
 
     /// All lanes must have stopped. What is still under way is let go.

@@ -57,6 +57,20 @@ import Testing
         #expect(reports.contains { $0.snapshots > 0 })
         #expect(reports.contains { $0.dropped > 0 })
         #expect(reports.contains { $0.elections > 0 })
+        #expect(reports.contains { $0.forged > 0 })
+    }
+
+    /// A replica whose state is another than that of the others stops, and none of the others does.
+    @Test(arguments: [3, 5], 0..<3 as Range<UInt64>) func whatDriftsStops(replicaCount: Int, seed: UInt64) {
+        let report = ClusterSimulator(seed: seed, options: ClusterOptions(replicaCount: replicaCount)) { plan in
+            plan.isFounded = true
+            plan.interval = 0
+            plan.earlyCrash = 0
+            plan.clients = 4
+            plan.thinkTime = 1_000
+            plan.driftTime = 500_000
+        }.run()
+        #expect(report.failure == nil && report.driftsFound == 1, "\(report)")
     }
 
     private func run(_ replicaCount: Int, _ seeds: Range<UInt64>) {
@@ -78,6 +92,7 @@ import Testing
         (ClusterPlant.forgottenLogFence, 40 as UInt64), (.forgottenStateFence, 60), (.forgottenLogFlush, 40),
         (.forwardTwice, 20),
         (.skippedAlone, 10), (.epochUsedTwice, 60), (.replyToAnother, 30), (.requestTwice, 60), (.positionIgnored, 60),
+        (.placeKept, 10),
     ]) func isFound(plant: ClusterPlant, limit: UInt64) {
         #expect(!plant.traps)
         #expect(plant.seedsUntilFound(from: 0, limit: limit) != nil)

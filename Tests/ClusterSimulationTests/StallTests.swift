@@ -9,8 +9,11 @@ import Testing
 @Suite struct StallTests {
     /// Three replicas on links without faults, whose logs hold `batches` of the largest requests, and whose window is
     /// no bound; as many clients, which ask replica 1, the first leader.
-    private func cluster(seed: UInt64, batches: Int, clients: Int) -> ClusterSimulator {
+    private func cluster(
+        seed: UInt64, batches: Int, clients: Int, shape: ClusterPlan.Shape? = nil
+    ) -> ClusterSimulator {
         ClusterSimulator(seed: seed, options: ClusterOptions(replicaCount: 3)) { plan in
+            plan.shape = shape ?? plan.shape
             plan.largestValue = 8_000
             plan.maxRequest = 8_256
             plan.isHeavy = true
@@ -30,11 +33,39 @@ import Testing
             plan.patience = 400_000
             plan.isWild = false
             plan.interval = 0
+            plan.strangers = 0
+            plan.damage = 0
+            plan.driftTime = 0
+            plan.isFounded = true
             plan.delay = 100
             plan.jitter = 50
             plan.fence = 2
             plan.earlyCrash = 0
         }
+    }
+
+    /// A leader whose state's storage is stuck for good, and the log's is not, decides until its log is full of what it
+    /// has not executed. Another must lead then.
+    @Test func aLeaderThatExecutesNothing() throws {
+        let cluster = cluster(seed: 1, batches: 40, clients: 8, shape: .executorApart)
+        for host in cluster.hosts { try cluster.start(host) }
+        cluster.isFaulty = false
+        for client in cluster.clients { cluster.schedule(client, after: 100) }
+        try cluster.run(until: 2_000_000, orWhen: { cluster.clients.allSatisfy { $0.completed > 2 } })
+        let leader = try #require(cluster.hosts.first { $0.isLeader })
+        leader.lanes[leader.executorLane].stuckUntil = .max / 2
+        try cluster.converge(cluster.hosts.filter { $0 !== leader })
+        // As long as the log has room the leader stays.
+        let executed = try #require(leader.life?.stages.progress.executed)
+        try cluster.run(
+            until: cluster.now + 200_000_000,
+            orWhen: { cluster.hosts.contains { $0 !== leader && $0.isLeader } })
+        #expect(cluster.hosts.contains { $0 !== leader && $0.isLeader })
+        #expect(leader.life?.stages.progress.executed == executed)
+        try cluster.converge(cluster.hosts.filter { $0 !== leader })
+        leader.lanes[leader.executorLane].stuckUntil = 0
+        cluster.schedule(leader, leader.executorLane, at: cluster.now + 1)
+        try cluster.converge(cluster.hosts)
     }
 
     /// A leader that lost its followers votes for as much as its log holds, and dies. The others decide something else,

@@ -112,6 +112,12 @@ import Testing
         }
     }
 
+    /// Two of five on pools of an earlier time meet each other: what they say counts nowhere.
+    @Test func twoThatAreLostMeet() {
+        let report = Simulator(seed: 502023, options: SimulationOptions(replicaCount: 5)).run()
+        #expect(report.failure?.description == nil)
+    }
+
     /// A replica that sleeps through the phase without faults and would sleep on is woken at its end: by then the
     /// others have dropped what it lacks, and it must get their state within the bound.
     @Test func whoWakesEarlyGetsAStateInTime() {

@@ -464,6 +464,26 @@ import Testing
         #expect(try answer(to: other, from: 2).contains(.refusal(ticket: 8, .busy)) == false)
     }
 
+    /// An executor that does not begin with a snapshot may be stuck for good: another giver is to be asked.
+    @Test func oneThatDoesNotBegin() throws {
+        let folder = try Self.folder()
+        defer { try? FileManager.default.removeItem(at: folder) }
+        let giver = try Side(1, in: folder, executed: 400)
+        let geometry = giver.pool.geometry.fingerprint
+        func answers(at now: UInt64) throws -> [TransferMessage] {
+            let request = TransferMessage.request(ticket: 7, decided: 5, geometry: geometry)
+            giver.take(Self.frame(request, from: 0), needsState: false, now: now)
+            return try giver.sent().compactMap { frame in
+                if case .transfer(let answer) = try Self.content(of: frame.bytes) { answer } else { nil }
+            }
+        }
+        #expect(try answers(at: 1) == [.refusal(ticket: 7, .notYet)])
+        #expect(try answers(at: 9_000_000) == [.refusal(ticket: 7, .notYet)])
+        #expect(try answers(at: 11_000_000) == [.refusal(ticket: 7, .failed)])
+        giver.order.begin(at: 11_500_000)
+        #expect(try answers(at: 30_000_000) == [.refusal(ticket: 7, .notYet)], "a large state takes its time")
+    }
+
     /// A snapshot that is in the making for ever, and one of a view that nobody can have come to: neither is waited
     /// for, nor taken.
     @Test func whatIsNoOffer() throws {
