@@ -69,27 +69,38 @@ enum HTTPProbe {
         let context = try NIOSSLContext(configuration: configuration)
         let loop = MultiThreadedEventLoopGroup.singleton.next()
         let promise = loop.makePromise(of: String.self)
-        let text = request(path, headers: headers)
-        let channel = try await ClientBootstrap(group: loop)
+        _ = try await ClientBootstrap(group: loop)
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     try channel.pipeline.syncOperations.addHandlers(
-                        NIOSSLClientHandler(context: context, serverHostname: "localhost"), Listener(promise))
+                        NIOSSLClientHandler(context: context, serverHostname: "localhost"),
+                        Asker(request(path, headers: headers), promise))
                 }
             }
             .connect(host: "127.0.0.1", port: Int(port)).get()
-        channel.writeAndFlush(ByteBuffer(string: text), promise: nil)
         return try await promise.futureResult.get()
     }
 
-    /// Gathers all that comes until the connection is closed.
-    private final class Listener: ChannelInboundHandler {
+    /// Asks, and gathers all that comes until the connection is closed. It asks on the event loop: a task that waits
+    /// for the connection goes on when a thread is free for it, which among many tests may be after the server's
+    /// patience.
+    private final class Asker: ChannelInboundHandler {
         typealias InboundIn = ByteBuffer
+        typealias OutboundOut = ByteBuffer
+        private let text: String
         private var heard = ByteBuffer()
         private var failure: (any Error)?
         private let promise: EventLoopPromise<String>
 
-        init(_ promise: EventLoopPromise<String>) { self.promise = promise }
+        init(_ text: String, _ promise: EventLoopPromise<String>) {
+            self.text = text
+            self.promise = promise
+        }
+
+        func channelActive(context: ChannelHandlerContext) {
+            context.writeAndFlush(wrapOutboundOut(ByteBuffer(string: text)), promise: nil)
+            context.fireChannelActive()
+        }
 
         func channelRead(context: ChannelHandlerContext, data: NIOAny) {
             heard.writeImmutableBuffer(unwrapInboundIn(data))
