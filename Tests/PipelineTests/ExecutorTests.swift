@@ -32,7 +32,7 @@ import Testing
             let path = "\(folder.path)/state.pool"
             let identity = PoolIdentity(cluster: "c", replica: 0, incarnation: 1, charter: charter)
             try StatePool.format(path: path, identity: identity, size: 20 << 20, sessions: 100)
-            pool = try StatePool(openingAny: path)
+            pool = try whenFree { () throws(PoolError) in try StatePool(openingAny: path) }
             let machine = ReplicatedCounter(in: pool.heap.transaction)
             pool.commit()
             executor = Executor(

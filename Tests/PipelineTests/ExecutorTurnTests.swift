@@ -54,7 +54,7 @@ private struct Strict: StateMachine {
             let path = "\(folder.path)/state.pool"
             let identity = PoolIdentity(cluster: "c", replica: 0, incarnation: 1, charter: charter)
             try StatePool.format(path: path, identity: identity, size: 20 << 20, sessions: 100)
-            pool = try StatePool(openingAny: path)
+            pool = try whenFree { () throws(PoolError) in try StatePool(openingAny: path) }
             executor = Executor(
                 index: 0, machine: Strict(in: pool.heap.transaction), pool: pool, maximumRequest: 1_000,
                 clock: Clock { _ in csupport_monotonic_us() },

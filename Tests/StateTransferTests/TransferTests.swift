@@ -53,7 +53,7 @@ import Testing
                 path: path,
                 identity: PoolIdentity(cluster: "c", replica: UInt16(index), incarnation: 1, charter: charter),
                 size: 20 << 20, sessions: sessions)
-            pool = try StatePool(openingAny: path)
+            pool = try whenFree { () throws(PoolError) in try StatePool(openingAny: path) }
             for _ in 0..<executed {
                 _ = pool.begin(kind: .open, session: 0, sequence: 0)
                 pool.endInstance(pool.executed + 1)
