@@ -140,12 +140,33 @@ let package = Package(
                 "ClusterSimulation",
             ], [logging]),
         tests(
+            of: "StateTransfer",
+            with: [
+                "Consensus", "Wire", "Queues", "Frames", "Messaging", "PersistentMemory", "Storage", "Pipeline",
+                "StateTransfer", "Metrics",
+            ], [logging]),
+        tests(
+            of: "Pipeline",
+            with: [
+                "CSupport", "Consensus", "Wire", "Queues", "Frames", "Messaging", "PersistentMemory", "Storage",
+                "StateMachines", "StateTransfer", "Pipeline", "Metrics",
+            ], [logging]),
+        tests(
+            of: "Transport",
+            with: [
+                "CSupport", "Consensus", "Wire", "Keys", "Queues", "Frames", "Messaging", "PersistentMemory", "Storage",
+                "Topology", "Pipeline", "Links", "Transport", "Metrics",
+            ], [logging]),
+        tests(
+            of: "Status",
+            with: ["CSupport", "Consensus", "PersistentMemory", "Storage", "Topology", "Status", "Metrics"],
+            [logging, nioCore, nioPosix, nioSSL]),
+        tests(
             of: "Replica",
             with: [
-                "Invariants", "Replica", "Client", "StateMachines", "Topology", "Storage", "PersistentMemory",
-                "Consensus", "Wire", "Keys", "Frames", "Messaging", "Queues", "CSupport", "Pipeline", "StateTransfer",
-                "Links", "Transport", "Status", "Metrics",
-            ], [logging, nioCore, nioPosix, nioSSL]),
+                "Invariants", "CSupport", "Consensus", "Wire", "Queues", "PersistentMemory", "Storage",
+                "StateMachines", "Topology", "Client", "Pipeline", "Replica", "Metrics",
+            ], [logging]),
         tests(
             of: "ClusterSimulation",
             with: ["ClusterSimulation", "Simulation", "Consensus", "Pipeline", "Wire", "Storage", "PersistentMemory"]),

@@ -78,8 +78,14 @@ final class FakeReplica: Sendable {
             serve(ready)
             stopped.signal()
         }
-        ready.wait()
+        guard ready.wait(timeout: .now() + 30) == .success else {
+            isStopping.store(true, ordering: .relaxed)
+            throw NeverReady(endpoint: endpoint)
+        }
     }
+
+    /// Somebody else has taken the port.
+    struct NeverReady: Error { let endpoint: String }
 
     var record: Record { shared.withLock { $0.record } }
 

@@ -12,9 +12,6 @@ import Testing
 @testable import MPaxosMetrics
 @testable import MPaxosPipeline
 @testable import MPaxosReplica
-@testable import MPaxosStateTransfer
-@testable import MPaxosStatus
-@testable import MPaxosTransport
 
 /// The log of a replica, beside a state that came from another one.
 @Suite struct InstalledStateTests {

@@ -4,11 +4,7 @@ import MPaxosTopology
 import Testing
 
 @testable import MPaxosMetrics
-@testable import MPaxosPipeline
 @testable import MPaxosReplica
-@testable import MPaxosStateTransfer
-@testable import MPaxosStatus
-@testable import MPaxosTransport
 
 @Suite struct LanePlanTests {
     /// Lanes of one of nine replicas on this host, and whether the executor has another than engine, links and gateway.

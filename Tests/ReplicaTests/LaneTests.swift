@@ -6,11 +6,7 @@ import Synchronization
 import Testing
 
 @testable import MPaxosMetrics
-@testable import MPaxosPipeline
 @testable import MPaxosReplica
-@testable import MPaxosStateTransfer
-@testable import MPaxosStatus
-@testable import MPaxosTransport
 
 @Suite struct LaneTests {
     /// A stage whose turn lasts until it is let go.

@@ -5,12 +5,7 @@ import MPaxosStorage
 import MPaxosTopology
 import Testing
 
-@testable import MPaxosMetrics
-@testable import MPaxosPipeline
 @testable import MPaxosReplica
-@testable import MPaxosStateTransfer
-@testable import MPaxosStatus
-@testable import MPaxosTransport
 
 /// Each opening of a replica's pools is a life; one pool of another life than the other is refused.
 @Suite struct LifeTests {

@@ -1,12 +1,7 @@
 import Foundation
 import Testing
 
-@testable import MPaxosMetrics
-@testable import MPaxosPipeline
 @testable import MPaxosReplica
-@testable import MPaxosStateTransfer
-@testable import MPaxosStatus
-@testable import MPaxosTransport
 
 @Suite struct PrivateMemoryTests {
     private static let mebibyte = 1 << 20
