@@ -136,7 +136,7 @@ package struct EstablishedView: BitwiseCopyable, Hashable, Sendable {
     /// The last proposal was refused for want of room, and the leader holds back until it hears that there is some.
     package internal(set) var isFull = false
     /// Told from outside: for three suspect periods nothing that is decided was executed here, and so the log has no
-    /// room for what is to be proposed. The others may have: this replica is not to lead.
+    /// room for what is to be proposed; others did execute, and may have room. This replica is not to lead.
     package var standsStill = false
     /// The instance for which the log had no slot, where that is why `isFull` is set; 0 else.
     var wantedSlot: Instance = 0

@@ -15,11 +15,13 @@ extension Engine {
     }
 
     /// An executor that gets on with nothing, for its storage is stuck, keeps the log full: who leads then can propose
-    /// nothing, and another one may.
+    /// nothing, and another one may, where the others do execute. A command that takes long takes long everywhere, and
+    /// is no reason to elect anybody.
     func lookAtExecution(now: UInt64) {
         let executed = progress.executed
         if executed != stoodAt || executed >= core.decided { (stoodAt, stoodSince) = (executed, now) }
-        core.standsStill = lackedRoomAt == executed && now >= stoodSince + 3 * core.configuration.suspect
+        let isLongSince = now >= stoodSince + 3 * core.configuration.suspect
+        core.standsStill = lackedRoomAt == executed && furthestOther > executed && isLongSince
     }
 
     /// Room for what this replica is to propose.

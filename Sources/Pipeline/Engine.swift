@@ -61,6 +61,8 @@ package final class Engine: Stage {
     @exclusivity(unchecked) var refusedAt: UInt64 = 0
     /// What was executed when a proposal of its own found no room last.
     @exclusivity(unchecked) var lackedRoomAt: UInt64 = .max
+    /// The furthest that another replica said it had executed, with its digest.
+    @exclusivity(unchecked) var furthestOther: UInt64 = 0
     /// What is executed, though more is decided, and since when.
     @exclusivity(unchecked) var stoodAt: UInt64 = 0
     @exclusivity(unchecked) var stoodSince: UInt64 = 0

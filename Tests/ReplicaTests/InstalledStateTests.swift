@@ -12,6 +12,7 @@ import Testing
 @testable import MPaxosMetrics
 @testable import MPaxosPipeline
 @testable import MPaxosReplica
+@testable import MPaxosStatus
 
 /// The log of a replica, beside a state that came from another one.
 @Suite struct InstalledStateTests {

@@ -1,6 +1,7 @@
 import Dispatch
 import MPaxosCSupport
 import MPaxosInvariants
+import MPaxosPipeline
 import MPaxosQueues
 import Synchronization
 import Testing
