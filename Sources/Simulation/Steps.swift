@@ -366,8 +366,8 @@ extension Simulator {
         if !replicas[from].holds(send.message.batch) {
             throw failure("replica \(from) sends \(send.message), whose bytes it has not")
         }
-        // Two that no other lets in may meet, each on pools that have forgotten what the other has seen. What they say to
-        // each other alone counts nowhere: a majority is not lost.
+        // Two that no other lets in may meet, each on pools that have forgotten what the other has seen. What they say
+        // to each other alone counts nowhere: a majority is not lost.
         if !(replicas[from].isLost && replicas[send.to].isLost) {
             try check(checker.sent(send.message, by: from))
         }

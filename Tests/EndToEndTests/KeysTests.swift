@@ -1,6 +1,6 @@
 import Testing
 
-extension EndToEndTests {
+extension OutsideTests {
     /// Clusters in which replicas and clients are known by keys.
     @Suite("Keys", .serialized)
     struct Keys {

@@ -61,22 +61,26 @@ def eventually(condition, what, deadline=30.0, pause=0.02):
 
 
 class Ports:
-    """Free ports, outside of the range from which the system takes those of outgoing connections."""
+    """Free ports, outside of the range from which the system takes those of outgoing connections. Another scenario
+    takes none of them, not even while its replica is down: each is held by a UDP socket of the same number."""
 
-    taken = set()
+    held = {}
 
     @classmethod
     def take(cls):
         while True:
             port = random.randrange(15000, 32000)
-            if port in cls.taken:
+            if port in cls.held:
                 continue
-            with socket.socket() as probe:
-                try:
+            holder = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            try:
+                holder.bind(("127.0.0.1", port))
+                with socket.socket() as probe:
                     probe.bind(("127.0.0.1", port))
-                except OSError:
-                    continue
-            cls.taken.add(port)
+            except OSError:
+                holder.close()
+                continue
+            cls.held[port] = holder
             return port
 
 
