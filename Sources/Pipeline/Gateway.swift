@@ -119,7 +119,14 @@ package final class Gateway: Stage {
     /// Requests that are admitted and not answered.
     var waiting: Int { pending.pointee.count }
 
-    override package func close() { port.close() }
+    /// Nobody is left without a word: who has an answer gets it, and who waits is told to try again. After this the
+    /// connections close, and with them the request would be forgotten where its client has no timeout.
+    override package func close() {
+        while let completion = rings.completions.pop() { finish(completion) }
+        while let index = pending.pointee.expired(at: .max) { giveUp(index) }
+        port.flush()
+        port.close()
+    }
 
     override package func poll(budget: Int, now: UInt64) -> Bool {
         lastPoll = now

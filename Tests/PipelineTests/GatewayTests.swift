@@ -115,6 +115,12 @@ import Testing
         }
 
         func answer(_ tag: UInt64) {
+            complete(tag)
+            turn()
+        }
+
+        /// The executor has the answer, of which the gateway has not heard.
+        func complete(_ tag: UInt64) {
             let pushed = rings.completions.push(
                 Completion(
                     tag: tag, status: 0, session: 9, position: 5,
@@ -122,7 +128,6 @@ import Testing
             )
             precondition(pushed, "more answers than the ring has room for")
             rings.completions.publish()
-            turn()
         }
 
         /// What the engine got so far, in order.
@@ -151,6 +156,18 @@ import Testing
         #expect(reply.header.session == 9 && reply.header.sequence == 1)
         #expect(reply.body == [20, 0, 0, 0])
         #expect(rig.board.unanswered.load() == 1 && rig.board.outstanding.load() == 0)
+    }
+
+    /// A replica that stops leaves nobody without a word: who has an answer gets it, who waits is told to try again.
+    @Test func atTheEnd() throws {
+        let rig = Rig()
+        rig.ask()
+        rig.ask(sequence: 2, client: 2)
+        let tag = try #require(rig.submissions.first?.tag)
+        rig.complete(tag)
+        rig.gateway.close()
+        #expect(rig.statuses == [.ok, .noLeader] && rig.port.replies.map(\.client) == [1, 2])
+        #expect(rig.board.unanswered.load() == 1 && rig.gateway.waiting == 0)
     }
 
     /// While the state is in dispute nothing of it reaches a client: neither what is asked now nor what was under way.

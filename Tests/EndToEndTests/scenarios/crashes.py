@@ -149,7 +149,14 @@ def quorum_lost(run):
         run.reply(reply, "QUERY without a majority", status=NO_LEADER)
     except mpx.Silent:
         pass
-    cluster.start(*lost)
+    # A replica that is told to stop leaves nobody without a word.
+    waiting = mpx.header(SUBMIT, 0, client.session, first.sequence + 1, 0)
+    link.send_frames([waiting, body])
+    eventually(lambda: cluster.status(survivor)["outstanding"] > 0, "the request waits")
+    cluster.stop(survivor)
+    run.reply(mpx.decode(link.receive_frames(timeout=5)), "SUBMIT at the stop", status=NO_LEADER,
+              session=client.session, sequence=first.sequence + 1)
+    cluster.start(*cluster.ids)
     done = client.submit(body)
     run.equal(done.sequence, first.sequence + 1, "the same sequence as without a majority")
     run.reply(done, "the same request with a majority", status=OK, body=some(number(2)))
