@@ -39,7 +39,7 @@ extension Engine {
     func compare(_ standing: DigestComparison.Standing, of replica: Int, now: UInt64) {
         let (wasInDoubt, disputed, condemned) = (comparison.isInDoubt, comparison.disputed, comparison.condemned)
         let executed = standing.executed
-        if replica != index { furthestOther = max(furthestOther, executed) }
+        if replica != index { toldExecuted[replica] = executed }
         switch comparison.take(standing, from: replica, now: now) {
         case .agreement: break
         case .theyDiffer(let peers):

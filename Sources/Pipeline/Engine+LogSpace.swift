@@ -14,14 +14,21 @@ extension Engine {
         core.resumeAccepting(now: now, into: &effects)
     }
 
-    /// An executor that gets on with nothing, for its storage is stuck, keeps the log full: who leads then can propose
-    /// nothing, and another one may, where the others do execute. A command that takes long takes long everywhere, and
-    /// is no reason to elect anybody.
+    /// Where this replica's executor gets on with nothing, for its storage is stuck, while the executors of others do,
+    /// the log stays full and a leader could propose nothing: it is not to lead. A command that takes long takes long
+    /// on all replicas, and is no reason for an election; so the time runs from when others are further.
     func lookAtExecution(now: UInt64) {
         let executed = progress.executed
-        if executed != stoodAt || executed >= core.decided { (stoodAt, stoodSince) = (executed, now) }
-        let isLongSince = now >= stoodSince + 3 * core.configuration.suspect
-        core.standsStill = lackedRoomAt == executed && furthestOther > executed && isLongSince
+        if core.role == .leader, core.next >= core.end { lackedRoomAt = executed }
+        guard executed == stoodAt, lackedRoomAt == executed, isOvertaken(at: executed) else {
+            (stoodAt, stoodSince) = (executed, now)
+            return core.standsStill = false
+        }
+        core.standsStill = now >= stoodSince + 3 * core.configuration.suspect
+    }
+
+    private func isOvertaken(at executed: UInt64) -> Bool {
+        toldExecuted.indices.contains { traffic.isConnected($0) && toldExecuted[$0] > executed }
     }
 
     /// Room for what this replica is to propose.

@@ -59,11 +59,11 @@ package final class Engine: Stage {
     /// Bytes of the batch that was refused for want of room, and what was executed when room was looked for last.
     @exclusivity(unchecked) var refusedBytes = 0
     @exclusivity(unchecked) var refusedAt: UInt64 = 0
-    /// What was executed when a proposal of its own found no room last.
+    /// What was executed when a proposal of this replica last found no room; `.max` where the last one found some.
     @exclusivity(unchecked) var lackedRoomAt: UInt64 = .max
-    /// The furthest that another replica said it had executed, with its digest.
-    @exclusivity(unchecked) var furthestOther: UInt64 = 0
-    /// What is executed, though more is decided, and since when.
+    /// By replica: how far it has executed, as it said last with its digest.
+    @exclusivity(unchecked) var toldExecuted: [UInt64]
+    /// What was executed when execution was looked at last, and since when it stands there while others get on.
     @exclusivity(unchecked) var stoodAt: UInt64 = 0
     @exclusivity(unchecked) var stoodSince: UInt64 = 0
     /// Large batches on their way ahead of their proposals.
@@ -112,6 +112,7 @@ package final class Engine: Stage {
         self.index = index
         self.memberIDs = memberIDs
         memberCount = memberIDs.count
+        toldExecuted = Array(repeating: 0, count: memberIDs.count)
         self.core = core
         self.acceptor = acceptor
         pacing = Pacing(count: memberIDs.count)

@@ -327,6 +327,7 @@ package final class Executor<Machine: StateMachine>: Stage {
             }
             self.snapshot = snapshot
             try snapshot.copy(atMost: Self.snapshotSlice)
+            snapshotOrder.advance()
             guard snapshot.isWhole else { return }
             snapshotOrder.deliver(.success(snapshot))
         } catch {

@@ -91,8 +91,8 @@ package final class PeerTraffic {
         }
     }
 
-    /// Payloads that wait for peers, or are on their way to them in pieces.
-    var parcels: Int { (0..<count).reduce(0) { $0 + peers[$1].outgoing.count } }
+    /// Payloads that wait for peers that are linked, or are on their way to them in pieces.
+    var parcels: Int { (0..<count).reduce(0) { $0 + (isConnected($1) ? peers[$1].outgoing.count : 0) } }
 
     func isConnected(_ peer: Int) -> Bool { progress.isConnected(peer) }
 

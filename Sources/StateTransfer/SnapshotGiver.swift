@@ -42,13 +42,13 @@ package final class SnapshotGiver {
     static let longestStall: UInt64 = 60_000_000
     /// Between two snapshots the executor executes: for so long at least, and for nine times as long as that took.
     static let rest: UInt64 = 1_000_000
-    /// Microseconds after which the executor should have begun with a snapshot: some times what it waits for others to
-    /// tell of its state. One that has not may be stuck for good.
-    private static let longestBeginning: UInt64 = 10_000_000
+    /// Microseconds in which the executor should have copied a piece: some times what it waits for others to tell of
+    /// its state. One that has not may be stuck for good.
+    private static let longestPiece: UInt64 = 10_000_000
 
-    /// When the executor was asked for the snapshot in the making, and when it had paused for one last by then.
-    private var orderedAt: UInt64 = 0
-    private var pausedBefore: UInt64 = 0
+    /// How much of the snapshot in the making was seen to be copied, and when that changed last.
+    private var seen: UInt64 = 0
+    private var advancedAt: UInt64 = 0
 
     package init(
         port: any TransferPort, memberIDs: [UInt16], order: SnapshotOrder, geometry: UInt64, board: StatusBoard,
@@ -90,16 +90,16 @@ package final class SnapshotGiver {
             // Who asks for one after the other is not to keep the executor from its work.
             guard now >= restsUntil else { return refuse(.notYet) }
             phase = .making
-            (orderedAt, pausedBefore) = (now, order.pausedSince)
+            (seen, advancedAt) = (order.progress, now)
             order.place()
             logger.info(
                 "replica \(memberIDs[from]) asks for a snapshot of the state: no log reaches back to where it stands"
             )
         }
         (peer, self.ticket) = (from, ticket)
-        let hasBegun = order.pausedSince != pausedBefore
+        if order.progress != seen { (seen, advancedAt) = (order.progress, now) }
         // Another one is to be asked, until this one has made it after all.
-        refuse(hasBegun || now < orderedAt + Self.longestBeginning ? .notYet : .failed)
+        refuse(now < advancedAt + Self.longestPiece ? .notYet : .failed)
     }
 
     func ask(from: Int, ticket: UInt64, offset: UInt64, now: UInt64) {

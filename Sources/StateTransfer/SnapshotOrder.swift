@@ -8,6 +8,7 @@ package final class SnapshotOrder: Sendable {
     private let isWanted = Atomic<Bool>(false)
     /// Microseconds.
     private let begunAt = Atomic<UInt64>(0)
+    private let pieces = Atomic<UInt64>(0)
     private let wake: @Sendable () -> Void
     private let made = Mutex<Result<StateSnapshot, PoolError>?>(nil)
 
@@ -34,6 +35,12 @@ package final class SnapshotOrder: Sendable {
 
     /// Executor: it pauses from now on.
     package func begin(at now: UInt64) { begunAt.store(now, ordering: .relaxed) }
+
+    /// Executor: a piece more is copied.
+    package func advance() { pieces.add(1, ordering: .relaxed) }
+
+    /// Engine: pieces of all snapshots that were made. While it rises, the executor gets on.
+    var progress: UInt64 { pieces.load(ordering: .relaxed) }
 
     /// Engine: since when the executor paused for the snapshot that was collected.
     var pausedSince: UInt64 { begunAt.load(ordering: .relaxed) }

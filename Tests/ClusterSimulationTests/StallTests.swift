@@ -10,7 +10,7 @@ import Testing
     /// Three replicas on links without faults, whose logs hold `batches` of the largest requests, and whose window is
     /// no bound; as many clients, which ask replica 1, the first leader.
     private func cluster(
-        seed: UInt64, batches: Int, clients: Int, shape: ClusterPlan.Shape? = nil
+        seed: UInt64, batches: Int, clients: Int, shape: ClusterPlan.Shape? = nil, slots: Int = 1024
     ) -> ClusterSimulator {
         ClusterSimulator(seed: seed, options: ClusterOptions(replicaCount: 3)) { plan in
             plan.shape = shape ?? plan.shape
@@ -19,11 +19,11 @@ import Testing
             plan.isHeavy = true
             plan.batchBytes = 256
             plan.batchDelay = 0
-            plan.window = 64
+            plan.window = slots / 16
             plan.maxOutstanding = 128
             plan.budget = 256
             plan.rings = .init()
-            plan.geometry = AcceptorGeometry(slots: 1024, arenaSize: 8_320 * batches)
+            plan.geometry = AcceptorGeometry(slots: slots, arenaSize: 8_320 * batches)
             plan.journalSize = 64 << 10
             plan.stateSize = 4 << 20
             plan.clients = clients
@@ -45,9 +45,10 @@ import Testing
     }
 
     /// A leader whose state's storage is stuck for good, and the log's is not, decides until its log is full of what it
-    /// has not executed. Another must lead then.
-    @Test func aLeaderThatExecutesNothing() throws {
-        let cluster = cluster(seed: 1, batches: 40, clients: 8, shape: .executorApart)
+    /// has not executed: out of bytes, or out of slots. Another must lead then.
+    @Test(arguments: [(batches: 40, slots: 1024), (batches: 400, slots: 64)])
+    func aLeaderThatExecutesNothing(batches: Int, slots: Int) throws {
+        let cluster = cluster(seed: 1, batches: batches, clients: 8, shape: .executorApart, slots: slots)
         for host in cluster.hosts { try cluster.start(host) }
         cluster.isFaulty = false
         for client in cluster.clients { cluster.schedule(client, after: 100) }

@@ -461,8 +461,8 @@ import Testing
         #expect(try answer(to: other, from: 2).contains(.refusal(ticket: 8, .busy)) == false)
     }
 
-    /// An executor that does not begin with a snapshot may be stuck for good: another giver is to be asked.
-    @Test func oneThatDoesNotBegin() throws {
+    /// An executor that does not get on with a snapshot may be stuck for good: another giver is to be asked.
+    @Test func oneThatDoesNotGetOn() throws {
         let folder = try Self.folder()
         defer { try? FileManager.default.removeItem(at: folder) }
         let giver = try Side(1, in: folder, executed: 400)
@@ -478,7 +478,11 @@ import Testing
         #expect(try answers(at: 9_000_000) == [.refusal(ticket: 7, .notYet)])
         #expect(try answers(at: 11_000_000) == [.refusal(ticket: 7, .failed)])
         giver.order.begin(at: 11_500_000)
+        #expect(try answers(at: 12_000_000) == [.refusal(ticket: 7, .failed)], "its storage may be stuck")
+        giver.order.advance()
         #expect(try answers(at: 30_000_000) == [.refusal(ticket: 7, .notYet)], "a large state takes its time")
+        #expect(try answers(at: 39_000_000) == [.refusal(ticket: 7, .notYet)])
+        #expect(try answers(at: 41_000_000) == [.refusal(ticket: 7, .failed)])
     }
 
     /// A snapshot that is in the making for ever, and one of a view that nobody can have come to: neither is waited
