@@ -13,8 +13,6 @@ package enum ClusterPlant: String, CaseIterable, Sendable {
     case forgottenLogFlush
     /// The executor says that it is further than it is, so that the log overwrites what it still reads.
     case logOverwrittenEarly
-    /// A state is taken over without the promise of the view that it was decided in.
-    case snapshotWithoutPromise
     /// A forwarded run of commands is ordered twice.
     case forwardTwice
     /// The gateway meets each request of some twice.

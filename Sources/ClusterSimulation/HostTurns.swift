@@ -252,7 +252,7 @@ extension ClusterSimulator {
         let isFurther = snapshot.executed > life.stages.progress.executed
         trace("replica \(host.index) installs a state after \(snapshot.executed), with view \(view)")
         count(host)
-        host.stop(promising: plants(.snapshotWithoutPromise) ? 0 : view)
+        host.stop(promising: view)
         if isFurther {
             report.snapshots += 1
             guard let incoming = host.incoming else { broken("a snapshot is finished before it is installed") }

@@ -39,7 +39,7 @@ package struct Acquaintances: Sendable {
 
     /// What a replica says when it meets another.
     package struct Introduction: Equatable, Sendable {
-        /// The sender's own.
+        /// The incarnation of the sender.
         package var incarnation: UInt64
         package var life: Life
         /// The nonces of the sender's lives before this one, as `Life.admits` takes them.

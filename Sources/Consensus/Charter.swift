@@ -56,7 +56,7 @@ package struct Charter: Equatable, Sendable, Codable {
     /// A term with its value, as in `max_request = 1 MiB`.
     package func statement(of term: Term) -> String { "\(term.rawValue) = \(self[term])" }
 
-    /// Spelled so that values that differ are spelled differently.
+    /// A value, spelled so that values that differ are spelled differently.
     private subscript(term: Term) -> String {
         switch term {
         case .members: members.map { String($0) }.joined(separator: ", ")
@@ -67,7 +67,7 @@ package struct Charter: Equatable, Sendable, Codable {
         }
     }
 
-    /// With the largest unit that is exact.
+    /// A size with the largest unit that is exact.
     package static func size(_ bytes: UInt64) -> String {
         for (unit, shift) in [("GiB", 30), ("MiB", 20), ("KiB", 10)] as [(String, UInt64)] {
             if bytes > 0, bytes & (1 << shift - 1) == 0 { return "\(bytes >> shift) \(unit)" }

@@ -16,7 +16,7 @@ package struct DigestComparison {
         }
     }
 
-    /// Bit i: replica i.
+    /// Sets of replicas have bit i for replica i.
     package enum Verdict: Equatable {
         /// Nobody who has told of this instance differs.
         case agreement

@@ -13,7 +13,7 @@ struct Adopted: BitwiseCopyable {
 /// A part of a peer's answer that came before what precedes it: it speaks of `bound` ..< = `instance`.
 struct PromiseSegment: BitwiseCopyable {
     var bound: Instance = 0
-    /// .max: the segment speaks of all above, too.
+    /// `.max` says that the segment speaks of all above, too.
     var instance: Instance = 0
     /// The answer ends here, and the rest is to be asked for.
     var isEnd = false
@@ -32,8 +32,8 @@ extension Core {
     mutating func beginElection(now: Microseconds, into effects: inout EffectBuffer) {
         invariant(role != .recovering, "a core is started first")
         guard !isStuck(now: now) && !standsStill else {
-            // Each promise that never gets durable, and so is never sent, would depose whoever is elected meanwhile.
-            // And who could not propose would be elected for nothing.
+            // A promise that never becomes durable is never sent, and would depose whoever is elected meanwhile. And a
+            // replica that could not propose would be elected for nothing.
             role = .follower
             restartElectionTimer(now)
             return

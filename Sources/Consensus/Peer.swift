@@ -28,7 +28,7 @@ struct Peer: BitwiseCopyable {
     /// Up to where the peer said last that it has decided, and so can serve; 0 with a new link, since it may have
     /// restarted with less.
     var decided: Instance = 0
-    /// Candidate: what the peer accepted up to here is known; .max: all that it accepted.
+    /// Candidate: what the peer accepted up to here is known; `.max` says that all of it is.
     var covered: Instance = 0
     /// Candidate: up to where the peer had decided when it promised. What it said before does not count: after a
     /// restart it may know less, and the base of the new view must be something that somebody can serve.

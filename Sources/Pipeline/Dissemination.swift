@@ -10,7 +10,7 @@ struct LargeBatch: BitwiseCopyable {
     /// The records.
     let bytes: UnsafeRawPointer
     let size: Int
-    /// Of this replica's own clients, not forwarded by a follower.
+    /// Whether a client of this replica asked for it, and no follower forwarded it.
     let isOwn: Bool
 
     /// Takes the content of `frame`.
@@ -34,7 +34,7 @@ struct LargeBatch: BitwiseCopyable {
 struct Dissemination {
     private struct Batch {
         let large: LargeBatch
-        /// Of its parcels; nil while this replica does not lead.
+        /// The number of its parcels; nil while this replica does not lead.
         var parcel: UInt64?
         var began: UInt64 = 0
         /// When it had left for enough peers for a quorum; 0: it has not.

@@ -5,9 +5,9 @@ import MPaxosPersistentMemory
 import MPaxosStorage
 import MPaxosWire
 
-/// From the commands that wait to proposals, or to the leader.
+/// How waiting commands become proposals, or go to the leader.
 extension Engine {
-    /// What changes slowly, and is looked at now and then only: the links, and which followers are to be waited for.
+    /// Looks at what changes slowly: the links, and which followers are to be waited for.
     func survey(now: UInt64) {
         surveyedAt = now
         board.isInTouch = core.isInTouch(now: now)
@@ -176,7 +176,7 @@ extension Engine {
         batcher.sortOut()
         var runs = 0
         while !traffic.hasFrame(for: leader), let batch = dissemination.removeFirst() ?? batcher.takeLarge() {
-            // Another follower's, from the time that this replica led: its client tries again.
+            // Another follower forwarded it while this replica led: its client tries again.
             guard batch.isOwn else {
                 batch.frame.discard()
                 board.forwardsDropped.add(1)

@@ -22,7 +22,8 @@ extension Engine {
         if core.role == .leader, core.next >= core.end { lackedRoomAt = executed }
         guard executed == stoodAt, lackedRoomAt == executed, isOvertaken(at: executed) else {
             (stoodAt, stoodSince) = (executed, now)
-            return core.standsStill = false
+            core.standsStill = false
+            return
         }
         core.standsStill = now >= stoodSince + 3 * core.configuration.suspect
     }

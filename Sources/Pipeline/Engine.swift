@@ -48,7 +48,7 @@ package final class Engine: Stage {
 
     let incoming = Frame()
     let outgoing = Frame()
-    /// Where runs for the leader are put together.
+    /// The buffer in which runs for the leader are put together.
     @exclusivity(unchecked) var scratch: UnsafeMutableRawBufferPointer
     /// The last instance handed to the executor.
     @exclusivity(unchecked) private var delivered: UInt64
@@ -154,12 +154,12 @@ package final class Engine: Stage {
         core.entry(at: instance).map { acceptor.bytes(of: $0.batch) }
     }
 
-    /// Why it does what it does, for traces.
+    /// The state of the engine in words, for traces.
     package var summary: String {
         "next \(core.next), accepted \(core.accepted), known \(core.known), may propose \(core.canPropose), waiting \(batcher.waitingBytes) bytes, held back \(isHeldBack), large \(batcher.hasLarge) \(!dissemination.isEmpty), full \(core.isFull), needs a state \(core.needsStateTransfer), \(acceptor.roomInWords)"
     }
 
-    /// It lacks what no log has any more.
+    /// Whether this replica lacks instances that no log holds any more.
     package var needsState: Bool { core.needsStateTransfer }
 
     /// How much of commands and payloads it holds, by name.

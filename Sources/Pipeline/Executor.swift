@@ -36,9 +36,9 @@ package final class Executor<Machine: StateMachine>: Stage {
     private let alarm: Alarm
     private let logger: Logger
     private let breadcrumbs: Breadcrumbs
-    /// Of the tags of this process.
+    /// The epoch that the tags of this process carry.
     private let epoch: UInt64
-    /// In the making, for another replica.
+    /// The snapshot that is being made for another replica.
     private var snapshot: StateSnapshot?
     /// Since when a snapshot waits to be begun.
     @exclusivity(unchecked) private var snapshotWaitsSince: UInt64?
@@ -53,7 +53,7 @@ package final class Executor<Machine: StateMachine>: Stage {
     private let ahead: UnsafeMutablePointer<(session: UInt64, body: UnsafeRawBufferPointer, hint: UInt64)>
     /// A batch that took too long for one turn: the state holds its first records.
     @exclusivity(unchecked) private var interrupted: DecidedBatch?
-    /// Room in the ring of completions at the last commit: for so many of the held.
+    /// The room that the ring of completions had at the last commit: so many of the held replies may leave.
     @exclusivity(unchecked) private var completionRoom = 0
     /// The last instance whose digest was stated.
     @exclusivity(unchecked) private var statedInstance: UInt64 = .max
@@ -70,7 +70,7 @@ package final class Executor<Machine: StateMachine>: Stage {
     private static var longestTurn: UInt64 { 5_000 }
     /// Bytes of a snapshot copied at a time: some tenths of a millisecond, in which nothing else on this lane moves.
     private static var snapshotSlice: Int { 1 << 20 }
-    /// Microseconds.
+    /// Microseconds for which a snapshot waits for a good moment at most.
     private static var longestWaitOfSnapshot: UInt64 { 2_000_000 }
     /// Microseconds without commands after which the digest is stated, at whatever instance that is.
     private static var quiet: UInt64 { 50_000 }
@@ -264,7 +264,7 @@ package final class Executor<Machine: StateMachine>: Stage {
         }
     }
 
-    /// On all replicas alike, since all have the position from their operator.
+    /// A command that an operator has named is skipped, by all replicas alike: each has the position from its operator.
     @inline(never) private func skip() -> Answer {
         board.recordsSkipped.add(1)
         let answer = pool.refuse(.skipped)

@@ -68,7 +68,7 @@ package final class Gateway: Stage {
     @exclusivity(unchecked) private var orderedEra: UInt64 = 0
     /// Bytes of bodies that are kept: of some thousand small requests.
     private static let keptBytes = 1 << 20
-    /// Fused lanes: set by the engine while requests had better gather in the socket.
+    /// The gate that the engine closes, on fused lanes, while requests had better gather in the socket.
     private let gate: Gate?
     /// What got through to other replicas, and queries answered; and when more of it did last.
     @exclusivity(unchecked) private var lastProgress: UInt64 = 0

@@ -32,7 +32,8 @@ struct OutgoingParcel: BitwiseCopyable {
     var payload: Payload
     /// Bytes that were sent.
     var offset = 0
-    /// Of the frame that DELIVER brings behind the payload; nil for a batch that is not proposed to this peer yet.
+    /// The header of the frame that DELIVER brings behind the payload; nil for a batch that is not proposed to this
+    /// peer yet.
     var header: EncodedHeader?
     /// The instance for which it is proposed; 0: for none, or for none yet.
     var instance: Instance = 0
@@ -64,7 +65,7 @@ struct IncomingParcels {
     static let mostParcels = 128
 
     private var parcels: [Parcel] = []
-    /// Of all payloads, as large as they are to become.
+    /// The bytes of all payloads, as large as they are to become.
     private(set) var bytes = 0
     private let largest: Int
 

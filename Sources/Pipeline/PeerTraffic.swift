@@ -141,10 +141,10 @@ package final class PeerTraffic {
 
     // MARK: Turns
 
-    /// To be called first in each turn.
+    /// The engine calls this first in each turn.
     func begin(now: UInt64) { self.now = now }
 
-    /// Sends what there is room for. To be called when the turn has no more to say.
+    /// Sends what there is room for. The engine calls this when the turn has no more to say.
     func end() {
         for peer in 0..<count where peer != index {
             if !peers[peer].outgoing.isEmpty { sendPieces(to: peer) }

@@ -20,7 +20,7 @@ struct PendingTable: ~Copyable {
         var sequence: UInt64 = 0
         /// Microseconds: when the client is told NO_LEADER.
         var deadline: UInt64 = 0
-        /// The era in which it was admitted (see `StatusBoard.era`), and when.
+        /// The era (`Progress.era`) in which the request was admitted, and when that was.
         var era: UInt64 = 0
         var admittedAt: UInt64 = 0
         /// Neighbours in order of admission, which is the order of deadlines; `next` also links the free list.
@@ -38,7 +38,7 @@ struct PendingTable: ~Copyable {
 
     let capacity: Int
     private(set) var count = 0
-    /// Of the bodies of all requests that wait.
+    /// The bytes of the bodies of all requests that wait.
     private(set) var bodyBytes = 0
     private let epoch: UInt64
     private let entries: UnsafeMutablePointer<Entry>
@@ -114,7 +114,7 @@ struct PendingTable: ~Copyable {
         return tag(of: index)
     }
 
-    /// By which the answer to a request that waits is known.
+    /// The tag, by which the answer to a waiting request is known.
     func tag(of index: Int) -> UInt64 {
         epoch << (Self.indexBits + Self.generationBits) | UInt64(entries[index].generation) << Self.indexBits
             | UInt64(index)
@@ -124,7 +124,7 @@ struct PendingTable: ~Copyable {
 
     /// What became of a request that may be lost.
     enum Reordering {
-        /// It is one of the new era.
+        /// The request was ordered again, and belongs to the new era.
         case ordered
         case leftToWait
         /// Neither it nor those after it were looked at.

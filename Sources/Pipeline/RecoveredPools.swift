@@ -93,7 +93,8 @@ package struct RecoveredPools {
         }
     }
 
-    /// A batch that is to be executed must consist of commands. A replica votes for no other; programs of old did.
+    /// A batch that is executed must consist of commands. This version votes for no other; a log may hold others from
+    /// earlier versions.
     private static func requireRuns(
         in acceptor: AcceptorPool, above executed: UInt64, replicas: Int
     ) throws(PoolError) {

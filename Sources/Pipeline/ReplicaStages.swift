@@ -13,9 +13,9 @@ import MPaxosWire
 package struct ReplicaStages<Machine: StateMachine> {
     /// What the stages need to know of the cluster, and of this replica in it.
     package struct Options: Sendable {
-        /// Of this replica among the members.
+        /// The index of this replica among the members.
         package var index: Int
-        /// Of all members, ascending.
+        /// The ids of all members, ascending.
         package var memberIDs: [UInt16]
         /// The `client` endpoints by index, for REDIRECT.
         package var clientEndpoints: [String]
@@ -62,7 +62,7 @@ package struct ReplicaStages<Machine: StateMachine> {
         package var random: @Sendable () -> UInt64
         package var port: ClientPort
         package var parkers: Parkers
-        /// For engine and gateway where they share a lane.
+        /// The gate between engine and gateway, where they share a lane.
         package var gate: Gate?
         package var board: StatusBoard
         package var logger: Logger
@@ -92,7 +92,7 @@ package struct ReplicaStages<Machine: StateMachine> {
     package let gateway: Gateway
     package let engine: Engine
     package let executor: Executor<Machine>
-    /// For the links.
+    /// The rings between the stages, of which the links need some.
     package let rings: Rings
     package let progress: Progress
     /// Where the slow work of a state transfer is done.
@@ -145,7 +145,7 @@ package struct ReplicaStages<Machine: StateMachine> {
                 logger: logger),
             receiver: SnapshotReceiver(
                 port: port, memberIDs: options.memberIDs, desk: desk, geometry: geometry,
-                // In that time the core has asked each peer twice.
+                // By then the core has asked each peer twice.
                 reluctance: 2 * UInt64(options.memberIDs.count) * options.heartbeat, seed: random(), board: board,
                 logger: logger))
         return Engine(

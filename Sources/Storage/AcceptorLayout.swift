@@ -35,10 +35,10 @@ package struct AcceptorGeometry: Equatable {
         max(Pool.minimumSize, (logSize + fileOverhead) & ~(Pool.pageSize - 1))
     }
 
-    /// A power of two.
+    /// The number of slots is a power of two.
     var slots: Int
     var arenaOffset: Int
-    /// A multiple of 64.
+    /// The size of the arena in bytes is a multiple of 64.
     var arenaSize: Int
 
     /// The slots take at most an eighth of the region, so batches of 1 KiB and more fill the arena before the slots run

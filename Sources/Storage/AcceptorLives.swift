@@ -8,7 +8,7 @@ import MPaxosInvariants
 /// log takes the life. So after a crash in between the state may be one start ahead of the log's life where the log
 /// says that this start had begun, and in no other case do they differ.
 extension AcceptorPool {
-    /// Of the last start that is on record; `Life.none` at format.
+    /// The life of the last start on record; `Life.none` at format.
     package var life: Life {
         let cell = cells[RecordCell.life.index]
         return Life(bootCount: cell.first, nonce: cell.second)
@@ -26,7 +26,7 @@ extension AcceptorPool {
     /// A peer has met a later life than this one: the pools are never to be used again.
     package var isExpelled: Bool { cells[RecordCell.begun.index].second != 0 }
 
-    /// Durable on return.
+    /// The expulsion is durable on return.
     package func expel() {
         write(.begun, first: cells[RecordCell.begun.index].first, second: 1)
         fence()
@@ -37,14 +37,14 @@ extension AcceptorPool {
         life.belongs(toStateStarted: bootCount, begun: cells[RecordCell.begun.index].first)
     }
 
-    /// First step. Durable on return.
+    /// The first step of a start, durable on return.
     package func begin(start bootCount: UInt64) {
         invariant(bootCount == life.bootCount + 1, "starts are counted one by one")
         write(.begun, first: bootCount, second: 0)
         fence()
     }
 
-    /// Last step. Durable on return: before it nothing may be said to anybody.
+    /// The last step of a start, durable on return: before it nothing may be said to anybody.
     package func record(life: Life) {
         invariant(life.isSound, "a replica starts with a count and a nonce")
         invariant(cells[RecordCell.begun.index].first == life.bootCount, "a life is that of the start that was begun")

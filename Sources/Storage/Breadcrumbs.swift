@@ -103,14 +103,14 @@ package struct Breadcrumbs: @unchecked Sendable {
         return End(crumb: crumb, times: times)
     }
 
-    /// To be flushed.
+    /// The caller flushes the line.
     func forgetEnd() {
         clear()
         words[Self.lastEnd] = 0
         words[Self.times] = 0
     }
 
-    /// To be flushed.
+    /// The caller flushes the line.
     func note(skipped position: UInt64) {
         invariant(position > 0 && position < Self.positionLimit, "what is skipped is a position that can be told")
         let kept = [position] + skipped.filter { $0 != position }

@@ -9,7 +9,7 @@ package struct PoolReport: Codable, Sendable {
     package var fileSize: Int
     package var cluster: String
     package var replica: UInt16
-    /// Hexadecimal.
+    /// The incarnation in hexadecimal digits.
     package var incarnation: String
     /// What it was formatted for.
     package var charter: Charter
@@ -26,7 +26,7 @@ package struct PoolReport: Codable, Sendable {
 package struct AcceptorReport: Codable, Sendable {
     package struct Vote: Codable, Sendable {
         package var instance: UInt64
-        /// nil: decided.
+        /// The view of the vote; nil where the instance is known to be decided.
         package var view: UInt64?
         package var length: UInt32
         package var offset: UInt64
@@ -58,7 +58,7 @@ package struct StateReport: Codable, Sendable {
         /// Of the last command: 0 OK, 8 FULL.
         package var status: UInt8
         package var replyLength: UInt32
-        /// Larger: used later.
+        /// A stamp: the larger, the later the session was used.
         package var lastUse: UInt64
     }
 
@@ -73,7 +73,7 @@ package struct StateReport: Codable, Sendable {
     package var executed: UInt64
     /// Records of the next instance that are executed already.
     package var executedCommands: Int
-    /// Hexadecimal.
+    /// The digest in hexadecimal digits.
     package var digest: String
     package var opened: UInt64
     package var sessionCapacity: Int
@@ -177,7 +177,7 @@ package enum PoolInspection {
             skipped: pool.breadcrumbs.skipped, sessions: sessions)
     }
 
-    /// 16 digits.
+    /// The number in 16 digits.
     package static func hexadecimal(_ value: UInt64) -> String {
         let digits = String(value, radix: 16)
         return String(repeating: "0", count: 16 - digits.count) + digits

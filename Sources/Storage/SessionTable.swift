@@ -58,7 +58,7 @@ final class SessionTable {
         return max(read(slot).stamp, later)
     }
 
-    /// That of uses without a new reply; 0: there was none. nil when it is damaged.
+    /// The stamp of the last use without a new reply; 0 where there was none, nil where it is damaged.
     private func laterStamp(_ slot: Int) -> UInt64? {
         let stamp: CheckedNumber = transaction.read(stampPlace(slot))
         return stamp.word == 0 ? 0 : stamp.number
@@ -180,7 +180,7 @@ final class SessionTable {
     /// What the machine leaves as the reply of a command.
     enum NewReply {
         case bytes(UnsafeRawBufferPointer)
-        /// In a block that it gives up.
+        /// A reply in a block that the machine gives up.
         case slice(BlockSlice)
     }
 
@@ -245,7 +245,7 @@ final class SessionTable {
         knowsFree = true
     }
 
-    /// Likewise: only a full table needs it.
+    /// The order is not built at the open either: only a full table needs it.
     private func learnOrder() {
         var uses: [(stamp: UInt64, slot: Int)] = []
         uses.reserveCapacity(capacity)

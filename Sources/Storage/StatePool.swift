@@ -5,9 +5,9 @@ import MPaxosPersistentMemory
 /// The end of an ordered command, as far as the state is concerned: what the client is to be told.
 package struct Answer: BitwiseCopyable {
     package var status: OrderedStatus
-    /// That of the command; for OPEN the new one.
+    /// The session of the command; for OPEN the new one.
     package var session: UInt64
-    /// At which the command took effect; 0 for statuses other than OK and FULL.
+    /// The position at which the command took effect; 0 for statuses other than OK and FULL.
     package var position: UInt64
     /// Valid until the next change of the pool.
     package var body: UnsafeRawBufferPointer

@@ -11,7 +11,7 @@ package struct UnfinishedPool {
 
     package var path: String { target + ".unfinished" }
 
-    /// Gives it its name, in place of nothing. To be made durable by who finished both.
+    /// Gives the pool its name, where nothing has it yet. Whoever finishes both pools makes that durable.
     package func finish() throws(PoolError) {
         guard rename(path, target) == 0 else {
             throw PoolError(
