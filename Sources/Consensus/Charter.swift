@@ -56,7 +56,7 @@ package struct Charter: Equatable, Sendable, Codable {
     /// A term with its value, as in `max_request = 1 MiB`.
     package func statement(of term: Term) -> String { "\(term.rawValue) = \(self[term])" }
 
-    /// A value, spelled so that values that differ are spelled differently.
+    /// A value is spelled so that values that differ are spelled differently.
     private subscript(term: Term) -> String {
         switch term {
         case .members: members.map { String($0) }.joined(separator: ", ")

@@ -16,7 +16,7 @@ package struct DigestComparison {
         }
     }
 
-    /// Sets of replicas have bit i for replica i.
+    /// In a set of replicas bit i stands for replica i.
     package enum Verdict: Equatable {
         /// Nobody who has told of this instance differs.
         case agreement

@@ -32,7 +32,7 @@ extension Core {
     mutating func beginElection(now: Microseconds, into effects: inout EffectBuffer) {
         invariant(role != .recovering, "a core is started first")
         guard !isStuck(now: now) && !standsStill else {
-            // A promise that never becomes durable is never sent, and would depose whoever is elected meanwhile. And a
+            // A promise that never becomes durable is never sent, and would depose whoever is elected meanwhile. A
             // replica that could not propose would be elected for nothing.
             role = .follower
             restartElectionTimer(now)

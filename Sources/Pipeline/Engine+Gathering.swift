@@ -176,7 +176,7 @@ extension Engine {
         batcher.sortOut()
         var runs = 0
         while !traffic.hasFrame(for: leader), let batch = dissemination.removeFirst() ?? batcher.takeLarge() {
-            // Another follower forwarded it while this replica led: its client tries again.
+            // A run that another follower forwarded while this replica led: its client tries again.
             guard batch.isOwn else {
                 batch.frame.discard()
                 board.forwardsDropped.add(1)

@@ -71,7 +71,7 @@ package final class Engine: Stage {
     /// Since this replica led last, what it sent ahead has not been forgotten.
     @exclusivity(unchecked) var wasLeading = false
     @exclusivity(unchecked) var pacing: Pacing
-    /// Of the last survey: when it was, the round trip to a quorum, and whether the leader waits for a follower.
+    /// What the last survey found, and when: the round trip to a quorum, and whether the leader waits for a follower.
     @exclusivity(unchecked) var surveyedAt: UInt64 = 0
     @exclusivity(unchecked) var quorumRoundTrip: UInt64 = 0
     @exclusivity(unchecked) var isHeldBack = false
@@ -90,7 +90,7 @@ package final class Engine: Stage {
     @exclusivity(unchecked) var nextLogAt: [UInt64]
     /// Peers that were linked when the cluster was not founded yet.
     private var linkedBeforeFounding: UInt16 = 0
-    /// Of the cores before this one, when the node opened anew with another replica's state.
+    /// The sums of the counters of earlier cores of this process, which opened anew with another replica's state.
     private let before: (elections: UInt64, resent: UInt64, caughtUp: UInt64)
 
     /// - Parameters:

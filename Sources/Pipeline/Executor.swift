@@ -264,7 +264,8 @@ package final class Executor<Machine: StateMachine>: Stage {
         }
     }
 
-    /// A command that an operator has named is skipped, by all replicas alike: each has the position from its operator.
+    /// A command that an operator has named is skipped, by all replicas alike, since each has the position from its
+    /// operator.
     @inline(never) private func skip() -> Answer {
         board.recordsSkipped.add(1)
         let answer = pool.refuse(.skipped)

@@ -21,7 +21,7 @@ package struct AcceptorGeometry: Equatable {
     static let fileOverhead = 8 << 20
     static let recordsOffset = 4096
     static let fencedOffset = 5120
-    /// Half of page 1: 16 records.
+    /// The nonces take half of page 1, 16 records.
     static let pastOffset = 6144
     static let incarnationsOffset = 8192
     static let slotsOffset = 12288

@@ -37,14 +37,14 @@ extension AcceptorPool {
         life.belongs(toStateStarted: bootCount, begun: cells[RecordCell.begun.index].first)
     }
 
-    /// The first step of a start, durable on return.
+    /// The first step of a start: it is durable on return.
     package func begin(start bootCount: UInt64) {
         invariant(bootCount == life.bootCount + 1, "starts are counted one by one")
         write(.begun, first: bootCount, second: 0)
         fence()
     }
 
-    /// The last step of a start, durable on return: before it nothing may be said to anybody.
+    /// The last step of a start: it is durable on return, and before that nothing may be said to anybody.
     package func record(life: Life) {
         invariant(life.isSound, "a replica starts with a count and a nonce")
         invariant(cells[RecordCell.begun.index].first == life.bootCount, "a life is that of the start that was begun")
