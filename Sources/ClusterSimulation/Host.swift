@@ -162,7 +162,6 @@ final class Host {
         invariant(isDoomed, "who is buried has crashed")
         guard let life else { return }
         self.life = nil
-        isDoomed = false
         eventsUntilCrash = .max
         acceptor.discard {
             state.discard {
@@ -173,6 +172,8 @@ final class Host {
             }
             life.pools.acceptor.close()
         }
+        // Only now: what a replica that has crashed would say at its end reaches nobody.
+        isDoomed = false
         letGo()
     }
 

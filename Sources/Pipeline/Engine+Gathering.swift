@@ -20,6 +20,9 @@ extension Engine {
         for peer in 0..<memberCount where peer != index { allow(peer, now: now) }
         let largest: Int
         if core.role == .leader {
+            for peer in 0..<memberCount where peer != index {
+                traffic.forget(upTo: core.progress(of: peer).acknowledged, for: peer)
+            }
             quorumRoundTrip = traffic.leastRoundTrip(toFastest: othersOfQuorum)
             largest = memberIDs.count == 1 ? .max : traffic.largestOrdinary(toFastest: othersOfQuorum)
             isHeldBack = waitsForFollower(now: now)
@@ -60,9 +63,6 @@ extension Engine {
         while dissemination.hasRoom, let batch = batcher.takeLarge() {
             dissemination.add(batch)
             work += 1
-        }
-        for peer in 0..<memberCount where peer != index {
-            traffic.forget(upTo: core.progress(of: peer).acknowledged, for: peer)
         }
         // One that lacks what this log has dropped could not use them: it takes a state first.
         var linked: UInt16 = 0
