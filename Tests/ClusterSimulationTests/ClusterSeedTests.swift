@@ -20,8 +20,8 @@ import Testing
         run(replicaCount, Self.firstSeed..<Self.firstSeed + seeds)
     }
 
-    /// More new seeds, by the release build, which is some ten times as fast. Few, as long as one in a thousand of three
-    /// replicas meets the stall of an election in a full log ("Not covered" in docs/testing.md).
+    /// More new seeds, by the release build, which is some ten times as fast. Few, as long as one in a thousand of
+    /// three replicas meets the stall of an election in a full log ("Not covered" in docs/testing.md).
     @Test(
         .enabled(if: ProcessInfo.processInfo.environment["MPAXOS_EXECUTABLE"] != nil), arguments: [(3, 40), (5, 20)])
     func newSeedsPassInARelease(replicaCount: Int, seeds: UInt64) throws {
