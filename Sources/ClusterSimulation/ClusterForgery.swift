@@ -104,7 +104,7 @@ extension ClusterSimulator {
         }
         let frame = forger.make(random: &random)
         guard let connection = forger.connections[host.index] else { return }
-        count(forged: connections.slip(frame, over: connection, toPort: true), at: host)
+        if connections.slip(frame, over: connection, toPort: true) { report.forged += 1 }
         trace("a stranger sends \(FrameText.of(frame)) to \(host.index)")
         if !Self.isGreeting(frame) { host.refusable += 1 }
     }
@@ -131,12 +131,10 @@ extension ClusterSimulator {
         guard let (connection, toPort) = connections.link(from: one, to: other),
             connections.slip(frame, over: connection, toPort: toPort)
         else { return }
-        count(forged: true, at: hosts[other])
+        report.forged += 1
         let isHeader = frame.withUnsafeBytes { (try? PeerHeader(decoding: $0)) != nil }
         if !isHeader { hosts[other].refusable += 1 }
     }
-
-    private func count(forged arrived: Bool, at host: Host) { report.forged += arrived ? 1 : 0 }
 
     /// Nothing that could but be refused was taken for something else.
     func refused(by host: Host) -> String? {

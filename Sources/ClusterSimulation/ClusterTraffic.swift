@@ -73,8 +73,6 @@ enum FrameText {
         }
     }
 
-    private static let chunkKind: UInt8 = 0x84
-
     /// Whether its sender offers or gives its state. Also one that says what came in pieces.
     static func givesState(_ frame: [UInt8]) -> Bool {
         frame.withUnsafeBytes { bytes in
@@ -82,7 +80,7 @@ enum FrameText {
             switch decoded.content {
             case .transfer(.offer), .transfer(.chunk): return true
             // Behind the header of what it delivers there is nothing: it is looked at alone.
-            case .link(.deliver): return decoded.payload[5] == chunkKind
+            case .link(.deliver): return decoded.payload[5] == TransferMessage.chunkKind
             default: return false
             }
         }

@@ -62,8 +62,8 @@ extension ClusterSimulator {
         }
         let lanes = host.lanes.map(\.parker)
         let parkers = Parkers(
-            gateway: lanes[0], engine: lanes.count == 4 ? lanes[2] : lanes[0],
-            links: lanes.count == 4 ? lanes[1] : lanes[0], executor: lanes[lanes.count - 1])
+            gateway: lanes[0], engine: lanes[host.engineLane],
+            links: lanes.count == 4 ? lanes[1] : lanes[0], executor: lanes[host.executorLane])
         let gate: Gate? = lanes.count == 4 ? nil : .allocate()
         let board = StatusBoard(members: (0..<UInt16(options.replicaCount)).map { $0 })
         let draws = Draws(seed: plants(.epochUsedTwice) ? UInt64(index) : random.next())

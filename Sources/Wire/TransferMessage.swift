@@ -85,7 +85,7 @@ package enum TransferMessage: BitwiseCopyable, Hashable, Sendable {
     static let requestKind: UInt8 = 0x81
     static let offerKind: UInt8 = 0x82
     static let askKind: UInt8 = 0x83
-    static let chunkKind: UInt8 = 0x84
+    package static let chunkKind: UInt8 = 0x84
     static let refusalKind: UInt8 = 0x85
     static let kinds = requestKind...refusalKind
 

@@ -231,7 +231,6 @@ struct OutsideTests {
         }
     }
 
-    /// The executable as a person meets it.
     /// What operators and hosts do to a replica.
     @Suite("Operators", .serialized)
     struct Operators {
@@ -249,6 +248,7 @@ struct OutsideTests {
         }
     }
 
+    /// The executable as a person meets it.
     @Suite("The command line", .serialized)
     struct CommandLineInterface {
         @Test func keyValue() async throws {

@@ -38,7 +38,7 @@ final class LinkReplica {
 
     let index: Int
     let board: StatusBoard
-    let log = Log()
+    let log = ErrorLog()
     let progress = Progress.allocate()
     let sockets: SimulatedLinkSockets
     let links: PeerLinks
@@ -159,19 +159,4 @@ final class LinkReplica {
 
     /// Why there is no link to the peer, by STATUS.
     func refusal(of peer: Int) -> String? { board.peers[peer].refusal.read() }
-}
-
-/// What was logged.
-final class Log: LogHandler, @unchecked Sendable {
-    // Unchecked: the links log on the test's thread.
-    var errors: [String] = []
-    var metadata: Logger.Metadata = [:]
-    var logLevel = Logger.Level.error
-
-    subscript(metadataKey key: String) -> Logger.Metadata.Value? {
-        get { nil }
-        set {}
-    }
-
-    func log(event: LogEvent) { errors.append("\(event.message)") }
 }
